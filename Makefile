@@ -1,0 +1,55 @@
+# Every target sets up what it needs first; that takes under a second when nothing changed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+RUN := source tools/env.sh &&
+
+# make demo DATA=DIR builds the recording from a folder in the samples.csv format; without it, from Debian packages.
+DATA ?=
+SPLIT ?= val
+OUT ?= out/demo
+
+.PHONY: help setup demo test test-slow test-gpu lint format train clean distclean
+
+help:  ## lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## makes .venv, builds the ROS 2 messages, installs the command omnibind
+	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON). Debian/Ubuntu: sudo apt install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) tools/setup_env.py
+
+demo: setup  ## plays sensor data over ROS 2 topics and shows what is recognised [DATA=DIR SPLIT=val OUT=out/demo]
+	@$(RUN) python -m omnibind_ros.demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)" --split "$(SPLIT)")
+
+test: setup lint  ## sets up, checks style and types, runs the tests except the slow ones and those for a GPU
+	@$(RUN) pytest -m "not slow and not gpu"
+
+test-slow: setup  ## runs the slow tests
+	@$(RUN) pytest -m slow
+
+test-gpu: setup  ## runs the tests that need a CUDA device
+	@$(RUN) pytest -m gpu
+
+lint: setup  ## checks style and types
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+
+format: setup  ## formats the code
+	@$(RUN) ruff format
+	@$(RUN) ruff check --fix
+
+train: setup  ## trains the lite family as shipped: stage I, then stage II [DATA=DIR]
+	@test -n "$(DATA)" || { echo "say where the training data are: make train DATA=DIR" >&2; exit 2; }
+	@$(RUN) omnibind train align --config lite --data "$(DATA)"
+	@$(RUN) omnibind train fuse --config lite --data "$(DATA)"
+
+clean:  ## removes what was built and written, but not .venv
+	rm -rf .ros out build install log dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find omnibind_core omnibind_ros test -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## removes .venv too
+	rm -rf .venv

@@ -1,0 +1,45 @@
+"""The ``omnibind`` command. Each sub-command lives in its own module of :mod:`omnibind_core.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from omnibind_core import __version__
+from omnibind_core.errors import OmniBindError
+
+COMMANDS: tuple[str, ...] = ("predict", "train", "data")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole argument parser."""
+    root = argparse.ArgumentParser(prog="omnibind", description="Recognise what any set of sensors shows.")
+    root.add_argument("--version", action="version", version=f"omnibind {__version__}")
+    root.add_argument("-v", "--verbose", action="store_true", help="log what is done, and show tracebacks")
+    subparsers = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(f"omnibind_core.commands.{name}").add_parser(subparsers)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 1 failed, 2 wrong use or unusable input, 130 interrupted."""
+    args = parser().parse_args(argv)
+    level = logging.DEBUG if args.verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    try:
+        code: int = args.run(args)
+    except OmniBindError as error:
+        if args.verbose:
+            raise
+        print(f"omnibind: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) is gone: not an error.
+        code = 0
+    sys.exit(code)

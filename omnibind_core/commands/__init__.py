@@ -1,0 +1,1 @@
+"""The subcommands of ``omnibind``, one module each, with ``add_parser`` and ``run``."""

@@ -1,0 +1,229 @@
+"""``omnibind predict``: recognises what files show, alone and fused.
+
+With ``--json`` one object is printed::
+
+    {
+      "model": "lite@1a2b3c4d",       name and content hash of the model
+      "label": "dog",                 most probable label of the fused inputs; "" when unknown
+      "confidence": 0.93,             its calibrated probability, 0..1
+      "unknown": false,               whether the confidence is below the threshold
+      "threshold": 0.3,
+      "entropy": 0.41,                of the label distribution, nat
+      "top": [{"label": "dog", "score": 0.93}, ...],
+      "inputs": [                     one per usable input, by modality, then in the order given
+        {"modality": "image", "source": "dog.jpg", "weight": 0.52,
+         "label": "dog", "confidence": 0.88, "unknown": false, "entropy": 0.6,
+         "top": [{"label": "dog", "score": 0.88}, ...]},
+        ...
+      ],
+      "rejected": [{"modality": "audio", "source": "bad.wav", "error": "..."}]   with --keep-going
+    }
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnibind_core import modalities
+from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
+from omnibind_core.runtime.ranking import Ranking, rank
+
+if TYPE_CHECKING:
+    from omnibind_core.model import OmniBind
+
+_WIDEST_SOURCE = 48  # characters of an input's name in the table
+
+
+@dataclass
+class _Input:
+    """One input on its way: what was asked for, and what it became."""
+
+    modality: str
+    source: str
+    raw: Any = field(default=None, repr=False)
+    views: Any = field(default=None, repr=False)
+    error: str = ""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the sub-command."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="recognise what files show",
+        description="Recognises what files of any modalities show, each alone and all fused. Every option that takes "
+        "files takes several, and may be repeated.",
+        epilog="Exit status: 0 recognised, 2 unusable input (each named on standard error).",
+    )
+    for name in modalities.NAMES:
+        metavar, what = ("SENTENCE", "a description in words") if name == "text" else ("FILE", f"{name} file")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", nargs="+", action="extend", default=[], metavar=metavar, help=what
+        )
+    parser.add_argument("--model", default="lite", help="name of a model, or its folder (default: %(default)s)")
+    parser.add_argument("--labels", metavar="A,B,C|FILE", help="own vocabulary: names, or a text file with one a line")
+    parser.add_argument("--top-k", type=_positive, default=5, metavar="N", help="labels shown (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--keep-going", action="store_true", help="use the good inputs when others are unusable")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the sub-command.
+
+    Returns:
+        0, or 2 if an input (with ``--keep-going``: every input) is unusable.
+
+    Raises:
+        ConfigError: No input was given, or the model, the labels or the device are not there.
+        WeightsError: The model's weights cannot be read.
+    """
+    inputs = [_Input(name, source) for name in modalities.NAMES for source in getattr(args, name)]
+    if not inputs:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in modalities.NAMES)
+        raise ConfigError(f"nothing to recognise: give at least one of {flags}")
+    names = None if args.labels is None else read_labels(args.labels)
+    good = _usable(inputs, _load, args.keep_going)
+    if not good:
+        return 2
+    model = load_model(args.model, args.device, {item.modality for item in good}, args.threads)
+    if names is not None:
+        model.set_labels(names)
+
+    def process(item: _Input) -> None:
+        item.views = model.process(item.modality, item.raw)
+
+    good = _usable(good, process, args.keep_going)
+    if not good:
+        return 2
+    result = _recognise(model, good, args.top_k)
+    result["rejected"] = [
+        {"modality": item.modality, "source": item.source, "error": item.error} for item in inputs if item.error
+    ]
+    print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else _table(result))
+    return 0
+
+
+def load_model(source: str, device: str, wanted: set[str], threads: int | None = None) -> OmniBind:
+    """Loads what is needed of a model.
+
+    Args:
+        source: Name or folder.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
+        wanted: Modalities that will be encoded.
+        threads: CPU threads; ``None`` leaves torch's choice.
+
+    Raises:
+        ConfigError: No such model or device.
+        WeightsError: The weights cannot be read.
+    """
+    import torch  # takes seconds, which --help and unusable input must not cost
+
+    from omnibind_core.model import OmniBind
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["unknown"])[0]
+        raise ConfigError(f"--device is '{device}', expected a device that torch can use here ({reason})") from error
+    return OmniBind.from_pretrained(source, device, wanted)
+
+
+def read_labels(source: str) -> list[str]:
+    """Label names from ``"a,b,c"`` or from a UTF-8 text file with one name a line; blank and ``#`` lines are skipped.
+
+    Raises:
+        ConfigError: The file is missing or is no text, or no name is left.
+    """
+    path = Path(source).expanduser()
+    if "," not in source and (path.is_file() or path.suffix == ".txt"):
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--labels: {source} cannot be read as UTF-8 text: {error}") from error
+        names = [line.strip() for line in lines if not line.lstrip().startswith("#")]
+    else:
+        names = [name.strip() for name in source.split(",")]
+    names = [name for name in names if name]
+    if not names:
+        raise ConfigError(f"--labels: '{source}' holds no name, expected names with commas between, or one a line")
+    return names
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"is {value}, expected 1 or more")
+    return value
+
+
+def _load(item: _Input) -> None:
+    modality = modalities.get(item.modality)
+    if item.modality == "text":
+        item.raw = modality.check(item.source, "--text")
+    else:
+        item.raw = modality.load(Path(item.source).expanduser())
+
+
+def _usable(inputs: Sequence[_Input], step: Callable[[_Input], None], keep_going: bool) -> list[_Input]:
+    """Runs one step on every input and names those that fail; the rest, or nothing if one failing is too many."""
+    for item in inputs:
+        try:
+            step(item)
+        except (InvalidInputError, MissingDependencyError) as error:
+            item.error = str(error) if item.source in str(error) else f"[{item.source}] {error}"
+            print(f"omnibind: {item.error}", file=sys.stderr)
+    good = [item for item in inputs if not item.error]
+    return good if keep_going or len(good) == len(inputs) else []
+
+
+def _recognise(model: OmniBind, inputs: Sequence[_Input], top_k: int) -> dict[str, Any]:
+    embeddings = model.embed([(item.modality, item.views) for item in inputs])
+    recognition = model.recognise([item.modality for item in inputs], embeddings)
+    fused, *alone = (rank(row, model.labels.names, top_k, model.threshold) for row in recognition.probabilities)
+    return {
+        "model": model.identity,
+        "threshold": model.threshold,
+        **_ranking(fused),
+        "inputs": [
+            {"modality": item.modality, "source": item.source, "weight": float(weight), **_ranking(ranking)}
+            for item, weight, ranking in zip(inputs, recognition.weights, alone, strict=True)
+        ],
+    }
+
+
+def _ranking(ranking: Ranking) -> dict[str, Any]:
+    values = asdict(ranking)
+    labels, scores = values.pop("labels"), values.pop("scores")
+    top = [{"label": label, "score": score} for label, score in zip(labels, scores, strict=True)]
+    return {**values, "top": top}
+
+
+def _table(result: dict[str, Any]) -> str:
+    best = result["top"][0]["label"]
+    if result["unknown"]:
+        verdict = f"unknown (nearest: {best}, {result['confidence']:.3f}, below {result['threshold']:.3f})"
+    else:
+        verdict = f"{best} ({result['confidence']:.3f})"
+    lines = [verdict, "", "score  label"]
+    lines += [f"{entry['score']:.3f}  {entry['label']}" for entry in result["top"]]
+    rows = [("input", "modality", "weight", "score", "label")]
+    for item in result["inputs"]:
+        label = f"unknown ({item['top'][0]['label']}?)" if item["unknown"] else item["label"]
+        source = item["source"]
+        if len(source) > _WIDEST_SOURCE:  # the end of a path says most
+            source = "…" + source[1 - _WIDEST_SOURCE :]
+        rows.append((source, item["modality"], f"{item['weight']:.3f}", f"{item['confidence']:.3f}", label))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines.append("")
+    lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""Reading configuration: pydantic models whose errors name the key, the value and what was expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from omnibind_core.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration model: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def parse(
+    model: type[ConfigT],
+    data: Mapping[str, Any],
+    where: str,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> ConfigT:
+    """Validates settings.
+
+    Args:
+        model: The pydantic model.
+        data: The settings. With ``presets``, the key ``preset`` names defaults that the other keys overrule; the first
+            preset is the default.
+        where: What the keys belong to, for the error message, for example ``"fusion"``.
+        presets: Named defaults.
+
+    Raises:
+        ConfigError: A key is unknown or a value impossible.
+    """
+    values = dict(data)
+    if presets is not None:
+        name = values.pop("preset", next(iter(presets)))
+        if name not in presets:
+            raise ConfigError(f"{where}.preset is {name!r}, expected one of {', '.join(presets)}")
+        values = {**presets[name], **values}
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            key = ".".join((where, *(str(part) for part in problem["loc"])))
+            problems.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+        raise ConfigError("; ".join(problems)) from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Reads a YAML or JSON file that holds a mapping.
+
+    Raises:
+        ConfigError: The file is missing, not YAML or JSON, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as configuration: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {type(data).__name__}, expected a mapping of keys to values")
+    return data

@@ -1,0 +1,107 @@
+"""The parts every encoder family is made of: trunks shared by modalities, one head per modality.
+
+A family turns a model config (see ``model_configs/*.json``) into an :class:`EncoderSet`. Touch, thermal and event run
+through the image trunk with a head of their own (paper Sec. 4.1), so one batched trunk pass serves all of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Trunk(nn.Module):
+    """Turns views into features.
+
+    Attributes:
+        feature_dim: Width of the features.
+        packaged: The weights come from an installed package, so they are not saved with the model.
+        trainable: Trained by us; other trunks are frozen.
+    """
+
+    feature_dim: int
+    packaged: ClassVar[bool] = False
+    trainable: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, views: Tensor) -> Tensor:
+        """Encodes views.
+
+        Args:
+            views: ``[N, ...]`` as the modality's preset makes them; pictures are ``uint8 [N, 3, H, W]`` and are
+                normalised here, on this module's device.
+
+        Returns:
+            ``float32 [N, feature_dim]``.
+        """
+
+
+class TextTower(nn.Module):
+    """Turns sentences into embeddings.
+
+    Attributes:
+        feature_dim: Width of the embeddings.
+        packaged: As of a :class:`Trunk`.
+        trainable: As of a :class:`Trunk`.
+    """
+
+    feature_dim: int
+    packaged: ClassVar[bool] = False
+    trainable: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, sentences: Sequence[str]) -> Tensor:
+        """Encodes sentences: ``float32 [N, feature_dim]``, not normalised."""
+
+
+class EncoderSet(nn.Module):
+    """All encoders of one model.
+
+    Args:
+        trunks: Trunks by trunk name. A text tower may be among them.
+        heads: One per modality, ``[N, feature_dim] -> [N, embed_dim]``.
+        trunk_of: Trunk name of each modality.
+        embed_dim: Width of the shared space.
+    """
+
+    def __init__(
+        self,
+        trunks: Mapping[str, nn.Module],
+        heads: Mapping[str, nn.Module],
+        trunk_of: Mapping[str, str],
+        embed_dim: int,
+    ) -> None:
+        super().__init__()
+        self.trunks = nn.ModuleDict(trunks)
+        self.heads = nn.ModuleDict(heads)
+        self.trunk_of = dict(trunk_of)
+        self.embed_dim = embed_dim
+
+    def features(self, trunk: str, views: Tensor, counts: Sequence[int]) -> Tensor:
+        """Trunk features of several samples in one pass.
+
+        Args:
+            trunk: Trunk name.
+            views: ``[sum(counts), ...]``, the views of all samples one after another.
+            counts: Number of views of each sample, each at least 1.
+
+        Returns:
+            ``float32 [len(counts), feature_dim]``, the mean over each sample's views.
+        """
+        features: Tensor = self.trunks[trunk](views)
+        if all(count == 1 for count in counts):
+            return features
+        return torch.stack([part.mean(dim=0) for part in features.split(list(counts))])
+
+    def embed(self, modality: str, features: Tensor) -> Tensor:
+        """Unit-length embeddings ``[N, embed_dim]`` of trunk features ``[N, feature_dim]``."""
+        return F.normalize(self.heads[modality](features), dim=-1)
+
+    def encode_text(self, sentences: Sequence[str]) -> Tensor:
+        """Unit-length embeddings ``[N, embed_dim]`` of sentences."""
+        return self.embed("text", self.trunks[self.trunk_of["text"]](sentences))

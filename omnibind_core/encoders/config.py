@@ -1,0 +1,174 @@
+"""Model configs: architectures as data. ``model_configs/*.json`` come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from omnibind_core.config import Config, parse, read_mapping
+from omnibind_core.errors import ConfigError
+from omnibind_core.modalities import NAMES
+
+CONFIGS = Path(__file__).parent.parent / "model_configs"
+
+
+class EfficientNetConfig(Config):
+    """EfficientNet-Lite0 with the packaged ImageNet weights."""
+
+    type: Literal["efficientnet_lite0"]
+
+
+class MiniLMConfig(Config):
+    """all-MiniLM-L6-v2 with the packaged weights."""
+
+    type: Literal["minilm_l6"]
+
+
+class YamNetConfig(Config):
+    """YAMNet with the packaged AudioSet weights."""
+
+    type: Literal["yamnet"]
+
+
+class PointConfig(Config):
+    """Our point-cloud trunk; see :class:`omnibind_core.encoders.lite.point.PointTrunk`."""
+
+    type: Literal["point"]
+    width: PositiveInt = 64
+    centres: tuple[PositiveInt, PositiveInt] = (256, 64)
+    neighbours: PositiveInt = 24
+    blocks: tuple[int, int] = (1, 2)
+    feature_dim: PositiveInt = 512
+
+
+class RandomConvConfig(Config):
+    """A small random convolution over pictures or log-mel patches, for tests."""
+
+    type: Literal["random_conv"]
+    channels: PositiveInt
+    pool: PositiveInt
+    feature_dim: PositiveInt
+
+
+class HashedTextConfig(Config):
+    """A random vector per word, for tests."""
+
+    type: Literal["hashed_text"]
+    buckets: PositiveInt
+    feature_dim: PositiveInt
+
+
+TrunkConfig = Annotated[
+    EfficientNetConfig | MiniLMConfig | YamNetConfig | PointConfig | RandomConvConfig | HashedTextConfig,
+    Field(discriminator="type"),
+]
+
+
+class IdentityConfig(Config):
+    """The features are the embedding."""
+
+    type: Literal["identity"]
+
+
+class LinearConfig(Config):
+    """One trained linear layer."""
+
+    type: Literal["linear"]
+
+
+class MLPConfig(Config):
+    """See :class:`omnibind_core.encoders.heads.MLP`."""
+
+    type: Literal["mlp"]
+    hidden: PositiveInt = 512
+    dropout: float = Field(0.0, ge=0, lt=1)
+    residual: bool = False
+
+
+class ConSEConfig(Config):
+    """See :class:`omnibind_core.encoders.heads.ConSE`; the trunk must have a classifier.
+
+    Attributes:
+        classes: Which class names belong to the classifier.
+        prompt: Sentence that is embedded for each name of a class; ``{}`` stands for the name.
+        names: How many of a class's names are embedded, 0 for all; their embeddings are averaged.
+    """
+
+    type: Literal["conse"]
+    classes: Literal["imagenet"] = "imagenet"
+    prompt: str = Field("a photo of a {}", pattern=r"\{\}")
+    names: int = Field(0, ge=0)
+    top_k: PositiveInt = 10
+    temperature: PositiveFloat = 1.0
+
+
+HeadConfig = Annotated[IdentityConfig | LinearConfig | MLPConfig | ConSEConfig, Field(discriminator="type")]
+
+
+class ModalityConfig(Config):
+    """How one modality is encoded.
+
+    Attributes:
+        trunk: Name of a trunk.
+        preset: Name of a processing preset of the modality; None for its default.
+        head: What maps the trunk's features to the shared space.
+    """
+
+    trunk: str
+    preset: str | None = None
+    head: HeadConfig
+
+
+class ModelConfig(Config):
+    """An architecture.
+
+    Attributes:
+        name: Name of the model.
+        family: Which family of encoders it is made of.
+        embed_dim: Width of the shared space.
+        seed: Seed of everything that is drawn at random when a model is built.
+        trunks: Trunks by name.
+        modalities: Modalities by name.
+        fusion: Settings of the fusion, checked by :func:`omnibind_core.fusion.build`.
+    """
+
+    name: str
+    family: Literal["lite"]
+    embed_dim: PositiveInt
+    seed: int = 0
+    trunks: dict[str, TrunkConfig]
+    modalities: dict[str, ModalityConfig] = Field(min_length=1)
+    fusion: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> ModelConfig:
+        for name, modality in self.modalities.items():
+            if name not in NAMES:
+                raise ValueError(f"modalities.{name}: no such modality, expected some of {', '.join(NAMES)}")
+            if modality.trunk not in self.trunks:
+                known = ", ".join(self.trunks)
+                raise ValueError(f"modalities.{name}.trunk is '{modality.trunk}', expected one of {known}")
+        return self
+
+
+def list_configs() -> tuple[str, ...]:
+    """Names of the model configs that come with the package."""
+    return tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
+
+
+def load_config(source: str | Path) -> ModelConfig:
+    """Reads a model config.
+
+    Args:
+        source: A name of :func:`list_configs`, or a path of a JSON or YAML file.
+
+    Raises:
+        ConfigError: There is no such config, or a key is unknown or has an impossible value; names the key.
+    """
+    packaged = CONFIGS / f"{source}.json"
+    path = packaged if packaged.is_file() else Path(source).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"no model config '{source}': expected a file, or one of {', '.join(list_configs())}")
+    return parse(ModelConfig, read_mapping(path), str(path))

@@ -1,0 +1,84 @@
+"""Heads: trunk features ``[N, feature_dim]`` to the shared space ``[N, embed_dim]``, not normalised.
+
+The heads ``identity`` and ``linear`` are torch's own modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """LayerNorm, Linear, GELU, Dropout, Linear; beside it, if asked for, a linear path straight from the input.
+
+    Args:
+        width_in: Width of the features.
+        width_out: Width of the embeddings.
+        hidden: Width between the two layers.
+        dropout: Share of hidden values dropped in training.
+        residual: Adds the linear path.
+    """
+
+    def __init__(self, width_in: int, width_out: int, hidden: int, dropout: float = 0.0, residual: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width_in)
+        self.layers = nn.Sequential(
+            nn.Linear(width_in, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width_out)
+        )
+        self.skip = nn.Linear(width_in, width_out, bias=False) if residual else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.norm(features)
+        out: Tensor = self.layers(x)
+        return out if self.skip is None else out + self.skip(x)
+
+
+class ConSE(nn.Module):
+    """Convex combination of semantic embeddings (Norouzi et al. 2013): nothing is trained.
+
+    The classifier's most probable classes vote: the embedding is the mean of the text embeddings of their names,
+    weighted by their probabilities.
+
+    Args:
+        classifier: Logits of the classes; copied, frozen.
+        embed_dim: Width of the class embeddings.
+        embed_classes: Makes the class embeddings ``[classes, embed_dim]``. Called once, when they are needed and no
+            saved ones were loaded.
+        top_k: How many classes vote.
+        temperature: Divides the logits before the softmax.
+    """
+
+    class_embeddings: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        classifier: nn.Linear,
+        embed_dim: int,
+        embed_classes: Callable[[], Tensor],
+        top_k: int = 10,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.embed_classes = embed_classes
+        self.top_k = top_k
+        self.temperature = temperature
+        self.register_buffer("weight", classifier.weight.detach().clone(), persistent=False)
+        self.register_buffer("bias", classifier.bias.detach().clone(), persistent=False)
+        self.register_buffer("class_embeddings", torch.full((classifier.out_features, embed_dim), torch.nan))
+
+    @torch.no_grad()
+    def tie(self) -> None:
+        """Makes the class embeddings unless they are there."""
+        if self.class_embeddings[0, 0].isnan():
+            self.class_embeddings.copy_(self.embed_classes())
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.tie()
+        logits = nn.functional.linear(features, self.weight, self.bias) / self.temperature
+        top, classes = logits.topk(self.top_k, dim=1)
+        return torch.einsum("nk,nkd->nd", top.softmax(dim=1), self.class_embeddings[classes])

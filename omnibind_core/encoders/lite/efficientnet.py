@@ -1,0 +1,85 @@
+"""EfficientNet-Lite0 (Tan and Le 2019; the Lite variant has ReLU6, no squeeze-and-excite, unscaled stem and head)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnibind_core.encoders.base import Trunk
+from omnibind_core.encoders.convert import efficientnet_lite0
+from omnibind_core.encoders.lite.layers import SameConv
+from omnibind_core.encoders.packages import EFFICIENTNET_LITE0, read_torch
+
+# Repeats, kernel, stride, expansion, width: the B0 table of the paper.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow; added to the input where shapes allow."""
+
+    def __init__(self, width_in: int, width_out: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = width_in * expansion
+        self.expand = SameConv(width_in, wide, 1) if expansion > 1 else None
+        self.depthwise = SameConv(wide, wide, kernel, stride, groups=wide)
+        self.project = SameConv(wide, width_out, 1)
+        self.residual = stride == 1 and width_in == width_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        out: Tensor = self.project(F.relu6(self.depthwise(wide), inplace=True))
+        return out.add_(x) if self.residual else out
+
+
+class EfficientNetLite0(Trunk):
+    """Pictures ``uint8 [N, 3, 224, 224]`` to pooled features ``float32 [N, 1280]``.
+
+    Batch normalisation is folded into the convolutions, so this trunk is for inference only.
+
+    Attributes:
+        classifier: The 1000 ImageNet classes: logits of features.
+    """
+
+    packaged = True
+    feature_dim = 1280
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = SameConv(3, 32, 3, stride=2)
+        blocks = []
+        width = 32
+        for repeats, kernel, stride, expansion, width_out in _STAGES:
+            for step in range(repeats):
+                blocks.append(InvertedResidual(width, width_out, kernel, stride if step == 0 else 1, expansion))
+                width = width_out
+        self.blocks = nn.Sequential(*blocks)
+        self.head = SameConv(320, 1280, 1)
+        self.classifier = nn.Linear(1280, 1000)
+
+    @classmethod
+    def from_package(cls) -> EfficientNetLite0:
+        """The ImageNet-trained trunk.
+
+        Raises:
+            MissingDependencyError: The package that carries the weights is not installed.
+            WeightsError: Its file is not the known one.
+        """
+        trunk = cls()
+        trunk.load_state_dict(efficientnet_lite0(read_torch(EFFICIENTNET_LITE0)))
+        return trunk.to(memory_format=torch.channels_last)
+
+    def forward(self, views: Tensor) -> Tensor:
+        # (x - 127) / 128: the normalisation this network was trained with, not ImageNet's mean and deviation.
+        x = views.to(self.stem.weight.dtype, memory_format=torch.channels_last).sub_(127.0).mul_(1 / 128)
+        x = F.relu6(self.stem(x), inplace=True)
+        x = F.relu6(self.head(self.blocks(x)), inplace=True)
+        return x.mean(dim=(2, 3))

@@ -1,0 +1,111 @@
+"""all-MiniLM-L6-v2 (Wang et al. 2020; sentence-transformers): a six-layer BERT whose token outputs are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnibind_core.encoders.base import TextTower
+from omnibind_core.encoders.convert import minilm
+from omnibind_core.encoders.packages import MINILM_TOKENIZER, MINILM_WEIGHTS, packaged_file
+from omnibind_core.errors import WeightsError
+from omnibind_core.optional import require
+
+# The checkpoint's config.json and sentence_bert_config.json.
+_VOCABULARY, _POSITIONS, _MAX_TOKENS = 30522, 512, 256
+_WIDTH, _HIDDEN, _LAYERS, _HEADS = 384, 1536, 6, 12
+_EPS = 1e-12
+_BATCH = 64  # sentences encoded at once
+
+
+class Layer(nn.Module):
+    """A transformer layer that normalises after each residual sum, as BERT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(_WIDTH, 3 * _WIDTH)
+        self.out = nn.Linear(_WIDTH, _WIDTH)
+        self.norm1 = nn.LayerNorm(_WIDTH, eps=_EPS)
+        self.expand = nn.Linear(_WIDTH, _HIDDEN)
+        self.project = nn.Linear(_HIDDEN, _WIDTH)
+        self.norm2 = nn.LayerNorm(_WIDTH, eps=_EPS)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, _HEADS, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        x = self.norm1(x + self.out(attended.transpose(1, 2).flatten(2)))
+        out: Tensor = self.norm2(x + self.project(F.gelu(self.expand(x))))
+        return out
+
+
+class MiniLM(nn.Module):
+    """Token ids ``int64 [N, T]`` and mask ``bool [N, T]`` (true: a token) to embeddings ``float32 [N, 384]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(_VOCABULARY, _WIDTH)
+        self.positions = nn.Embedding(_POSITIONS, _WIDTH)
+        self.norm = nn.LayerNorm(_WIDTH, eps=_EPS)
+        self.layers = nn.ModuleList(Layer() for _ in range(_LAYERS))
+
+    @classmethod
+    def from_package(cls) -> MiniLM:
+        """The trained network.
+
+        Raises:
+            MissingDependencyError: The package that carries the weights is not installed.
+            WeightsError: Its file is not the known one.
+        """
+        path = packaged_file(MINILM_WEIGHTS)
+        try:
+            checkpoint = safetensors.torch.load_file(path)
+        except SafetensorError as error:
+            raise WeightsError(f"{path} is no safetensors file: {error}") from error
+        with torch.device("meta"):  # every tensor is replaced: initialising 22 M numbers would only cost time
+            network = cls()
+        network.load_state_dict(minilm(checkpoint), assign=True)
+        return network.requires_grad_(False).eval()
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        x = self.norm(self.words(tokens) + self.positions.weight[: tokens.shape[1]])
+        for layer in self.layers:
+            x = layer(x, mask)
+        weights = mask.to(x.dtype)[..., None]
+        return (x * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+class MiniLMTower(TextTower):
+    """Sentences to MiniLM embeddings. Weights and tokenizer are read when the first sentence comes."""
+
+    packaged = True
+    feature_dim = _WIDTH
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network: MiniLM | None = None
+        self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows .to(): where the network goes
+
+    def _load(self) -> MiniLM:
+        tokenizer_class = require("tokenizers", "Encoding text").Tokenizer
+        self.tokenizer = tokenizer_class.from_file(str(packaged_file(MINILM_TOKENIZER)))
+        self.tokenizer.enable_truncation(_MAX_TOKENS)
+        self.tokenizer.enable_padding()
+        self.network = MiniLM.from_package().to(self.anchor.device)
+        return self.network
+
+    def forward(self, sentences: Sequence[str]) -> Tensor:
+        if len(sentences) == 0:
+            return self.anchor.new_empty(0, _WIDTH)
+        network = self.network or self._load()
+        embeddings = []
+        for start in range(0, len(sentences), _BATCH):
+            encoded = self.tokenizer.encode_batch(list(sentences[start : start + _BATCH]))
+            tokens = torch.tensor([e.ids for e in encoded], device=self.anchor.device)
+            mask = torch.tensor([e.attention_mask for e in encoded], device=self.anchor.device).bool()
+            embeddings.append(network(tokens, mask))
+        return torch.cat(embeddings)

@@ -1,0 +1,129 @@
+"""Random combinations of embedded samples: what stage II trains on, and accuracy by the size of the combination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omnibind_core.data.scenes import CombinationSampler
+from omnibind_core.fusion import Fusion, MeanFusion
+from omnibind_core.labels import LabelBank
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A batch of combinations.
+
+    Attributes:
+        tokens: ``float32 [B, M, D]``, embeddings at present places, zeros elsewhere; one column per modality.
+        mask: ``bool [B, M]``.
+        label: ``int64 [B]``, true concept.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    label: Tensor
+
+
+class Embedded:
+    """Embeddings of one split, ready to be combined.
+
+    Args:
+        embeddings: ``float32 [N, A, D]`` by modality; A variants of each sample.
+        concept: ``int64 [N]`` by modality.
+        text: ``float32 [N_t, D]`` embeddings of the sources' own words for the concepts; None leaves text out.
+        text_concept: ``int64 [N_t]``.
+    """
+
+    def __init__(
+        self,
+        embeddings: Mapping[str, Tensor],
+        concept: Mapping[str, NDArray[np.int64]],
+        text: Tensor | None = None,
+        text_concept: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.modalities = tuple(embeddings)
+        self.embeddings = dict(embeddings)
+        self.sampler = CombinationSampler(concept)
+        self.text = text
+        self.words: dict[int, NDArray[np.int64]] = {}
+        if text_concept is not None:
+            self.words = {int(c): np.flatnonzero(text_concept == c) for c in np.unique(text_concept)}
+
+    def draw(
+        self,
+        batch: int,
+        rng: np.random.Generator,
+        *,
+        text: float = 0.0,
+        size: int | None = None,
+    ) -> Draw:
+        """Draws combinations of samples of one concept each.
+
+        Args:
+            batch: Number of combinations B.
+            rng: Source of randomness.
+            text: Chance of a text token beside the sensors'.
+            size: Number of modalities in every combination; None draws it too.
+        """
+        rows, concept = self.sampler.draw(batch, rng, size=size)
+        first = next(iter(self.embeddings.values()))
+        columns = len(self.modalities) + (self.text is not None)
+        tokens = first.new_zeros(batch, columns, first.shape[-1])
+        mask = torch.zeros(batch, columns, dtype=torch.bool, device=first.device)
+        for column, name in enumerate(self.modalities):
+            present = np.flatnonzero(rows[:, column] >= 0)
+            bank = self.embeddings[name]
+            variant = rng.integers(bank.shape[1], size=len(present))
+            tokens[present, column] = bank[rows[present, column], variant]
+            mask[present, column] = True
+        if self.text is not None:
+            for row in np.flatnonzero(rng.random(batch) < text):
+                words = self.words.get(int(concept[row]))
+                if words is not None:
+                    tokens[row, -1] = self.text[int(rng.choice(words))]
+                    mask[row, -1] = True
+        return Draw(tokens, mask, torch.from_numpy(concept).to(first.device))
+
+
+def accuracy_by_size(
+    embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int, seed: int
+) -> list[dict[str, Any]]:
+    """Top-1 against the whole vocabulary for every size of combination that the data allow.
+
+    Args:
+        embedded: One split, without augmented variants.
+        labels: The vocabulary.
+        fusion: What is measured.
+        count: Combinations per size.
+        seed: Of the draws.
+
+    Returns:
+        One row per size: ``modalities``, ``n``, ``fused``, ``mean`` (mean fusion) and ``best_single`` (the modality that
+        is right most often at this size, alone).
+    """
+    rows = []
+    for size in embedded.sampler.sizes:
+        draw = embedded.draw(count, np.random.default_rng((seed, size)), size=size)
+        with torch.inference_mode():
+            single = labels.similarities(draw.tokens).argmax(-1) == draw.label[:, None]
+            shares = [
+                single[draw.mask[:, c], c].float().mean().item() for c in range(draw.mask.shape[1]) if draw.mask[:, c].any()
+            ]
+            row: dict[str, Any] = {"modalities": size, "n": count}
+            row["fused"] = _top1(labels, fusion, draw)
+            row["mean"] = _top1(labels, MeanFusion(), draw)
+            row["best_single"] = round(max(shares), 4)
+        rows.append(row)
+    return rows
+
+
+def _top1(labels: LabelBank, fusion: Fusion, draw: Draw) -> float:
+    scores = labels.similarities(fusion(draw.tokens, draw.mask).embedding)
+    return round((scores.argmax(-1) == draw.label).float().mean().item(), 4)

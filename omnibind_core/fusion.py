@@ -1,0 +1,211 @@
+"""Stage II, Adaptive Fusion (AF): any set of present modalities to one unified embedding (paper Sec. 3.3, Eq. 8, 9).
+
+Absent modalities are masked, never filled with zeros. The set has no order and no fixed size, and several sensors of one
+modality are several tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnibind_core.config import Config, parse
+from omnibind_core.errors import ConfigError
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The listing of App. B: self-attention over the tokens, mean, L2 norm; nothing else.
+    "paper": {"layers": 1, "residual": False, "norm": False, "ffn": 0},
+    # Starts as plain mean fusion and learns the difference.
+    "residual": {"layers": 1, "residual": True, "norm": True, "ffn": 0},
+}
+
+
+class FusionConfig(Config):
+    """Architecture of AF. The paper leaves the number of heads open; eight is ours.
+
+    Attributes:
+        type: Always ``"attention"``.
+        heads: Attention heads; divides the embedding width.
+        layers: Attention layers.
+        residual: Adds the layer's input to its output; the layer then starts as the identity.
+        norm: LayerNorm before attention and feed-forward.
+        ffn: Width of the feed-forward block as a multiple of the embedding width; 0 for none.
+    """
+
+    type: str = Field("attention", pattern="^attention$")
+    heads: int = Field(8, ge=1)
+    layers: int = Field(1, ge=1)
+    residual: bool = False
+    norm: bool = False
+    ffn: int = Field(0, ge=0)
+
+
+class Fused(NamedTuple):
+    """Result of a fusion.
+
+    Attributes:
+        embedding: ``float32 [B, D]``, unit length.
+        weights: ``float32 [B, M]``, share of each token in the embedding; each row sums to 1, absent tokens have 0.
+    """
+
+    embedding: Tensor
+    weights: Tensor
+
+
+class Fusion(nn.Module):
+    """Interface of AF and of everything it is compared with."""
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Fused:
+        """Fuses sets of tokens.
+
+        Args:
+            tokens: ``float32 [B, M, D]``, unit length; what stands at absent places does not matter.
+            mask: ``bool [B, M]``, True where a token is present; at least one in each row.
+        """
+        raise TypeError(f"{type(self).__name__} defines no forward")
+
+
+class MeanFusion(Fusion):
+    """The normalised mean of the present tokens: what fusion by hand does, and the baseline."""
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Fused:
+        """See :meth:`Fusion.forward`."""
+        weights = mask.to(tokens.dtype) / mask.sum(dim=1, keepdim=True)
+        return Fused(F.normalize(_mix(weights, _present(tokens, mask)), dim=-1), weights)
+
+
+class AdaptiveFusion(Fusion):
+    """Self-attention over the present tokens, masked mean, L2 norm (paper Eq. 9 and App. B).
+
+    The reported weights are the attention rollout (Abnar and Zuidema 2020): how much of each token flows into the mean.
+
+    Args:
+        dim: Embedding width D.
+        config: Architecture.
+
+    Raises:
+        ConfigError: ``heads`` does not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        if dim % config.heads:
+            raise ConfigError(f"fusion.heads is {config.heads}, expected a divisor of the embedding width {dim}")
+        self.layers = nn.ModuleList(AttentionLayer(dim, config) for _ in range(config.layers))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Fused:
+        """See :meth:`Fusion.forward`."""
+        flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+        hidden = _present(tokens, mask)
+        for layer in self.layers:
+            hidden, attention = layer(hidden, mask)
+            flow = attention @ flow
+        mean = mask.to(tokens.dtype) / mask.sum(dim=1, keepdim=True)
+        return Fused(F.normalize(_mix(mean, hidden), dim=-1), _mix(mean, flow))
+
+
+class AttentionLayer(nn.Module):
+    """One masked multi-head self-attention, with optional pre-LayerNorm, residual and feed-forward."""
+
+    def __init__(self, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.residual = config.residual
+        self.norm = nn.LayerNorm(dim) if config.norm else nn.Identity()
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+        if config.residual:
+            nn.init.zeros_(self.out.weight)
+        self.ffn: nn.Module | None = None
+        if config.ffn:
+            last = nn.Linear(config.ffn * dim, dim)
+            if config.residual:
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+            norm = nn.LayerNorm(dim) if config.norm else nn.Identity()
+            self.ffn = nn.Sequential(norm, nn.Linear(dim, config.ffn * dim), nn.GELU(), last)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the new tokens ``[B, M, D]`` and how they mix the old ones, ``[B, M, M]``, rows summing to 1."""
+        batch, count, dim = tokens.shape
+        q, k, v = self.qkv(self.norm(tokens)).view(batch, count, 3, self.heads, dim // self.heads).unbind(dim=2)
+        logits = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(dim // self.heads)
+        logits = logits.masked_fill(~mask[:, None, None, :], float("-inf"))
+        attention = logits.softmax(dim=-1)
+        mixed = self.out(torch.einsum("bhqk,bkhd->bqhd", attention, v).reshape(batch, count, dim))
+        flow = attention.mean(dim=1)
+        if self.residual:
+            mixed = tokens + mixed
+            flow = (flow + torch.eye(count, dtype=flow.dtype, device=flow.device)) / 2
+        if self.ffn is not None:
+            mixed = mixed + self.ffn(mixed) if self.residual else self.ffn(mixed)
+        return mixed, flow
+
+
+def build(dim: int, data: Mapping[str, Any]) -> Fusion:
+    """The fusion that a model config asks for.
+
+    Args:
+        dim: Embedding width.
+        data: The ``fusion`` part of the config.
+
+    Raises:
+        ConfigError: A key is unknown or a value impossible; names the key.
+    """
+    return AdaptiveFusion(dim, parse(FusionConfig, data, "fusion", PRESETS))
+
+
+def fusion_loss(fused: Tensor, positive: Tensor, negatives: Tensor, present: Tensor, tau: float) -> Tensor:
+    """Contrastive loss of stage II (paper Eq. 8): the label's text against the texts that single modalities confused.
+
+    Args:
+        fused: ``[B, D]`` unified embeddings, unit length.
+        positive: ``[B, D]`` text embedding of the label.
+        negatives: ``[B, K, D]`` text embeddings of wrong labels.
+        present: ``bool [B, K]``, which negatives count; at least one in each row.
+        tau: Temperature.
+
+    Returns:
+        Scalar, the mean over the batch.
+    """
+    right = (fused * positive).sum(dim=-1, keepdim=True)
+    wrong = torch.einsum("bd,bkd->bk", fused, negatives).masked_fill(~present, float("-inf"))
+    return -(torch.cat([right, wrong], dim=1) / tau).log_softmax(dim=1)[:, 0].mean()
+
+
+def wrong_predictions(scores: Tensor, mask: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """CLS: the wrong labels that single modalities predict, or one random wrong label where all are right.
+
+    Args:
+        scores: ``[B, M, C]`` cosines of every token to every label; at least two labels.
+        mask: ``bool [B, M]`` present tokens.
+        label: ``int64 [B]`` true label.
+        generator: Source of the random wrong label.
+
+    Returns:
+        ``int64 [B, M + 1]`` label indices and ``bool [B, M + 1]`` which of them count.
+    """
+    predicted = scores.argmax(dim=-1)
+    wrong = (predicted != label[:, None]) & mask
+    shift = torch.randint(1, scores.shape[-1], label.shape, generator=generator).to(label.device)
+    chance = (label + shift) % scores.shape[-1]
+    none = ~wrong.any(dim=1, keepdim=True)
+    return torch.cat([predicted, chance[:, None]], dim=1), torch.cat([wrong, none], dim=1)
+
+
+def _present(tokens: Tensor, mask: Tensor) -> Tensor:
+    # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
+    return tokens.masked_fill(~mask[..., None], 0.0)
+
+
+def _mix(weights: Tensor, rows: Tensor) -> Tensor:
+    return (weights.unsqueeze(1) @ rows).squeeze(1)

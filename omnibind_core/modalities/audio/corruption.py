@@ -1,0 +1,66 @@
+"""Augmentation and damage of sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.modalities.base import Sound
+
+Samples = NDArray[np.float32]
+
+
+def augment(raw: Sound, rng: np.random.Generator) -> Sound:
+    """Another start (rotated in time), loudness (-12 to 6 dB) and background noise (10 to 40 dB below)."""
+    samples = np.roll(raw.samples, rng.integers(len(raw.samples)))
+    noisy = samples + _noise(samples, rng.uniform(10, 40), rng)
+    gain = 10 ** (rng.uniform(-12, 6) / 20)
+    return Sound(np.clip(noisy * np.float32(gain), -1, 1), raw.sample_rate)
+
+
+def _noise(samples: Samples, ratio_db: float, rng: np.random.Generator) -> Samples:
+    """White noise that lies ``ratio_db`` below the sound."""
+    level = np.sqrt(np.mean(np.square(samples, dtype=np.float64))) * 10 ** (-ratio_db / 20)
+    return np.float32(level) * rng.standard_normal(samples.shape, np.float32)
+
+
+def _gaussian(samples: Samples, rng: np.random.Generator) -> Samples:
+    return samples + _noise(samples, 0.0, rng)
+
+
+def _blank(samples: Samples, rng: np.random.Generator) -> Samples:
+    return np.zeros_like(samples)
+
+
+def _clipped(samples: Samples, rng: np.random.Generator) -> Samples:
+    return samples * np.float32(20)
+
+
+def _sparse(samples: Samples, rng: np.random.Generator) -> Samples:
+    blocks = np.array_split(samples.copy(), 20)
+    for i in rng.choice(len(blocks), 14, replace=False):
+        blocks[i][:] = 0
+    return np.concatenate(blocks)
+
+
+_DAMAGE: dict[str, Callable[[Samples, np.random.Generator], Samples]] = {
+    "gaussian": _gaussian,
+    "blank": _blank,
+    "clipped": _clipped,
+    "sparse": _sparse,
+}
+CORRUPTIONS = tuple(_DAMAGE)
+
+
+def corrupt(raw: Sound, kind: str, rng: np.random.Generator) -> Sound:
+    """Damages a sound.
+
+    Args:
+        raw: The sound.
+        kind: ``"gaussian"`` (white noise as loud as the sound), ``"blank"`` (microphone off: zeros), ``"clipped"``
+            (26 dB too loud) or ``"sparse"`` (packets lost: 14 of 20 stretches are zero).
+        rng: Source of randomness.
+    """
+    return Sound(np.clip(_DAMAGE[kind](raw.samples, rng), -1, 1), raw.sample_rate)

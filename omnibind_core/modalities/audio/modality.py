@@ -1,0 +1,113 @@
+"""The audio modality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.audio import corruption, processing
+from omnibind_core.modalities.audio.processing import AudioPreset
+from omnibind_core.modalities.base import Modality, Role, Sound, readable_file
+from omnibind_core.optional import require
+
+MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
+MAX_CHANNELS = 64
+MAX_PEAK = 4.0  # resampling and lossy decoding overshoot 1; far more means another scale, such as 16-bit integers
+JOIN_TOLERANCE = 0.02  # s by which a stamp may miss the end of the part before and still continue it
+
+
+class Audio(Modality[Sound, AudioPreset]):
+    """Sound. Raw form: :class:`~omnibind_core.modalities.base.Sound`, mono ``float32 [T]``, -1..1."""
+
+    name: ClassVar[str] = "audio"
+    role: ClassVar[Role] = Role.STUDENT
+    is_stream: ClassVar[bool] = True
+    default_window: ClassVar[float] = 2.0
+    suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".mp3")
+    presets: ClassVar[dict[str, AudioPreset]] = processing.PRESETS
+    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+
+    def check(self, raw: Sound, source: str) -> Sound:
+        """Accepts ``[T]`` or ``[T, channels]``, float on -1..1 or 16-bit integers; channels are averaged.
+
+        Silence is valid: a quiet room is a fact. Values slightly beyond -1..1 are cut off.
+        """
+        if not isinstance(raw, Sound) or not isinstance(raw.samples, np.ndarray):
+            raise InvalidInputError(source, type(raw).__name__, "a Sound with samples in a NumPy array")
+        rate = raw.sample_rate
+        if not (isinstance(rate, (int, np.integer)) and MIN_RATE <= rate <= MAX_RATE):
+            raise InvalidInputError(source, f"sample rate {rate}", f"whole Hz from {MIN_RATE} to {MAX_RATE}")
+        samples = raw.samples
+        if samples.ndim not in (1, 2) or samples.size == 0 or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
+            raise InvalidInputError(source, f"samples of shape {list(samples.shape)}", "[T] or [T, channels], T > 0")
+        if samples.dtype == np.int16:
+            samples = samples / np.float32(32768)
+        elif samples.dtype.kind != "f":
+            raise InvalidInputError(source, f"samples of dtype {samples.dtype}", "float32 or int16")
+        samples = samples.mean(axis=1) if samples.ndim == 2 else samples
+        peak = float(max(samples.max(), -samples.min()))
+        if not peak <= MAX_PEAK:  # also NaN
+            raise InvalidInputError(source, f"samples that reach {peak}", "finite samples on -1..1")
+        samples = samples.astype(np.float32, copy=False)
+        if peak > 1:
+            samples = np.clip(samples, -1, 1)
+        return raw if samples is raw.samples else Sound(samples, int(rate))
+
+    def load(self, path: Path) -> Sound:
+        """Reads a sound file at its own sample rate."""
+        readable_file(path, self.suffixes, "a sound file")
+        soundfile = require("soundfile", "Reading sound files")
+        try:
+            samples, rate = soundfile.read(path, dtype="float32")
+        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+            raise InvalidInputError(str(path), f"a file that cannot be decoded ({error})", "a sound file") from error
+        return self.check(Sound(samples, rate), str(path))
+
+    def process(self, raw: Sound, preset: AudioPreset) -> NDArray[np.float32]:
+        """Sound to log-mel patches or clips."""
+        return processing.process(raw, preset)
+
+    def augment(self, raw: Sound, rng: np.random.Generator) -> Sound:
+        """Another start, loudness and background."""
+        return corruption.augment(raw, rng)
+
+    def corrupt(self, raw: Sound, kind: str, rng: np.random.Generator) -> Sound:
+        """Damages the sound."""
+        if kind not in self.corruptions:
+            raise self._refuse_kind(kind)
+        return corruption.corrupt(raw, kind, rng)
+
+    def join(self, parts: Sequence[tuple[int, Sound]], end_ns: int, duration: float) -> Sound:
+        """Puts parts on one time line and cuts the window; see the base class.
+
+        A part whose stamp misses the end of the one before by at most :data:`JOIN_TOLERANCE` continues it without a
+        seam. Larger gaps are zeros; where parts overlap, the later one counts.
+        """
+        rates = {part.sample_rate for _, part in parts}
+        if len(rates) > 1:
+            raise InvalidInputError("audio stream", f"sample rates {sorted(rates)} Hz", "one rate")
+        rate = rates.pop() if rates else processing.SAMPLE_RATE
+        length = round(duration * rate)
+        window_start = end_ns - round(duration * 1e9)
+        timeline = np.zeros(length, np.float32)
+        first, last, expected = length, 0, None
+        for stamp, part in parts:
+            start = round((stamp - window_start) * rate / 1e9)
+            if expected is not None and abs(start - expected) <= JOIN_TOLERANCE * rate:
+                start = expected
+            expected = start + len(part.samples)
+            low, high = max(start, 0), min(expected, length)
+            if low < high:
+                timeline[low:high] = part.samples[low - start : high - start]
+                first, last = min(first, low), max(last, high)
+        if first >= last:
+            raise InvalidInputError("audio stream", "no samples in the window", f"sound in the last {duration} s")
+        return Sound(timeline[first:last], rate)
+
+
+MODALITY = Audio()

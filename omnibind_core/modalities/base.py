@@ -1,0 +1,228 @@
+"""What a modality is: its raw form, how a file of it is read, and how raw data becomes encoder input.
+
+One folder per modality, each with the same files: ``modality.py`` (the class, file reading, checks), ``processing.py``
+(raw data to encoder input, with named presets) and ``corruption.py`` (augmentation for training, damage for robustness
+tests). Nothing here imports torch or ROS.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import ConfigError, InvalidInputError
+
+RawT = TypeVar("RawT")
+PresetT = TypeVar("PresetT", bound="Preset")
+
+
+class Role(str, enum.Enum):
+    """Data-rich modalities teach, data-poor ones are aligned to them (paper Sec. 3.1)."""
+
+    TEACHER = "teacher"
+    STUDENT = "student"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How raw data becomes encoder input. Subclasses add the constants of their modality.
+
+    Attributes:
+        name: Name it is chosen by in a model config.
+        shape: Shape of one view, without the leading view axis; ``-1`` where it varies.
+        dtype: ``"uint8"`` for pictures, ``"str"`` for text, ``"float32"`` otherwise.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class PicturePreset(Preset):
+    """A preset whose output is a picture ``uint8 [views, 3, size, size]``.
+
+    Mean and standard deviation belong to the trunk's weights and are applied there, on the trunk's device.
+
+    Attributes:
+        resize: Short side in pixels after resizing, before the crop (``fit="crop"`` only).
+        fit: ``"crop"`` (short side to ``resize``, then the centre), ``"letterbox"`` (whole picture, padded) or
+            ``"stretch"`` (whole picture, aspect ratio not kept).
+        interpolation: ``"bilinear"`` or ``"bicubic"``; areas are averaged when shrinking.
+    """
+
+    shape: tuple[int, ...] = (3, 224, 224)
+    dtype: str = "uint8"
+    resize: int = 256
+    fit: str = "crop"
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of an event camera, in time order.
+
+    Attributes:
+        x: ``uint16 [N]``, column in pixels from the left, below ``width``.
+        y: ``uint16 [N]``, row in pixels from the top, below ``height``.
+        t: ``int64 [N]``, microseconds, not decreasing, from any origin.
+        p: ``uint8 [N]``, polarity: 1 = brighter, 0 = darker.
+        width: Sensor width in pixels.
+        height: Sensor height in pixels.
+    """
+
+    x: NDArray[np.uint16]
+    y: NDArray[np.uint16]
+    t: NDArray[np.int64]
+    p: NDArray[np.uint8]
+    width: int
+    height: int
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def duration(self) -> float:
+        """Time from the first event to the last, in seconds."""
+        return float(self.t[-1] - self.t[0]) * 1e-6 if len(self) else 0.0
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A piece of sound.
+
+    Attributes:
+        samples: ``float32 [T]``, mono, -1..1.
+        sample_rate: Hz.
+    """
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.samples.shape[0] / self.sample_rate
+
+
+class Modality(ABC, Generic[RawT, PresetT]):
+    """One kind of sensor data. Instances hold no state; get them by :func:`omnibind_core.modalities.get`.
+
+    Attributes:
+        name: Key used everywhere: configs, checkpoints, messages.
+        role: Teacher or student.
+        is_stream: True if the data flow without frames (sound, events), so that a time window is cut before fusion.
+        default_window: Seconds of a stream that one embedding covers; 0 for frames.
+        suffixes: File endings that :meth:`load` reads, lower-case with the dot.
+        presets: Presets by name. The first is the default.
+        corruptions: Kinds of damage that :meth:`corrupt` knows.
+    """
+
+    name: ClassVar[str]
+    role: ClassVar[Role]
+    is_stream: ClassVar[bool] = False
+    default_window: ClassVar[float] = 0.0
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[Mapping[str, Any]]
+    corruptions: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def check(self, raw: RawT, source: str) -> RawT:
+        """Checks one item and brings it into the canonical raw form (dtype, channels), without a copy where possible.
+
+        Args:
+            raw: The item.
+            source: Sensor name or file path, for the error message.
+
+        Raises:
+            InvalidInputError: Empty, not finite, wrong shape or out of range; names the source, the value and what was
+                expected.
+        """
+
+    @abstractmethod
+    def load(self, path: Path) -> RawT:
+        """Reads one file and checks it.
+
+        Raises:
+            InvalidInputError: The file is missing, of another format, truncated or unusable.
+        """
+
+    @abstractmethod
+    def process(self, raw: RawT, preset: PresetT) -> NDArray[Any]:
+        """Turns one checked item into encoder input.
+
+        Args:
+            raw: A checked item.
+            preset: One of :attr:`presets`.
+
+        Returns:
+            ``preset.dtype [views, *preset.shape]``, C-contiguous, at least one view. The encoder averages the views.
+        """
+
+    @abstractmethod
+    def augment(self, raw: RawT, rng: np.random.Generator) -> RawT:
+        """A random, label-preserving variant for training. Same generator state, same result."""
+
+    @abstractmethod
+    def corrupt(self, raw: RawT, kind: str, rng: np.random.Generator) -> RawT:
+        """A damaged variant for robustness tests.
+
+        Args:
+            raw: A checked item.
+            kind: One of :attr:`corruptions`.
+            rng: Source of randomness.
+
+        Raises:
+            ConfigError: ``kind`` is not one of :attr:`corruptions`.
+        """
+
+    def join(self, parts: Sequence[tuple[int, RawT]], end_ns: int, duration: float) -> RawT:
+        """Cuts one window out of consecutive parts of a stream.
+
+        Args:
+            parts: ``(stamp in ns of the first sample or event, item)``, oldest first.
+            end_ns: End of the window, ns, on the clock of the stamps.
+            duration: Length of the window, s. Less is returned if the parts hold less.
+
+        Raises:
+            InvalidInputError: The parts do not fit together (sample rate, sensor size), or the window is empty.
+            TypeError: The modality is not a stream.
+        """
+        raise TypeError(f"{self.name} comes in frames; only streams are joined")
+
+    def preset(self, name: str | None = None) -> PresetT:
+        """The preset of that name, or the default one.
+
+        Raises:
+            ConfigError: There is none of that name.
+        """
+        key = next(iter(self.presets)) if name is None else name
+        if key not in self.presets:
+            raise ConfigError(f"{self.name} has no preset '{key}'; it has {', '.join(self.presets)}")
+        found: PresetT = self.presets[key]
+        return found
+
+    def _refuse_kind(self, kind: str) -> ConfigError:
+        return ConfigError(f"{self.name} has no corruption '{kind}'; it has {', '.join(self.corruptions)}")
+
+
+def readable_file(path: Path, suffixes: tuple[str, ...], what: str) -> Path:
+    """Returns the path if it is a file with one of the endings.
+
+    Raises:
+        InvalidInputError: It is missing, a folder, empty, or has another ending.
+    """
+    if not path.is_file():
+        raise InvalidInputError(str(path), "no such file", what)
+    if path.suffix.lower() not in suffixes:
+        raise InvalidInputError(str(path), f"a file ending in '{path.suffix}'", f"{what} ({', '.join(suffixes)})")
+    if path.stat().st_size == 0:
+        raise InvalidInputError(str(path), "an empty file (0 bytes)", what)
+    return path

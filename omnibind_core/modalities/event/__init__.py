@@ -1,0 +1,1 @@
+"""Brightness changes from an event camera."""

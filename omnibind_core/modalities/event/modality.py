@@ -1,0 +1,178 @@
+"""The event modality."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.base import Events, Modality, Role, readable_file
+from omnibind_core.modalities.event import corruption, processing
+from omnibind_core.modalities.event.processing import EventPreset
+
+MAX_SIDE = 8192  # pixels; larger than any event camera, and two count maps of it still fit in memory
+_ATIS_WIDTH, _ATIS_HEIGHT = 240, 180  # N-Caltech101
+_ATIS_OVERFLOW_ROW, _ATIS_OVERFLOW = 240, 1 << 13  # a row that no pixel has marks a clock overflow, µs
+
+
+class Event(Modality[Events, EventPreset]):
+    """Events of an event camera. Raw form: :class:`~omnibind_core.modalities.base.Events`."""
+
+    name: ClassVar[str] = "event"
+    role: ClassVar[Role] = Role.STUDENT
+    is_stream: ClassVar[bool] = True
+    default_window: ClassVar[float] = 0.2
+    suffixes: ClassVar[tuple[str, ...]] = (".npz", ".bin")
+    presets: ClassVar[dict[str, EventPreset]] = processing.PRESETS
+    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+
+    def check(self, raw: Events, source: str) -> Events:
+        """Accepts integer coordinates and stamps; polarity as 0 and 1, -1 and 1, or bool."""
+        if not isinstance(raw, Events):
+            raise InvalidInputError(source, type(raw).__name__, "Events")
+        arrays: dict[str, NDArray[Any]] = {"x": raw.x, "y": raw.y, "t": raw.t, "p": raw.p}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "uib":
+                found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise InvalidInputError(source, f"{name} as {found}", "integers [N]")
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise InvalidInputError(source, f"lengths {lengths}", "x, y, t and p of equal length")
+        if len(raw) == 0:
+            raise InvalidInputError(source, "no events", "at least one event")
+        for name, array, size in (("x", raw.x, raw.width), ("y", raw.y, raw.height)):
+            if not 0 < size <= MAX_SIDE:
+                raise InvalidInputError(source, f"a sensor of {raw.width} x {raw.height} pixels", f"1 to {MAX_SIDE}")
+            low, high = int(array.min()), int(array.max())
+            if low < 0 or high >= size:
+                raise InvalidInputError(source, f"{name} from {low} to {high}", f"0 to {size - 1}")
+        if (raw.t[1:] < raw.t[:-1]).any():  # a difference would wrap around in unsigned types
+            at = int(np.argmax(raw.t[1:] < raw.t[:-1]))
+            raise InvalidInputError(source, f"t {raw.t[at]} then {raw.t[at + 1]} at event {at + 1}", "t not decreasing")
+        return Events(
+            raw.x.astype(np.uint16, copy=False),
+            raw.y.astype(np.uint16, copy=False),
+            raw.t.astype(np.int64, copy=False),
+            _polarity(raw.p, source),
+            int(raw.width),
+            int(raw.height),
+        )
+
+    def load(self, path: Path) -> Events:
+        """Reads ``.npz`` (``x, y, t, p, width, height``; or ``frame``, net polarity counts ``[H, W]``) or ``.bin``.
+
+        ``.bin`` is the ATIS format of N-Caltech101: 5 bytes per event.
+        """
+        readable_file(path, self.suffixes, "an event file")
+        events = _read_atis(path) if path.suffix.lower() == ".bin" else _read_npz(path)
+        return self.check(events, str(path))
+
+    def process(self, raw: Events, preset: EventPreset) -> NDArray[np.uint8]:
+        """Events to ``uint8 [views, 3, 224, 224]``."""
+        return processing.process(raw, preset)
+
+    def augment(self, raw: Events, rng: np.random.Generator) -> Events:
+        """Another slice, place, direction, rate and noise."""
+        return corruption.augment(raw, rng)
+
+    def corrupt(self, raw: Events, kind: str, rng: np.random.Generator) -> Events:
+        """Damages the events."""
+        if kind not in self.corruptions:
+            raise self._refuse_kind(kind)
+        return corruption.corrupt(raw, kind, rng)
+
+    def join(self, parts: Sequence[tuple[int, Events]], end_ns: int, duration: float) -> Events:
+        """Puts parts on one time line and cuts the window; ``t`` then counts µs from the start of the window."""
+        sizes = {(part.width, part.height) for _, part in parts}
+        if len(sizes) > 1:
+            raise InvalidInputError("event stream", f"sensor sizes {sorted(sizes)}", "one size")
+        length = round(duration * 1e6)  # µs
+        window_start = end_ns - length * 1000
+        cuts = []
+        for stamp, part in parts:
+            t = part.t - part.t[0] + (stamp - window_start) // 1000
+            low, high = np.searchsorted(t, 0, "left"), np.searchsorted(t, length, "right")
+            if low < high:
+                cuts.append((part.x[low:high], part.y[low:high], t[low:high], part.p[low:high]))
+        if not cuts:
+            raise InvalidInputError("event stream", "no events in the window", f"events in the last {duration} s")
+        x, y, t, p = (np.concatenate(arrays) for arrays in zip(*cuts, strict=True))
+        joined = Events(x, y, t, p, *sizes.pop())
+        if (t[1:] < t[:-1]).any():  # parts that overlap
+            order = np.argsort(t, kind="stable")
+            joined = replace(joined, x=x[order], y=y[order], t=t[order], p=p[order])
+        return joined
+
+
+def _polarity(p: NDArray[Any], source: str) -> NDArray[np.uint8]:
+    low, high = int(p.min()), int(p.max())
+    if low < -1 or high > 1:
+        raise InvalidInputError(source, f"polarity from {low} to {high}", "0 and 1, or -1 and 1")
+    return (p > 0).astype(np.uint8) if low < 0 else p.astype(np.uint8, copy=False)
+
+
+def from_frame(frame: NDArray[Any], source: str) -> Events:
+    """Events that give back a frame of net polarity counts: ``|v|`` events at a pixel of value ``v``, all at t = 0.
+
+    Args:
+        frame: Signed integers ``[H, W]``: brighter minus darker events per pixel.
+        source: File path or sensor name, for the error message.
+
+    Raises:
+        InvalidInputError: Not a signed integer picture.
+    """
+    if frame.ndim != 2 or frame.dtype.kind != "i":
+        raise InvalidInputError(source, f"frame {frame.dtype} {list(frame.shape)}", "signed integers [H, W]")
+    y, x = np.nonzero(frame)
+    value = frame[y, x].astype(np.int64)
+    repeats = np.abs(value)
+    return Events(
+        np.repeat(x, repeats).astype(np.uint16),
+        np.repeat(y, repeats).astype(np.uint16),
+        np.zeros(int(repeats.sum()), np.int64),
+        np.repeat(value > 0, repeats).astype(np.uint8),
+        frame.shape[1],
+        frame.shape[0],
+    )
+
+
+def _read_npz(path: Path) -> Events:
+    expected = "an .npz archive with x, y, t, p, width, height, or with frame"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(str(path), f"a file that NumPy cannot read ({error})", expected) from error
+    if "frame" in arrays:
+        return from_frame(arrays["frame"], str(path))
+    missing = [name for name in ("x", "y", "t", "p", "width", "height") if name not in arrays]
+    if missing:
+        raise InvalidInputError(str(path), f"an archive without {', '.join(missing)}", expected)
+    width, height = arrays["width"], arrays["height"]
+    if width.size != 1 or height.size != 1 or width.dtype.kind not in "ui" or height.dtype.kind not in "ui":
+        raise InvalidInputError(str(path), "width or height that is not one integer", expected)
+    return Events(arrays["x"], arrays["y"], arrays["t"], arrays["p"], width.item(), height.item())
+
+
+def _read_atis(path: Path) -> Events:
+    """x, y, then polarity in the top bit and the time in µs in the 23 bits below, big-endian."""
+    data = np.fromfile(path, np.uint8)
+    if data.size % 5:
+        raise InvalidInputError(str(path), f"{data.size} bytes", "5 bytes per event")
+    x, y, high, middle, low = data.reshape(-1, 5).astype(np.int64).T
+    t = (high & 127) << 16 | middle << 8 | low
+    overflow = y == _ATIS_OVERFLOW_ROW
+    t += np.cumsum(overflow) * _ATIS_OVERFLOW
+    x, y, t, p = (array[~overflow] for array in (x, y, t, high >> 7))
+    width = max(_ATIS_WIDTH, int(x.max(initial=0)) + 1)
+    height = max(_ATIS_HEIGHT, int(y.max(initial=0)) + 1)
+    return Events(x, y, t, p.astype(np.uint8), width, height)
+
+
+MODALITY = Event()

@@ -1,0 +1,53 @@
+"""The image modality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.base import Modality, PicturePreset, Role
+from omnibind_core.modalities.image import corruption, processing
+from omnibind_core.modalities.pictures import check_layout, read_picture
+
+
+class Image(Modality[NDArray[np.uint8], PicturePreset]):
+    """Colour picture. Raw form: RGB ``uint8 [H, W, 3]``."""
+
+    name: ClassVar[str] = "image"
+    role: ClassVar[Role] = Role.TEACHER
+    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+    presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
+    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+
+    def check(self, raw: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
+        """Accepts ``uint8`` ``[H, W]``, ``[H, W, 1]``, RGB ``[H, W, 3]`` and RGBA ``[H, W, 4]``."""
+        expected = "a picture uint8 [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4]"
+        picture = check_layout(raw, source, expected)
+        if picture.dtype != np.uint8:
+            raise InvalidInputError(source, f"dtype {picture.dtype}", expected)
+        return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
+
+    def load(self, path: Path) -> NDArray[np.uint8]:
+        """Reads a picture file, turned upright by its EXIF orientation."""
+        return self.check(read_picture(path, self.suffixes, "a picture file"), str(path))
+
+    def process(self, raw: NDArray[np.uint8], preset: PicturePreset) -> NDArray[np.uint8]:
+        """RGB picture to ``uint8 [1, 3, 224, 224]``."""
+        return processing.process(raw, preset)
+
+    def augment(self, raw: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Random crop, mirror and colour."""
+        return corruption.augment(raw, rng)
+
+    def corrupt(self, raw: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Damages the picture."""
+        if kind not in self.corruptions:
+            raise self._refuse_kind(kind)
+        return corruption.corrupt(raw, kind, rng)
+
+
+MODALITY = Image()

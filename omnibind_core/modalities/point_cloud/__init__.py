@@ -1,0 +1,1 @@
+"""Point clouds of a LiDAR or a depth camera."""

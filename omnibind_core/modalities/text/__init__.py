@@ -1,0 +1,1 @@
+"""Written descriptions of what is perceived."""

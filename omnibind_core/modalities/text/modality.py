@@ -1,0 +1,57 @@
+"""The text modality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.base import Modality, Preset, Role, readable_file
+from omnibind_core.modalities.text import corruption, processing
+
+
+class Text(Modality[str, Preset]):
+    """A word, a phrase or a sentence. Raw form: ``str``."""
+
+    name: ClassVar[str] = "text"
+    role: ClassVar[Role] = Role.TEACHER
+    suffixes: ClassVar[tuple[str, ...]] = (".txt",)
+    presets: ClassVar[dict[str, Preset]] = processing.PRESETS
+    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+
+    def check(self, raw: str, source: str) -> str:
+        """Accepts any text with at least one letter, digit or sign; cleans white space and underscores."""
+        if not isinstance(raw, str):
+            raise InvalidInputError(source, type(raw).__name__, "a text (str)")
+        cleaned = processing.clean(raw)
+        if not cleaned:
+            raise InvalidInputError(source, "an empty text", "at least one word")
+        return cleaned
+
+    def load(self, path: Path) -> str:
+        """Reads a UTF-8 text file."""
+        readable_file(path, self.suffixes, "a text file")
+        try:
+            return self.check(path.read_text(encoding="utf-8-sig"), str(path))
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(str(path), f"bytes that are no text ({error.reason})", "UTF-8 text") from error
+
+    def process(self, raw: str, preset: Preset) -> NDArray[np.str_]:
+        """Text to ``str [1]``."""
+        return processing.process(raw, preset)
+
+    def augment(self, raw: str, rng: np.random.Generator) -> str:
+        """Another frame around the words."""
+        return corruption.augment(raw, rng)
+
+    def corrupt(self, raw: str, kind: str, rng: np.random.Generator) -> str:
+        """Damages the text."""
+        if kind not in self.corruptions:
+            raise self._refuse_kind(kind)
+        return corruption.corrupt(raw, kind, rng)
+
+
+MODALITY = Text()

@@ -1,0 +1,81 @@
+"""The thermal modality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.base import Modality, Role
+from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
+from omnibind_core.modalities.thermal import corruption, processing
+from omnibind_core.modalities.thermal.processing import ThermalPreset
+
+MAX_INVALID = 0.25  # share of pixels without a finite value up to which they are filled
+
+
+class Thermal(Modality[NDArray[Any], ThermalPreset]):
+    """Thermal picture.
+
+    Raw form: ``float32 [H, W]`` (°C, or any unit that grows with temperature), ``uint8`` or ``uint16 [H, W]`` counts,
+    or pseudo-colour RGB ``uint8 [H, W, 3]``.
+    """
+
+    name: ClassVar[str] = "thermal"
+    role: ClassVar[Role] = Role.STUDENT
+    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
+    presets: ClassVar[dict[str, ThermalPreset]] = processing.PRESETS
+    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+
+    def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
+        """Accepts the raw forms and any other integer or float ``[H, W]``, which becomes ``float32``.
+
+        Colour with three equal channels becomes grey. Up to :data:`MAX_INVALID` of the pixels may be NaN or infinite:
+        NaN and -inf become the lowest value, +inf the highest.
+        """
+        expected = "float or integer [H, W], or pseudo-colour uint8 [H, W, 3]"
+        picture = check_layout(raw, source, expected)
+        if picture.ndim == 3:
+            if picture.dtype != np.uint8:
+                raise InvalidInputError(source, f"dtype {picture.dtype} of shape {list(picture.shape)}", expected)
+            first = picture[:, :, 0]
+            is_grey = np.array_equal(first, picture[:, :, 1]) and np.array_equal(first, picture[:, :, 2])
+            return first if is_grey else picture
+        if picture.dtype in (np.uint8, np.uint16):
+            return picture
+        return _fill_invalid(picture.astype(np.float32, copy=False), source)
+
+    def load(self, path: Path) -> NDArray[Any]:
+        """Reads a picture file (8 or 16 bit grey, colour, float TIFF) or a ``.npy`` array."""
+        return self.check(read_picture(path, self.suffixes, "a thermal picture", AS_STORED), str(path))
+
+    def process(self, raw: NDArray[Any], preset: ThermalPreset) -> NDArray[Any]:
+        """Thermal picture to ``[1, *preset.shape]``."""
+        return processing.process(raw, preset)
+
+    def augment(self, raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """Random crop, mirror and sensor noise."""
+        return corruption.augment(raw, rng)
+
+    def corrupt(self, raw: NDArray[Any], kind: str, rng: np.random.Generator) -> NDArray[Any]:
+        """Damages the picture."""
+        if kind not in self.corruptions:
+            raise self._refuse_kind(kind)
+        return corruption.corrupt(raw, kind, rng)
+
+
+def _fill_invalid(picture: NDArray[np.float32], source: str) -> NDArray[np.float32]:
+    finite = np.isfinite(picture)
+    if finite.all():
+        return picture
+    invalid = 1 - finite.mean()
+    if invalid > MAX_INVALID:
+        raise InvalidInputError(source, f"{invalid:.0%} of the pixels NaN or infinite", f"at most {MAX_INVALID:.0%}")
+    low, high = picture[finite].min(), picture[finite].max()
+    return np.nan_to_num(picture, nan=low, neginf=low, posinf=high)
+
+
+MODALITY = Thermal()

@@ -1,0 +1,1 @@
+"""Pictures of a tactile sensor: pressure arrays and camera-based skins."""

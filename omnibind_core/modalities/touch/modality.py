@@ -1,0 +1,68 @@
+"""The touch modality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.base import Modality, PicturePreset, Role
+from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
+from omnibind_core.modalities.touch import corruption, processing
+
+_TOLERANCE = 0.1  # of the full scale: noise and drift around no pressure and around saturation
+
+
+class Touch(Modality[NDArray[Any], PicturePreset]):
+    """Tactile picture.
+
+    Raw form: ``uint8 [H, W]`` or RGB ``uint8 [H, W, 3]``, or pressure as ``float32 [H, W]``, a share 0..1 of the
+    sensor's full scale.
+    """
+
+    name: ClassVar[str] = "touch"
+    role: ClassVar[Role] = Role.STUDENT
+    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".npy")
+    presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
+    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+
+    def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
+        """Accepts ``uint8`` grey or colour pictures, ``uint16 [H, W]`` (65535 = full scale) and pressure 0..1."""
+        expected = "uint8 [H, W] or [H, W, 3], uint16 [H, W], or pressure float32 [H, W] as 0..1 of the full scale"
+        picture = check_layout(raw, source, expected)
+        if picture.dtype == np.uint8:
+            return picture
+        if picture.ndim == 3 or picture.dtype.kind == "i" or (picture.dtype.kind == "u" and picture.itemsize != 2):
+            raise InvalidInputError(source, f"dtype {picture.dtype} of shape {list(picture.shape)}", expected)
+        if picture.dtype == np.uint16:
+            return picture.astype(np.float32) / np.float32(65535)
+        low, high = float(picture.min()), float(picture.max())
+        if not (np.isfinite(low) and np.isfinite(high)):  # NaN passes through min and max
+            raise InvalidInputError(source, "pressure that is not finite", expected)
+        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+            raise InvalidInputError(source, f"pressure {low:.3g} to {high:.3g}", expected)
+        return picture.astype(np.float32, copy=False)
+
+    def load(self, path: Path) -> NDArray[Any]:
+        """Reads a picture file, grey as grey, or a ``.npy`` array."""
+        return self.check(read_picture(path, self.suffixes, "a tactile picture", AS_STORED), str(path))
+
+    def process(self, raw: NDArray[Any], preset: PicturePreset) -> NDArray[np.uint8]:
+        """Tactile picture to ``uint8 [1, 3, 224, 224]``."""
+        return processing.process(raw, preset)
+
+    def augment(self, raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """Another pose and pressure of the contact."""
+        return corruption.augment(raw, rng)
+
+    def corrupt(self, raw: NDArray[Any], kind: str, rng: np.random.Generator) -> NDArray[Any]:
+        """Damages the picture."""
+        if kind not in self.corruptions:
+            raise self._refuse_kind(kind)
+        return corruption.corrupt(raw, kind, rng)
+
+
+MODALITY = Touch()

@@ -1,0 +1,47 @@
+"""Tactile picture to encoder input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.base import PicturePreset
+from omnibind_core.modalities.pictures import fit_picture
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        # Pressure arrays: the whole array, because a contact may lie at its edge, and its shape unchanged.
+        PicturePreset("pressure", fit="letterbox"),
+        # Camera-based skins (GelSight): ImageNet evaluation, as Touch-and-Go's baselines use it.
+        PicturePreset("gelsight", resize=256),
+    )
+}
+
+
+def process(raw: NDArray[Any], preset: PicturePreset) -> NDArray[np.uint8]:
+    """``uint8`` picture or ``float32`` pressure to ``uint8 [1, 3, 224, 224]``; pressure 0..1 becomes 0..255."""
+    if raw.dtype != np.uint8:
+        raw = np.rint(np.clip(raw, 0, 1) * 255).astype(np.uint8)
+    return fit_picture(raw, preset)
+
+
+def subtract_reference(raw: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Removes the look of the untouched skin: the difference to it, on mid grey.
+
+    Args:
+        raw: ``uint8 [H, W]`` or RGB ``uint8 [H, W, 3]``.
+        reference: Picture of the same sensor without contact, of the same shape.
+
+    Returns:
+        ``uint8`` of the same shape; 128 where nothing changed, half of the contrast.
+
+    Raises:
+        InvalidInputError: The shapes differ.
+    """
+    if raw.shape != reference.shape:
+        raise InvalidInputError("touch reference", f"shape {list(reference.shape)}", f"that of {list(raw.shape)}")
+    return ((raw.astype(np.int16) - reference + 256) >> 1).astype(np.uint8)

@@ -1,0 +1,331 @@
+"""The whole model: encoders of all modalities, adaptive fusion, label bank and calibration, saved together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from omnibind_core import encoders, fusion, modalities
+from omnibind_core.config import Config, parse, read_mapping
+from omnibind_core.encoders.config import ModelConfig, load_config
+from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
+from omnibind_core.labels import LabelBank
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Models that come with the package, one folder each."""
+
+
+class Calibration(Config):
+    """How cosines become probabilities; fitted on validation data at the end of stage II.
+
+    Attributes:
+        temperature: Divides the cosines of the fused embedding before the softmax.
+        single_temperature: The same for the embedding of one sensor alone.
+        threshold: Confidence below which a prediction is unknown, 0..1.
+    """
+
+    temperature: float = Field(0.05, gt=0)
+    single_temperature: float = Field(0.05, gt=0)
+    threshold: float = Field(0.0, ge=0, le=1)
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What one set of ``n`` tokens was recognised as.
+
+    Attributes:
+        embedding: ``float32 [D]``, fused, unit length.
+        weights: ``float32 [n]``, share of each token, sum 1.
+        similarities: ``float32 [1 + n, C]`` cosines to every label; row 0 fused, then each token alone.
+        probabilities: ``float32 [1 + n, C]``, calibrated; each row sums to 1.
+    """
+
+    embedding: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    similarities: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+class OmniBind(nn.Module):
+    """Recognises what any set of modalities shows.
+
+    Args:
+        config: Architecture.
+        encoder_set: Encoders of the modalities that this instance can use.
+        fusion_module: AF, or a baseline with the same interface.
+        labels: Vocabulary.
+        calibration: Temperatures and threshold.
+        digest: Content hash of the saved weights, part of :attr:`identity`; empty for a model never saved.
+
+    Attributes:
+        threshold: Confidence below which a prediction is unknown; starts as the calibrated one.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        encoder_set: encoders.EncoderSet,
+        fusion_module: fusion.Fusion,
+        labels: LabelBank | None = None,
+        calibration: Calibration | None = None,
+        digest: str = "",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.encoders = encoder_set
+        self.fusion = fusion_module
+        self.calibration = calibration or Calibration()
+        self.threshold = self.calibration.threshold
+        self.digest = digest
+        self._labels = labels
+        self.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = "lite",
+        device: str | torch.device = "cpu",
+        modalities: Collection[str] | None = None,
+    ) -> OmniBind:
+        """Loads a saved model.
+
+        Args:
+            source: Name of a model that comes with the package, or a folder written by :meth:`save_pretrained`.
+            device: Where the weights go.
+            modalities: Only these are loaded; text can always be encoded, since labels are text.
+
+        Raises:
+            ConfigError: No such model, or its configuration is wrong; names the key.
+            WeightsError: A weights file is missing, corrupt or does not fit the architecture.
+        """
+        folder = _model_folder(source)
+        config = load_config(folder / "config.json")
+        wanted = None if modalities is None else {*modalities, "text"}
+        encoder_set = encoders.build(config, wanted)
+        fusion_module = fusion.build(config.embed_dim, config.fusion)
+        state, digest = _read_weights(folder / "model.safetensors")
+        rows = state.pop("labels.rows", None)
+        encoders.load_own_state(encoder_set, _select(state, "encoders.", encoder_set, wanted))
+        _load_strict(fusion_module, {k[7:]: v for k, v in state.items() if k.startswith("fusion.")}, folder)
+        if rows is None:
+            raise WeightsError(
+                f"{folder / 'model.safetensors'}: no tensor 'labels.rows', expected the label embeddings"
+            )
+        labels = LabelBank.from_dict(read_mapping(folder / "labels.json"), rows)
+        calibration = parse(Calibration, read_mapping(folder / "calibration.json"), "calibration")
+        model = cls(config, encoder_set, fusion_module, labels, calibration, digest)
+        return model.to(device)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes architecture, own weights, labels and calibration to a folder.
+
+        Weights that come from packages (see the model card) are not written again.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {f"encoders.{key}": value for key, value in encoders.own_state(self.encoders).items()}
+        state |= {f"fusion.{key}": value for key, value in self.fusion.state_dict().items()}
+        state["labels.rows"] = self.labels.rows
+        data = save({key: value.detach().cpu().contiguous() for key, value in sorted(state.items())})
+        (folder / "model.safetensors").write_bytes(data)
+        self.digest = hashlib.sha256(data).hexdigest()[:8]
+        _write_json(folder / "config.json", self.config.model_dump())
+        _write_json(folder / "labels.json", self.labels.to_dict())
+        _write_json(folder / "calibration.json", self.calibration.model_dump())
+
+    @property
+    def name(self) -> str:
+        """Name of the architecture."""
+        return self.config.name
+
+    @property
+    def identity(self) -> str:
+        """``name@hash``: equal for two models only if they make the same embeddings."""
+        return f"{self.name}@{self.digest or 'unsaved'}"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that this instance can encode, in the order of :data:`omnibind_core.modalities.NAMES`."""
+        return tuple(name for name in modalities.NAMES if name in self.encoders.heads)
+
+    @property
+    def labels(self) -> LabelBank:
+        """The vocabulary.
+
+        Raises:
+            ConfigError: None was set.
+        """
+        if self._labels is None:
+            raise ConfigError("the model has no labels; call set_labels first")
+        return self._labels
+
+    def set_labels(self, names: Sequence[str]) -> None:
+        """Replaces the vocabulary, with the prompts of the present one.
+
+        Raises:
+            ConfigError: No name is left.
+        """
+        extra = {} if self._labels is None else {"templates": self._labels.templates, "reduce": self._labels.reduce}
+        self._labels = LabelBank.from_names(names, self.embed_text, **extra)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> OmniBind:
+        # The label bank is no module, since it is swapped at run time; it still follows the model to a device.
+        super()._apply(fn, recurse)
+        if self._labels is not None:
+            self._labels = self._labels.to(fn(self._labels.rows).device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the fusion's weights are, and inputs go."""
+        parameter = next(self.fusion.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def process(self, modality: str, raw: Any) -> NDArray[Any]:
+        """Encoder input ``[views, ...]`` of one checked raw item, by the preset of the model's config.
+
+        Raises:
+            ConfigError: The model has no such modality.
+        """
+        part = self._part(modality)
+        kind = modalities.get(modality)
+        return kind.process(raw, kind.preset(part.preset))
+
+    @torch.inference_mode()
+    def embed(self, items: Sequence[tuple[str, NDArray[Any]]]) -> Tensor:
+        """Embeds items of any modalities; those that share a trunk go through it in one batch.
+
+        Args:
+            items: ``(modality, views [V, ...])`` as :meth:`process` makes them.
+
+        Returns:
+            ``float32 [n, D]``, unit length, in the order of the items.
+
+        Raises:
+            ConfigError: The model has no such modality.
+            InvalidInputError: An item has another shape or dtype than the preset's.
+        """
+        by_trunk: dict[str, list[int]] = defaultdict(list)
+        for index, (modality, views) in enumerate(items):
+            self._check_views(modality, views)
+            by_trunk[self._part(modality).trunk].append(index)
+        out = torch.empty(len(items), self.config.embed_dim, device=self.device)
+        for trunk, indices in by_trunk.items():
+            features = self.features(trunk, [items[index][1] for index in indices])
+            for row, index in enumerate(indices):
+                out[index] = self.encoders.embed(items[index][0], features[row : row + 1])[0]
+        return out
+
+    @torch.inference_mode()
+    def features(self, trunk: str, views: Sequence[NDArray[Any]]) -> Tensor:
+        """Trunk features ``float32 [n, F]`` of items with the same shape of views."""
+        joined = np.concatenate(views)
+        data = joined.tolist() if joined.dtype.kind == "U" else torch.from_numpy(joined).to(self.device)
+        return self.encoders.features(trunk, data, [len(item) for item in views])
+
+    @torch.inference_mode()
+    def embed_text(self, sentences: Sequence[str]) -> Tensor:
+        """Unit-length embeddings ``float32 [n, D]`` of sentences."""
+        return self.encoders.encode_text(list(sentences))
+
+    @torch.inference_mode()
+    def recognise(self, modalities: Sequence[str], embeddings: Tensor | NDArray[np.float32]) -> Recognition:
+        """Fuses the tokens of one moment and classifies the result and every token alone.
+
+        Args:
+            modalities: Modality of each token.
+            embeddings: ``float32 [n, D]``, unit length, at least one.
+
+        Raises:
+            InvalidInputError: No token, or the number or width of the embeddings does not fit.
+        """
+        tokens = torch.as_tensor(embeddings, dtype=torch.float32).to(self.device)
+        expected = (len(modalities), self.config.embed_dim)
+        if not modalities or tuple(tokens.shape) != expected:
+            raise InvalidInputError(
+                "recognise", f"embeddings of shape {tuple(tokens.shape)}", f"{expected}, at least one row"
+            )
+        fused = self.fusion(tokens[None], torch.ones(1, len(tokens), dtype=torch.bool, device=self.device))
+        similarities = self.labels.similarities(torch.cat([fused.embedding, tokens]))
+        temperature = similarities.new_full((len(similarities), 1), self.calibration.single_temperature)
+        temperature[0] = self.calibration.temperature
+        probabilities = (similarities / temperature).softmax(dim=-1)
+        return Recognition(
+            fused.embedding[0].cpu().numpy(),
+            fused.weights[0].cpu().numpy(),
+            similarities.cpu().numpy(),
+            probabilities.cpu().numpy(),
+        )
+
+    def _part(self, modality: str) -> Any:
+        if modality not in self.encoders.heads:
+            raise ConfigError(f"this model cannot encode '{modality}'; it can encode {', '.join(self.modalities)}")
+        return self.config.modalities[modality]
+
+    def _check_views(self, modality: str, views: NDArray[Any]) -> None:
+        preset = modalities.get(modality).preset(self._part(modality).preset)
+        kind = "str" if views.dtype.kind == "U" else str(views.dtype)
+        fits = views.ndim == 1 + len(preset.shape) and all(
+            want in (-1, got) for want, got in zip(preset.shape, views.shape[1:], strict=True)
+        )
+        if not fits or kind != preset.dtype or len(views) == 0:
+            shape = ", ".join("any" if size < 0 else str(size) for size in preset.shape)
+            raise InvalidInputError(modality, f"{kind} {list(views.shape)}", f"{preset.dtype} [views, {shape}]")
+
+
+def available() -> tuple[str, ...]:
+    """Names of the models that come with the package."""
+    return tuple(sorted(path.parent.name for path in WEIGHTS.glob("*/config.json")))
+
+
+def _model_folder(source: str | Path) -> Path:
+    for folder in (WEIGHTS / str(source), Path(source).expanduser()):
+        if (folder / "config.json").is_file():
+            return folder
+    raise ConfigError(
+        f"no model '{source}': expected a folder with config.json, or one of {', '.join(available()) or 'none shipped'}"
+    )
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        return load_file(path), digest
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file, expected the model's weights") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def _select(
+    state: Mapping[str, Tensor], prefix: str, encoder_set: encoders.EncoderSet, wanted: Iterable[str] | None
+) -> dict[str, Tensor]:
+    """The encoder tensors of a file, without those of modalities that were not asked for."""
+    own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    if wanted is None:
+        return own
+    kept = {f"trunks.{name}" for name in encoder_set.trunks} | {f"heads.{name}" for name in encoder_set.heads}
+    return {key: value for key, value in own.items() if ".".join(key.split(".")[:2]) in kept}
+
+
+def _load_strict(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    try:
+        module.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{folder / 'model.safetensors'}: {error}") from error
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

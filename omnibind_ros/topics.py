@@ -1,0 +1,190 @@
+"""Subscriptions that follow their publishers: message type and QoS are taken from the graph.
+
+A subscription is never destroyed while the node lives: destroying one under a spinning executor ends the process on
+Humble (ros2/rclpy#1206). What is not wanted any more is muted, and used again when it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+
+from omnibind_core.errors import MissingDependencyError
+
+Key = tuple[str, str, ReliabilityPolicy, DurabilityPolicy]
+"""What makes a subscription: topic, message type, QoS."""
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""QoS of topics whose last message a late subscriber gets."""
+
+
+def message_class(ros_type: str) -> Any:
+    """The Python class of a message type.
+
+    Args:
+        ros_type: For example ``"sensor_msgs/msg/Image"``.
+
+    Raises:
+        MissingDependencyError: Its package is not installed, or another one of the same name is.
+    """
+    package, _, name = ros_type.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        install = f"apt install ros-$ROS_DISTRO-{package.replace('_', '-')} ({error})"
+        raise MissingDependencyError(package, f"the message type {ros_type}", install) from error
+
+
+class SubscriptionPool:
+    """All subscriptions of a node; the receiver of each can be changed or taken away."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._receivers: dict[Key, Callable[[Any], None] | None] = {}
+
+    def use(self, key: Key, depth: int, receive: Callable[[Any], None], changed: Callable[[], None]) -> None:
+        """Gives the messages of a subscription to ``receive``, and makes the subscription if there is none.
+
+        Args:
+            key: What to subscribe to.
+            depth: Messages that may wait.
+            receive: Gets every message.
+            changed: Called when the middleware finds a publisher of incompatible QoS.
+
+        Raises:
+            MissingDependencyError: The message type is not installed.
+        """
+        if key not in self._receivers:
+            topic, ros_type, reliability, durability = key
+            kind = message_class(ros_type)
+            qos = QoSProfile(depth=depth, reliability=reliability, durability=durability)
+
+            def deliver(message: Any) -> None:
+                receiver = self._receivers[key]
+                if receiver is not None:
+                    receiver(message)
+
+            self._receivers[key] = None
+            events = SubscriptionEventCallbacks(incompatible_qos=lambda event: changed(), use_default_callbacks=False)
+            try:
+                self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=events)
+            except UnsupportedEventTypeError:  # not every middleware tells; polling finds it, too
+                silent = SubscriptionEventCallbacks(use_default_callbacks=False)
+                self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=silent)
+        self._receivers[key] = receive
+
+    def mute(self, key: Key) -> None:
+        """Drops what the subscription receives from now on."""
+        self._receivers[key] = None
+
+
+class TopicLink:
+    """The topic of one sensor, whatever publishes on it.
+
+    Args:
+        node: The node.
+        pool: Its subscriptions.
+        topic: Topic name, before remapping.
+        types: Accepted message types, preferred ones first.
+        qos: ``auto`` copies the publishers' QoS as far as all can be heard, ``sensor_data`` is best effort,
+            ``reliable`` is reliable.
+        depth: Messages that may wait.
+        receive: Called with ``(ros_type, message)``; it must be fast.
+
+    Attributes:
+        topic: Resolved topic name.
+        ros_type: Type of the messages; ``""`` while none is known.
+        wrong_type: Why the publishers' type cannot be used; ``""`` if it can.
+        incompatible: Why a publisher cannot be heard, with the policy's name; ``""`` if all is well.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        pool: SubscriptionPool,
+        topic: str,
+        types: Sequence[str],
+        qos: str,
+        depth: int,
+        receive: Callable[[str, Any], None],
+    ) -> None:
+        self.topic = node.resolve_topic_name(topic)
+        self.ros_type = ""
+        self.wrong_type = ""
+        self.incompatible = ""
+        self._node = node
+        self._pool = pool
+        self._requested = topic
+        self._types = tuple(types)
+        self._qos = qos
+        self._depth = depth
+        self._receive = receive
+        self._key: Key | None = None
+        if len(self._types) == 1 and qos != "auto":  # nothing has to be found out
+            self._subscribe(self._types[0], [])
+
+    def poll(self) -> None:
+        """Looks at the publishers and follows them; call it now and then."""
+        publishers = self._node.get_publishers_info_by_topic(self._requested)
+        if not publishers:
+            self.wrong_type = self.incompatible = ""
+            return  # a publisher that returns is heard by the subscription there is
+        offered = {info.topic_type for info in publishers}
+        ros_type = next((name for name in self._types if name in offered), None)
+        if ros_type is None:
+            self.wrong_type = f"messages of type {', '.join(sorted(offered))}, expected {' or '.join(self._types)}"
+            return
+        self.wrong_type = ""
+        profiles = [info.qos_profile for info in publishers if info.topic_type == ros_type]
+        if self.ros_type != ros_type or (self._qos == "auto" and self._unheard(profiles)):
+            self._subscribe(ros_type, profiles)
+        self.incompatible = self._unheard(profiles)
+
+    def close(self) -> None:
+        """Stops receiving."""
+        if self._key is not None:
+            self._pool.mute(self._key)
+            self._key = None
+        self.ros_type = ""
+
+    def _subscribe(self, ros_type: str, profiles: Sequence[QoSProfile]) -> None:
+        self.close()
+        reliable = self._qos == "reliable"
+        latched = False
+        if self._qos == "auto":
+            reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in profiles)
+            latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
+        key = (
+            self._requested,
+            ros_type,
+            ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+        try:
+            self._pool.use(key, self._depth, lambda message: self._receive(ros_type, message), self.poll)
+        except MissingDependencyError as error:
+            self.wrong_type = str(error)
+            return
+        self._key, self.ros_type = key, ros_type
+
+    def _unheard(self, profiles: Sequence[QoSProfile]) -> str:
+        """Why a publisher is not heard; empty if all are."""
+        if self._key is None:
+            return ""
+        own = QoSProfile(depth=self._depth, reliability=self._key[2], durability=self._key[3])
+        for profile in profiles:
+            compatible, reason = qos_check_compatible(profile, own)
+            if compatible == QoSCompatibility.ERROR:
+                return f"a publisher's QoS does not match: {reason.strip('; ')}; use qos: auto or sensor_data"
+        return ""

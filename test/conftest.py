@@ -1,0 +1,30 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real sensor data in the ``samples.csv`` format."""
+    root = Path(os.environ.get("OMNIBIND_DATA", REPO.parent / "shared" / "data"))
+    if not (root / "samples.csv").is_file():
+        pytest.skip(f"no real sensor data: {root / 'samples.csv'} is missing; set OMNIBIND_DATA")
+    return root
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

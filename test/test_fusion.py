@@ -1,0 +1,112 @@
+"""Stage II: masked attention over any set of tokens, and its loss."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from omnibind_core import fusion
+from omnibind_core.errors import ConfigError
+from omnibind_core.fusion import MeanFusion, fusion_loss, wrong_predictions
+
+DIM = 32
+
+
+def tokens(batch: int, count: int, seed: int = 0) -> torch.Tensor:
+    return F.normalize(torch.randn(batch, count, DIM, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def full(batch: int, count: int) -> torch.Tensor:
+    return torch.ones(batch, count, dtype=torch.bool)
+
+
+@pytest.fixture(params=[{"preset": "paper"}, {"preset": "residual", "ffn": 2}, {"preset": "residual", "layers": 2}])
+def module(request):
+    torch.manual_seed(0)
+    built = fusion.build(DIM, request.param)
+    for parameter in built.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return built.eval()
+
+
+def test_any_number_of_tokens_gives_a_unit_embedding_and_shares_that_sum_to_one(module):
+    for count in (1, 2, 5, 9):
+        fused = module(tokens(3, count), full(3, count))
+        assert fused.embedding.shape == (3, DIM)
+        torch.testing.assert_close(fused.embedding.norm(dim=-1), torch.ones(3))
+        torch.testing.assert_close(fused.weights.sum(dim=1), torch.ones(3))
+
+
+def test_padding_changes_nothing_whatever_it_holds(module):
+    x = tokens(2, 3)
+    padded = torch.cat([x, torch.full((2, 2, DIM), float("nan"))], dim=1)
+    mask = torch.tensor([[True] * 3 + [False] * 2] * 2)
+    alone, with_padding = module(x, full(2, 3)), module(padded, mask)
+    torch.testing.assert_close(with_padding.embedding, alone.embedding, atol=1e-6, rtol=0)
+    torch.testing.assert_close(with_padding.weights[:, :3], alone.weights, atol=1e-6, rtol=0)
+    assert (with_padding.weights[:, 3:] == 0).all()
+
+
+def test_order_does_not_matter(module):
+    x = tokens(2, 4)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(module(x[:, order], full(2, 4)).embedding, module(x, full(2, 4)).embedding)
+
+
+def test_paper_preset_is_attention_then_mean():
+    torch.manual_seed(0)
+    module = fusion.build(DIM, {"preset": "paper", "heads": 4})
+    reference = torch.nn.MultiheadAttention(DIM, 4, batch_first=True)
+    layer = module.layers[0]
+    reference.load_state_dict(
+        {
+            "in_proj_weight": layer.qkv.weight,
+            "in_proj_bias": layer.qkv.bias,
+            "out_proj.weight": layer.out.weight,
+            "out_proj.bias": layer.out.bias,
+        }
+    )
+    x = tokens(3, 4)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    out, _ = reference(x, x, x, key_padding_mask=~mask)
+    mean = (out * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    torch.testing.assert_close(module(x, mask).embedding, F.normalize(mean, dim=-1), atol=1e-6, rtol=1e-5)
+
+
+def test_residual_preset_starts_as_mean_fusion():
+    module = fusion.build(DIM, {"preset": "residual", "layers": 2, "ffn": 2})
+    x = tokens(3, 4)
+    torch.testing.assert_close(module(x, full(3, 4)).embedding, MeanFusion()(x, full(3, 4)).embedding)
+
+
+def test_loss_by_hand():
+    fused = torch.tensor([[1.0, 0.0]])
+    positive = torch.tensor([[1.0, 0.0]])
+    negatives = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
+    only_first = torch.tensor([[True, False]])
+    # Cosines 1 and 0 over a temperature of 0.5.
+    assert fusion_loss(fused, positive, negatives, only_first, 0.5).item() == pytest.approx(math.log1p(math.exp(-2)))
+
+
+def test_negatives_are_the_wrong_predictions_or_one_random_wrong_label():
+    scores = torch.zeros(2, 3, 4)
+    scores[0, 0, 1] = scores[0, 1, 2] = scores[0, 2, 3] = 1.0
+    scores[1, :, 2] = 1.0
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    label = torch.tensor([1, 2])
+    index, present = wrong_predictions(scores, mask, label, torch.Generator().manual_seed(0))
+    assert index[0][present[0]].tolist() == [2]  # token 0 is right, token 2 is absent
+    chance = index[1][present[1]].tolist()
+    assert len(chance) == 1 and chance[0] != 2
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [({"preset": "none"}, "fusion.preset"), ({"heads": 7}, "fusion.heads"), ({"depth": 1}, "fusion.depth")],
+)
+def test_wrong_settings_name_the_key(data, key):
+    with pytest.raises(ConfigError, match=key):
+        fusion.build(DIM, data)

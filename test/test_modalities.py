@@ -1,0 +1,168 @@
+"""What holds for every modality: the contract of ``modalities/base.py``, on real files where there are any."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnibind_core import modalities
+from omnibind_core.errors import ConfigError, InvalidInputError
+from omnibind_core.modalities import Events, Role, Sound
+
+
+def sample(name: str, seed: int = 0) -> Any:
+    """A valid raw item."""
+    rng = np.random.default_rng(seed)
+    number = 5000
+    return {
+        "image": lambda: rng.integers(0, 256, (120, 160, 3), np.uint8),
+        "text": lambda: "a red mug",
+        "touch": lambda: rng.random((28, 50), np.float32),
+        "thermal": lambda: (20 + 10 * rng.random((60, 80))).astype(np.float32),
+        "event": lambda: Events(
+            rng.integers(20, 60, number, np.uint16),
+            rng.integers(30, 90, number, np.uint16),
+            np.sort(rng.integers(0, 200_000, number, np.int64)),
+            rng.integers(0, 2, number, np.uint8),
+            128,
+            128,
+        ),
+        "point_cloud": lambda: rng.standard_normal((3000, 3), np.float32),
+        "audio": lambda: Sound((0.1 * rng.standard_normal(32000)).astype(np.float32), 16000),
+    }[name]()
+
+
+def same(a: Any, b: Any) -> bool:
+    if is_dataclass(a):
+        return all(same(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
+    return bool(np.array_equal(a, b))
+
+
+EVERY = pytest.mark.parametrize("name", modalities.NAMES)
+EVERY_PRESET = pytest.mark.parametrize(
+    ("name", "preset"), [(name, preset) for name in modalities.NAMES for preset in modalities.get(name).presets]
+)
+EVERY_CORRUPTION = pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name in modalities.NAMES for kind in modalities.get(name).corruptions]
+)
+
+
+@EVERY
+def test_attributes(name: str) -> None:
+    modality = modalities.get(name)
+    assert modality.name == name
+    assert (modality.role is Role.TEACHER) == (name in ("image", "text"))
+    assert modality.is_stream == (name in ("event", "audio")) == (modality.default_window > 0)
+    assert modality.suffixes and modality.corruptions
+    assert all(key == preset.name for key, preset in modality.presets.items())
+    assert modality.preset() is next(iter(modality.presets.values()))
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="smell.*image, text"):
+        modalities.get("smell")
+    with pytest.raises(ConfigError, match="no preset 'x'.*yamnet, imagebind"):
+        modalities.get("audio").preset("x")
+    with pytest.raises(ConfigError, match="no corruption 'x'.*gaussian"):
+        modalities.get("image").corrupt(sample("image"), "x", np.random.default_rng(0))
+
+
+@EVERY_PRESET
+def test_process_gives_what_the_preset_promises(name: str, preset: str) -> None:
+    modality = modalities.get(name)
+    chosen = modality.preset(preset)
+    raw = modality.check(sample(name), "test")
+    before = sample(name)
+    views = modality.process(raw, chosen)
+    assert views.shape[0] >= 1 and views.shape[1:] == chosen.shape
+    assert views.dtype.kind == "U" if chosen.dtype == "str" else views.dtype == chosen.dtype
+    assert views.flags.c_contiguous
+    assert same(before, sample(name)) and same(raw, modality.check(before, "test"))  # the raw item is not changed
+    assert np.array_equal(views, modality.process(raw, chosen))
+    if views.dtype.kind == "f":
+        assert np.isfinite(views).all()
+
+
+@EVERY
+def test_augment_is_random_valid_and_reproducible(name: str) -> None:
+    modality = modalities.get(name)
+    raw = modality.check(sample(name), "test")
+    variants = [modality.augment(raw, np.random.default_rng(seed)) for seed in range(20)]
+    assert same(raw, modality.check(sample(name), "test"))
+    for seed, variant in enumerate(variants):
+        assert same(variant, modality.augment(raw, np.random.default_rng(seed)))
+        modality.process(modality.check(variant, "augmented"), modality.preset())
+    assert not all(same(variants[0], variant) for variant in variants[1:])
+
+
+@EVERY_CORRUPTION
+def test_corrupt_is_valid_and_reproducible(name: str, kind: str) -> None:
+    modality = modalities.get(name)
+    raw = modality.check(sample(name), "test")
+    damaged = modality.corrupt(raw, kind, np.random.default_rng(1))
+    assert same(raw, modality.check(sample(name), "test"))
+    assert not same(damaged, raw)
+    assert same(damaged, modality.corrupt(raw, kind, np.random.default_rng(1)))
+    modality.process(modality.check(damaged, kind), modality.preset())
+
+
+@pytest.mark.parametrize("name", ["image", "touch", "thermal"])
+def test_corruptions_of_pictures(name: str, rng: np.random.Generator) -> None:
+    modality = modalities.get(name)
+    raw = modality.check(np.full((40, 40), 50, np.uint8), "test")
+    assert not modality.corrupt(raw, "blank", rng).any()
+    assert (modality.corrupt(raw, "saturated", rng) == 255).all()
+    assert np.array_equal(modality.corrupt(raw, "blurred", rng), raw)
+    covered = modality.corrupt(raw, "occluded", rng) == 0
+    assert covered.mean() == pytest.approx(0.49)
+    assert modality.corrupt(raw, "gaussian", rng).std() > 20
+
+
+@EVERY
+def test_only_streams_are_joined(name: str) -> None:
+    modality = modalities.get(name)
+    if not modality.is_stream:
+        with pytest.raises(TypeError, match=f"{name} comes in frames"):
+            modality.join([(0, sample(name))], 0, 1.0)
+
+
+@EVERY
+@pytest.mark.parametrize("raw", [None, 3.5, [1, 2, 3], np.array(["a"]), np.array([None])])
+def test_foreign_objects_are_refused(name: str, raw: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"\[front\] got .*expected"):
+        modalities.get(name).check(raw, "front")
+
+
+@EVERY
+def test_bad_files_are_refused(name: str, tmp_path: Path) -> None:
+    modality = modalities.get(name)
+    with pytest.raises(InvalidInputError, match="no such file"):
+        modality.load(tmp_path / f"missing{modality.suffixes[0]}")
+    (tmp_path / "a.doc").write_bytes(b"x")
+    with pytest.raises(InvalidInputError, match=r"ending in '\.doc'"):
+        modality.load(tmp_path / "a.doc")
+    for suffix in modality.suffixes:
+        path = tmp_path / f"bad{suffix}"
+        path.write_bytes(b"")
+        with pytest.raises(InvalidInputError, match="empty file"):
+            modality.load(path)
+        path.write_bytes(bytes(range(128, 141)))
+        with pytest.raises(InvalidInputError, match=f"bad{suffix}"):
+            modality.load(path)
+
+
+def test_real_files(shared_data: Path) -> None:
+    """One training file of every source of every modality goes through load and the default preset."""
+    with (shared_data / "samples.csv").open(newline="") as table:
+        first = {row["source"]: row for row in reversed(list(csv.DictReader(table)))}
+    assert {row["modality"] for row in first.values()} == set(modalities.NAMES) - {"text"}
+    for row in first.values():
+        modality = modalities.get(row["modality"])
+        views = modality.process(modality.load(shared_data / row["path"]), modality.preset())
+        assert views.shape[1:] == modality.preset().shape
+        assert views.std() > 0, row["path"]

@@ -1,0 +1,188 @@
+"""The whole model on the tiny config: saving, loading, shared trunk passes, unusable input and weights."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from omnibind_core import OmniBind, encoders, fusion, modalities
+from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
+from omnibind_core.modalities import Events, Sound
+
+LABELS = ("cup", "dog", "car", "rain")
+
+
+def raw(name: str, rng: np.random.Generator):
+    """One random raw item of a modality."""
+    n = 500
+    return {
+        "image": rng.integers(0, 255, (60, 80, 3), dtype=np.uint8),
+        "text": "a red cup",
+        "touch": rng.integers(0, 255, (28, 50), dtype=np.uint8),
+        "thermal": rng.uniform(20, 35, (48, 64)).astype(np.float32),
+        "event": Events(
+            rng.integers(0, 128, n).astype(np.uint16),
+            rng.integers(0, 128, n).astype(np.uint16),
+            np.sort(rng.integers(0, 200_000, n)),
+            rng.integers(0, 2, n).astype(np.uint8),
+            128,
+            128,
+        ),
+        "point_cloud": rng.standard_normal((3000, 3)).astype(np.float32),
+        "audio": Sound(rng.uniform(-0.5, 0.5, 24000).astype(np.float32), 16000),
+    }[name]
+
+
+def fresh() -> OmniBind:
+    torch.manual_seed(0)
+    config = encoders.load_config("tiny")
+    model = OmniBind(config, encoders.build(config), fusion.build(config.embed_dim, config.fusion))
+    model.set_labels(LABELS)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> OmniBind:
+    return fresh()
+
+
+@pytest.fixture
+def items(model, rng):
+    return [(name, model.process(name, raw(name, rng))) for name in modalities.NAMES]
+
+
+def test_every_modality_becomes_a_unit_embedding(model, items):
+    embeddings = model.embed(items)
+    assert embeddings.shape == (7, model.config.embed_dim)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(7))
+
+
+def test_one_batch_gives_what_single_items_give(model, items):
+    alone = torch.cat([model.embed([item]) for item in items])
+    torch.testing.assert_close(model.embed(items[::-1]).flip(0), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_modalities_of_one_trunk_share_one_pass(model, items, monkeypatch):
+    calls = []
+    trunk = model.encoders.trunks["vision"]
+    handle = trunk.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    model.embed(items)
+    handle.remove()
+    assert calls == [4]  # image, touch, thermal and event
+
+
+def test_recognition_is_a_distribution_with_shares(model, items):
+    names = [name for name, _ in items]
+    found = model.recognise(names, model.embed(items))
+    assert found.similarities.shape == found.probabilities.shape == (8, len(LABELS))
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert found.weights.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_any_number_of_modalities_works(model, items, count):
+    part = items[:count]
+    found = model.recognise([name for name, _ in part], model.embed(part))
+    assert np.linalg.norm(found.embedding) == pytest.approx(1, abs=1e-5)
+
+
+def test_saved_and_loaded_gives_the_same(model, items, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = OmniBind.from_pretrained(tmp_path)
+    assert again.identity == model.identity and again.labels.names == LABELS
+    torch.testing.assert_close(again.embed(items), model.embed(items))
+
+
+def test_only_the_modalities_asked_for_are_loaded(model, items, tmp_path):
+    model.save_pretrained(tmp_path)
+    part = OmniBind.from_pretrained(tmp_path, modalities=["audio"])
+    assert part.modalities == ("text", "audio")
+    assert "vision" not in part.encoders.trunks
+    audio = [item for item in items if item[0] == "audio"]
+    torch.testing.assert_close(part.embed(audio), model.embed(audio))
+    with pytest.raises(ConfigError, match="cannot encode 'image'"):
+        part.embed(items[:1])
+
+
+def test_labels_are_swapped_at_run_time(items):
+    model = fresh()
+    model.set_labels(["tree", "stone"])
+    found = model.recognise(["image"], model.embed(items[:1]))
+    assert found.similarities.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        np.zeros((1, 3, 10, 10), np.uint8),
+        np.zeros((1, 3, 224, 224), np.float32),
+        np.zeros((0, 3, 224, 224), np.uint8),
+        np.zeros((3, 224, 224), np.uint8),
+    ],
+)
+def test_views_of_another_preset_are_refused(model, views):
+    with pytest.raises(InvalidInputError, match=r"\[image\] got .* expected uint8"):
+        model.embed([("image", views)])
+
+
+def test_recognise_refuses_embeddings_of_another_width(model):
+    with pytest.raises(InvalidInputError, match="embeddings of shape"):
+        model.recognise(["image"], np.zeros((1, 7), np.float32))
+
+
+def test_unknown_models_are_named():
+    with pytest.raises(ConfigError, match="no model 'nonsense'"):
+        OmniBind.from_pretrained("nonsense")
+
+
+def _break(folder, how: str) -> None:
+    path = folder / "model.safetensors"
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif how == "no file":
+        path.unlink()
+    else:
+        state = load_file(path)
+        key = next(name for name in sorted(state) if name.startswith("encoders.heads.audio") and state[name].ndim == 2)
+        if how == "missing tensor":
+            del state[key]
+        elif how == "wrong shape":
+            state[key] = torch.zeros(3, 3)
+        elif how == "extra tensor":
+            state["encoders.heads.audio.nonsense"] = torch.zeros(3)
+        elif how == "no labels":
+            del state["labels.rows"]
+        elif how == "fusion shape":
+            name = next(name for name in sorted(state) if name.startswith("fusion."))
+            state[name] = torch.zeros(5)
+        save_file(state, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "not a whole safetensors file"),
+        ("no file", "no such file"),
+        ("missing tensor", "audio"),
+        ("wrong shape", "audio"),
+        ("extra tensor", "nonsense"),
+        ("no labels", "labels.rows"),
+        ("fusion shape", "size mismatch"),
+    ],
+)
+def test_broken_weights_are_refused_with_what_is_wrong(tmp_path, how, message):
+    fresh().save_pretrained(tmp_path)
+    _break(tmp_path, how)
+    with pytest.raises(WeightsError, match=message):
+        OmniBind.from_pretrained(tmp_path)
+
+
+def test_a_broken_calibration_names_the_key(tmp_path):
+    fresh().save_pretrained(tmp_path)
+    (tmp_path / "calibration.json").write_text(json.dumps({"temperature": -1}))
+    with pytest.raises(ConfigError, match=r"calibration\.temperature"):
+        OmniBind.from_pretrained(tmp_path)

@@ -1,0 +1,168 @@
+"""``omnibind predict`` on real files with the tiny model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from omnibind_core import OmniBind, encoders, fusion, modalities
+from omnibind_core.commands import predict
+from omnibind_core.errors import ConfigError, OmniBindError
+
+LABELS = ("cup", "dog", "car", "rain")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved tiny model and one file of every modality but text."""
+    soundfile = pytest.importorskip("soundfile")
+    root = tmp_path_factory.mktemp("predict")
+    torch.manual_seed(0)
+    config = encoders.load_config("tiny")
+    model = OmniBind(config, encoders.build(config), fusion.build(config.embed_dim, config.fusion))
+    model.set_labels(LABELS)
+    model.save_pretrained(root / "model")
+    rng = np.random.default_rng(0)
+    for name in ("image", "touch"):
+        cv2.imwrite(str(root / f"{name}.png"), rng.integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    np.save(root / "thermal.npy", rng.uniform(20, 35, (48, 64)).astype(np.float32))
+    np.save(root / "point_cloud.npy", rng.standard_normal((2000, 3)).astype(np.float32))
+    x, y, p = (rng.integers(0, high, 500) for high in (128, 128, 2))
+    np.savez(
+        root / "event.npz",
+        **{"x": x.astype(np.uint16), "y": y.astype(np.uint16), "p": p.astype(np.uint8)},
+        t=np.sort(rng.integers(0, 200_000, 500)),
+        width=128,
+        height=128,
+    )
+    soundfile.write(root / "audio.wav", rng.uniform(-0.5, 0.5, 16000).astype(np.float32), 16000)
+    (root / "bad.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture
+def run(folder, monkeypatch):
+    """Runs the sub-command in the folder of the files."""
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: str) -> int:
+        parser = argparse.ArgumentParser()
+        predict.add_parser(parser.add_subparsers())
+        args = parser.parse_args(["predict", "--model", str(folder / "model"), *arguments])
+        return args.run(args)
+
+    return call
+
+
+EVERYTHING = (
+    *("--image", "image.png", "--audio", "audio.wav", "--point-cloud", "point_cloud.npy", "--touch", "touch.png"),
+    *("--thermal", "thermal.npy", "--event", "event.npz", "--text", "a red cup"),
+)
+
+
+def test_all_modalities_as_json(run, capsys):
+    assert run(*EVERYTHING, "--json", "--top-k", "3") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["model"].startswith("tiny@")
+    assert [item["modality"] for item in result["inputs"]] == list(modalities.NAMES)
+    assert sum(item["weight"] for item in result["inputs"]) == pytest.approx(1, abs=1e-5)
+    for part in (result, *result["inputs"]):
+        scores = [entry["score"] for entry in part["top"]]
+        assert len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+        assert part["confidence"] == scores[0]
+        assert part["label"] in ("", part["top"][0]["label"])
+    assert result["rejected"] == []
+
+
+def test_single_input_is_the_fusion(run, capsys):
+    assert run("--image", "image.png", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["inputs"][0]["weight"] == pytest.approx(1)
+
+
+def test_table_names_every_input_and_label(run, capsys):
+    assert run("--image", "image.png", "image.png", "--image", "image.png", "--text", "a dog") == 0
+    out = capsys.readouterr().out
+    assert out.count("image.png") == 3
+    assert "a dog" in out
+    assert all(label in out for label in LABELS)
+
+
+def test_own_vocabulary_as_list_and_as_file(run, folder, capsys):
+    (folder / "names.txt").write_text("# mine\nfire truck\n\nwhistle\n", encoding="utf-8")
+    for source in ("fire truck, whistle", "names.txt"):
+        assert run("--text", "fire truck", "--labels", source, "--json") == 0
+        result = json.loads(capsys.readouterr().out)
+        assert {entry["label"] for entry in result["top"]} == {"fire truck", "whistle"}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"), [("missing.txt", "missing.txt"), (" , ", "no name"), ("bad.bin", "UTF-8")]
+)
+def test_unusable_vocabulary(run, folder, source, message):
+    (folder / "bad.bin").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ConfigError, match=message):
+        run("--text", "cup", "--labels", source)
+
+
+def test_every_bad_file_is_named(run, capsys):
+    assert run("--image", "bad.png", "image.png", "--audio", "missing.wav", "--text", " ") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 3
+    assert "bad.png" in err
+    assert "missing.wav" in err
+    assert "--text" in err
+
+
+def test_keep_going_uses_the_good_ones(run, capsys):
+    assert run("--keep-going", "--image", "bad.png", "image.png", "--json") == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert [item["source"] for item in result["inputs"]] == ["image.png"]
+    assert [item["source"] for item in result["rejected"]] == ["bad.png"]
+    assert "bad.png" in err
+    assert run("--keep-going", "--image", "bad.png") == 2
+
+
+def test_unknown_below_the_threshold(run, capsys, monkeypatch):
+    load = predict.load_model
+
+    def strict(*args):
+        model = load(*args)
+        model.threshold = 1.01
+        return model
+
+    monkeypatch.setattr(predict, "load_model", strict)
+    assert run("--image", "image.png") == 0
+    assert capsys.readouterr().out.startswith("unknown (nearest: ")
+    assert run("--image", "image.png", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["label"], result["unknown"]) == ("", True)
+    assert result["inputs"][0]["unknown"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--image"),
+        (("--image", "image.png", "--device", "warp"), "warp"),
+        (("--image", "image.png", "--model", "nowhere"), "nowhere"),
+    ],
+)
+def test_wrong_use_is_explained(run, arguments, message):
+    with pytest.raises(OmniBindError, match=message):
+        run(*arguments)
+
+
+def test_numbers_must_be_positive(run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("--image", "image.png", "--top-k", "0")
+    assert stop.value.code == 2
+    assert "--top-k" in capsys.readouterr().err

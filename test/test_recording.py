@@ -1,0 +1,327 @@
+"""Rendering of sensor data, bags, and the demo's recording."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from omnibind_core.data import packages
+from omnibind_core.data.render import events, meshes, thermal, touch
+from omnibind_core.errors import DataError
+from omnibind_core.modalities import Events, Sound
+from omnibind_ros import bag, recording
+
+BOX = """\
+v -1 0 -0.5
+v 1 0 -0.5
+v 1 0 0.5
+v -1 0 0.5
+v -1 4 -0.5
+v 1 4 -0.5
+v 1 4 0.5
+v -1 4 0.5
+f 1 2 3 4
+f 5 6 7 8
+f 1 2 6 5
+f 2 3 7 6
+f 3 4 8 7
+f 4 1 5 8
+"""
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> meshes.Mesh:
+    pytest.importorskip("open3d", exc_type=ImportError)
+    path = tmp_path / "box.obj"
+    path.write_text(BOX)
+    return meshes.read_obj(path)
+
+
+def photo() -> np.ndarray:
+    picture = np.full((96, 128, 3), 200, np.uint8)
+    cv2.circle(picture, (64, 48), 30, (60, 40, 20), -1)
+    return picture
+
+
+# --- rendering --------------------------------------------------------------------------------------------------------
+
+
+def test_obj_faces_of_four_corners_are_read_and_y_becomes_z(box: meshes.Mesh) -> None:
+    assert len(box.triangles) == 12
+    np.testing.assert_allclose(box.extent, [2, 1, 4], atol=1e-6)
+
+
+def test_obj_without_faces_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("open3d", exc_type=ImportError)
+    path = tmp_path / "empty.obj"
+    path.write_text("v 0 0 0\n")
+    with pytest.raises(DataError, match=r"empty\.obj"):
+        meshes.read_obj(path)
+
+
+def test_fit_scales_and_centres(box: meshes.Mesh) -> None:
+    fitted = meshes.fit(box, np.array([0.2, 0.3, 0.4], np.float32))
+    np.testing.assert_allclose(fitted.vertices.min(axis=0), [-0.1, -0.15, -0.2], atol=1e-6)
+    np.testing.assert_allclose(fitted.vertices.max(axis=0), [0.1, 0.15, 0.2], atol=1e-6)
+
+
+def test_cast_measures_the_distance(box: meshes.Mesh) -> None:
+    origins = np.array([[5, 0, 1], [5, 3, 1]], np.float32)
+    distance = meshes.cast(box, origins, np.array([-1, 0, 0], np.float32))
+    np.testing.assert_allclose(distance, [4, np.inf], rtol=1e-6)
+
+
+def test_scan_sees_the_near_surface_only(box: meshes.Mesh) -> None:
+    cloud = meshes.scan(box, np.random.default_rng(1))
+    assert cloud.dtype == np.float32
+    assert cloud.shape == (2048, 3)
+    noise = 6 * meshes.RANGE_NOISE * float(np.linalg.norm(box.extent))
+    low, high = box.vertices.min(axis=0) - noise, box.vertices.max(axis=0) + noise
+    assert (cloud >= low).all()
+    assert (cloud <= high).all()
+    # Seen from above the horizon: no point lies inside the bottom face, away from its edges.
+    inner = (np.abs(cloud[:, 0]) < 0.7) & (np.abs(cloud[:, 1]) < 0.2)
+    assert not (inner & (cloud[:, 2] < noise)).any()
+    np.testing.assert_array_equal(cloud, meshes.scan(box, np.random.default_rng(1)))
+
+
+def test_touch_of_a_small_box_is_its_outline(box: meshes.Mesh, rng: np.random.Generator) -> None:
+    small = meshes.fit(box, np.array([0.03, 0.01, 0.04], np.float32))  # 40 x 30 mm lie under the array
+    pressure = touch.press(small, rng)
+    assert pressure.shape == (28, 50)
+    assert pressure.dtype == np.uint8
+    assert pressure.max() == 255
+    area = (pressure > 50).sum() * touch.PITCH**2
+    assert area == pytest.approx(0.03 * 0.04, rel=0.2)
+
+
+def test_events_fire_at_edges_in_time_order_and_balance(rng: np.random.Generator) -> None:
+    seen = events.simulate(photo(), rng)
+    assert (seen.width, seen.height) == (128, 128)
+    assert len(seen) > 200
+    assert (np.diff(seen.t) >= 0).all()
+    assert seen.t[0] >= 0
+    assert seen.t[-1] < 200_000
+    distance = np.hypot(seen.x.astype(float) - 64, seen.y.astype(float) - 64)
+    assert (np.abs(distance - 30) < 6).all()  # only the disc's rim has contrast
+    assert seen.p.mean() == pytest.approx(0.5, abs=0.1)  # the camera ends where it began
+
+
+def test_no_contrast_gives_no_events(rng: np.random.Generator) -> None:
+    assert len(events.simulate(np.full((50, 50, 3), 90, np.uint8), rng)) == 0
+
+
+def test_faster_motion_over_more_contrast_gives_more_events() -> None:
+    faint = cv2.addWeighted(photo(), 0.3, np.full((96, 128, 3), 140, np.uint8), 0.7, 0)
+    counts = [
+        len(events.simulate(picture, np.random.default_rng(0), amplitude=way))
+        for picture, way in ((faint, 2.0), (photo(), 2.0), (photo(), 6.0))
+    ]
+    assert counts == sorted(counts)
+    assert len(set(counts)) == 3
+
+
+def test_thermal_is_warm_inside_and_ambient_outside(rng: np.random.Generator) -> None:
+    opacity = np.zeros((96, 128), np.uint8)
+    cv2.circle(opacity, (64, 48), 30, 255, -1)
+    scene = thermal.render(opacity, photo(), 34.0, rng)
+    assert scene.shape == (120, 160)
+    assert scene.dtype == np.float32
+    assert scene[60, 80] == pytest.approx(34, abs=2.5)
+    assert scene[:10].mean() == pytest.approx(thermal.AMBIENT, abs=0.1)
+    assert scene[60, 80] > scene[60, 50] > scene[60, 10]
+
+
+# --- packages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("caption", "stem", "expected"),
+    [
+        ("A red apple.\nfr=Une pomme", "apple_red", ["red apple", "apple"]),
+        ("A pair of open scissors.", "scissors_small_open", ["open scissors", "scissors"]),
+        ("A cement mixer.", "cementmixer", ["cement mixer", "cementmixer"]),
+        ("Remember to flush the toilet and wash!", "toilet", ["toilet"]),
+        ("Some cherries.", "cherries", ["cherry"]),
+    ],
+)
+def test_stamp_names(caption: str, stem: str, expected: list[str]) -> None:
+    names = packages.stamp_names(caption, stem)
+    assert [name for name in names if name in expected] == expected
+    assert "mixer" not in names
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """The two packages in miniature."""
+    stamps = tmp_path / packages.STAMPS[0] / packages.STAMPS[1] / "animals/mammals"
+    stamps.mkdir(parents=True)
+    opacity = np.zeros((60, 80, 1), np.uint8)
+    cv2.circle(opacity, (40, 30), 25, 255, -1)
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    for name in ("dog", "cow", "yak"):
+        cv2.imwrite(str(stamps / f"{name}.png"), np.concatenate([noise, opacity], axis=2))
+        (stamps / f"{name}.txt").write_text(f"A {name}.\n")
+    soundfile = pytest.importorskip("soundfile")
+    for name in ("dog", "cow"):
+        soundfile.write(stamps / f"{name}.ogg", np.sin(np.arange(16000) * 0.1).astype(np.float32) * 0.5, 16000)
+    furniture = tmp_path / packages.FURNITURE[0] / packages.FURNITURE[1]
+    furniture.mkdir(parents=True)
+    with zipfile.ZipFile(furniture / "small.sh3f", "w") as catalogue:
+        rows = "".join(
+            f"name#{i}={name}\nmodel#{i}=/box.obj\nwidth#{i}=20\ndepth#{i}=10\nheight#{i}=40\n"
+            for i, name in enumerate(["Dog", "Sofa"], start=1)
+        )
+        catalogue.writestr("PluginFurnitureCatalog.properties", f"id=x\n{rows}")
+        catalogue.writestr("box.obj", BOX)
+    return tmp_path
+
+
+def test_objects_are_matched_by_name(cache: Path, rng: np.random.Generator) -> None:
+    pytest.importorskip("open3d", exc_type=ImportError)
+    dog, cow = packages.find_objects(cache)  # the yak has neither sound nor mesh, the sofa no photograph
+    assert (dog.name, cow.name) == ("dog", "cow")
+    assert set(dog.modalities) == {"image", "thermal", "event", "audio", "touch", "point_cloud"}
+    assert set(cow.modalities) == {"image", "thermal", "event", "audio"}
+    assert dog.temperature > 30
+    items = dog.items(rng)
+    assert set(items) == set(dog.modalities)
+    assert items["image"].shape[2] == 3
+    assert np.ptp(items["point_cloud"], axis=0).max() == pytest.approx(0.4, rel=0.1)  # its size in the catalogue
+
+
+def test_damaged_catalogue_is_named(cache: Path) -> None:
+    (cache / packages.FURNITURE[0] / packages.FURNITURE[1] / "small.sh3f").write_bytes(b"not a zip file")
+    with pytest.raises(DataError, match=r"small\.sh3f"):
+        packages.find_objects(cache)
+
+
+# --- bags -------------------------------------------------------------------------------------------------------------
+
+
+def test_bag_round_trip(tmp_path: Path) -> None:
+    from omnibind_ros.messages import IMAGE, image_fields
+
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    with bag.BagWriter(tmp_path / "bag") as writer:
+        for number in range(5):
+            item = bag.message(IMAGE, image_fields(pixels + number, "rgb8"), 10**9 + number, "camera")
+            writer.write("/a" if number % 2 else "/b", IMAGE, 10**9 + number, item)
+    assert bag.topics(tmp_path / "bag") == {"/a": IMAGE, "/b": IMAGE}
+    assert bag.span_ns(tmp_path / "bag")[0] == 10**9
+    items = list(bag.read(tmp_path / "bag", ["/b"], 10**9 + 1))
+    assert [item.time_ns - 10**9 for item in items] == [2, 4]
+    decoded = bag.decode(items[0])
+    np.testing.assert_array_equal(decoded.data, (pixels + 2).ravel())
+    assert (decoded.header.stamp.sec, decoded.header.stamp.nanosec, decoded.header.frame_id) == (1, 2, "camera")
+
+
+def test_bag_errors_are_clear(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a readable rosbag2"):
+        bag.topics(tmp_path / "none")
+    with pytest.raises(DataError, match="exists already"):
+        bag.BagWriter(tmp_path)
+
+
+# --- recording --------------------------------------------------------------------------------------------------------
+
+
+def scene(label: str, rng: np.random.Generator, **raw: Any) -> recording.SceneData:
+    return recording.SceneData(label, raw, frozenset({"event"}) & raw.keys(), dict.fromkeys(raw, "a file"))
+
+
+@pytest.fixture
+def scenes(rng: np.random.Generator) -> list[recording.SceneData]:
+    t = np.sort(rng.integers(0, 200_000, 900))
+    x, y = rng.integers(0, 128, (2, 900)).astype(np.uint16)
+    seen = Events(x, y, t, rng.integers(0, 2, 900).astype(np.uint8), 128, 128)
+    sound = Sound(np.linspace(-1, 1, 9000, dtype=np.float32), 16000)
+    warm = rng.uniform(15, 40, (60, 80)).astype(np.float32)
+    cloud = rng.normal(size=(100, 3)).astype(np.float32)
+    return [
+        scene("dog", rng, image=photo(), event=seen, audio=sound, thermal=warm),
+        scene("fire truck", rng, image=photo(), touch=photo()[:28, :50, 0], point_cloud=cloud),
+    ]
+
+
+def written(
+    out: Path, scenes: list[recording.SceneData]
+) -> tuple[list[recording.SceneLabel], list[bag.RecordedMessage]]:
+    labels = recording.write(out, scenes, seed=3, duration=1.0)
+    return labels, list(bag.read(out / "recording"))
+
+
+def test_recording_has_the_sensors_rates_and_silences(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
+    labels, items = written(tmp_path, scenes)
+    counts = Counter(item.topic for item in items)
+    assert counts == {
+        "/camera/image_raw": 20,
+        "/thermal/image_raw": 8,
+        "/event_camera/events": 20,
+        "/microphone/audio": 5,
+        "/tactile/image_raw": 10,
+        "/lidar/points": 5,
+    }
+    boundary = recording.EPOCH_NS + 10**9
+    first = {item.topic for item in items if item.time_ns < boundary}
+    assert "/tactile/image_raw" not in first
+    assert "/microphone/audio" not in {item.topic for item in items if item.time_ns >= boundary}
+    assert labels[0].sensors == ("camera", "thermal", "event_camera", "microphone")
+    assert labels[0].rendered == ("event_camera",)
+    assert recording.read_labels(tmp_path / "labels.csv") == [
+        recording.SceneLabel(
+            row.start_s,
+            row.end_s,
+            row.label,
+            row.recorded,
+            row.rendered,
+            tuple(o.replace(" ", "_") for o in row.origin),
+        )
+        for row in labels
+    ]
+
+
+def test_streams_repeat_their_sample(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
+    _, items = written(tmp_path, scenes)
+    window = [bag.decode(item) for item in items if item.topic == "/event_camera/events"][4:8]
+    origin = recording.EPOCH_NS + 200_000_000
+    t = np.concatenate(
+        [m.t.astype(np.int64) * 1000 + m.header.stamp.sec * 10**9 + m.header.stamp.nanosec - origin for m in window]
+    )
+    np.testing.assert_array_equal(t // 1000, scenes[0].raw["event"].t)
+    np.testing.assert_array_equal(np.concatenate([m.x for m in window]), scenes[0].raw["event"].x)
+    sound = np.concatenate([bag.decode(item).samples for item in items if item.topic == "/microphone/audio"])
+    np.testing.assert_array_equal(sound, np.resize(scenes[0].raw["audio"].samples, 16000))
+
+
+def test_temperatures_survive(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
+    _, items = written(tmp_path, scenes)
+    message = bag.decode(next(item for item in items if item.topic == "/thermal/image_raw"))
+    assert message.encoding == "16UC1"
+    celsius = message.data.view("<u2") * recording.THERMAL_SCALE + recording.THERMAL_OFFSET
+    assert celsius.min() >= 14.99
+    assert celsius.max() <= 40.01
+
+
+def test_same_seed_same_messages(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
+    assert written(tmp_path / "a", scenes)[1] == written(tmp_path / "b", scenes)[1]
+
+
+def test_labels_with_other_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("start,end,label\n0,1,dog\n")
+    with pytest.raises(DataError, match="columns"):
+        recording.read_labels(tmp_path / "labels.csv")
+
+
+def test_recording_from_packages(cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("open3d", exc_type=ImportError)
+    labels = recording.from_packages(cache, tmp_path / "out", seed=0, scenes=3)
+    assert {row.label for row in labels} == {"dog", "cow"}
+    assert {name for row in labels for name in row.recorded} == {"camera", "microphone"}
+    assert {name for row in labels for name in row.rendered} == {"thermal", "event_camera", "tactile", "lidar"}

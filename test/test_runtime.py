@@ -1,0 +1,789 @@
+"""The streaming engine with a deterministic stand-in for the model and for the modalities."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import threading
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from omnibind_core import modalities
+from omnibind_core.errors import ConfigError, InvalidInputError
+from omnibind_core.runtime import (
+    Encoded,
+    EngineSettings,
+    LatestWorker,
+    PerceptionEngine,
+    SensorConfig,
+    SensorState,
+)
+
+S = 1_000_000_000
+T0 = 1_000 * S
+SIX = {
+    "camera": "image",
+    "thermal": "thermal",
+    "event_camera": "event",
+    "tactile": "touch",
+    "lidar": "point_cloud",
+    "microphone": "audio",
+}
+DIM = 8
+LABELS = ("a", "b", "c", "d")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A stand-in for sound or events: one value every 10 ms."""
+
+    values: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def duration(self) -> float:
+        return len(self.values) * 0.01
+
+
+class FakeModality:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_stream = name in ("event", "audio")
+
+    def check(self, raw, source):
+        values = np.asarray(raw.values if self.is_stream else raw, dtype=float)
+        if not np.isfinite(values).all():
+            raise InvalidInputError(source, "NaN", "finite values")
+        return raw
+
+    def join(self, parts, end_ns, duration):
+        stamps = [stamp for stamp, _ in parts]
+        assert stamps == sorted(stamps)
+        start = end_ns - round(duration * S)
+        values = [
+            value
+            for stamp, chunk in parts
+            for index, value in enumerate(chunk.values)
+            if start <= stamp + index * S // 100 < end_ns
+        ]
+        if not values:
+            raise InvalidInputError("join", "nothing in the window", "at least one value")
+        return Chunk(tuple(values))
+
+
+@pytest.fixture(autouse=True)
+def _fake_modalities(monkeypatch):
+    monkeypatch.setattr(modalities, "get", FakeModality)
+
+
+class FakeModel:
+    """Embeds ``value`` of a modality as one direction each, fuses by the mean."""
+
+    def __init__(self) -> None:
+        self.labels = SimpleNamespace(names=LABELS)
+        self.threshold = 0.0
+        self.processed: list[tuple[str, object]] = []
+        self.calls: list[list[str]] = []
+        self.fused = 0
+        self.fail_on: object = None
+
+    def process(self, modality, raw):
+        self.processed.append((modality, raw))
+        return np.array([[modalities.NAMES.index(modality), np.mean(getattr(raw, "values", raw))]], dtype=np.float32)
+
+    def embed(self, items):
+        self.calls.append([modality for modality, _ in items])
+        if any(views[0, 1] == self.fail_on for _, views in items):
+            raise RuntimeError("encoder broke")
+        rows = np.stack([np.cos(np.arange(DIM) * views[0, 1] + views[0, 0]) for _, views in items])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    def recognise(self, kinds, embeddings):
+        if embeddings.shape != (len(kinds), DIM):
+            raise InvalidInputError("recognise", str(embeddings.shape), f"{(len(kinds), DIM)}")
+        self.fused += 1
+        mean = embeddings.mean(axis=0)
+        rows = np.concatenate([mean[None], embeddings])
+        similarities = rows[:, : len(self.labels.names)]
+        exp = np.exp(5 * similarities)
+        weights = np.full(len(kinds), 1 / len(kinds), dtype=np.float32)
+        return SimpleNamespace(
+            embedding=mean / np.linalg.norm(mean),
+            weights=weights,
+            similarities=similarities,
+            probabilities=exp / exp.sum(axis=1, keepdims=True),
+        )
+
+
+def decode(sensor, payload):
+    if payload == "garbage":
+        raise InvalidInputError(sensor, "garbage", "a number")
+    if payload == "bug":
+        raise KeyError("decoder bug")
+    return payload
+
+
+def make(*sensors, model=None, **engine_settings):
+    """An engine; sensors by name, or with settings."""
+    configs = [s if isinstance(s, SensorConfig) else SensorConfig(s, SIX[s]) for s in sensors]
+    return PerceptionEngine(model or FakeModel(), configs, decode, EngineSettings(**engine_settings))
+
+
+def sample(sensor, value=1.0):
+    return Chunk((value,) * 10) if SIX[sensor] in ("event", "audio") else value
+
+
+def push(engine, sensor, at, payload=None, lag=0.0, **kwargs):
+    """A message received ``at`` seconds, stamped ``lag`` s before."""
+    receive = T0 + round(at * S)
+    payload = sample(sensor) if payload is None else payload
+    engine.push(sensor, receive - round(lag * S), receive, payload, **kwargs)
+
+
+def tick(engine, at):
+    return engine.tick(T0 + round(at * S))
+
+
+def report(engine, at, index=0):
+    return engine.reports(T0 + round(at * S))[index]
+
+
+def names(prediction):
+    return [] if prediction is None else [share.name for share in prediction.sensors]
+
+
+# Who takes part ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_every_combination_of_six_sensors_gives_a_prediction_of_exactly_these(count):
+    for alive in itertools.combinations(SIX, count):
+        engine = make(*SIX)
+        for index, sensor in enumerate(reversed(alive)):
+            push(engine, sensor, 0.0, sample(sensor, 1.0 + index))
+        prediction = tick(engine, 0.1)
+        assert names(prediction) == list(alive)
+        assert sum(share.weight for share in prediction.sensors) == pytest.approx(1)
+        assert prediction.similarities.shape == (1 + count, len(LABELS))
+        states = {item.name: item.state for item in engine.reports(T0 + S // 10)}
+        assert states == {name: SensorState.ACTIVE if name in alive else SensorState.WAITING for name in SIX}
+
+
+def test_nothing_alive_gives_nothing():
+    engine = make(*SIX)
+    assert tick(engine, 0) is None
+    assert {item.state for item in engine.reports(T0)} == {SensorState.WAITING}
+
+
+def test_min_sensors():
+    engine = make("camera", "lidar", min_sensors=2)
+    push(engine, "camera", 0)
+    assert tick(engine, 0) is None
+    push(engine, "lidar", 0)
+    assert names(tick(engine, 0)) == ["camera", "lidar"]
+
+
+def test_silent_sensor_leaves_at_the_next_tick_and_returns_without_restart(caplog):
+    engine = make("camera", "lidar")
+    caplog.set_level(logging.INFO, "omnibind_core.runtime")
+    for step in range(10):
+        push(engine, "camera", step / 10)
+        push(engine, "lidar", step / 10)
+        assert names(tick(engine, step / 10)) == ["camera", "lidar"]
+    for step in range(10, 40):
+        push(engine, "camera", step / 10)
+        expected = ["camera", "lidar"] if step <= 19 else ["camera"]
+        assert names(tick(engine, step / 10)) == expected
+    lidar = report(engine, 3.9, 1)
+    assert lidar.state == SensorState.STALE
+    assert lidar.reason == "silent for 3.0 s, timeout 1.0 s"
+    assert lidar.age == pytest.approx(3.0)
+    push(engine, "camera", 4.0)
+    push(engine, "lidar", 4.0)
+    assert names(tick(engine, 4.0)) == ["camera", "lidar"]
+    changes = [message for message in caplog.messages if message.startswith("[lidar]")]
+    assert [change.split(":")[0] for change in changes] == [
+        "[lidar] WAITING -> ACTIVE",
+        "[lidar] ACTIVE -> STALE",
+        "[lidar] STALE -> ACTIVE",
+    ]
+
+
+def test_hysteresis_wants_several_good_messages():
+    engine = make(SensorConfig("camera", "image", readmit_after=3))
+    push(engine, "camera", 0)
+    assert names(tick(engine, 0)) == ["camera"]  # the first time, one is enough
+    assert tick(engine, 2) is None
+    for at, expected in ((2.1, []), (2.2, []), (2.3, ["camera"])):
+        push(engine, "camera", at)
+        assert names(tick(engine, at)) == expected
+        if not expected:
+            assert report(engine, at).state == SensorState.STALE
+            assert "of 3 good messages" in report(engine, at).reason
+    assert tick(engine, 4) is None
+    push(engine, "camera", 4.1)
+    assert tick(engine, 6) is None  # silent again: the count starts anew
+    push(engine, "camera", 6.1)
+    push(engine, "camera", 6.2)
+    assert tick(engine, 6.2) is None
+
+
+def test_enabled_switch():
+    engine = make("camera", SensorConfig("lidar", "point_cloud", enabled=False))
+    push(engine, "camera", 0)
+    push(engine, "lidar", 0)
+    assert names(tick(engine, 0)) == ["camera"]
+    assert report(engine, 0, 1).state == SensorState.DISABLED
+    assert report(engine, 0, 1).received == 1
+    engine.set_enabled("lidar", True)
+    engine.set_enabled("camera", False)
+    assert tick(engine, 0) is None
+    push(engine, "lidar", 0.1)
+    assert names(tick(engine, 0.1)) == ["lidar"]
+    assert report(engine, 0.1).reason == "switched off"
+
+
+def test_incompatible_qos_shows_while_the_sensor_is_silent():
+    engine = make("camera")
+    engine.mark_incompatible("camera", "RELIABILITY: publisher offers BEST_EFFORT, RELIABLE requested")
+    assert report(engine, 0).state == SensorState.INCOMPATIBLE_QOS
+    assert "RELIABILITY" in report(engine, 0).reason
+    push(engine, "camera", 0)  # another publisher of the topic is heard
+    assert names(tick(engine, 0)) == ["camera"]
+    assert report(engine, 0).state == SensorState.ACTIVE
+    assert report(engine, 5).state == SensorState.INCOMPATIBLE_QOS
+    engine.clear_incompatible("camera")
+    assert report(engine, 5).state == SensorState.STALE
+
+
+# Stamps and clocks ---------------------------------------------------------------------------------------------------
+
+
+def test_stamps_ahead_of_the_clock_are_rejected_with_the_measured_value():
+    engine = make("camera", "lidar")
+    for step in range(3):
+        push(engine, "camera", step / 10, lag=-3600)
+        push(engine, "lidar", step / 10)
+    assert names(tick(engine, 0.2)) == ["lidar"]
+    camera = report(engine, 0.2)
+    assert camera.state == SensorState.REJECTED
+    assert (camera.received, camera.rejected) == (3, 3)
+    assert "3600.000 s ahead" in camera.reason
+    assert "0.500 s" in camera.reason
+    assert "use_sim_time" in camera.reason
+    push(engine, "camera", 0.3)
+    assert names(tick(engine, 0.3)) == ["camera", "lidar"]
+    assert report(engine, 0.3).state == SensorState.ACTIVE
+    assert report(engine, 5).state == SensorState.STALE
+
+
+def test_slightly_fast_clock_is_used():
+    engine = make("camera")
+    for step in range(50):
+        push(engine, "camera", step / 30, lag=-0.3)
+    prediction = tick(engine, 49 / 30)
+    assert prediction.sensors[0].age == pytest.approx(-0.3, abs=1e-6)
+
+
+def test_old_stamps_are_not_used_and_the_reason_says_so():
+    engine = make("camera")
+    push(engine, "camera", 0, lag=100)
+    assert tick(engine, 0) is None
+    camera = report(engine, 0)
+    assert (camera.state, camera.rejected) == (SensorState.LATE, 0)
+    assert "100.00 s old" in camera.reason
+    assert "limit 1.00 s" in camera.reason
+    assert "clock synchronisation" in camera.reason
+    assert camera.age == 0
+
+
+def test_item_older_than_the_window_is_late_though_the_sensor_lives():
+    engine = make(SensorConfig("camera", "image", timeout=2.0, window=0.5))
+    push(engine, "camera", 0)
+    assert names(tick(engine, 0.5)) == ["camera"]
+    assert tick(engine, 0.6) is None
+    assert report(engine, 0.6).state == SensorState.LATE
+    assert "clock" not in report(engine, 0.6).reason
+
+
+def test_time_offset_corrects_a_wrong_clock():
+    engine = make(SensorConfig("camera", "image", time_offset=-10.0), SensorConfig("lidar", "point_cloud"))
+    push(engine, "camera", 0, lag=-10)
+    push(engine, "lidar", 0)
+    prediction = tick(engine, 0.25)
+    assert [share.age for share in prediction.sensors] == pytest.approx([0.25, 0.25])
+    assert prediction.sensors[0].stamp_ns == T0
+
+
+def test_newest_item_wins_whatever_the_order_of_arrival():
+    model = FakeModel()
+    engine = make("camera", model=model)
+    push(engine, "camera", 0.2, 2.0, header="new")
+    push(engine, "camera", 0.3, 1.0, lag=0.2, header="old")
+    assert tick(engine, 0.3).header == "new"
+    assert model.processed == [("image", 2.0)]
+    assert report(engine, 0.3).dropped == 1
+
+
+def test_header_of_the_newest_item_is_passed_on_untouched():
+    engine = make("camera", "lidar")
+    header = object()
+    push(engine, "lidar", 0.1, header=header)
+    push(engine, "camera", 0.0, header=object())
+    assert tick(engine, 0.2).header is header
+
+
+def test_clear_forgets_items_but_not_counts():
+    engine = make(*SIX)
+    loops = []
+    for _ in range(2):
+        predictions = 0
+        for step in range(20):
+            for sensor in SIX:
+                push(engine, sensor, step / 10)
+            predictions += tick(engine, step / 10) is not None
+        loops.append(predictions)
+        engine.clear()
+        assert tick(engine, 0) is None
+        assert report(engine, 0).state == SensorState.WAITING
+    assert loops == [20, 20]
+    assert report(engine, 0).received == 40
+
+
+def test_time_going_back_clears_by_itself(caplog):
+    engine = make("camera")
+    push(engine, "camera", 10)
+    assert tick(engine, 10) is not None
+    assert tick(engine, 9.9) is not None  # two threads may read the clock in another order
+    assert tick(engine, 0) is None
+    assert "went back by 9.900 s" in caplog.text
+
+
+def test_prediction_begun_before_time_went_back_is_void():
+    engine = make("camera")
+    push(engine, "camera", 0)
+    selection = engine.select(T0)
+    engine.clear()
+    assert engine.compute(selection) is None
+
+
+# Unusable data -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", ["garbage", math.nan, "bug"])
+def test_unusable_items_are_counted_and_do_not_touch_others(bad, caplog):
+    engine = make("camera", "lidar")
+    for step in range(5):
+        push(engine, "camera", step / 10, bad)
+        push(engine, "lidar", step / 10)
+        assert names(tick(engine, step / 10)) == ["lidar"]
+        assert report(engine, step / 10).rejected == step + 1
+        expected = SensorState.ACTIVE if step < 2 else SensorState.REJECTED
+        assert report(engine, step / 10).state == expected
+        assert report(engine, step / 10, 1).state == SensorState.ACTIVE
+    assert "[camera]" in report(engine, 0.4).reason
+    assert caplog.text.count("Traceback") == (bad == "bug")
+    push(engine, "camera", 0.5)
+    assert names(tick(engine, 0.5)) == ["camera", "lidar"]
+    assert report(engine, 0.5).state == SensorState.ACTIVE
+
+
+def test_rejected_sensor_is_back_after_enough_good_items():
+    engine = make(SensorConfig("camera", "image", readmit_after=2), reject_after=1)
+    push(engine, "camera", 0, "garbage")
+    assert tick(engine, 0) is None
+    for at, payload, expected in ((0.1, 1.0, []), (0.2, "garbage", []), (0.3, 1.0, []), (0.4, 1.0, ["camera"])):
+        push(engine, "camera", at, payload)
+        assert names(tick(engine, at)) == expected
+    assert tick(engine, 0.5) is not None
+
+
+def test_one_item_is_rejected_once():
+    engine = make("camera")
+    push(engine, "camera", 0, "garbage")
+    for step in range(5):
+        assert tick(engine, step / 10) is None
+    assert report(engine, 0.4).rejected == 1
+
+
+def test_failing_encoder_takes_out_one_sensor_only():
+    model = FakeModel()
+    model.fail_on = 7.0
+    engine = make("camera", "lidar", "thermal", model=model)
+    push(engine, "camera", 0)
+    push(engine, "lidar", 0, 7.0)
+    push(engine, "thermal", 0)
+    assert names(tick(engine, 0)) == ["camera", "thermal"]
+    assert [item.rejected for item in engine.reports(T0)] == [0, 1, 0]
+    assert "encoder broke" in engine._sensors["lidar"]._last_rejection
+
+
+def test_rejections_found_outside():
+    engine = make("camera")
+    for _ in range(3):
+        engine.reject("camera", "[camera] got std_msgs/msg/String, expected sensor_msgs/msg/Image")
+    camera = report(engine, 0)
+    assert (camera.state, camera.received, camera.rejected) == (SensorState.REJECTED, 3, 3)
+    assert "std_msgs/msg/String" in camera.reason
+    assert report(engine, 0.9).state == SensorState.REJECTED
+    assert report(engine, 2).state == SensorState.STALE
+
+
+def test_sensor_that_turns_bad_leaves_after_its_timeout():
+    engine = make("camera")
+    push(engine, "camera", 0)
+    assert tick(engine, 0) is not None
+    for step in range(1, 15):
+        push(engine, "camera", step / 10, lag=-9)
+        prediction = tick(engine, step / 10)
+        assert (prediction is not None) == (step < 3)
+    assert report(engine, 1.4).state == SensorState.REJECTED
+
+
+# Streams -------------------------------------------------------------------------------------------------------------
+
+
+def test_stream_window_is_cut_from_all_parts():
+    model = FakeModel()
+    engine = make(SensorConfig("microphone", "audio", window=0.25), model=model)
+    for step in range(10):
+        push(engine, "microphone", (step + 1) / 10, Chunk((float(step),) * 10), lag=0.1)
+    prediction = tick(engine, 1.05)
+    window = model.processed[0][1].values
+    assert window == (7.0,) * 5 + (8.0,) * 10 + (9.0,) * 10  # 0.25 s up to the end of the newest part
+    assert prediction.sensors[0].age == pytest.approx(0.15)
+
+
+def test_stream_is_encoded_again_only_with_new_parts():
+    model = FakeModel()
+    engine = make("microphone", "camera", model=model)
+    push(engine, "microphone", 0.0)
+    push(engine, "camera", 0.0)
+    for step in range(5):
+        assert names(tick(engine, step / 10)) == ["microphone", "camera"]
+    push(engine, "microphone", 0.5)
+    tick(engine, 0.5)
+    assert model.calls == [["audio", "image"], ["audio"]]
+
+
+def test_broken_part_of_a_stream_is_left_out():
+    model = FakeModel()
+    engine = make("microphone", model=model)
+    for step, value in enumerate((1.0, math.nan, 3.0)):
+        push(engine, "microphone", step / 10, Chunk((value,) * 10))
+    assert tick(engine, 0.3) is not None
+    assert model.processed[0][1].values == (1.0,) * 10 + (3.0,) * 10
+    assert report(engine, 0.3).rejected == 1
+
+
+def test_stream_that_turns_bad_is_rejected_though_its_window_holds_good_parts():
+    engine = make(SensorConfig("microphone", "audio", window=10.0))
+    push(engine, "microphone", 0.0)
+    assert tick(engine, 0.0) is not None
+    for step in range(1, 5):
+        push(engine, "microphone", step / 10, "garbage")
+        tick(engine, step / 10)
+    assert report(engine, 0.4).state == SensorState.REJECTED
+
+
+def test_empty_part_of_a_stream_is_no_error():
+    engine = make("event_camera")
+    push(engine, "event_camera", 0.0, Chunk(()))
+    assert tick(engine, 0.0) is None
+    assert report(engine, 0.0).rejected == 0
+    assert report(engine, 0.0).state == SensorState.ACTIVE
+
+
+# Cost ----------------------------------------------------------------------------------------------------------------
+
+
+def test_each_item_is_encoded_once_and_all_new_ones_together():
+    model = FakeModel()
+    engine = make(*SIX, model=model)
+    for sensor in SIX:
+        push(engine, sensor, 0)
+    first = tick(engine, 0.0)
+    for step in range(1, 4):
+        again = tick(engine, step / 10)
+        np.testing.assert_array_equal(first.embedding, again.embedding)
+    assert len(model.calls) == 1
+    assert sorted(model.calls[0]) == sorted(SIX.values())
+    push(engine, "camera", 0.5)
+    push(engine, "lidar", 0.5)
+    tick(engine, 0.5)
+    assert model.calls[1:] == [["image", "point_cloud"]]
+    assert len(model.processed) == 8
+
+
+def test_skipped_items_are_never_decoded():
+    decoded = []
+    engine = PerceptionEngine(
+        FakeModel(), [SensorConfig("camera", "image")], lambda sensor, payload: decoded.append(payload) or payload
+    )
+    for step in range(30):
+        push(engine, "camera", step / 30, float(step))
+    tick(engine, 1)
+    assert decoded == [29.0]
+    assert report(engine, 1).dropped == 29
+    assert report(engine, 1).rate == pytest.approx(30)
+
+
+@pytest.mark.parametrize("sensor", ["camera", "microphone"])
+def test_buffers_are_bounded_in_a_flood(sensor):
+    engine = make(sensor, max_frames=4, max_parts=64)
+    for step in range(10_000):
+        push(engine, sensor, step * 1e-5)
+    buffer = engine._sensors[sensor]._items
+    assert len(buffer) == (4 if sensor == "camera" else 64)
+    assert report(engine, 0.1).dropped == 10_000 - len(buffer)
+    assert names(tick(engine, 0.1)) == [sensor]
+
+
+def test_stream_buffer_holds_its_window_only():
+    engine = make(SensorConfig("microphone", "audio", window=0.5))
+    for step in range(1000):
+        push(engine, "microphone", step / 10)
+    assert len(engine._sensors["microphone"]._items) <= 7
+
+
+# What comes out ------------------------------------------------------------------------------------------------------
+
+
+def test_two_sensors_of_one_modality_are_two_tokens():
+    engine = make(SensorConfig("left", "image"), SensorConfig("right", "image"))
+    engine.push("left", T0, T0, 1.0)
+    engine.push("right", T0, T0, 2.0)
+    prediction = engine.tick(T0)
+    assert [share.modality for share in prediction.sensors] == ["image", "image"]
+    assert prediction.sensors[0].confidence != prediction.sensors[1].confidence
+
+
+def test_top_labels_entropy_and_unknown():
+    model = FakeModel()
+    engine = make("camera", model=model, top_k=3)
+    push(engine, "camera", 0)
+    known = tick(engine, 0)
+    assert len(known.labels) == len(known.scores) == 3
+    assert list(known.scores) == sorted(known.scores, reverse=True)
+    assert (known.label, known.confidence, known.unknown) == (known.labels[0], known.scores[0], False)
+    assert 0 < known.entropy < math.log(len(LABELS))
+    assert known.sensors[0].label == known.label
+    model.threshold = 1.0
+    unknown = tick(engine, 0.1)
+    assert (unknown.label, unknown.unknown) == ("", True)
+    assert unknown.labels == known.labels
+
+
+def test_labels_can_be_swapped_between_ticks():
+    model = FakeModel()
+    engine = make("camera", model=model)
+    push(engine, "camera", 0)
+    tick(engine, 0)
+    model.labels = SimpleNamespace(names=("x", "y"))
+    assert set(tick(engine, 0.1).labels) == {"x", "y"}
+    assert len(model.calls) == 1
+
+
+def test_encoded_payloads_skip_what_was_done_elsewhere():
+    model = FakeModel()
+    engine = make("camera", "lidar", "microphone", model=model)
+    unit = np.eye(DIM, dtype=np.float32)[2]
+    push(engine, "camera", 0, Encoded("preprocessed", np.array([[0, 1]], dtype=np.float32)))
+    push(engine, "lidar", 0, Encoded("embedding", unit))
+    push(engine, "microphone", 0, Encoded("embedding", unit))
+    prediction = tick(engine, 0)
+    assert names(prediction) == ["camera", "lidar", "microphone"]
+    assert model.processed == []
+    assert model.calls == [["image"]]
+    assert prediction.sensors[1].label == "c"
+
+
+@pytest.mark.parametrize("array", [np.ones(DIM), np.full(DIM, np.nan), np.eye(DIM + 1)[0], np.eye(DIM)])
+def test_foreign_embedding_that_does_not_fit_is_rejected(array):
+    engine = make("camera", "lidar")
+    push(engine, "camera", 0, Encoded("embedding", array))
+    push(engine, "lidar", 0)
+    assert names(tick(engine, 0)) == ["lidar"]
+    assert report(engine, 0).rejected == 1
+
+
+def test_wrong_settings_name_the_key():
+    with pytest.raises(ConfigError, match="camera"):
+        make("camera", "camera")
+    with pytest.raises(ConfigError, match="no sensor 'radar'"):
+        make("camera").push("radar", 0, 0, None)
+    with pytest.raises(ConfigError, match="reject_after"):
+        EngineSettings(reject_after=0)
+    with pytest.raises(ConfigError, match="max_future"):
+        EngineSettings(max_future=math.nan)
+    with pytest.raises(ConfigError, match="timeout"):
+        SensorConfig("camera", "image", timeout=0)
+
+
+# Properties over random schedules ------------------------------------------------------------------------------------
+
+_MESSAGE = st.tuples(
+    st.sampled_from(list(SIX)),
+    st.integers(0, 99),  # receipt inside the batch, in hundredths
+    st.integers(-70, 150),  # how long before receipt it was stamped, in hundredths
+    st.sampled_from([1.0, 2.0, 3.0, "garbage"]),
+)
+_BATCH = st.lists(_MESSAGE, max_size=25, unique_by=lambda message: (message[0], message[1] - message[2]))
+_RELAXED = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def _replay(batches):
+    """Pushes one batch a second with two ticks after each; returns the engine and its predictions."""
+    engine = make(
+        "camera",
+        "thermal",
+        "event_camera",
+        "tactile",
+        SensorConfig("lidar", "point_cloud", readmit_after=2),
+        "microphone",
+    )
+    predictions = []
+    for second, batch in enumerate(batches):
+        for sensor, at, lag, value in batch:
+            payload = value if value == "garbage" else sample(sensor, value)
+            push(engine, sensor, second + at / 100, payload, lag / 100, header=(second, sensor, at))
+        predictions += [tick(engine, second + 1), tick(engine, second + 1.4)]
+    return engine, predictions
+
+
+@_RELAXED
+@given(st.lists(_BATCH, min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_order_of_arrival_does_not_matter(batches, random):
+    shuffled = [random.sample(batch, len(batch)) for batch in batches]
+    for one, other in zip(_replay(batches)[1], _replay(shuffled)[1], strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one.sensors == other.sensors
+            assert (one.label, one.scores, one.header) == (other.label, other.scores, other.header)
+            np.testing.assert_array_equal(one.embedding, other.embedding)
+
+
+@_RELAXED
+@given(st.lists(_BATCH, min_size=1, max_size=5))
+def test_random_schedules_keep_every_promise(batches):
+    engine, predictions = _replay(batches)
+    limit = {sensor: 2.0 if FakeModality(kind).is_stream else 1.0 for sensor, kind in SIX.items()}
+    for prediction in filter(None, predictions):
+        assert prediction.sensors
+        for share in prediction.sensors:
+            assert -0.5 <= share.age <= limit[share.name]
+        assert sum(share.weight for share in prediction.sensors) == pytest.approx(1)
+    ticks = [prediction.tick_ns for prediction in predictions if prediction]
+    assert ticks == sorted(ticks)
+    for item, sensor in zip(engine.reports(T0 + 100 * S), engine._sensors.values(), strict=True):
+        sent = sum(message[0] == item.name for batch in batches for message in batch)
+        assert item.received == sent
+        assert item.rejected + item.dropped <= sent
+        assert len(sensor._items) <= 25 * 5
+        assert item.state == (SensorState.STALE if sent else SensorState.WAITING)
+
+
+# Threads -------------------------------------------------------------------------------------------------------------
+
+
+def test_pushing_from_threads_while_ticking():
+    engine = make(*SIX)
+    errors = []
+    predictions = []
+    pushed = 300
+
+    def publish(sensor):
+        try:
+            for step in range(pushed):
+                push(engine, sensor, step / 1000, "garbage" if step % 10 == 5 else None)
+        except Exception as error:  # pragma: no cover - the assertion below shows it
+            errors.append(error)
+
+    threads = [threading.Thread(target=publish, args=(sensor,)) for sensor in SIX]
+    with LatestWorker(engine.compute, predictions.append) as worker:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            worker.submit(engine.select(T0 + S // 2))
+            engine.reports(T0 + S // 2)
+        for thread in threads:
+            thread.join()
+        assert worker.wait(10)
+        worker.submit(engine.select(T0 + S // 2))
+        assert worker.wait(10)
+        assert worker.errors == 0
+    assert not errors
+    assert [item.received for item in engine.reports(T0 + S // 2)] == [pushed] * 6
+    assert any(prediction is not None for prediction in predictions)
+
+
+def test_worker_computes_the_latest_job_only():
+    gate, begun = threading.Event(), threading.Event()
+    results = []
+
+    def compute(job):
+        begun.set()
+        assert gate.wait(10)
+        return job * 10
+
+    worker = LatestWorker(compute, results.append)
+    worker.submit(1)
+    assert begun.wait(10)
+    for job in (2, 3, 4):
+        worker.submit(job)
+    assert worker.overruns == 2
+    assert not worker.wait(0.01)
+    gate.set()
+    assert worker.wait(10)
+    assert results == [10, 40]
+    assert worker.close(10)
+    worker.submit(5)
+    assert results == [10, 40]
+
+
+def test_worker_survives_exceptions(caplog):
+    results = []
+
+    def deliver(result):
+        if math.isinf(result):
+            raise ValueError("cannot deliver")
+        results.append(result)
+
+    with LatestWorker(lambda job: 1 / job if job != math.pi else math.inf, deliver) as worker:
+        for job in (0, math.pi, 2):
+            worker.submit(job)
+            assert worker.wait(10)
+    assert results == [0.5]
+    assert worker.errors == 2
+    assert caplog.text.count("Traceback") == 2
+
+
+def test_worker_closes_while_busy_and_forgets_what_waits():
+    gate, begun = threading.Event(), threading.Event()
+    results = []
+
+    def compute(job):
+        begun.set()
+        assert gate.wait(10)
+        return job
+
+    worker = LatestWorker(compute, results.append)
+    worker.submit(1)
+    assert begun.wait(10)
+    worker.submit(2)
+    assert not worker.close(0.01)
+    gate.set()
+    assert worker.close(10)
+    assert results == [1]

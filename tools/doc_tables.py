@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Writes the tables of docs/ that are made from the code: `python tools/doc_tables.py`; `--check` only compares."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from omnibind_core import cli
+from omnibind_core.alignment import CADConfig
+from omnibind_core.fusion import FusionConfig
+from omnibind_core.training.config import AlignConfig, FuseConfig, TrainConfig
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def row(*cells: str) -> str:
+    """One line of a table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def attributes(model: type[BaseModel]) -> dict[str, str]:
+    """The ``Attributes`` section of a Google-style docstring, as Markdown."""
+    found: dict[str, str] = {}
+    section = (inspect.getdoc(model) or "").partition("Attributes:")[2]
+    key = ""
+    for line in section.splitlines():
+        start = re.match(r"    (\w+): (.*)", line)
+        if start:
+            key = start[1]
+            found[key] = start[2]
+        elif line.strip() and key:
+            found[key] += " " + line.strip()
+    return {key: re.sub(r":\w+:`[~\w.]*?(\w+)`", r"`\1`", text).replace("``", "`") for key, text in found.items()}
+
+
+def training() -> Iterator[str]:
+    """Keys of a training config."""
+    parts: list[tuple[str, type[BaseModel]]] = [
+        ("", TrainConfig),
+        ("align.", AlignConfig),
+        ("align.loss.", CADConfig),
+        ("fuse.", FuseConfig),
+        ("fuse.fusion.", FusionConfig),
+    ]
+    yield row("key", "type", "default", "meaning")
+    yield row(*["---"] * 4)
+    for prefix, model in parts:
+        texts = attributes(model)
+        for name, field in model.model_fields.items():
+            kind = inspect.formatannotation(field.annotation)
+            if kind.rpartition(".")[2] in ("AlignConfig", "FuseConfig"):
+                continue
+            default = "(required)" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+            yield row(f"`{prefix}{name}`", kind.replace("typing.", ""), default, texts[name])
+
+
+def commands() -> Iterator[str]:
+    """Options of every sub-command."""
+    yield row("command", "option", "meaning")
+    yield row(*["---"] * 3)
+    yield from _options(cli.parser(), "omnibind")
+
+
+def _options(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
+    inner = None
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            inner = action
+        elif not isinstance(action, argparse._HelpAction):
+            option = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+            if action.option_strings and action.nargs != 0:
+                option += f" {action.metavar or (action.dest.upper() if action.choices is None else '|'.join(map(str, action.choices)))}"
+            text = (action.help or "") % {"default": action.default, "prog": name}
+            yield row(f"`{name}`", f"`{option}`", text)
+    if inner is not None:
+        for key, sub in inner.choices.items():
+            yield from _options(sub, f"{name} {key}")
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {"training": training, "cli": commands}
+
+
+def render(text: str) -> str:
+    """The document with its tables made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"<!-- table: {match[1]} -->\n\n" + "\n".join(TABLES[match[1]]()) + "\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Writes or checks every document."""
+    stale = []
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        wanted = render(text)
+        if wanted != text:
+            stale.append(path.name)
+            if "--check" not in sys.argv[1:]:
+                path.write_text(wanted, encoding="utf-8")
+    print(f"{'stale' if '--check' in sys.argv[1:] else 'written'}: {', '.join(stale) or 'none'}")
+    return 1 if stale and "--check" in sys.argv[1:] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+# Source this (bash) to use the project: puts .venv and the built messages on the paths of this shell.
+# On top of a sourced ROS 2 installation it only adds; it never replaces what ROS has set.
+
+_omnibind_env() {
+  local root site install="" libs
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  install="$root/.ros/install/omnibind_ros"
+  if [ ! -x "$root/.venv/bin/python" ] || [ ! -d "$install" ]; then
+    echo "not set up yet: run 'make setup' in $root" >&2
+    return 1
+  fi
+  site=$(cd "$install"/lib/python3*/site-packages && pwd)
+
+  export VIRTUAL_ENV="$root/.venv"
+  export PYTHONSAFEPATH=1  # the folder that a command is started in must not hide the built omnibind_ros
+  _omnibind_prepend PATH "$root/.venv/bin"
+  _omnibind_prepend PYTHONPATH "$site"
+  if [ -e "$root/.venv/lib/librcl.so" ]; then  # ROS 2 from wheels
+    _omnibind_prepend AMENT_PREFIX_PATH "$root/.venv"
+    for libs in "$root"/.venv/lib/python3*/site-packages/ros_*.libs "$root/.venv/lib"; do
+      _omnibind_prepend LD_LIBRARY_PATH "$libs"
+    done
+    export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1  # the paths are set: each python need not start itself a second time
+    export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
+    export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
+  fi
+  _omnibind_prepend AMENT_PREFIX_PATH "$install"
+  _omnibind_prepend LD_LIBRARY_PATH "$install/lib"
+}
+
+# Puts a folder at the front of a path variable, unless it is there already.
+_omnibind_prepend() {
+  local current="${!1:-}"
+  case ":$current:" in
+    *":$2:"*) ;;
+    *) export "$1=$2${current:+:$current}" ;;
+  esac
+}
+
+_omnibind_env

