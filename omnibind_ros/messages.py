@@ -11,7 +11,7 @@ import array
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -391,7 +391,7 @@ def _string(message: Any, modality: str, options: DecodeOptions, source: str) ->
 
 
 # Constants of ModalityFrame.msg.
-_KINDS = ("preprocessed", "embedding")
+_KINDS: tuple[Literal["preprocessed"], Literal["embedding"]] = ("preprocessed", "embedding")
 _DTYPES = ("<u1", "<f4")
 
 

@@ -8,6 +8,7 @@ there when, by which sensors, and which of these streams are recorded and which 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.data import packages
+from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.scenes import Scene, compose_scenes
+from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
 from omnibind_core.modalities import Events, Sound
 from omnibind_ros import bag
@@ -144,6 +148,57 @@ def from_packages(
         return SceneData(one.name, raw, frozenset(packages.RENDERED) & raw.keys(), origin)
 
     return write(out, (scene(chosen[i]) for i in rng.permutation(len(chosen))), seed)
+
+
+def from_samples(
+    root: Path, concepts: Concepts, out: Path, split: str = "val", seed: int = 0, scenes: int = 16
+) -> list[SceneLabel]:
+    """Makes a recording from a folder with ``samples.csv``: every stream is a real sensor's.
+
+    Samples of one concept are put together, from different sources: no two sensors looked at the same thing.
+
+    Args:
+        root: Folder of ``samples.csv``.
+        concepts: Which labels mean the same; see ``omnibind data match``.
+        out: Folder for ``recording/`` and ``labels.csv``.
+        split: Split that the samples are taken from.
+        seed: Of the choice.
+        scenes: Number of scenes, each with two sensors or more.
+
+    Raises:
+        DataError: The folder or the table cannot be used, or no concept was seen by two sensors.
+        InvalidInputError: A file cannot be used.
+    """
+    source = FolderSource(root)
+    names = {sensor.modality: name for name, sensor in SENSORS.items()}
+    samples = [sample for sample in source.samples(split=split) if sample.modality in names]
+    chosen = _balanced(compose_scenes(samples, concepts, seed, 4 * scenes), scenes)
+    return write(
+        out,
+        (
+            SceneData(
+                scene.concept,
+                {modality: source.load(items[0]) for modality, items in scene.samples.items()},
+                frozenset(),
+                {modality: items[0].path for modality, items in scene.samples.items()},
+            )
+            for scene in chosen
+        ),
+        seed,
+    )
+
+
+def _balanced(scenes: Sequence[Scene], number: int) -> list[Scene]:
+    """Scenes in which every modality comes about equally often, and no concept again before all others have come."""
+    left = list(scenes)
+    chosen: list[Scene] = []
+    used: Counter[str] = Counter()
+    while left and len(chosen) < number:
+        best = min(left, key=lambda scene: (used[scene.concept], -sum(1 / (1 + used[m]) for m in scene.samples)))
+        left.remove(best)
+        chosen.append(best)
+        used.update([best.concept, *best.samples])
+    return chosen
 
 
 def _pick(items: Sequence[Any], number: int, rng: np.random.Generator) -> list[Any]:

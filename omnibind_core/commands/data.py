@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ def _match(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text_tower():  # type: ignore[no-untyped-def]
+def _text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:
     import torch
 
     from omnibind_core.encoders.lite.minilm import MiniLMTower

@@ -61,10 +61,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Exit status: 0 recognised, 2 unusable input (each named on standard error).",
     )
     for name in modalities.NAMES:
-        metavar, what = ("SENTENCE", "a description in words") if name == "text" else ("FILE", f"{name} file")
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", nargs="+", action="extend", default=[], metavar=metavar, help=what
-        )
+        flag, words = f"--{name.replace('_', '-')}", name.replace("_", " ")
+        metavar, what = ("SENTENCE", "a description") if name == "text" else ("FILE", f"{words} file")
+        parser.add_argument(flag, nargs="+", action="extend", default=[], metavar=metavar, help=what)
     parser.add_argument("--model", default="lite", help="name of a model, or its folder (default: %(default)s)")
     parser.add_argument("--labels", metavar="A,B,C|FILE", help="own vocabulary: names, or a text file with one a line")
     parser.add_argument("--top-k", type=_positive, default=5, metavar="N", help="labels shown (default: %(default)s)")
@@ -220,8 +219,9 @@ def _table(result: dict[str, Any]) -> str:
     for item in result["inputs"]:
         label = f"unknown ({item['top'][0]['label']}?)" if item["unknown"] else item["label"]
         source = item["source"]
-        if len(source) > _WIDEST_SOURCE:  # the end of a path says most
-            source = "…" + source[1 - _WIDEST_SOURCE :]
+        if len(source) > _WIDEST_SOURCE:  # the start of a sentence says most, and the end of a path
+            cut = _WIDEST_SOURCE - 1
+            source = source[:cut] + "…" if item["modality"] == "text" else "…" + source[-cut:]
         rows.append((source, item["modality"], f"{item['weight']:.3f}", f"{item['confidence']:.3f}", label))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines.append("")

@@ -59,8 +59,8 @@ def features(
 ) -> NDArray[np.float32]:
     """Frozen trunk features of all samples, each also in seeded random variants; computed once, then memory-mapped.
 
-    Variant 0 is the sample itself, variants 1 to ``augmentations`` come from the modality's ``augment`` with a generator
-    that depends on ``seed``, the sample's id and the variant only. So neither order nor batch size changes them.
+    Variant 0 is the sample itself, variants 1 to ``augmentations`` come from the modality's ``augment`` with a
+    generator that depends on ``seed``, the sample's id and the variant only. So neither order nor batch size changes them.
 
     Args:
         source: Loads the samples.

@@ -1,4 +1,4 @@
-"""The table that says which labels of which sources mean the same concept: ``labels.csv``, made to be edited by hand."""
+"""The table of which labels of which sources mean the same concept: ``labels.csv``, made to be edited by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Match:
     Attributes:
         source: Name of the data set.
         label: Its own word.
-        canonical: The concept.
+        canonical: The concept; empty leaves the label out of everything that is built from the table.
         score: How sure the matcher is, 0..1; 1 for rows made by hand.
         reason: Why, in words.
     """
@@ -60,7 +60,7 @@ class Concepts:
     @property
     def names(self) -> tuple[str, ...]:
         """All concepts, in alphabetical order."""
-        return tuple(sorted({match.canonical for match in self}))
+        return tuple(sorted({match.canonical for match in self if match.canonical}))
 
     def get(self, source: str, label: str) -> str | None:
         """The concept of a label, or None if the label is not in the table."""
@@ -68,7 +68,7 @@ class Concepts:
         return None if match is None else match.canonical
 
     def of(self, sample: Sample) -> str:
-        """The concept of a sample.
+        """The concept of a sample; empty if its label is left out.
 
         Raises:
             DataError: Its label is not in the table.
@@ -108,8 +108,8 @@ class Concepts:
 
 def _match(row: dict[str, str | None], where: str) -> Match:
     source, label, canonical = ((row.get(column) or "").strip() for column in COLUMNS[:3])
-    if not (source and label and canonical):
-        raise DataError(f"{where}: source, label and canonical must not be empty")
+    if not (source and label):
+        raise DataError(f"{where}: source and label must not be empty")
     text = (row.get("score") or "1").strip()
     try:
         score = float(text)

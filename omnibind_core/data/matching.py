@@ -1,9 +1,10 @@
 """Label-level matching: which labels of which sources are one concept (paper Sec. 3.3), offline.
 
-Three kinds of evidence, the plain ones first: what thing a label names (:mod:`omnibind_core.data.phrases`), WordNet (same
-sense; a kind of a thing that another source names: dalmatian → dog), and text embeddings (which sense is meant among the
-source's other labels; what WordNet does not know). Over-merging costs more than under-merging: two labels that one source
-tells apart stay apart unless WordNet says that one is a kind of the other and a second source uses the wider word.
+Three kinds of evidence, the plain ones first: what thing a label names (:mod:`omnibind_core.data.phrases`), WordNet
+(same sense; a kind of a thing that another source names: dalmatian → dog), and text embeddings (which sense is meant
+among the source's other labels; what WordNet does not know). Over-merging costs more than under-merging: two labels
+that one source tells apart stay apart unless WordNet says that one is a kind of the other and a second source uses the
+wider word.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.phrases import Phrase, Rules, read_phrase
-from omnibind_core.data.wordnet import WordNet
+from omnibind_core.data.wordnet import WordNet, find_wordnet
 
 Pair = tuple[str, str, str]
 """(source, label, modality)"""
@@ -29,17 +31,17 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 # A class of things that one may stand for ("dog": 189 kinds, "ball", "car") against a realm ("bird": 871, "tool").
 _MAX_KINDS = 250
 _MAX_STEPS = 6
-_THINGS = frozenset(
-    f"noun.{domain}" for domain in "animal artifact body food object phenomenon plant person substance".split()
-)
-# Sense choice: what is added to the cosine of a sense's definition to the neighbouring labels, whose differences between
-# senses are about 0.1. The commonest sense of a word is usually meant; words for persons that also name a thing (boxer,
-# dalmatian) mean the thing; "the flesh of a duck" is not what a duck is; "computer mouse" elsewhere tells what a mouse is;
-# two words of one source seldom mean the same.
+_DOMAINS = ("Tops", "animal", "artifact", "body", "food", "object", "phenomenon", "plant", "person", "substance")
+_THINGS = frozenset(f"noun.{domain}" for domain in _DOMAINS)
+# Sense choice: what is added to the cosine of a sense's definition to the neighbouring labels, whose differences
+# between senses are about 0.1. The commonest sense of a word is usually meant; words for persons that also name a thing
+# (boxer, dalmatian) mean the thing, unless the person is common in texts; "the flesh of a duck" is not what a duck is;
+# "computer mouse" elsewhere tells what a mouse is; two words of one source seldom mean the same.
 _FREQUENT = 0.2
-_PERSON = -0.1
+_PERSON, _COMMON = -0.1, 5
 _DERIVED = -0.1
 _KIN = 0.1
+_NAMED = 0.2
 _TAKEN = -0.2
 _NEIGHBOURS = 5
 _POOLED = 0.5
@@ -87,7 +89,7 @@ class _Group:
 def match_labels(
     pairs: Sequence[Pair],
     embed: Embed | None = None,
-    wordnet: WordNet | None = None,
+    wordnet: WordNet | Literal["find"] | None = "find",
     rules: Rules | None = None,
 ) -> Concepts:
     """Maps every label of every source to a concept.
@@ -97,13 +99,16 @@ def match_labels(
     Args:
         pairs: ``(source, label, modality)``.
         embed: Text tower; None does without: the commonest sense is taken, unknown words match by spelling only.
-        wordnet: Dictionary; None does without: only plurals, spelling, compounds and embeddings are used.
+        wordnet: Dictionary; ``"find"`` takes it where it is found or can be fetched, and logs a warning otherwise; None
+            does without: only plurals, spelling, compounds and embeddings are used.
         rules: Rule file; None takes the one of the package.
 
     Returns:
         One row per source and label, with a score and a reason.
     """
     rules = Rules.read() if rules is None else rules
+    if wordnet == "find":
+        wordnet = find_wordnet()
     labels = _labels(pairs, rules, wordnet)
     if wordnet is not None:
         labels = _choose_senses(labels, embed, wordnet)
@@ -176,26 +181,36 @@ def _things(word: str, wordnet: WordNet) -> tuple[str, ...]:
 
 def _priors(candidates: dict[str, tuple[str, ...]], wordnet: WordNet) -> dict[tuple[str, str], float]:
     """How likely each sense of each word is before the neighbouring labels are looked at."""
-    certain = [wordnet.ancestors(senses[0]) for senses in candidates.values() if len(senses) == 1]
+    certain = {word: wordnet.ancestors(senses[0]) for word, senses in candidates.items() if len(senses) == 1}
     prior = {}
     for word, senses in candidates.items():
-        counts = np.array([wordnet.frequency(sense, word) for sense in senses], float) + 1.0 / (1 + np.arange(len(senses)))
+        counts = np.array([wordnet.frequency(sense, word) for sense in senses], float) + 1.0 / (
+            1 + np.arange(len(senses))
+        )
         for sense, share in zip(senses, counts / counts.sum(), strict=True):
             value = _FREQUENT * float(share)
-            if wordnet.domain(sense) == "noun.person" and wordnet.frequency(sense, word) == 0:
+            if wordnet.domain(sense) == "noun.person" and wordnet.frequency(sense, word) < _COMMON:
                 value += _PERSON
             if word in wordnet.definition(sense).split():
                 value += _DERIVED
-            if len(senses) > 1 and _has_kin(sense, certain, wordnet):
-                value += _KIN
+            if len(senses) > 1:
+                value += _NAMED * _is_named(sense, word, certain, wordnet) or _KIN * _has_kin(sense, certain, wordnet)
             prior[word, sense] = value
     return prior
 
 
-def _has_kin(sense: str, certain: Sequence[dict[str, int]], wordnet: WordNet) -> bool:
+def _is_named(sense: str, word: str, certain: dict[str, dict[str, int]], wordnet: WordNet) -> bool:
+    """Whether a compound tells the sense: a "computer mouse" is this mouse, this "wooden spoon" is a spoon."""
+    if any(_is_compound_of(other, word) and sense in ancestors for other, ancestors in certain.items()):
+        return True
+    head = word.split()[-1]
+    return head != word and not set(wordnet.senses(head)).isdisjoint(wordnet.ancestors(sense))
+
+
+def _has_kin(sense: str, certain: dict[str, dict[str, int]], wordnet: WordNet) -> bool:
     """Whether a label without other senses is a kind of this sense, or this a kind of it."""
     own = wordnet.ancestors(sense)
-    for other in certain:
+    for other in certain.values():
         name = next(iter(other))
         if name in own and own[name] <= _MAX_STEPS and wordnet.kinds(name) <= _MAX_KINDS:
             return True
@@ -211,10 +226,12 @@ def _context(
     if embed is None:
         return {}
     doubtful = sorted({sense for senses in candidates.values() if len(senses) > 1 for sense in senses})
+    gist = {sense: wordnet.definition(sense).split(";")[0] for sense in doubtful}
+    doubtful.sort(key=lambda sense: len(gist[sense]))  # batches of equal length pad less
     phrases = sorted({label.phrase.text for label in labels})
     if not doubtful:
         return {}
-    rows = _unit(embed(phrases + [f"{wordnet.names(sense)[0]}: {wordnet.definition(sense)}" for sense in doubtful]))
+    rows = _unit(embed(phrases + [f"{wordnet.names(sense)[0]}: {gist[sense]}" for sense in doubtful]))
     cosine = rows[len(phrases) :] @ rows[: len(phrases)].T
     sense_row = {sense: i for i, sense in enumerate(doubtful)}
     column = {phrase: i for i, phrase in enumerate(phrases)}
@@ -276,24 +293,30 @@ def _merge_kinds(groups: Sequence[_Group], wordnet: WordNet, rules: Rules) -> No
     for group in groups:
         if group.sense is None or group.parent is not None:
             continue
-        head = by_word.get(group.name.split()[-1])
+        words = group.name.split()
+        head = by_word.get(words[-1]) if len(words) > 1 else None
         head_senses = set(wordnet.senses(head.name)) if head else set()
         for sense, steps in sorted(wordnet.ancestors(group.sense).items(), key=lambda item: (item[1], item[0])):
             # "dining table" says by its name which table it is a kind of, should another sense of "table" be chosen
-            wider = head if sense in head_senses else by_sense.get(sense)
-            if wider is None or wider is group or not wider.sources - group.sources or not _may_merge(group, wider, rules):
+            wider = head if steps and sense in head_senses else by_sense.get(sense)
+            if (
+                wider is None
+                or wider is group
+                or not wider.sources - group.sources
+                or not _may_merge(group, wider, rules)
+            ):
                 continue
             absorbs = wider.name in rules.absorbing
-            compound = all(_is_compound_of(label.phrase.text, wider) for label in group.labels)
+            heads = {label.phrase.text for label in wider.labels} | {wider.name}
+            compound = all(any(_is_compound_of(label.phrase.text, head) for head in heads) for label in group.labels)
             small = wordnet.kinds(sense) <= _MAX_KINDS and steps <= _MAX_STEPS
             if absorbs or (small and (len(group.modalities) == 1 or compound)):
                 group.merge_into(wider, 0.95**steps, f"{group.name} is a kind of {wider.name} (WordNet, {steps} up)")
                 break
 
 
-def _is_compound_of(text: str, wider: _Group) -> bool:
-    heads = {label.phrase.text for label in wider.labels} | {wider.name}
-    return any(text.endswith((f" {head}", f"-{head}")) for head in heads)
+def _is_compound_of(text: str, head: str) -> bool:
+    return text.endswith((f" {head}", f"-{head}"))
 
 
 def _merge_compounds(groups: Sequence[_Group], rules: Rules) -> None:

@@ -17,6 +17,8 @@ from omnibind_core.errors import ConfigError
 _RULES = Path(__file__).with_name("matching_rules.yaml")
 _PREPOSITION = re.compile(r"\s+(?:in|on|at|with|of|from|near|for)\s+")
 _ALTERNATIVES = re.compile(r"\s+or\s+|\s*[/,;|]\s*")
+_MAPPINGS = ("canonical", "seen_as", "heard_as")
+_GROUPS = ("separate", "synonyms")
 # "the sound made by a dog", "the harsh sound of a duck", "noise of the kind made by hogs"
 _CRY = re.compile(r"\b(?:sounds?|noise|cry)\b.*?\b(?:made by|uttered by|of)\s+(?:an?\s+|the\s+)?(\w+)")
 
@@ -44,16 +46,18 @@ class Rules:
         values: dict[str, Any] = {}
         for path in (_RULES, *([own] if own else [])):
             for key, value in _read_yaml(path).items():
-                kind = {"canonical": dict, "seen_as": dict, "heard_as": dict}.get(key, list)
                 if key not in cls.__dataclass_fields__:
                     raise ConfigError(f"{path}: unknown key '{key}'; known are {', '.join(cls.__dataclass_fields__)}")
+                kind = dict if key in _MAPPINGS else list
                 if not isinstance(value, kind):
                     raise ConfigError(f"{path}: '{key}' is {value!r}, expected a {kind.__name__}")
-                before = values.get(key, kind())
-                values[key] = {**before, **value} if kind is dict else [*before, *value]
-        groups = {key: tuple(map(tuple, values.pop(key, []))) for key in ("separate", "synonyms")}
-        words = {key: frozenset(values.pop(key, [])) for key in ("view_words", "sound_words", "absorbing")}
-        return cls(**values, **groups, **words)
+                values.setdefault(key, kind())
+                values[key] = {**values[key], **value} if key in _MAPPINGS else [*values[key], *value]
+        frozen: dict[str, Any] = {
+            key: value if key in _MAPPINGS else tuple(map(tuple, value)) if key in _GROUPS else frozenset(value)
+            for key, value in values.items()
+        }
+        return cls(**frozen)
 
     @cached_property
     def synonym_of(self) -> dict[str, str]:

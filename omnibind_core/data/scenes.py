@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import DataError
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -81,20 +84,20 @@ def compose_scenes(
     return scenes
 
 
-class _Pile(list):  # type: ignore[type-arg]
+class _Pile(Generic[_Item]):
     """Items taken in random order; shuffled again when all were taken."""
 
-    def __init__(self, items: Iterable[object], rng: np.random.Generator) -> None:
-        super().__init__(items)
+    def __init__(self, items: Sequence[_Item], rng: np.random.Generator) -> None:
+        self._items = items
         self._rng = rng
         self._left: list[int] = []
 
-    def take(self, count: int) -> list:  # type: ignore[type-arg]
+    def take(self, count: int) -> list[_Item]:
         taken = []
-        for _ in range(min(count, len(self))):
+        for _ in range(min(count, len(self._items))):
             if not self._left:
-                self._left = list(self._rng.permutation(len(self)))
-            taken.append(self[self._left.pop()])
+                self._left = self._rng.permutation(len(self._items)).tolist()
+            taken.append(self._items[self._left.pop()])
         return taken
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
 from omnibind_core.data.debian import fetch_package
-from omnibind_core.errors import DataError
+from omnibind_core.errors import DataError, MissingDependencyError
 from omnibind_core.optional import require
 
-# Lexicographer files of WordNet 3.0 in the order of their numbers, lexnames(5WN). NLTK needs this table as a file, which
-# Debian does not ship. The name starts with the part of speech: noun 1, verb 2, adjective 3, adverb 4.
-_LEXNAMES = (
-    "adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition "
-    "noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person "
-    "noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state "
-    "noun.substance noun.time verb.body verb.change verb.cognition verb.communication verb.competition "
-    "verb.consumption verb.contact verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social "
-    "verb.stative verb.weather adj.ppl"
-).split()
+_logger = logging.getLogger(__name__)
+
+# Lexicographer files of WordNet 3.0 in the order of their numbers, lexnames(5WN). NLTK needs this table as a file,
+# which Debian does not ship. The name starts with the part of speech: noun 1, verb 2, adjective 3, adverb 4.
+_LEXNAMES = """
+    adj.all adj.pert adv.all noun.Tops noun.act noun.animal noun.artifact noun.attribute noun.body noun.cognition
+    noun.communication noun.event noun.feeling noun.food noun.group noun.location noun.motive noun.object noun.person
+    noun.phenomenon noun.plant noun.possession noun.process noun.quantity noun.relation noun.shape noun.state
+    noun.substance noun.time verb.body verb.change verb.cognition verb.communication verb.competition
+    verb.consumption verb.contact verb.creation verb.emotion verb.motion verb.perception verb.possession verb.social
+    verb.stative verb.weather adj.ppl
+""".split()  # noqa: SIM905  (a table is easier to check than 45 quoted words)
 _PART_OF_SPEECH = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
 
@@ -47,7 +50,7 @@ class WordNet:
         except (OSError, ValueError, AssertionError) as error:
             raise DataError(f"cannot read WordNet in {folder}: {error}") from error
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019  (one instance per process, small results)
+    @functools.cache  # noqa: B019  (one instance per process, small results)
     def senses(self, phrase: str) -> tuple[str, ...]:
         """Noun senses of a phrase, most frequent first; plural forms are reduced. Empty if it is unknown."""
         found = dict.fromkeys(
@@ -83,7 +86,7 @@ class WordNet:
         """Lexicographer file, such as ``"noun.animal"``."""
         return str(self._synset(sense).lexname())
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019
+    @functools.cache  # noqa: B019
     def ancestors(self, sense: str) -> dict[str, int]:
         """What a sense is a kind of, directly or not: sense to the least number of steps up; itself with 0."""
         found = {sense: 0}
@@ -96,7 +99,7 @@ class WordNet:
             found.update((parent.name(), distance) for parent in layer)
         return found
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019
+    @functools.cache  # noqa: B019
     def kinds(self, sense: str) -> int:
         """How many senses are a kind of this one, directly or not: small for a class of things, large for a realm."""
         seen: set[str] = set()
@@ -118,6 +121,15 @@ class WordNet:
         return self._reader.synset(sense)
 
 
+def find_wordnet() -> WordNet | None:
+    """WordNet where it is installed or can be fetched; else None, with a warning that says why."""
+    try:
+        return WordNet()
+    except (DataError, MissingDependencyError) as error:
+        _logger.warning("labels are matched by names and embeddings alone, without WordNet: %s", error)
+        return None
+
+
 def _spellings(phrase: str) -> tuple[str, ...]:
     """WordNet writes some compounds with a hyphen, some as one word."""
     words = phrase.lower().split()
@@ -127,12 +139,12 @@ def _spellings(phrase: str) -> tuple[str, ...]:
 
 @functools.cache
 def _reader(folder: Path) -> Any:
-    wordnet = require("nltk.corpus.reader.wordnet", "Reading WordNet")
+    base: Any = require("nltk.corpus.reader.wordnet", "Reading WordNet").WordNetCorpusReader
     allowed = require("nltk.data", "Reading WordNet").path  # newer versions of NLTK read from these folders only
     if str(folder) not in allowed:
         allowed.append(str(folder))
 
-    class Reader(wordnet.WordNetCorpusReader):  # type: ignore[misc]
+    class Reader(base):  # type: ignore[misc]
         def open(self, file: str) -> Any:
             if file != "lexnames":
                 return super().open(file)

@@ -105,17 +105,16 @@ def accuracy_by_size(
         seed: Of the draws.
 
     Returns:
-        One row per size: ``modalities``, ``n``, ``fused``, ``mean`` (mean fusion) and ``best_single`` (the modality that
-        is right most often at this size, alone).
+        One row per size: ``modalities``, ``n``, ``fused``, ``mean`` (mean fusion) and ``best_single`` (the modality
+        that alone is right most often at this size).
     """
     rows = []
     for size in embedded.sampler.sizes:
         draw = embedded.draw(count, np.random.default_rng((seed, size)), size=size)
         with torch.inference_mode():
             single = labels.similarities(draw.tokens).argmax(-1) == draw.label[:, None]
-            shares = [
-                single[draw.mask[:, c], c].float().mean().item() for c in range(draw.mask.shape[1]) if draw.mask[:, c].any()
-            ]
+            present = [(single[:, c], draw.mask[:, c]) for c in range(draw.mask.shape[1]) if draw.mask[:, c].any()]
+            shares = [right[mask].float().mean().item() for right, mask in present]
             row: dict[str, Any] = {"modalities": size, "n": count}
             row["fused"] = _top1(labels, fusion, draw)
             row["mean"] = _top1(labels, MeanFusion(), draw)

@@ -134,12 +134,20 @@ class TokenCache:
         """Forgets every token."""
         self._tokens = {}
 
-    def encode(self, picks: Sequence[Pick]) -> list[Token]:
-        """The tokens of a tick, in the order of the picks; all new items go to the model in one call."""
+    def encode(self, picks: Sequence[Pick], embed: bool = True) -> list[Token]:
+        """The tokens of a tick, in the order of the picks; all new items go to the model in one call.
+
+        With ``embed`` false they are only preprocessed, and keep their views.
+        """
         tried = [pick for pick in picks if not all(part.decoded for part in pick.parts)]
         tokens = {pick.sensor.name: token for pick in picks if (token := self._token(pick)) is not None}
-        self._embed([token for token in tokens.values() if token.views is not None])
-        tokens = {name: token for name, token in tokens.items() if token.embedding is not None}
+        if embed:
+            self._embed([token for token in tokens.values() if token.views is not None])
+        tokens = {
+            name: token
+            for name, token in tokens.items()
+            if token.embedding is not None or (token.views is not None and not embed)
+        }
         for pick in tried:
             # A window is fused without its broken parts; what speaks for the sensor is the newest part.
             token = tokens.get(pick.sensor.name)

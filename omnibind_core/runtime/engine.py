@@ -135,9 +135,7 @@ class PerceptionEngine:
             The prediction; ``None`` if fewer than ``min_sensors`` sensors offer something usable, or if time has gone
             backwards meanwhile.
         """
-        tokens = self._tokens.encode(selection.picks) if selection.epoch == self._epoch else []
-        with self._lock:
-            tokens = [token for token in tokens if self._sensors[token.sensor.name].takes_part]
+        tokens = self.tokens(selection)
         if len(tokens) < self.settings.min_sensors:
             return None
         kinds = [token.sensor.modality for token in tokens]
@@ -150,6 +148,20 @@ class PerceptionEngine:
         if selection.epoch != self._epoch:
             return None
         return self._predict(selection.now_ns, tokens, recognised, names)
+
+    def tokens(self, selection: Selection, embed: bool = True) -> list[Token]:
+        """Decodes and encodes a selection without fusing it: for a node that sends its items to another.
+
+        Args:
+            selection: The selection.
+            embed: Whether to encode; otherwise tokens are only preprocessed, and hold ``views``.
+
+        Returns:
+            One token per sensor that offers something usable and takes part; none if time has gone backwards.
+        """
+        tokens = self._tokens.encode(selection.picks, embed) if selection.epoch == self._epoch else []
+        with self._lock:
+            return [token for token in tokens if self._sensors[token.sensor.name].takes_part]
 
     def _predict(
         self, now_ns: int, tokens: Sequence[Token], recognised: Recognised, names: Sequence[str]
@@ -187,6 +199,13 @@ class PerceptionEngine:
         """The state of every sensor now, in the order of the configuration."""
         with self._lock:
             return [sensor.report(now_ns) for sensor in self._sensors.values()]
+
+    def configure(self, config: SensorConfig) -> None:
+        """Gives a sensor other settings of the same name and modality, effective at once."""
+        with self._lock:
+            sensor = self._sensor(config.name)
+            sensor.config = config
+            sensor.set_enabled(config.enabled)
 
     def set_enabled(self, sensor: str, enabled: bool) -> None:
         """Lets a sensor take part or not."""

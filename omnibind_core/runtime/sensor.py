@@ -262,6 +262,8 @@ class Sensor:
             return
         if now_ns - self._last.receive_ns > _ns(self.config.timeout):
             self._stale, self._returned = True, 0
+            while self._items:  # a dead sensor holds no memory
+                self._drop_oldest()
         elif self._stale and self._returned >= self.config.readmit_after:
             self._stale = False
 
@@ -310,7 +312,10 @@ class Sensor:
         if self._late:
             return SensorState.LATE, self._late
         age = (now_ns - self._last.stamp_ns) / SECOND
-        return SensorState.ACTIVE, f"newest item {age:.2f} s old, limit {self._max_age_ns / SECOND:.2f} s"
+        reason = f"newest item {age:.2f} s old, limit {self._max_age_ns / SECOND:.2f} s"
+        if self._last_rejection:
+            reason += f"; {self._rejected} messages rejected, the last: {self._last_rejection}"
+        return SensorState.ACTIVE, reason
 
     def _explain_late(self, now_ns: int) -> str:
         if self._last is None:

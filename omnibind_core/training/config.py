@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +150,11 @@ def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 
 def _find(name: str) -> Path:
-    here = Path(__file__).resolve()
-    # The source tree, and a colcon install space (lib/pythonX.Y/site-packages beside share).
-    shelves: Mapping[str, Path] = {
-        "checkout": here.parents[2] / "config" / "train",
-        "installed": here.parents[5] / "share" / "omnibind_ros" / "config" / "train",
-    }
-    candidates = [Path(name), *(shelf / f"{name}.yaml" for shelf in shelves.values())]
-    for path in candidates:
+    # The source tree, and a colcon install space: share/ is beside the lib/ that holds this module.
+    parents = Path(__file__).resolve().parents
+    shelves = [parents[2] / "config" / "train", *(p / "share" / "omnibind_ros" / "config" / "train" for p in parents)]
+    for path in (Path(name), *(shelf / f"{name}.yaml" for shelf in shelves)):
         if path.is_file():
             return path
-    known = sorted({path.stem for shelf in shelves.values() for path in shelf.glob("*.yaml")})
+    known = sorted({path.stem for shelf in shelves for path in shelf.glob("*.yaml")})
     raise ConfigError(f"no training config '{name}': expected a YAML file, or one of {', '.join(known)}")

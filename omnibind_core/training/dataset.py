@@ -128,7 +128,7 @@ def embed(data: TrainingData, model: OmniBind, split: str) -> Embedded:
         name: embed_all(model.encoders, model.config, name, part.inputs).clone() for name, part in parts.items()
     }
     concept = {name: part.concept for name, part in parts.items()}
-    words = sorted({(int(c), s.label) for part in parts.values() for s, c in zip(part.samples, part.concept, strict=True)})
+    words = sorted({(int(c), s.label) for p in parts.values() for s, c in zip(p.samples, p.concept, strict=True)})
     text = model.embed_text([word for _, word in words]).clone()
     return Embedded(embeddings, concept, text, np.array([index for index, _ in words], np.int64))
 
@@ -151,11 +151,12 @@ def trunk_features(encoder_set: EncoderSet, model: ModelConfig, modality: str, i
 def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs: NDArray[np.float32]) -> Tensor:
     """Unit-length embeddings ``[N, A, D]`` of ``[N, A, F]`` inputs, without gradient, on the encoders' device."""
     device = next(encoder_set.parameters()).device
-    flat = torch.from_numpy(np.ascontiguousarray(inputs.reshape(-1, inputs.shape[-1])))
+    flat = inputs.reshape(-1, inputs.shape[-1])
     out = []
     with torch.inference_mode():
-        for rows in flat.split(256):
-            out.append(encoder_set.embed(modality, trunk_features(encoder_set, model, modality, rows.to(device))))
+        for start in range(0, len(flat), 256):
+            rows = torch.from_numpy(np.array(flat[start : start + 256])).to(device)
+            out.append(encoder_set.embed(modality, trunk_features(encoder_set, model, modality, rows)))
     return torch.cat(out).reshape(*inputs.shape[:2], -1)
 
 

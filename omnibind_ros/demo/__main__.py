@@ -16,7 +16,9 @@ from typing import Any
 
 import yaml
 
-from omnibind_core.errors import DataError, OmniBindError
+import omnibind_core
+from omnibind_core.data.concepts import Concepts
+from omnibind_core.errors import OmniBindError
 from omnibind_ros import recording
 from omnibind_ros.demo import timeline
 from omnibind_ros.demo.monitor import Console, Monitor
@@ -65,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="choice of scenes and rendering (default: 0)")
     parser.add_argument("--scenes", type=int, default=16, help="number of scenes, 5 s each (default: 16)")
     parser.add_argument(
-        "--labels", type=Path, help="CSV with a column 'label': what can be recognised (default: the model's labels)"
+        "--labels",
+        type=Path,
+        help="with --data: which of its labels mean the same (omnibind data match; default: the model's labels.csv)",
     )
     parser.add_argument("--model", default="lite", help="shipped model or folder (default: lite)")
     parser.add_argument("--cache", type=Path, help="where Debian packages are unpacked")
@@ -104,19 +108,23 @@ def run(options: argparse.Namespace) -> int:
 
 def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel]:
     """Labels of the recording in the output folder, which is made unless it is there already."""
-    source = {"data": options.data and str(options.data.resolve()), "seed": options.seed, "scenes": options.scenes}
-    if options.data:
-        source["split"] = options.split
+    keys = ("data", "split", "seed", "scenes", "labels", "model") if options.data else ("seed", "scenes", "model")
+    source = {key: str(getattr(options, key)) for key in keys}
     made_of, sidecar = options.out / "source.json", options.out / "labels.csv"
     if made_of.is_file() and json.loads(made_of.read_text()) == source:
         return recording.read_labels(sidecar)
+    made_of.unlink(missing_ok=True)
     shutil.rmtree(options.out / "recording", ignore_errors=True)
     begin = time.monotonic()
     if options.data:
-        labels = recording.from_samples(options.data, options.split, options.out, options.seed, options.scenes)
+        table_of_labels = options.labels or _model_folder(options.model) / "labels.csv"
+        labels = recording.from_samples(
+            options.data, Concepts.read(table_of_labels), options.out, options.split, options.seed, options.scenes
+        )
     else:
         console.line("making the recording from Debian packages (the first time they are downloaded: 280 MB) ...")
-        labels = recording.from_packages(options.cache, options.out, options.seed, options.scenes)
+        known = _vocabulary(options.model)
+        labels = recording.from_packages(options.cache, options.out, options.seed, options.scenes, known)
     made_of.write_text(json.dumps(source))
     size = sum(path.stat().st_size for path in (options.out / "recording").iterdir()) / 1e6
     console.line(f"recording made in {time.monotonic() - begin:.1f} s: {len(labels)} scenes, {size:.1f} MB")
@@ -133,22 +141,20 @@ def _write_parameters(options: argparse.Namespace) -> None:
         **{name: {"timeout": 0.6} for name in SENSORS},
     }
     parameters["thermal"].update(scale=THERMAL_SCALE, offset=THERMAL_OFFSET)
-    if options.labels:
-        parameters["labels"] = _read_label_list(options.labels)
     content = {NODE: {"ros__parameters": parameters}}
     (options.out / "parameters.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
-def _read_label_list(path: Path) -> list[str]:
-    import csv
+def _model_folder(model: str) -> Path:
+    """Folder of a model that comes with the package, or the folder itself. Found without loading torch."""
+    shipped = Path(omnibind_core.__file__).parent / "weights" / model
+    return shipped if shipped.is_dir() else Path(model)
 
-    if not path.is_file():
-        raise DataError(f"{path} is missing: expected a CSV file with a column 'label'")
-    with path.open(newline="", encoding="utf-8") as file:
-        table_ = csv.DictReader(file)
-        if "label" not in (table_.fieldnames or ()):
-            raise DataError(f"{path} has the columns {table_.fieldnames}, expected one named 'label'")
-        return list(dict.fromkeys(row["label"].strip() for row in table_ if row["label"].strip()))
+
+def _vocabulary(model: str) -> set[str] | None:
+    """Names that the model can recognise; None if its folder does not tell."""
+    path = _model_folder(model) / "labels.json"
+    return set(json.loads(path.read_text(encoding="utf-8"))["names"]) if path.is_file() else None
 
 
 def _wait_for_model(executor: Any, monitor: Monitor, processes: Processes, console: Console) -> None:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from omnibind_core.errors import DataError
 from omnibind_ros.recording import SENSORS, SceneLabel
 
-# s into a scene at which things happen, so that the scene's sensors are already at work and will be for a while.
-_INTO_SCENE = 1.5
+# Whose publisher is killed, the first of these for which it can be shown: those that a robot leans on most.
+_PREFERRED = ("camera", "lidar", "microphone", "event_camera", "tactile", "thermal")
+# s into a scene at which a publisher is killed, so that its sensor is at work, and at which it is started again, so
+# that it has the rest of the scene to come back.
+_KILL, _RESTART = 1.5, 0.5
 # Scenes that a sensor is away, at least.
 _AWAY = 2
 
@@ -31,7 +34,7 @@ class Outage:
 
 
 def plan(scenes: Sequence[SceneLabel]) -> list[Outage]:
-    """Two outages that overlap: the camera's first (if there is one), then that of another sensor.
+    """Two outages that overlap: the camera's first (if it can be shown), then that of another sensor.
 
     Both sensors publish in the scenes in which they are killed and started again, so that their leaving and returning
     can be seen, and wherever one is away at least one other sensor publishes.
@@ -40,8 +43,7 @@ def plan(scenes: Sequence[SceneLabel]) -> list[Outage]:
         DataError: The recording is too short or too poor for it.
     """
     held = {name: [scene for scene in scenes if name in scene.sensors] for name in SENSORS}
-    order = sorted(SENSORS, key=lambda name: (name != "camera" or not held[name], -len(held[name])))
-    for first, second in itertools.permutations(order, 2):
+    for first, second in itertools.permutations(_PREFERRED, 2):
         candidates = [
             (early[1] - early[0] + late[1] - late[0], abs(early[0] - len(scenes) / 4), early, late)
             for early in _spans(scenes, first, {first, second})
@@ -51,7 +53,7 @@ def plan(scenes: Sequence[SceneLabel]) -> list[Outage]:
         if candidates:
             *_, early, late = min(candidates)
             return [
-                Outage(name, scenes[begin].start_s + _INTO_SCENE, scenes[end].start_s + _INTO_SCENE)
+                Outage(name, scenes[begin].start_s + _KILL, scenes[end].start_s + _RESTART)
                 for name, (begin, end) in ((first, early), (second, late))
             ]
     raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -55,9 +56,7 @@ class FolderSource:
     def samples(self, *, split: str | None = None, modality: str | None = None) -> list[Sample]:
         """All samples in the order of the table, or those of one split and modality."""
         return [
-            sample
-            for sample in self._samples
-            if split in (None, sample.split) and modality in (None, sample.modality)
+            sample for sample in self._samples if split in (None, sample.split) and modality in (None, sample.modality)
         ]
 
     def path(self, sample: Sample) -> Path:
@@ -100,16 +99,12 @@ class FolderSource:
     def _read(self) -> tuple[Sample, ...]:
         if not self._table.is_file():
             raise DataError(f"{self._table} is missing: expected a table with the columns {','.join(COLUMNS)}")
-        samples, problems = [], []
+        samples: list[Sample] = []
+        problems: list[str] = []
         with self._table.open(newline="", encoding="utf-8-sig") as file:
             try:
                 reader = csv.DictReader(file)
-                columns = reader.fieldnames or []
-                if missing := set(COLUMNS) - set(columns):
-                    raise DataError(
-                        f"{self._table} lacks the column(s) {', '.join(sorted(missing))}: expected {','.join(COLUMNS)}, "
-                        f"found {','.join(columns) or 'nothing'}"
-                    )
+                _check_columns(reader.fieldnames or (), self._table)
                 for row in reader:
                     values = {column: (row[column] or "").strip() for column in COLUMNS}
                     problem = _problem(values)
@@ -119,10 +114,10 @@ class FolderSource:
                         samples.append(Sample(**{**values, "group": values["group"] or values["id"]}))
             except (csv.Error, UnicodeDecodeError) as error:
                 raise DataError(f"{self._table} is no CSV table in UTF-8: {error}") from error
-        problems += _contradictions(samples)
+        contradictions, fine = _contradictions(samples)
+        problems += contradictions
         if problems:
-            more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-            fine = max(len(samples) + sum(p.startswith("line") for p in problems) - len(problems), 0)
+            more = f" and {len(problems) - _SHOWN} more problems" if len(problems) > _SHOWN else ""
             raise DataError(f"{self._table}: {'; '.join(problems[:_SHOWN])}{more}; {fine} other rows are fine")
         if not samples:
             raise DataError(f"{self._table} lists no samples")
@@ -144,14 +139,25 @@ def _problem(row: dict[str, str]) -> str:
     return ""
 
 
-def _contradictions(samples: list[Sample]) -> list[str]:
-    """Ids that occur twice, groups that are in two splits."""
+def _check_columns(columns: Sequence[str], table: Path) -> None:
+    missing = sorted(set(COLUMNS) - set(columns))
+    if missing:
+        raise DataError(
+            f"{table} lacks the column(s) {', '.join(missing)}: expected {','.join(COLUMNS)}, "
+            f"found {','.join(columns) or 'nothing'}"
+        )
+
+
+def _contradictions(samples: Sequence[Sample]) -> tuple[list[str], int]:
+    """Ids that occur twice and groups that are in two splits; and how many samples have neither."""
     ids = Counter(sample.id for sample in samples)
     splits: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         splits[sample.group].add(sample.split)
-    return [f"id '{name}' occurs {count} times" for name, count in sorted(ids.items()) if count > 1] + [
+    problems = [f"id '{name}' occurs {count} times" for name, count in sorted(ids.items()) if count > 1]
+    problems += [
         f"group '{name}' is in the splits {' and '.join(sorted(found))}"
         for name, found in sorted(splits.items())
         if len(found) > 1
     ]
+    return problems, sum(ids[sample.id] == 1 and len(splits[sample.group]) == 1 for sample in samples)

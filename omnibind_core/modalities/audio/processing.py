@@ -41,13 +41,15 @@ PRESETS = {
 
 # YAMNet (TensorFlow models, research/audioset/yamnet, params and features).
 _WINDOW, _HOP, _FFT = 400, 160, 512  # samples
-_LOW_HZ, _HIGH_HZ = 125.0, 7500.0
+_BANDS, _LOW_HZ, _HIGH_HZ = 64, 125.0, 7500.0
 _LOG_OFFSET = 0.001
 _PATCH, _PATCH_HOP = 96, 48  # frames
 
 # ImageBind (imagebind/data.py): three clips of two seconds, normalised by AudioSet's mean and std.
 _CLIPS, _CLIP_SECONDS = 3, 2.0
 _AUDIOSET_MEAN, _AUDIOSET_STD = -4.268, 9.138
+_PRE_EMPHASIS = 0.97  # Kaldi's default
+_LOG_FLOOR = np.finfo(np.float32).eps  # Kaldi's smallest energy
 
 
 def process(raw: Sound, preset: AudioPreset) -> NDArray[np.float32]:
@@ -90,23 +92,23 @@ def yamnet_patches(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """YAMNet's log-mel spectrogram of ``[T]``: ``float32 [1 + (T - 400) // 160, 64]``."""
     frames = sliding_window_view(samples, _WINDOW)[::_HOP]
-    window, mel = _window_and_mel()
+    window = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)  # periodic
     magnitude = np.abs(np.fft.rfft(frames * window, _FFT)).astype(np.float32, copy=False)
-    return np.log(magnitude @ mel + np.float32(_LOG_OFFSET))
+    return np.log(magnitude @ mel_filters(_BANDS, _LOW_HZ, _HIGH_HZ) + np.float32(_LOG_OFFSET))
 
 
 @functools.cache
-def _window_and_mel() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Periodic Hann window ``[400]`` and HTK mel filters ``[257, 64]``, triangles in mel without area norm."""
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / _WINDOW)
+def mel_filters(bands: int, low_hz: float, high_hz: float) -> NDArray[np.float32]:
+    """HTK mel filters ``[257, bands]``: triangles in mel with peak 1."""
     bins = _mel(np.linspace(0, SAMPLE_RATE / 2, _FFT // 2 + 1))[:, None]
-    edges = np.linspace(_mel(_LOW_HZ), _mel(_HIGH_HZ), 66)
+    edges = np.linspace(_mel(low_hz), _mel(high_hz), bands + 2)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
-    mel = np.maximum(0, np.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre)))
-    return window.astype(np.float32), mel.astype(np.float32)
+    triangles = np.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre))
+    return np.maximum(0, triangles).astype(np.float32)
 
 
 def _mel(hertz: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """HTK's mel scale."""
     return 1127 * np.log1p(np.asarray(hertz) / 700)
 
 
@@ -129,27 +131,22 @@ def kaldi_clips(samples: NDArray[np.float32], bands: int, frames: int) -> NDArra
         if i > 0 and last_start == 0:  # shorter than a clip: all are the same
             clips[i] = clips[0]
             continue
-        bank = _kaldi_filter_bank(samples[start : start + length], bands)[:frames]
+        clip = samples[start : start + length]
+        clip = np.pad(clip - clip.mean(), (0, max(0, _WINDOW - len(clip))))
+        bank = kaldi_filter_bank(clip, bands)[:frames]
         clips[i, 0, :, : len(bank)] = bank.T
     return (clips - np.float32(_AUDIOSET_MEAN)) / np.float32(_AUDIOSET_STD)
 
 
-def _kaldi_filter_bank(clip: NDArray[np.float32], bands: int) -> NDArray[np.float32]:
-    """Log-mel energies ``[1 + (T - 400) // 160, bands]`` of a clip without its mean; at least one frame."""
-    knf = require("kaldi_native_fbank", "The audio preset 'imagebind'")
-    options = knf.FbankOptions()
-    options.frame_opts.samp_freq = SAMPLE_RATE
-    options.frame_opts.frame_length_ms = 25.0
-    options.frame_opts.frame_shift_ms = 10.0
-    options.frame_opts.dither = 0.0
-    options.frame_opts.window_type = "hanning"
-    options.mel_opts.num_bins = bands
-    options.mel_opts.low_freq = 20.0
-    options.mel_opts.high_freq = 0.0  # Nyquist
-    options.use_energy = False
-    options.htk_compat = True
-    extractor = knf.OnlineFbank(options)
-    centred = np.pad(clip - clip.mean(), (0, max(0, _WINDOW - len(clip))))
-    extractor.accept_waveform(SAMPLE_RATE, centred)
-    extractor.input_finished()
-    return np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
+def kaldi_filter_bank(samples: NDArray[np.float32], bands: int) -> NDArray[np.float32]:
+    """Kaldi's log-mel filter bank of ``[T]``, T at least 400: ``float32 [1 + (T - 400) // 160, bands]``.
+
+    No dither, no energy, Hanning window, 20 Hz to Nyquist. The library kaldi-native-fbank refuses 128 bands at 16 kHz,
+    because the lowest ones fall between two FFT bins; ImageBind was trained with them, at the floor.
+    """
+    frames = sliding_window_view(samples, _WINDOW)[::_HOP]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    emphasised = frames - np.float32(_PRE_EMPHASIS) * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    spectrum = np.fft.rfft(emphasised * np.hanning(_WINDOW).astype(np.float32), _FFT)
+    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+    return np.log(np.maximum(power @ mel_filters(bands, 20.0, SAMPLE_RATE / 2), _LOG_FLOOR))
