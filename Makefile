@@ -44,8 +44,8 @@ format: setup  ## formats the code
 
 train: setup  ## trains the lite family as shipped: stage I, then stage II [DATA=DIR]
 	@test -n "$(DATA)" || { echo "say where the training data are: make train DATA=DIR" >&2; exit 2; }
-	@$(RUN) omnibind train align --config lite --data "$(DATA)"
-	@$(RUN) omnibind train fuse --config lite --data "$(DATA)"
+	@$(RUN) omnibind train align --config lite --set data="$(DATA)"
+	@$(RUN) omnibind train fuse --config lite --set data="$(DATA)"
 
 clean:  ## removes what was built and written, but not .venv
 	rm -rf .ros out build install log dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -18,13 +18,15 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from omnibind_core.errors import OmniBindError
-from omnibind_core.model import OmniBind
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.types import EngineSettings, SensorReport, SensorState
 from omnibind_core.runtime.worker import LatestWorker
 from omnibind_ros import messages
 from omnibind_ros.parameters import UNCONFIGURED, Parameters, Sensor, Spec
 from omnibind_ros.topics import SubscriptionPool, TopicLink
+
+if TYPE_CHECKING:
+    from omnibind_core.model import OmniBind
 
 _POLL_PERIOD = 0.25  # s between looks at the graph
 _REPORT_PERIOD = 1.0  # s between diagnostics
@@ -118,6 +120,8 @@ class PerceptionNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the model and subscribes."""
+        from omnibind_core.model import OmniBind  # takes seconds; wrong parameters should be told at once
+
         try:
             self.sensors = {sensor.name: sensor for sensor in self.parameters.sensors}
             wanted = {sensor.config.modality for sensor in self.sensors.values()}

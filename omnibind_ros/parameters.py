@@ -125,7 +125,7 @@ SENSOR_NODE: tuple[Spec, ...] = (
 
 SENSOR: tuple[Spec, ...] = (
     Spec("type", "", f"{', '.join(SENSOR_TYPES)}, or a modality; empty: the sensor's name"),
-    Spec("topic", "", "topic of the sensor; empty: <sensor>/image_raw, /events, /points or /audio"),
+    Spec("topic", "", "topic; empty: the name of the sensor and /image_raw, /events, /points or /audio"),
     Spec("message_type", "", "accepted message type; empty: every type of the modality, as found on the topic"),
     Spec("enabled", True, "whether the sensor may take part", ALWAYS),
     Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion", ALWAYS, 0.01, 3600.0),
@@ -297,12 +297,17 @@ class Parameters:
         )
 
     def unknown(self, given: Iterable[str]) -> list[str]:
-        """One sentence for each given parameter that nothing reads, with the nearest one that exists."""
+        """One sentence for each given parameter that no node reads, with the nearest one that exists.
+
+        One file may hold the parameters of all nodes, so a sensor node leaves the blocks of other sensors alone.
+        """
+        foreign = {spec.name for spec in (*FUSION_NODE, *SENSOR_NODE)} | {"use_sim_time"}
         sentences = []
-        for name in sorted(set(given) - set(self._specs)):
-            if name == "use_sim_time" or name.startswith("qos_overrides."):
+        for name in sorted(set(given) - set(self._specs) - foreign):
+            block = name.partition(".")[0]
+            if block == "qos_overrides" or ("sensor" in self and block != self["sensor"]):
                 continue
-            near = difflib.get_close_matches(name, self._specs, 1)
+            near = difflib.get_close_matches(name, self._specs, 1, cutoff=0.8)
             sentences.append(f"parameter '{name}' is unknown" + (f"; did you mean '{near[0]}'?" if near else ""))
         return sentences
 

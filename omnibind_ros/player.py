@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omnibind_core.errors import OmniBindError
+from omnibind_core.errors import DataError, OmniBindError
 from omnibind_ros import bag
 
 
@@ -51,7 +51,7 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
         Number of messages published.
 
     Raises:
-        DataError: There is no readable bag, or it lacks a topic.
+        DataError: There is no readable bag, it lacks a topic, or a message type is not installed.
     """
     import rclpy.node
     import rclpy.qos
@@ -80,7 +80,10 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
 
 def _message_class(ros_type: str) -> Any:
     package, _, name = ros_type.partition("/msg/")
-    return getattr(importlib.import_module(f"{package}.msg"), name)
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"the message type {ros_type} is not installed: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from omnibind_core.data.scenes import Scene, compose_scenes
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
 from omnibind_core.modalities import Events, Sound
+from omnibind_core.modalities.audio.processing import SAMPLE_RATE, resample
 from omnibind_ros import bag
 from omnibind_ros.messages import (
     AUDIO_CHUNK,
@@ -287,6 +288,7 @@ def _messages(
     period_ns = int(sensor.period * 1e9)
     times = range(start_ns, start_ns + int(duration * 1e9), period_ns)
     if isinstance(raw, Sound):
+        raw = Sound(resample(raw.samples, raw.sample_rate), SAMPLE_RATE)  # one microphone has one rate
         for number, begin in enumerate(times):
             yield begin + period_ns - 1, begin, audio_chunk_fields(_sound_part(raw, number, sensor.period))
     elif isinstance(raw, Events):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,8 @@ def test_bad_files_are_refused(name: str, tmp_path: Path) -> None:
         path.write_bytes(b"")
         with pytest.raises(InvalidInputError, match="empty file"):
             modality.load(path)
+        if suffix in (".pcd", ".ply") and importlib.util.find_spec("open3d") is None:
+            continue
         path.write_bytes(bytes(range(128, 141)))
         with pytest.raises(InvalidInputError, match=f"bad{suffix}"):
             modality.load(path)

@@ -32,7 +32,6 @@ from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Events, Sound
 from omnibind_ros import messages, msg
-from omnibind_ros import node as node_module
 from omnibind_ros.fusion_node import FusionNode
 from omnibind_ros.sensor_node import SensorNode
 from omnibind_ros.topics import LATCHED
@@ -59,6 +58,10 @@ def publish():
 node.create_timer(0.05, publish)
 rclpy.spin(node)
 """
+
+
+def any_domain():
+    return str(random.SystemRandom().randint(1, 230))
 
 
 class StandIn:
@@ -102,7 +105,7 @@ class Rig:
     """Nodes in a domain of their own, spun by a thread, and what they publish."""
 
     def __init__(self):
-        self.domain = random.SystemRandom().randint(1, 230)
+        self.domain = int(any_domain())
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.executor = SingleThreadedExecutor(context=self.context)
@@ -192,7 +195,7 @@ class Rig:
 @pytest.fixture
 def rig(monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setattr(node_module, "OmniBind", StandIn)
+    monkeypatch.setattr("omnibind_core.model.OmniBind", StandIn)
     rig = Rig()
     yield rig
     rig.close()
@@ -434,10 +437,12 @@ def test_a_sensor_is_switched_off_and_on_by_service(rig):
 
 
 def test_a_misspelt_parameter_is_pointed_out(rig):
-    node = rig.fusion(start=False)
-    assert node.parameters.unknown(["camera.timout", "use_sim_time"]) == [
-        "parameter 'camera.timout' is unknown; did you mean 'camera.timeout'?"
-    ]
+    given = ["camera.timout", "use_sim_time", "send", "lidar.topic"]
+    fusion = rig.fusion(start=False)
+    wrong = "parameter 'camera.timout' is unknown; did you mean 'camera.timeout'?"
+    assert fusion.parameters.unknown(given) == [wrong, "parameter 'lidar.topic' is unknown"]
+    sensor = rig.start(SensorNode, start=False)
+    assert sensor.parameters.unknown(given) == [wrong]  # the file may be that of all nodes
 
 
 # Processes ------------------------------------------------------------------------------------------------------------
@@ -447,7 +452,13 @@ def test_a_misspelt_parameter_is_pointed_out(rig):
 def test_the_process_ends_cleanly_on_a_signal(tmp_path, stop):
     process = subprocess.Popen(
         [sys.executable, "-m", "omnibind_ros.fusion_node", "--ros-args", "-p", "autostart:=false"],
-        env={**os.environ, "ROS_DOMAIN_ID": "231", "RCUTILS_LOGGING_USE_STDOUT": "1", "ROS_LOG_DIR": str(tmp_path)},
+        env={
+            **os.environ,
+            "ROS_DOMAIN_ID": any_domain(),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "RCUTILS_LOGGING_USE_STDOUT": "1",
+            "ROS_LOG_DIR": str(tmp_path),
+        },
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -465,7 +476,11 @@ def test_the_process_ends_cleanly_on_a_signal(tmp_path, stop):
 def test_an_unusable_parameter_ends_the_process_with_one_clear_line():
     command = [sys.executable, "-m", "omnibind_ros.fusion_node", "--ros-args", "-p", "camera.timeout:=-1.0"]
     done = subprocess.run(
-        command, env={**os.environ, "ROS_DOMAIN_ID": "231"}, capture_output=True, text=True, timeout=60
+        command,
+        env={**os.environ, "ROS_DOMAIN_ID": any_domain(), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 1
     assert "'camera.timeout'" in done.stdout + done.stderr

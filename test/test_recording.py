@@ -300,6 +300,13 @@ def test_streams_repeat_their_sample(tmp_path: Path, scenes: list[recording.Scen
     np.testing.assert_array_equal(sound, np.resize(scenes[0].raw["audio"].samples, 16000))
 
 
+def test_sounds_of_any_rate_come_from_one_microphone(tmp_path: Path, rng: np.random.Generator) -> None:
+    sounds = [Sound(np.ones(rate, np.float32) * 0.5, rate) for rate in (8000, 44100)]
+    _, items = written(tmp_path, [scene("dog", rng, audio=sound) for sound in sounds])
+    chunks = [bag.decode(item) for item in items]
+    assert {(chunk.sample_rate, len(chunk.samples)) for chunk in chunks} == {(16000, 3200)}
+
+
 def test_temperatures_survive(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
     _, items = written(tmp_path, scenes)
     message = bag.decode(next(item for item in items if item.topic == "/thermal/image_raw"))

@@ -2,7 +2,7 @@
 # On top of a sourced ROS 2 installation it only adds; it never replaces what ROS has set.
 
 _omnibind_env() {
-  local root site install="" libs
+  local root install site libs
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
   install="$root/.ros/install/omnibind_ros"
   if [ ! -x "$root/.venv/bin/python" ] || [ ! -d "$install" ]; then
@@ -18,7 +18,7 @@ _omnibind_env() {
   if [ -e "$root/.venv/lib/librcl.so" ]; then  # ROS 2 from wheels
     _omnibind_prepend AMENT_PREFIX_PATH "$root/.venv"
     for libs in "$root"/.venv/lib/python3*/site-packages/ros_*.libs "$root/.venv/lib"; do
-      _omnibind_prepend LD_LIBRARY_PATH "$libs"
+      if [ -d "$libs" ]; then _omnibind_prepend LD_LIBRARY_PATH "$libs"; fi
     done
     export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1  # the paths are set: each python need not start itself a second time
     export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"

@@ -28,7 +28,8 @@ def pinned_directly() -> set[str]:
 
 def installed_by_pip(package: Distribution) -> bool:
     """Tells packages that pip installed from metadata that some wheels carry of other packages."""
-    return (package.read_text("INSTALLER") or "").strip() == "pip"
+    built_from_source = package.read_text("installed-files.txt") is not None  # by an old pip, which then signs nothing
+    return built_from_source or (package.read_text("INSTALLER") or "").strip() == "pip"
 
 
 def main() -> None:

@@ -84,7 +84,10 @@ def check_python(python: str) -> str | None:
     versions = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
     if not python:
         found = ", ".join(f"{name} ({_version_text(name)})" for name in candidates() if shutil.which(name)) or "none"
-        return f"Python {versions} needed, found: {found}. Debian/Ubuntu: sudo apt install python3.12 python3.12-venv"
+        return (
+            f"Python {versions} needed, found: {found}. Ubuntu 24.04: sudo apt install python3.12 python3.12-venv "
+            "python3.12-dev; Debian 12: the same with 3.11"
+        )
     code = "import venv, ensurepip, sysconfig, os; print(os.path.exists(sysconfig.get_path('include') + '/Python.h'))"
     result = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     if result.returncode != 0:

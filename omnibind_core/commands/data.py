@@ -42,7 +42,7 @@ def _match(args: argparse.Namespace) -> int:
     rules = Rules.read(args.rules)
     wordnet = None if args.no_wordnet else find_wordnet()
     pairs = sorted({(sample.source, sample.label, sample.modality) for sample in samples})
-    concepts = match_labels(pairs, _text_tower(), wordnet, rules)
+    concepts = match_labels(pairs, text_tower(), wordnet, rules)
     concepts.write(args.out)
     kinds: dict[str, set[str]] = {}
     for sample in samples:
@@ -53,7 +53,8 @@ def _match(args: argparse.Namespace) -> int:
     return 0
 
 
-def _text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:
+def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """The packaged text teacher as a function of sentences, read when first called."""
     import torch
 
     from omnibind_core.encoders.lite.minilm import MiniLMTower

@@ -60,7 +60,7 @@ def features(
     """Frozen trunk features of all samples, each also in seeded random variants; computed once, then memory-mapped.
 
     Variant 0 is the sample itself, variants 1 to ``augmentations`` come from the modality's ``augment`` with a
-    generator that depends on ``seed``, the sample's id and the variant only. So neither order nor batch size changes them.
+    generator that depends on ``seed``, the sample's id and the variant only: neither order nor batch size changes them.
 
     Args:
         source: Loads the samples.

@@ -41,10 +41,10 @@ _FREQUENT = 0.2
 _PERSON, _COMMON = -0.1, 5
 _DERIVED = -0.1
 _KIN = 0.1
-_NAMED = 0.2
+_NAMED = 0.15
 _TAKEN = -0.2
 _NEIGHBOURS = 5
-_POOLED = 0.5
+_POOLED = 0.7
 _SAME = 0.72
 """Cosine of MiniLM above which two names are near enough to be one thing, if nothing speaks against it."""
 
@@ -135,7 +135,7 @@ def _labels(pairs: Sequence[Pair], rules: Rules, wordnet: WordNet | None) -> lis
 def _choose_senses(labels: Sequence[_Label], embed: Embed | None, wordnet: WordNet) -> list[_Label]:
     """Picks the sense whose definition is nearest to the other labels of the source, with a prior for each sense.
 
-    Half of a sense's nearness is pooled over the sources that use the same word, for most mean the same thing by it.
+    Most of a sense's nearness is pooled over the sources that use the same word, for most mean the same thing by it.
     """
     words = sorted({_word(label) for label in labels})
     candidates = {word: _things(word, wordnet) for word in words}

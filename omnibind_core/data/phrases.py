@@ -48,11 +48,13 @@ class Rules:
             for key, value in _read_yaml(path).items():
                 if key not in cls.__dataclass_fields__:
                     raise ConfigError(f"{path}: unknown key '{key}'; known are {', '.join(cls.__dataclass_fields__)}")
-                kind = dict if key in _MAPPINGS else list
+                kind: type = dict if key in _MAPPINGS else list
                 if not isinstance(value, kind):
                     raise ConfigError(f"{path}: '{key}' is {value!r}, expected a {kind.__name__}")
-                values.setdefault(key, kind())
-                values[key] = {**values[key], **value} if key in _MAPPINGS else [*values[key], *value]
+                if key in _MAPPINGS:
+                    values.setdefault(key, {}).update(value)
+                else:
+                    values.setdefault(key, []).extend(value)
         frozen: dict[str, Any] = {
             key: value if key in _MAPPINGS else tuple(map(tuple, value)) if key in _GROUPS else frozenset(value)
             for key, value in values.items()

@@ -63,7 +63,7 @@ class WordNet:
         for spelling in _spellings(phrase):
             form = self._reader.morphy(spelling, "n")
             if form is not None:
-                return str(form).replace("_", " ").lower()
+                return phrase if form == spelling else str(form).replace("_", " ")
         return None
 
     def is_word(self, word: str, part_of_speech: str) -> bool:
@@ -79,8 +79,11 @@ class WordNet:
         return str(self._synset(sense).definition())
 
     def is_name(self, sense: str) -> bool:
-        """Whether it is one person or place instead of a kind of thing."""
-        return bool(self._synset(sense).instance_hypernyms())
+        """Whether it is one person or place instead of a kind of thing, or a people or title written as a name."""
+        synset = self._synset(sense)
+        return bool(synset.instance_hypernyms()) or (
+            synset.lexname() == "noun.person" and synset.lemma_names()[0][0].isupper()
+        )
 
     def domain(self, sense: str) -> str:
         """Lexicographer file, such as ``"noun.animal"``."""
@@ -144,7 +147,7 @@ def _reader(folder: Path) -> Any:
     if str(folder) not in allowed:
         allowed.append(str(folder))
 
-    class Reader(base):  # type: ignore[misc]
+    class Reader(base):
         def open(self, file: str) -> Any:
             if file != "lexnames":
                 return super().open(file)

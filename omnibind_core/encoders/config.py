@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from omnibind_core.config import Config, parse, read_mapping
 from omnibind_core.errors import ConfigError
@@ -36,11 +36,11 @@ class PointConfig(Config):
     """Our point-cloud trunk; see :class:`omnibind_core.encoders.lite.point.PointTrunk`."""
 
     type: Literal["point"]
-    width: PositiveInt = 64
-    centres: tuple[PositiveInt, PositiveInt] = (256, 64)
-    neighbours: PositiveInt = 24
-    blocks: tuple[int, int] = (1, 2)
-    feature_dim: PositiveInt = 512
+    width: PositiveInt
+    centres: tuple[PositiveInt, PositiveInt]
+    neighbours: PositiveInt
+    blocks: tuple[NonNegativeInt, NonNegativeInt]
+    feature_dim: PositiveInt
 
 
 class RandomConvConfig(Config):
@@ -98,8 +98,8 @@ class ConSEConfig(Config):
 
     type: Literal["conse"]
     classes: Literal["imagenet"] = "imagenet"
-    prompt: str = Field("a photo of a {}", pattern=r"\{\}")
-    names: int = Field(0, ge=0)
+    prompt: str = Field("{}", pattern=r"\{\}")
+    names: int = Field(2, ge=0)
     top_k: PositiveInt = 10
     temperature: PositiveFloat = 1.0
 
@@ -140,7 +140,7 @@ class ModelConfig(Config):
     seed: int = 0
     trunks: dict[str, TrunkConfig]
     modalities: dict[str, ModalityConfig] = Field(min_length=1)
-    fusion: dict[str, Any] = {}
+    fusion: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_exist(self) -> ModelConfig:

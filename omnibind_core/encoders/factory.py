@@ -101,7 +101,9 @@ def _head(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> nn.
         classifier = getattr(trunk, "classifier", None)
         classes = imagenet_classes()
         if not isinstance(classifier, nn.Linear) or classifier.out_features != len(classes):
-            raise ConfigError(f"modalities.{modality}.head: 'conse' needs a trunk with a classifier of ImageNet's classes")
+            raise ConfigError(
+                f"modalities.{modality}.head: 'conse' needs a trunk with a classifier of ImageNet's classes"
+            )
         embed = functools.partial(_embed_classes, config, part)
         return heads.ConSE(classifier, config.embed_dim, embed, part.top_k, part.temperature)
     if trunk.feature_dim != config.embed_dim:

@@ -22,7 +22,9 @@ class MLP(nn.Module):
         residual: Adds the linear path.
     """
 
-    def __init__(self, width_in: int, width_out: int, hidden: int, dropout: float = 0.0, residual: bool = False) -> None:
+    def __init__(
+        self, width_in: int, width_out: int, hidden: int, dropout: float = 0.0, residual: bool = False
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width_in)
         self.layers = nn.Sequential(
@@ -31,6 +33,7 @@ class MLP(nn.Module):
         self.skip = nn.Linear(width_in, width_out, bias=False) if residual else None
 
     def forward(self, features: Tensor) -> Tensor:
+        """``[N, width_in]`` to ``[N, width_out]``."""
         x = self.norm(features)
         out: Tensor = self.layers(x)
         return out if self.skip is None else out + self.skip(x)
@@ -78,6 +81,7 @@ class ConSE(nn.Module):
             self.class_embeddings.copy_(self.embed_classes())
 
     def forward(self, features: Tensor) -> Tensor:
+        """``[N, feature_dim]`` to ``[N, embed_dim]``, in the hull of the class embeddings."""
         self.tie()
         logits = nn.functional.linear(features, self.weight, self.bias) / self.temperature
         top, classes = logits.topk(self.top_k, dim=1)

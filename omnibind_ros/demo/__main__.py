@@ -31,7 +31,7 @@ NODE = "fusion_node"
 # s that the node may take to load its model, and that the players get to start before the recording begins.
 _MODEL_PATIENCE, _PLAYER_START = 120.0, 6.0
 # Fusion ticks per second: what two cores sustain with six sensors alive.
-_RATE = 3.0
+_RATE = 4.0
 
 
 class DemoError(OmniBindError, RuntimeError):
@@ -87,8 +87,9 @@ def run(options: argparse.Namespace) -> int:
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
 
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is ours: the children must be ended
     try:
         with Processes(options.out / "log") as processes:
             node = rclpy.create_node("demo_monitor")
@@ -242,7 +243,7 @@ def _report(
     predictions = [seen for seen in monitor.predictions if seen.time_s >= 0]
     summary = summarise(scenes, predictions, monitor.reports, outages, monitor.labels)
     summary["model"] = monitor.model
-    summary["data"] = f"{options.data.name}, split {options.split}" if options.data else "Debian packages"
+    summary["data"] = f"recorded samples, split {options.split}" if options.data else "Debian packages"
     (options.out / "summary.json").write_text(
         json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from omnibind_ros.recording import SENSORS, SceneLabel
 
 # Colours that differ in lightness too (Okabe and Ito).
 _RIGHT, _WRONG, _ALIVE, _KILLED, _DATA = "#009E73", "#D55E00", "#0072B2", "#D55E00", "#DDE6EE"
+
+# s; predictions further apart than this leave a gap in the bars.
+_GAP = 1.0
 
 
 def draw(
@@ -50,12 +54,15 @@ def _draw_sensors(
     axes: Any, scenes: Sequence[SceneLabel], predictions: Sequence[Observation], outages: Sequence[Outage]
 ) -> None:
     """One row per sensor: where the recording has data, where it took part, where its publisher was dead."""
-    times = np.array([seen.time_s for seen in predictions])
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 0.5
+    times = [0.0, *(seen.time_s for seen in predictions)]
+    # A bar reaches back to the prediction before, if that is not long ago.
+    spans = [(max(before, now - _GAP), now) for before, now in itertools.pairwise(times)]
     for row, name in enumerate(SENSORS):
         data = [(scene.start_s, scene.end_s - scene.start_s) for scene in scenes if name in scene.sensors]
         axes.broken_barh(data, (row - 0.4, 0.8), color=_DATA)
-        alive = [(seen.time_s - step, step * 1.05) for seen in predictions if name in seen.sensors]
+        alive = [
+            (start, end - start) for (start, end), seen in zip(spans, predictions, strict=True) if name in seen.sensors
+        ]
         axes.broken_barh(alive, (row - 0.25, 0.5), color=_ALIVE)
         for outage in outages:
             if outage.sensor == name:

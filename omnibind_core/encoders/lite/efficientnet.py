@@ -35,6 +35,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and width_in == width_out
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[N, width_in, H, W]`` to ``[N, width_out, H / stride, W / stride]``."""
         wide = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
         out: Tensor = self.project(F.relu6(self.depthwise(wide), inplace=True))
         return out.add_(x) if self.residual else out
@@ -75,9 +76,10 @@ class EfficientNetLite0(Trunk):
         """
         trunk = cls()
         trunk.load_state_dict(efficientnet_lite0(read_torch(EFFICIENTNET_LITE0)))
-        return trunk.to(memory_format=torch.channels_last)
+        return trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, views: Tensor) -> Tensor:
+        """See :meth:`Trunk.forward`."""
         # (x - 127) / 128: the normalisation this network was trained with, not ImageNet's mean and deviation.
         x = views.to(self.stem.weight.dtype, memory_format=torch.channels_last).sub_(127.0).mul_(1 / 128)
         x = F.relu6(self.stem(x), inplace=True)

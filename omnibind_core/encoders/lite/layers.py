@@ -14,6 +14,7 @@ class SameConv(nn.Conv2d):
         super().__init__(width_in, width_out, kernel, stride, padding=kernel // 2 if stride == 1 else 0, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[N, width_in, H, W]`` to ``[N, width_out, H / stride, W / stride]``, sizes rounded up."""
         if self.stride[0] > 1:
             (kernel, _), (stride, _) = self.kernel_size, self.stride
             extra = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[:1:-1]]

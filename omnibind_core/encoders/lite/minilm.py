@@ -36,6 +36,7 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(_WIDTH, eps=_EPS)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``[N, T, 384]`` to the same, attending where the mask ``[N, T]`` is true."""
         q, k, v = self.qkv(x).unflatten(2, (3, _HEADS, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         x = self.norm1(x + self.out(attended.transpose(1, 2).flatten(2)))
@@ -72,6 +73,7 @@ class MiniLM(nn.Module):
         return network.requires_grad_(False).eval()
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """See the class."""
         x = self.norm(self.words(tokens) + self.positions.weight[: tokens.shape[1]])
         for layer in self.layers:
             x = layer(x, mask)
@@ -84,10 +86,12 @@ class MiniLMTower(TextTower):
 
     packaged = True
     feature_dim = _WIDTH
+    network: MiniLM | None
+    anchor: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.network: MiniLM | None = None
+        self.network = None
         self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows .to(): where the network goes
 
     def _load(self) -> MiniLM:
@@ -95,13 +99,15 @@ class MiniLMTower(TextTower):
         self.tokenizer = tokenizer_class.from_file(str(packaged_file(MINILM_TOKENIZER)))
         self.tokenizer.enable_truncation(_MAX_TOKENS)
         self.tokenizer.enable_padding()
-        self.network = MiniLM.from_package().to(self.anchor.device)
-        return self.network
+        network = MiniLM.from_package().to(self.anchor.device)
+        self.network = network
+        return network
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
+        """See :meth:`TextTower.forward`."""
         if len(sentences) == 0:
             return self.anchor.new_empty(0, _WIDTH)
-        network = self.network or self._load()
+        network = self._load() if self.network is None else self.network
         embeddings = []
         for start in range(0, len(sentences), _BATCH):
             encoded = self.tokenizer.encode_batch(list(sentences[start : start + _BATCH]))

@@ -1,8 +1,8 @@
 """Our own point-cloud trunk: a small PointNet++ with residual blocks, in plain torch, permutation invariant.
 
 The levels (farthest points, each described by its nearest neighbours through a max) are those of PointNet++ (Qi et al.
-2017), the residual blocks those of PointNeXt (Qian et al. 2022). Above the first level the linear layer comes before the
-neighbours are gathered, as in ASSANet (Qian et al. 2021), so that it runs once per point, not once per neighbour:
+2017), the residual blocks those of PointNeXt (Qian et al. 2022). Above the first level the linear layer comes before
+the neighbours are gathered, as in ASSANet (Qian et al. 2021), and so runs once per point, not once per neighbour:
 ``max_j (W x_j + V (p_j - p_i)) = max_j (W x_j + V p_j) - V p_i``.
 """
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from omnibind_core.encoders.base import Trunk
-
 
 PATCH_RADIUS = 0.2  # brings the offsets of a patch's points, in a unit sphere, to about 1
 
@@ -59,6 +58,7 @@ class BatchNorm(nn.BatchNorm1d):
     """Normalises the last axis of ``[..., C]``."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[..., C]`` to the same."""
         out: Tensor = super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
         return out
 
@@ -68,10 +68,13 @@ class SurfacePatch(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(7, width // 2), nn.ReLU(inplace=True), nn.Linear(width // 2, width, bias=False))
+        self.mlp = nn.Sequential(
+            nn.Linear(7, width // 2), nn.ReLU(inplace=True), nn.Linear(width // 2, width, bias=False)
+        )
         self.norm = BatchNorm(width)
 
     def forward(self, centres: Tensor, points: Tensor, neighbours: Tensor) -> Tensor:
+        """Centres ``[B, Q, 3]`` among points ``[B, N, 3]`` at ``[B, Q, k]`` to ``[B, Q, width]``."""
         place = centres[:, :, None]
         offset = (gather(points, neighbours) - place) / PATCH_RADIUS
         edges = torch.cat((offset, offset.norm(dim=3, keepdim=True), place.expand_as(offset)), dim=3)
@@ -88,6 +91,7 @@ class NeighbourPool(nn.Module):
         self.norm = BatchNorm(width_out)
 
     def forward(self, centres: Tensor, points: Tensor, neighbours: Tensor, features: Tensor) -> Tensor:
+        """As :meth:`SurfacePatch.forward`, of features ``[B, N, width_in]`` to ``[B, Q, width_out]``."""
         values = self.value(features) + self.position(points)
         pooled = gather(values, neighbours).max(dim=2).values - self.position(centres)
         return self.norm(pooled).relu()
@@ -108,6 +112,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, points: Tensor, neighbours: Tensor, features: Tensor) -> Tensor:
+        """Features ``[B, N, width]`` of points ``[B, N, 3]`` with neighbours ``[B, N, k]`` to the same."""
         return (features + self.mlp(self.pool(points, points, neighbours, features))).relu()
 
 
@@ -126,11 +131,11 @@ class PointTrunk(Trunk):
 
     def __init__(
         self,
-        width: int = 64,
-        centres: tuple[int, int] = (256, 64),
-        neighbours: int = 24,
-        blocks: tuple[int, int] = (1, 2),
-        feature_dim: int = 512,
+        width: int,
+        centres: tuple[int, int],
+        neighbours: int,
+        blocks: tuple[int, int],
+        feature_dim: int,
     ) -> None:
         super().__init__()
         self.feature_dim = feature_dim
@@ -144,6 +149,7 @@ class PointTrunk(Trunk):
         self.out = nn.Sequential(nn.Linear(8 * width, feature_dim, bias=False), BatchNorm(feature_dim), nn.ReLU())
 
     def forward(self, views: Tensor) -> Tensor:
+        """See :meth:`Trunk.forward`."""
         many, few = (min(n, views.shape[1]) for n in self.centres)
         level1 = gather(views, farthest_points(views, many))
         features = self.patch(level1, views, nearest(level1, views, self.neighbours))

@@ -28,6 +28,7 @@ class RandomConv(Trunk):
         self.conv = nn.Conv2d(channels, feature_dim // 4, 3, padding=1)
 
     def forward(self, views: Tensor) -> Tensor:
+        """See :meth:`Trunk.forward`."""
         x = views[:, None] if views.ndim == 3 else views.float() / 128 - 1
         x = F.relu(self.conv(F.avg_pool2d(x, self.pool)))
         return F.adaptive_avg_pool2d(x, 2).flatten(1)
@@ -47,6 +48,7 @@ class HashedText(TextTower):
         self.words = nn.EmbeddingBag(buckets, feature_dim, mode="mean")
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
+        """See :meth:`TextTower.forward`."""
         bags = [
             [zlib.crc32(word.encode()) % self.words.num_embeddings for word in sentence.lower().split() or [""]]
             for sentence in sentences

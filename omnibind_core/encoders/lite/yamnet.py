@@ -25,6 +25,7 @@ class SeparableConv(nn.Module):
         self.pointwise = SameConv(width_in, width_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[N, width_in, H, W]`` to ``[N, width_out, H / stride, W / stride]``."""
         return F.relu(self.pointwise(F.relu(self.depthwise(x), inplace=True)), inplace=True)
 
 
@@ -45,7 +46,10 @@ class YamNet(Trunk):
         self.stem = SameConv(1, 32, 3, stride=2)
         widths = (32, *(width for _, width in _LAYERS))
         self.layers = nn.Sequential(
-            *(SeparableConv(width_in, width, stride) for width_in, (stride, width) in zip(widths, _LAYERS, strict=False))
+            *(
+                SeparableConv(width_in, width, stride)
+                for width_in, (stride, width) in zip(widths, _LAYERS, strict=False)
+            )
         )
         self.classifier = nn.Linear(1024, 521)
 
@@ -61,9 +65,10 @@ class YamNet(Trunk):
         folder = packaged_file(YAMNET_INDEX).parent
         packaged_file(YAMNET_VARIABLES)
         trunk.load_state_dict(yamnet(read_bundle(folder)))
-        return trunk.to(memory_format=torch.channels_last)
+        return trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, views: Tensor) -> Tensor:
+        """See :meth:`Trunk.forward`."""
         x = views[:, None].contiguous(memory_format=torch.channels_last)
         x = self.layers(F.relu(self.stem(x), inplace=True))
         return x.mean(dim=(2, 3))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,11 +22,11 @@ class EventPreset(PicturePreset):
     Attributes:
         events_per_view: Events that one picture accumulates; 0: all of the slice.
         max_views: Pictures per item at most.
-        views_from: Which of more pictures are kept: ``"spread"`` evenly over the slice, or the ``"first"``.
+        views_from: Which pictures are kept if there are more: ``"spread"`` evenly, the ``"first"`` or the ``"last"``.
         framing: Part of the sensor that is shown: ``"centred"`` (all of it, with the events' bounding box moved to the
             middle), ``"corner"`` (origin to the farthest event), ``"box"`` (bounding box of the events) or
-            ``"object"`` (bounding box of what is left without isolated pixels and the outermost percent of events).
-        drawing: ``"blend"`` (EventCLIP), ``"ink"`` (EventBind), ``"glow"`` (UniBind) or ``"saturate"``.
+            ``"object"`` (square around the events but the outermost percent on each side).
+        drawing: ``"blend"`` (EventCLIP), ``"ink"`` (EventBind) or ``"glow"`` (UniBind).
         brighter: Colour of brighter events.
         darker: Colour of darker events.
         hot_pixels: Counts above mean + this many standard deviations of the count map are set to 0; 0: none are.
@@ -46,7 +45,7 @@ class EventPreset(PicturePreset):
 # EventCLIP (datasets/vis.py, event2img.py and its configs): grey or red and blue on white, two views.
 _EVENTCLIP = EventPreset("eventclip_gray", resize=224, events_per_view=20_000, max_views=2, hot_pixels=10)
 _EVENTCLIP_RGB = replace(_EVENTCLIP, name="eventclip_rgb", brighter=(255, 0, 0), darker=(0, 0, 255))
-# EventBind (Dataloader/Caltech101/dataset.py): red and yellow's complements on white, five views.
+# EventBind (Dataloader/Caltech101/dataset.py): cyan and yellow taken from white (red and blue), five views.
 _EVENTBIND = EventPreset(
     "eventbind_rgb",
     fit="stretch",
@@ -62,6 +61,10 @@ _EVENTBIND = EventPreset(
 _UNIBIND = EventPreset(
     "unibind", resize=224, framing="box", drawing="glow", brighter=(0, 255, 255), darker=(255, 255, 0)
 )
+# Ours, for short slices of any sensor: EventBind's ink, zoomed on what moves, the newest events.
+_OBJECT = replace(
+    _EVENTBIND, name="object_rgb", events_per_view=20_000, max_views=1, views_from="last", framing="object"
+)
 
 PRESETS = {
     preset.name: preset
@@ -75,10 +78,10 @@ PRESETS = {
         _EVENTBIND,
         replace(_EVENTBIND, name="eventbind_rgb_nimagenet", events_per_view=40_000),
         _UNIBIND,
+        _OBJECT,
     )
 }
 
-_SATURATION = 2  # events per pixel that give full ink in the drawing "saturate"
 _MARGIN = 4  # pixels around the object in the framing "object"
 
 
@@ -106,8 +109,10 @@ def views(events: int, preset: EventPreset) -> list[slice]:
     if events % size > size / 2:
         starts.append(events - size)
     if len(starts) > preset.max_views:
-        last = len(starts) - 1 if preset.views_from == "spread" else preset.max_views - 1
-        starts = [starts[i] for i in np.linspace(0, last, preset.max_views).round().astype(int)]
+        if preset.views_from == "spread":
+            starts = [starts[i] for i in np.linspace(0, len(starts) - 1, preset.max_views).round().astype(int)]
+        else:
+            starts = starts[: preset.max_views] if preset.views_from == "first" else starts[-preset.max_views :]
     return [slice(start, start + size) for start in starts]
 
 
@@ -147,49 +152,49 @@ def _box(events: Events) -> Events:
 
 
 def _object(events: Events) -> Events:
-    """Crops to the object: events that have two active pixels around them, 1st to 99th percentile, and a margin."""
-    active = (count(events).sum(axis=0) > 0).astype(np.uint8)
-    neighbours = cv2.boxFilter(active, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    kept = (neighbours >= 3)[events.y, events.x]
-    if not kept.any():  # nothing but isolated pixels
-        return _box(events)
-    left, right = _extent(events.x[kept], events.width)
-    top, bottom = _extent(events.y[kept], events.height)
-    kept &= (events.x >= left) & (events.x < right) & (events.y >= top) & (events.y < bottom)
+    """Square around the middle 98 percent of the events on each axis, with a margin; may reach beyond the sensor."""
+    left, right = (int(edge) for edge in np.percentile(events.x, (1, 99), method="nearest"))
+    top, bottom = (int(edge) for edge in np.percentile(events.y, (1, 99), method="nearest"))
+    side = max(right - left, bottom - top) + 1 + 2 * _MARGIN
+    x = events.x.astype(np.int32) - (left + right + 1 - side) // 2
+    y = events.y.astype(np.int32) - (top + bottom + 1 - side) // 2
+    inside = (x >= 0) & (x < side) & (y >= 0) & (y < side)
     return Events(
-        events.x[kept] - left, events.y[kept] - top, events.t[kept], events.p[kept], right - left, bottom - top
+        x[inside].astype(np.uint16), y[inside].astype(np.uint16), events.t[inside], events.p[inside], side, side
     )
-
-
-def _extent(position: NDArray[np.uint16], size: int) -> tuple[int, int]:
-    """Where the middle 98 percent of the events lie, with a margin: first pixel and the one after the last."""
-    low, high = np.percentile(position, (1, 99), method="nearest")
-    return max(0, int(low) - _MARGIN), min(size, int(high) + 1 + _MARGIN)
 
 
 def _blend(counts: Counts, preset: EventPreset) -> NDArray[np.uint8]:
     """Counts over the largest count, as colour blended onto white by their sum (EventCLIP)."""
     counts = counts / max(1.0, float(counts.max()))
-    colour = _mix(counts, preset)
-    alpha = np.minimum(counts.sum(axis=0), 1)[:, :, None]
-    return np.rint(colour * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    alpha = np.minimum(counts.sum(axis=0), 1)
+    return _picture(255 + alpha * (_mix(counts, preset) - 255))
 
 
 def _ink(counts: Counts, preset: EventPreset) -> NDArray[np.uint8]:
     """White minus the colour for each event: one event gives full ink (EventBind)."""
-    return (255 - np.minimum(_mix(counts, preset), 255)).astype(np.uint8)
+    return _picture(255 - np.minimum(_mix(counts, preset), 255))
 
 
 def _glow(counts: Counts, preset: EventPreset) -> NDArray[np.uint8]:
     """Colour on black, each polarity over its own largest count (UniBind)."""
     largest = np.maximum(counts.max(axis=(1, 2), keepdims=True), 1)
-    return np.minimum(_mix(counts / largest, preset), 255).astype(np.uint8)
+    return _picture(np.minimum(_mix(counts / largest, preset), 255))
 
 
 def _mix(counts: Counts, preset: EventPreset) -> NDArray[np.float32]:
-    """Colours weighted by counts: ``float32 [height, width, 3]``, not limited."""
-    darker, brighter = np.array(preset.darker, np.float32), np.array(preset.brighter, np.float32)
-    return counts[0, :, :, None] * darker + counts[1, :, :, None] * brighter
+    """Colours weighted by counts, not limited: ``float32 [3, height, width]``, or ``[1, ...]`` if both are grey."""
+    colours = np.array([preset.darker, preset.brighter], np.float32).T
+    if (colours == colours[0]).all():
+        colours = colours[:1]
+    planes: NDArray[np.float32] = np.tensordot(colours, counts, 1)
+    return planes
+
+
+def _picture(planes: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """``[1 or 3, height, width]`` on 0..255 to ``uint8 [height, width]`` or ``[height, width, 3]``."""
+    rounded = np.rint(planes).astype(np.uint8)
+    return rounded[0] if len(rounded) == 1 else np.ascontiguousarray(rounded.transpose(1, 2, 0))
 
 
 FRAMINGS: dict[str, Callable[[Events], Events]] = {

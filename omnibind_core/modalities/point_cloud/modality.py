@@ -38,12 +38,11 @@ class PointCloud(Modality[NDArray[np.float32], CloudPreset]):
             raise InvalidInputError(source, f"shape {list(raw.shape)}", expected)
         with np.errstate(over="ignore"):  # beyond float32 becomes inf, which is dropped below
             points = raw[:, :3].astype(np.float32, copy=False)
-        finite = np.isfinite(points).all(axis=1)
-        if not finite.all():
-            points = points[finite]
+        if not np.isfinite(points).all():
+            points = points[np.isfinite(points).all(axis=1)]
         if len(points) < MIN_POINTS:
             raise InvalidInputError(source, f"{len(raw)} points, {len(points)} of them finite", expected)
-        if np.ptp(points, axis=0).max() == 0:
+        if (points == points[0]).all():
             raise InvalidInputError(source, f"{len(points)} points at one place", "points at different places")
         return points
 

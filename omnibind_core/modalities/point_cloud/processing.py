@@ -62,17 +62,16 @@ def farthest_points(points: NDArray[np.float32], count: int) -> NDArray[np.intp]
     """
     points = points - points.mean(axis=0)  # near the origin |a|^2 - 2 a.b + |b|^2 is exact enough
     squares = np.einsum("ij,ij->i", points, points)
-    rows = np.concatenate([points, squares[:, None]], axis=1)  # row . (-2 b, 1) = |a|^2 - 2 a.b
-    query = np.ones(4, np.float32)
+    ones = np.ones_like(squares)
+    columns = np.stack([*points.T, squares, ones])
+    queries = np.stack(
+        [*(-2 * points.T), ones, squares], axis=1
+    )  # query of b times column of a: their distance squared
     nearest = np.full(len(points), np.inf, np.float32)
     distance = np.empty_like(nearest)
-    chosen = np.zeros(count, np.intp)
-    doubled = -2 * points
-    for i in range(1, count):
-        last = chosen[i - 1]
-        query[:3] = doubled[last]
-        np.dot(rows, query, out=distance)
-        distance += squares[last]
+    chosen = [0]
+    while len(chosen) < count:
+        np.dot(queries[chosen[-1]], columns, out=distance)
         np.minimum(nearest, distance, out=nearest)
-        chosen[i] = nearest.argmax()
-    return chosen
+        chosen.append(int(nearest.argmax()))
+    return np.array(chosen)

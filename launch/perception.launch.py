@@ -1,0 +1,100 @@
+"""Starts the perception of a robot: the fusion node alone, or one node per sensor and the fusion node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+PACKAGE = "omnibind_ros"
+BOOLEANS = ["true", "false"]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Called by ``ros2 launch``."""
+    default_file = str(Path(get_package_share_directory(PACKAGE)) / "config" / "perception.yaml")
+    arguments = [
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of all nodes and relative topics"),
+        DeclareLaunchArgument("params_file", default_value=default_file, description="YAML file with the parameters"),
+        DeclareLaunchArgument("model", default_value="", description="model; empty: as in params_file"),
+        DeclareLaunchArgument(
+            "labels", default_value="", description="what can be recognised, a,b,c; empty: as in params_file"
+        ),
+        DeclareLaunchArgument(
+            "composition",
+            default_value="true",
+            choices=BOOLEANS,
+            description="true: all sensors in the process of the fusion node; false: one process per sensor",
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", choices=BOOLEANS, description="take the time from /clock"
+        ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            choices=BOOLEANS,
+            description="configure and activate at once; false: a lifecycle manager does it",
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="least severity that is logged",
+        ),
+        DeclareLaunchArgument(
+            "respawn", default_value="false", choices=BOOLEANS, description="start a node again when it dies"
+        ),
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=_nodes)])
+
+
+def _nodes(context: LaunchContext) -> list[Node]:
+    def value(name: str) -> str:
+        return str(LaunchConfiguration(name).perform(context))
+
+    common: dict[str, Any] = {name: value(name) == "true" for name in ("use_sim_time", "autostart")}
+    if value("model"):
+        common["model"] = value("model")
+    fusion: dict[str, Any] = dict(common)
+    labels = [label.strip() for label in value("labels").split(",") if label.strip()]
+    if labels:
+        fusion["labels"] = labels
+    nodes = []
+    if value("composition") == "false":
+        for sensor in _sensors(Path(value("params_file"))):
+            fusion |= {
+                f"{sensor}.topic": f"omnibind/{sensor}",
+                f"{sensor}.message_type": f"{PACKAGE}/msg/ModalityFrame",
+            }
+            nodes.append(_node("sensor_node", f"{sensor}_node", {**common, "sensor": sensor}, value))
+    return [*nodes, _node("fusion_node", "fusion_node", fusion, value)]
+
+
+def _node(executable: str, name: str, parameters: dict[str, Any], value: Any) -> Node:
+    return Node(
+        package=PACKAGE,
+        executable=executable,
+        name=name,
+        namespace=value("namespace"),
+        parameters=[value("params_file"), parameters],
+        arguments=["--ros-args", "--log-level", value("log_level")],
+        output="screen",
+        emulate_tty=True,
+        respawn=value("respawn") == "true",
+        respawn_delay=2.0,
+    )
+
+
+def _sensors(path: Path) -> list[str]:
+    """Names of the sensors in a parameter file, whatever nodes its blocks are for."""
+    from omnibind_ros.parameters import SENSOR_TYPES
+
+    blocks = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    lists = [block.get("ros__parameters", {}).get("sensors") for block in blocks.values()]
+    return next((names for names in lists if names), list(SENSOR_TYPES))

@@ -1,0 +1,168 @@
+"""The tables in docs/ against the code, and the launch and parameter files against both."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+import yaml
+
+from omnibind_core import modalities
+from omnibind_ros import messages, parameters
+
+DOMAIN = random.SystemRandom().randint(1, 230)
+
+
+def sections(text):
+    """Text below each heading of the second level."""
+    parts = re.split(r"^## (.+)$", text, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def table(text, columns):
+    """The first cells of all rows of all tables with so many columns, without backticks."""
+    rows = [[cell.strip().strip("`") for cell in line.strip("| ").split(" | ")] for line in text.splitlines()
+            if line.startswith("| `")]  # fmt: skip
+    return [tuple(row[:columns]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("specs", "prefix"),
+    [(parameters.FUSION_NODE, ""), (parameters.SENSOR_NODE, ""), (parameters.SENSOR, "<sensor>.")],
+    ids=["fusion_node", "sensor_node", "sensor"],
+)
+def test_parameters(repo, specs, prefix):
+    expected = parameters.table(specs, prefix)
+    text = (repo / "docs" / "parameters.md").read_text(encoding="utf-8")
+    assert expected in text, f"docs/parameters.md should have:\n{expected}"
+
+
+@pytest.mark.parametrize(
+    "name", ["Prediction", "FusionStatus", "SensorStatus", "ModalityFrame", "EventArray", "AudioChunk"]
+)
+def test_messages(repo, name):
+    definition = (repo / "msg" / f"{name}.msg").read_text(encoding="utf-8")
+    fields = [(field, kind) for kind, field in re.findall(r"^(\S+) ([a-z_0-9]+)\s+# ", definition, re.M)]
+    constants = [(constant, value) for constant, value in re.findall(r"^\S+ ([A-Z_0-9]+)=(\S+)\s+# ", definition, re.M)]
+    code = [line for line in definition.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert len(fields) + len(constants) == len(code), "every field and constant has a comment"
+    section = sections((repo / "docs" / "messages.md").read_text(encoding="utf-8"))[name]
+    assert table(section, 2) == constants + fields
+
+
+def test_every_message_is_documented(repo):
+    documented = sections((repo / "docs" / "messages.md").read_text(encoding="utf-8"))
+    assert {path.stem for path in (repo / "msg").glob("*.msg")} == set(documented) - {"Accepted sensor messages"}
+
+
+def test_accepted_messages(repo):
+    section = sections((repo / "docs" / "messages.md").read_text(encoding="utf-8"))["Accepted sensor messages"]
+    for modality in modalities.NAMES:
+        types = ", ".join(f"`{name}`" for name in messages.types_for(modality))
+        assert f"| {modality} | {types} |" in section
+    for encoding in messages._ENCODINGS:
+        assert f"`{encoding}`" in section
+
+
+def documented_topics(repo, node):
+    text = sections((repo / "docs" / "topics.md").read_text(encoding="utf-8"))[node]
+    return re.findall(r"^\| (in|out|service) \| `(.+?)` \| (\S+)", text, re.M)
+
+
+def created_topics(kind):
+    rclpy = pytest.importorskip("rclpy")
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    try:
+        node = kind(context=context)
+        publishers = node.get_publisher_names_and_types_by_node(node.get_name(), "/")
+        services = node.get_service_names_and_types_by_node(node.get_name(), "/")
+        sensors = {sensor.name: sensor.topic for sensor in node.parameters.sensors}
+        own = {"/rosout", "/parameter_events", f"/{node.get_name()}/transition_event"}
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    rows = {("out", name, types[0]) for name, types in publishers if name not in own}
+    return rows | {("service", name, types[0]) for name, types in services if "std_srvs" in types[0]}, sensors
+
+
+@pytest.mark.ros
+def test_topics_of_the_fusion_node(repo):
+    fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
+    created, sensors = created_topics(fusion_node.FusionNode)
+    documented = documented_topics(repo, "fusion_node")
+    assert {name for way, name, _ in documented if way == "in"} == set(sensors.values())
+    expected = set()
+    for way, name, kind in documented:
+        if way == "in":
+            continue
+        for sensor in sensors if "<sensor>" in name else [""]:
+            resolved = name.replace("<sensor>", sensor).replace("~", "/fusion_node")
+            expected.add((way, resolved if resolved.startswith("/") else f"/{resolved}", kind))
+    assert created == expected
+
+
+@pytest.mark.ros
+def test_topics_of_the_sensor_node(repo):
+    sensor_node = pytest.importorskip("omnibind_ros.sensor_node")
+    created, _ = created_topics(sensor_node.SensorNode)
+    documented = {
+        (way, name.replace("<sensor>", "camera"), kind) for way, name, kind in documented_topics(repo, "sensor_node")
+    }
+    assert created == {(way, name if name.startswith("/") else f"/{name}", kind) for way, name, kind in documented}
+
+
+@pytest.mark.ros
+def test_the_parameter_file_is_accepted_whole(repo):
+    fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
+    rclpy = pytest.importorskip("rclpy")
+    path = repo / "config" / "perception.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert list(content) == ["/**"]
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    try:
+        node = fusion_node.FusionNode(context=context, cli_args=["--ros-args", "--params-file", str(path)])
+        assert node.parameters.unknown(node._parameter_overrides) == []
+        assert node.parameters.sensor_names == list(parameters.SENSOR_TYPES)
+        assert node.parameters["thermal.scale"] == 0.01
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def launch_arguments(repo):
+    text = (repo / "launch" / "perception.launch.py").read_text(encoding="utf-8")
+    return re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', text)
+
+
+ARGUMENTS = [
+    "namespace", "params_file", "model", "labels", "composition", "use_sim_time", "autostart", "log_level", "respawn"
+]  # fmt: skip
+
+
+def test_the_launch_file_compiles_and_has_all_arguments(repo):
+    path = repo / "launch" / "perception.launch.py"
+    compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    assert launch_arguments(repo) == ARGUMENTS
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("composition", "nodes"), [("true", 1), ("false", 7)])
+def test_the_launch_file_makes_its_nodes(repo, composition, nodes):
+    reason = "launch and launch_ros come with a ROS installation only"
+    launch_ros = pytest.importorskip("launch_ros.actions", reason=reason)
+    launch = pytest.importorskip("launch", reason=reason)
+    sources = pytest.importorskip("launch.launch_description_sources", reason=reason)
+    description = sources.PythonLaunchDescriptionSource(str(repo / "launch" / "perception.launch.py"))
+    context = launch.LaunchContext()
+    context.launch_configurations.update(composition=composition, labels="cup, dog")
+    made = []
+    for entity in description.get_launch_description(context).entities:
+        if isinstance(entity, launch.actions.DeclareLaunchArgument):
+            assert entity.description
+            assert entity.name in ("namespace", "params_file", "model", "labels") or entity.choices
+        made += entity.visit(context) or []
+    assert len(made) == nodes
+    assert all(isinstance(node, launch_ros.Node) for node in made)

