@@ -171,14 +171,21 @@ class OmniBind(nn.Module):
             raise ConfigError("the model has no labels; call set_labels first")
         return self._labels
 
+    @labels.setter
+    def labels(self, bank: LabelBank) -> None:
+        self._labels = bank.to(self.device)
+
     def set_labels(self, names: Sequence[str]) -> None:
         """Replaces the vocabulary, with the prompts of the present one.
 
         Raises:
             ConfigError: No name is left.
         """
-        extra = {} if self._labels is None else {"templates": self._labels.templates, "reduce": self._labels.reduce}
-        self._labels = LabelBank.from_names(names, self.embed_text, **extra)
+        old = self._labels
+        if old is None:
+            self.labels = LabelBank.from_names(names, self.embed_text)
+        else:
+            self.labels = LabelBank.from_names(names, self.embed_text, old.templates, reduce=old.reduce)
 
     def _apply(self, fn: Any, recurse: bool = True) -> OmniBind:
         # The label bank is no module, since it is swapped at run time; it still follows the model to a device.
@@ -227,6 +234,15 @@ class OmniBind(nn.Module):
             for row, index in enumerate(indices):
                 out[index] = self.encoders.embed(items[index][0], features[row : row + 1])[0]
         return out
+
+    def warm_up(self, modalities_used: Iterable[str]) -> None:
+        """Encodes and fuses blank input once, so that the first real prediction is as fast as those after it."""
+        items = []
+        for name in dict.fromkeys(modalities_used):
+            preset = modalities.get(name).preset(self._part(name).preset)
+            items.append((name, np.zeros((1, *(max(size, 1) for size in preset.shape)), preset.dtype)))
+        if items:
+            self.recognise([name for name, _ in items], self.embed(items))
 
     @torch.inference_mode()
     def features(self, trunk: str, views: Sequence[NDArray[Any]]) -> Tensor:

@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.labels import LabelBank
 from omnibind_core.runtime.engine import Selection
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport
 from omnibind_ros import msg
@@ -40,7 +41,7 @@ class FusionNode(PerceptionNode):
         self._alive: tuple[str, ...] = ()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._reported: Any = None
-        self._own_labels: tuple[str, ...] = ()
+        self._own_labels: LabelBank | None = None
         self._own_threshold = 0.0
         self._publisher = self.create_lifecycle_publisher(msg.Prediction, "omnibind/prediction", 10)
         self._status = self.create_publisher(msg.FusionStatus, "~/status", LATCHED)
@@ -54,7 +55,7 @@ class FusionNode(PerceptionNode):
     def on_model(self) -> None:
         """Gives the model the labels and the threshold of the parameters."""
         assert self.model is not None
-        self._own_labels, self._own_threshold = tuple(self.model.labels.names), self.model.threshold
+        self._own_labels, self._own_threshold = self.model.labels, self.model.threshold
         labels = self.parameters["labels"]
         self.apply({"threshold": self.parameters["threshold"], **({"labels": labels} if labels else {})})
 
@@ -77,8 +78,10 @@ class FusionNode(PerceptionNode):
         super().apply(changes)
         if self.model is None:
             return
-        if labels is not None:
-            self.model.set_labels(labels or self._own_labels)
+        if labels:
+            self.model.set_labels(labels)
+        elif labels is not None and self._own_labels is not None:
+            self.model.labels = self._own_labels
         if "threshold" in changes:
             threshold = changes["threshold"]
             self.model.threshold = self._own_threshold if threshold < 0 else threshold

@@ -128,6 +128,7 @@ class PerceptionNode(LifecycleNode):
             started = time.monotonic()
             self.model = OmniBind.from_pretrained(self.parameters["model"], self._device(), wanted)
             self.on_model()
+            self.model.warm_up(wanted)
         except OmniBindError as error:
             self.get_logger().error(f"cannot configure: {error}")
             self._free()

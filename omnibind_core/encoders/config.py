@@ -94,6 +94,10 @@ class ConSEConfig(Config):
         classes: Which class names belong to the classifier.
         prompt: Sentence that is embedded for each name of a class; ``{}`` stands for the name.
         names: How many of a class's names are embedded, 0 for all; their embeddings are averaged.
+        top_k: How many classes vote.
+        temperature: Divides the logits before the softmax.
+        refinement: Hidden width of a trained MLP beside the vote; 0 for none.
+        share: Share of the refinement that is used after training.
     """
 
     type: Literal["conse"]
@@ -102,6 +106,8 @@ class ConSEConfig(Config):
     names: int = Field(2, ge=0)
     top_k: PositiveInt = 10
     temperature: PositiveFloat = 1.0
+    refinement: NonNegativeInt = 0
+    share: float = Field(0.5, ge=0, le=1)
 
 
 HeadConfig = Annotated[IdentityConfig | LinearConfig | MLPConfig | ConSEConfig, Field(discriminator="type")]

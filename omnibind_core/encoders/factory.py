@@ -29,8 +29,8 @@ def imagenet_classes() -> list[list[str]]:
 def build(config: c.ModelConfig, modalities: Collection[str] | None = None) -> EncoderSet:
     """Builds the encoders of a model, in eval mode.
 
-    Packaged trunks get their weights and are frozen, as is every trunk that is not trainable and every ConSE head. What
-    is trained starts at random, the same for the same ``config.seed`` whichever modalities are built.
+    Packaged trunks get their weights and are frozen, as is every trunk that is not trainable. What is trained starts
+    at random, the same for the same ``config.seed`` whichever modalities are built.
 
     Args:
         config: The architecture.
@@ -105,13 +105,22 @@ def _head(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> nn.
                 f"modalities.{modality}.head: 'conse' needs a trunk with a classifier of ImageNet's classes"
             )
         embed = functools.partial(_embed_classes, config, part)
-        return heads.ConSE(classifier, config.embed_dim, embed, part.top_k, part.temperature)
+        refinement = _refinement(trunk.feature_dim, config.embed_dim, part.refinement) if part.refinement else None
+        return heads.ConSE(classifier, config.embed_dim, embed, part.top_k, part.temperature, refinement, part.share)
     if trunk.feature_dim != config.embed_dim:
         raise ConfigError(
             f"modalities.{modality}.head: 'identity' needs features as wide as embed_dim ({config.embed_dim}), "
             f"the trunk's have {trunk.feature_dim}"
         )
     return nn.Identity()
+
+
+def _refinement(width_in: int, width_out: int, hidden: int) -> heads.MLP:
+    """Starts as nothing, so that an untrained head is the plain vote."""
+    mlp = heads.MLP(width_in, width_out, hidden, dropout=0.3)
+    for parameter in mlp.layers[-1].parameters():
+        nn.init.zeros_(parameter)
+    return mlp
 
 
 def _embed_classes(config: c.ModelConfig, head: c.ConSEConfig) -> Tensor:

@@ -40,10 +40,12 @@ class MLP(nn.Module):
 
 
 class ConSE(nn.Module):
-    """Convex combination of semantic embeddings (Norouzi et al. 2013): nothing is trained.
+    """Convex combination of semantic embeddings (Norouzi et al. 2013), with an optional trained refinement.
 
     The classifier's most probable classes vote: the embedding is the mean of the text embeddings of their names,
-    weighted by their probabilities.
+    weighted by their probabilities. The refinement is added to the unit-length vote. After training only a share of it
+    is used, which keeps what the vote knows of labels that no training photo showed (as weight-space ensembles do,
+    Wortsman et al. 2022).
 
     Args:
         classifier: Logits of the classes; copied, frozen.
@@ -52,6 +54,8 @@ class ConSE(nn.Module):
             saved ones were loaded.
         top_k: How many classes vote.
         temperature: Divides the logits before the softmax.
+        refinement: ``[N, features] -> [N, embed_dim]``, trained; None for the plain vote.
+        share: Share of the refinement that is used in eval mode, 0..1.
     """
 
     class_embeddings: Tensor
@@ -65,8 +69,12 @@ class ConSE(nn.Module):
         embed_classes: Callable[[], Tensor],
         top_k: int = 10,
         temperature: float = 1.0,
+        refinement: nn.Module | None = None,
+        share: float = 0.5,
     ) -> None:
         super().__init__()
+        self.refinement = refinement
+        self.share = share
         self.embed_classes = embed_classes
         self.top_k = top_k
         self.temperature = temperature
@@ -81,8 +89,13 @@ class ConSE(nn.Module):
             self.class_embeddings.copy_(self.embed_classes())
 
     def forward(self, features: Tensor) -> Tensor:
-        """``[N, feature_dim]`` to ``[N, embed_dim]``, in the hull of the class embeddings."""
+        """``[N, feature_dim]`` to ``[N, embed_dim]``; without a refinement in the hull of the class embeddings."""
         self.tie()
         logits = nn.functional.linear(features, self.weight, self.bias) / self.temperature
         top, classes = logits.topk(self.top_k, dim=1)
-        return torch.einsum("nk,nkd->nd", top.softmax(dim=1), self.class_embeddings[classes])
+        vote = torch.einsum("nk,nkd->nd", top.softmax(dim=1), self.class_embeddings[classes])
+        if self.refinement is None:
+            return vote
+        share = 1.0 if self.training else self.share
+        out: Tensor = nn.functional.normalize(vote, dim=-1) + share * self.refinement(features)
+        return out

@@ -67,8 +67,8 @@ class Teachers:
 def align(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, config: AlignConfig, seed: int) -> None:
     """Trains the heads of all students, and those student trunks that learn, in place.
 
-    The students take turns in random order, each with its own number of steps; teachers and packaged trunks stay frozen
-    in evaluation mode.
+    The image teacher is tied to text first (:func:`tie`). The students take turns in random order, each with its own
+    number of steps; teachers and packaged trunks stay frozen in evaluation mode.
 
     Args:
         data: What to train on.
@@ -78,6 +78,7 @@ def align(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, confi
         seed: Of the order and the batches.
     """
     students = [name for name in data.train if modalities.get(name).role is Role.STUDENT]
+    tie(data, model, encoder_set, config, seed)
     rng = np.random.default_rng((seed, 1))
     teachers = Teachers.of(data, model, encoder_set)
     steps = {name: config.more_steps.get(name, config.steps) for name in students}
@@ -98,6 +99,37 @@ def align(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, confi
         if (step + 1) % max(1, len(order) // 20) == 0:
             told = ", ".join(f"{key} {value.item():.3f}" for key, value in sorted(running.items()))
             _logger.info("align %3d %%: loss %s", 100 * (step + 1) // len(order), told)
+    encoder_set.eval()
+
+
+def tie(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, config: AlignConfig, seed: int) -> None:
+    """Step 0, for families whose image teacher has a head to train: contrasts it with the text teacher, in place.
+
+    After this the image teacher is frozen like the text teacher. ImageBind and CLIP come tied and skip this.
+
+    Args:
+        data: What to train on; its photos are used.
+        model: Architecture.
+        encoder_set: The encoders; the image head is changed.
+        config: Settings.
+        seed: Of the batches.
+    """
+    part = data.train.get("image")
+    if part is None or not learns(encoder_set.heads["image"]):
+        return
+    text = Teachers.of(data, model, encoder_set).text
+    rng = np.random.default_rng((seed, 0))
+    head = encoder_set.heads["image"].train()
+    chances = _chances(part.concept, config.balance)
+    optimisation = Optimisation(
+        head.parameters(), config.lr, config.weight_decay, config.warmup, config.clip, config.tie_steps
+    )
+    for _ in range(config.tie_steps):
+        rows = rng.choice(len(part), size=min(config.batch, len(part)), p=chances)
+        inputs = torch.from_numpy(part.inputs[rows, rng.integers(part.inputs.shape[1], size=len(rows))]).to(text.device)
+        label = torch.from_numpy(part.concept[rows]).to(text.device)
+        embedding = F.normalize(head(inputs), dim=-1)
+        optimisation.step(F.cross_entropy(embedding @ text.T / config.cad.tau_in, label))
     encoder_set.eval()
 
 

@@ -20,6 +20,8 @@ class AlignConfig(Config):
 
     Attributes:
         loss: Settings of :class:`omnibind_core.alignment.CADConfig`, with ``preset``.
+        tie_steps: Optimiser steps of the image teacher's tie to text, before the students; only for families whose
+            image head learns.
         steps: Optimiser steps for each student.
         more_steps: Other numbers of steps for single students.
         batch: Samples per step, all of one student.
@@ -31,6 +33,7 @@ class AlignConfig(Config):
     """
 
     loss: dict[str, Any] = Field(default_factory=lambda: {"preset": "equation"})
+    tie_steps: int = Field(400, ge=0)
     steps: int = Field(1000, ge=1)
     more_steps: dict[str, int] = Field(default_factory=dict)
     batch: int = Field(256, ge=2)

@@ -83,7 +83,7 @@ def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, conce
     """
     source = FolderSource(Path(config.data))
     by_split = {split: _labelled(source, concepts, split) for split in ("train", "val")}
-    counts = Counter(concept for _, concept in by_split["train"])
+    counts = Counter(concept for _, concept in by_split["train"] if concept)
     vocabulary = tuple(sorted(name for name, count in counts.items() if count >= config.vocabulary))
     if not vocabulary:
         raise DataError(f"{config.data}: no concept has {config.vocabulary} training samples")
@@ -91,15 +91,19 @@ def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, conce
     parts: dict[str, dict[str, Part]] = {"train": {}, "val": {}}
     for split, labelled in by_split.items():
         for modality in modalities.NAMES:
-            rows = [
-                (sample, number[name]) for sample, name in labelled if sample.modality == modality if name in number
-            ]
+            items = [(sample, name) for sample, name in labelled if sample.modality == modality]
+            rows = [row for row, (_, name) in enumerate(items) if name in number]
             if modality not in encoder_set.heads or modality == "text" or not rows:
                 continue
             augmentations = config.more_augmentations.get(modality, config.augmentations) if split == "train" else 0
-            samples = tuple(sample for sample, _ in rows)
+            # Of all samples, so that a change of labels or vocabulary does not make the cached features useless.
+            samples = [sample for sample, _ in items]
             inputs = _inputs(source, samples, modality, model, encoder_set, augmentations, config.seed)
-            parts[split][modality] = Part(samples, inputs, np.array([index for _, index in rows], np.int64))
+            parts[split][modality] = Part(
+                tuple(samples[row] for row in rows),
+                inputs if len(rows) == len(items) else inputs[rows],
+                np.array([number[items[row][1]] for row in rows], np.int64),
+            )
     return TrainingData(vocabulary, concepts, parts["train"], parts["val"])
 
 
@@ -161,8 +165,7 @@ def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs
 
 
 def _labelled(source: FolderSource, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
-    pairs = [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
-    return [(sample, name) for sample, name in pairs if name]
+    return [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
 
 
 def _inputs(
