@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -152,3 +154,10 @@ def test_wrong_settings_name_the_key(override, message):
 def test_an_unknown_experiment_names_the_known_ones():
     with pytest.raises(ConfigError, match="lite"):
         training_config.load("nonsense")
+
+
+def test_generated_tables_of_the_documents_are_current(repo):
+    done = subprocess.run(
+        [sys.executable, str(repo / "tools" / "doc_tables.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"run python tools/doc_tables.py: {done.stdout}{done.stderr}"

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/ that are made from the code: `python tools/doc_tables.py`; `--check` only compares."""
+"""Writes the tables of the documents that are made from the code and from the shipped model's figures.
+
+`python tools/doc_tables.py` writes them, `--check` only compares.
+"""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +21,9 @@ from omnibind_core.alignment import CADConfig
 from omnibind_core.fusion import FusionConfig
 from omnibind_core.training.config import AlignConfig, FuseConfig, TrainConfig
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+REPO = Path(__file__).resolve().parent.parent
+LITE = REPO / "omnibind_core" / "weights" / "lite"
+DOCUMENTS = (*sorted((REPO / "docs").glob("*.md")), REPO / "README.md", LITE / "README.md")
 
 
 def row(*cells: str) -> str:
@@ -85,7 +91,34 @@ def _options(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
             yield from _options(sub, f"{name} {key}")
 
 
-TABLES: dict[str, Callable[[], Iterator[str]]] = {"training": training, "cli": commands}
+def single() -> Iterator[str]:
+    """Validation accuracy of the shipped model, one modality alone."""
+    figures = json.loads((LITE / "figures.json").read_text(encoding="utf-8"))
+    yield row(
+        "modality", "samples", f"top-1 of all {figures['labels']} labels", "top-1 of its own labels", "its labels"
+    )
+    yield row(*["---"] * 5)
+    for name, values in figures["single"].items():
+        shares = (f"{100 * values[key]:.1f} %" for key in ("top1", "top1_own"))
+        yield row(name, str(values["n"]), *shares, str(values["labels_own"]))
+
+
+def combinations() -> Iterator[str]:
+    """Validation accuracy of the shipped model by size of the combination."""
+    figures = json.loads((LITE / "figures.json").read_text(encoding="utf-8"))
+    yield row("modalities", "combinations drawn", "adaptive fusion", "mean fusion", "best single modality")
+    yield row(*["---"] * 5)
+    for values in figures["combinations"]:
+        shares = (f"{100 * values[key]:.1f} %" for key in ("fused", "mean", "best_single"))
+        yield row(str(values["modalities"]), str(values["n"]), *shares)
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "training": training,
+    "cli": commands,
+    "single": single,
+    "combinations": combinations,
+}
 
 
 def render(text: str) -> str:
@@ -100,7 +133,7 @@ def render(text: str) -> str:
 def main() -> int:
     """Writes or checks every document."""
     stale = []
-    for path in sorted(DOCS.glob("*.md")):
+    for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         wanted = render(text)
         if wanted != text:

@@ -259,8 +259,8 @@ def fetch_libusb() -> None:
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     found = sorted(Path(result.stdout.strip()).glob(f"usr/lib/*/{LIBUSB}*")) if result.returncode == 0 else []
     if not found:
-        reason = (result.stderr.strip().splitlines() or [f"no {LIBUSB} in the package"])[-1]
-        raise SetupError(f"{LIBUSB} is missing, so open3d (meshes, ray casting) cannot be used: {reason}")
+        reason = (result.stderr.strip().splitlines() or [f"no {LIBUSB} in the package"])[-1].split("Error: ")[-1]
+        raise SetupError(f"without {LIBUSB} open3d (meshes, ray casting) cannot be used: install libusb 1.0; {reason}")
     for file in found:
         shutil.copy2(file, VENV / "lib", follow_symlinks=False)
 
