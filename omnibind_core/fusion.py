@@ -137,18 +137,33 @@ class AttentionLayer(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the new tokens ``[B, M, D]`` and how they mix the old ones, ``[B, M, M]``, rows summing to 1."""
         batch, count, dim = tokens.shape
-        q, k, v = self.qkv(self.norm(tokens)).view(batch, count, 3, self.heads, dim // self.heads).unbind(dim=2)
+        q, k, v = (
+            self._on_present(nn.Sequential(self.norm, self.qkv), tokens, mask)
+            .view(batch, count, 3, self.heads, dim // self.heads)
+            .unbind(dim=2)
+        )
         logits = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(dim // self.heads)
         logits = logits.masked_fill(~mask[:, None, None, :], float("-inf"))
         attention = logits.softmax(dim=-1)
-        mixed = self.out(torch.einsum("bhqk,bkhd->bqhd", attention, v).reshape(batch, count, dim))
+        mixed = self._on_present(
+            self.out, torch.einsum("bhqk,bkhd->bqhd", attention, v).reshape(batch, count, dim), mask
+        )
         flow = attention.mean(dim=1)
         if self.residual:
             mixed = tokens + mixed
             flow = (flow + torch.eye(count, dtype=flow.dtype, device=flow.device)) / 2
         if self.ffn is not None:
-            mixed = mixed + self.ffn(mixed) if self.residual else self.ffn(mixed)
+            after = self._on_present(self.ffn, mixed, mask)
+            mixed = mixed + after if self.residual else after
         return mixed, flow
+
+    def _on_present(self, layer: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Applies a layer to each token; in training to the present ones alone, which are a third of a batch."""
+        if not self.training:
+            out: Tensor = layer(tokens)
+            return out
+        rows = layer(tokens[mask])
+        return rows.new_zeros(*mask.shape, rows.shape[-1]).index_put((mask,), rows)
 
 
 def build(dim: int, data: Mapping[str, Any]) -> Fusion:

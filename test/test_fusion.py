@@ -50,6 +50,14 @@ def test_padding_changes_nothing_whatever_it_holds(module):
     assert (with_padding.weights[:, 3:] == 0).all()
 
 
+def test_training_computes_what_evaluation_does(module):
+    x = tokens(4, 3)
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=torch.bool)
+    evaluated, trained = module.eval()(x, mask), module.train()(x, mask)
+    torch.testing.assert_close(trained.embedding, evaluated.embedding, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(trained.weights, evaluated.weights, atol=1e-6, rtol=1e-5)
+
+
 def test_order_does_not_matter(module):
     x = tokens(2, 4)
     order = torch.tensor([2, 0, 3, 1])

@@ -81,6 +81,9 @@ class StandIn:
             raise ConfigError("no model 'missing'")
         return cls(device, modalities)
 
+    def warm_up(self, modalities):
+        self.warm = set(modalities)
+
     def process(self, modality, raw):
         self.processed.append(modality)
         return np.zeros((1, 4), np.float32)

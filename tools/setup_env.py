@@ -250,19 +250,55 @@ def fetch_libusb() -> None:
     Raises:
         SetupError: It cannot be had.
     """
-    code = (
-        "import sys; from pathlib import Path; from omnibind_core.data.debian import fetch_package; "
-        "print(fetch_package('libusb-1.0-0', Path(sys.argv[1])))"
-    )
-    command = [str(VENV / "bin/python"), "-c", code, str(VENV / "debian")]
-    env = {**clean_environment(), "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    found = sorted(Path(result.stdout.strip()).glob(f"usr/lib/*/{LIBUSB}*")) if result.returncode == 0 else []
-    if not found:
-        reason = (result.stderr.strip().splitlines() or [f"no {LIBUSB} in the package"])[-1].split("Error: ")[-1]
-        raise SetupError(f"without {LIBUSB} open3d (meshes, ray casting) cannot be used: install libusb 1.0; {reason}")
+    try:
+        tree = fetch_debian("libusb-1.0-0", VENV / "debian")
+        found = sorted(tree.glob(f"usr/lib/*/{LIBUSB}*"))
+        if not found:
+            raise SetupError(f"no {LIBUSB} in the package")
+    except SetupError as error:
+        raise SetupError(
+            f"without {LIBUSB} open3d (meshes, ray casting) cannot be used: install libusb 1.0; {error}"
+        ) from error
     for file in found:
         shutil.copy2(file, VENV / "lib", follow_symlinks=False)
+
+
+def wordnet_missing() -> bool:
+    """Tells whether the dictionary of the label matching is neither installed nor in the library's cache."""
+    own = os.environ.get("OMNIBIND_CACHE")
+    cache = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnibind"
+    roots = (Path("/"), cache / "debian" / "wordnet-base")
+    return not any((root / "usr/share/wordnet/data.noun").exists() for root in roots)
+
+
+def fetch_wordnet() -> None:
+    """Puts WordNet into the library's cache, without root.
+
+    Raises:
+        SetupError: It cannot be had.
+    """
+    try:
+        fetch_debian("wordnet-base")
+    except SetupError as error:
+        raise SetupError(f"without WordNet labels are matched by names and embeddings alone; {error}") from error
+
+
+def fetch_debian(package: str, folder: Path | None = None) -> Path:
+    """The files of a Debian package, through the library's own code.
+
+    Raises:
+        SetupError: It cannot be had.
+    """
+    code = (
+        "import sys; from pathlib import Path; from omnibind_core.data.debian import fetch_package; "
+        "print(fetch_package(sys.argv[1], *map(Path, sys.argv[2:])))"
+    )
+    command = [str(VENV / "bin/python"), "-c", code, package, *([] if folder is None else [str(folder)])]
+    env = {**clean_environment(), "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise SetupError((result.stderr.strip().splitlines() or ["no reason given"])[-1].split("Error: ")[-1])
+    return Path(result.stdout.strip())
 
 
 def build_package(python: str, ros: bool) -> None:
@@ -386,11 +422,13 @@ def set_up() -> None:
     if "packages" in stale:
         step("packages (minutes when new)", lambda: install_packages(ros, torch_index or cpu_index()))
         finish("packages")
-    if libusb_missing():
-        try:
-            step("libusb for open3d", fetch_libusb)
-        except SetupError as error:
-            print(f"warning: {error}")
+    extras = [("libusb for open3d", libusb_missing, fetch_libusb), ("WordNet", wordnet_missing, fetch_wordnet)]
+    for title, missing, fetch in extras:
+        if missing():
+            try:
+                step(title, fetch)
+            except SetupError as error:
+                print(f"warning: {error}")
     if "build" in stale:
         step("ROS 2 messages and package", lambda: build_package(python, ros))
         finish("build")

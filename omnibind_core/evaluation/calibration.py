@@ -14,7 +14,7 @@ from omnibind_core.model import Calibration
 
 _TEMPERATURES = tuple(float(value) for value in np.geomspace(0.005, 0.5, 200))
 KEEP = 0.95
-"""Share of right answers that stay above the threshold of ``unknown``."""
+"""Share of the right answers of single sensors that stay above the threshold of ``unknown``."""
 
 
 def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int, seed: int) -> Calibration:
@@ -28,8 +28,8 @@ def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int,
         seed: Of the draws.
 
     Returns:
-        Temperatures of least negative log-likelihood (Guo et al. 2017), and the threshold that keeps
-        :data:`KEEP` of the right answers.
+        Temperatures of least negative log-likelihood (Guo et al. 2017), and the threshold that keeps :data:`KEEP` of
+        the right answers of single sensors.
     """
     draws = [embedded.draw(count, np.random.default_rng((seed, s)), size=s) for s in embedded.sizes]
     with torch.inference_mode():
@@ -37,8 +37,10 @@ def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int,
         label = torch.cat([draw.label for draw in draws])
         single, single_label = _singles(draws, labels)
         temperature = best_temperature(fused, label)
-        confidence, answer = (fused / temperature).softmax(-1).max(-1)
-        right = confidence[answer == label]
+        # Of single sensors, whose right answers are the least confident: no sensor is to be unknown most of the time.
+        alone = slice(0, len(draws[0].label))
+        confidence, answer = (fused[alone] / temperature).softmax(-1).max(-1)
+        right = confidence[answer == label[alone]]
         threshold = float(right.quantile(1 - KEEP)) if len(right) else 0.0
     return Calibration(
         temperature=temperature,

@@ -121,20 +121,21 @@ def accuracy_by_size(
         seed: Of the draws.
 
     Returns:
-        One row per size: ``modalities``, ``n``, ``fused``, ``mean`` (mean fusion) and ``best_single`` (the modality
-        that alone is right most often at this size).
+        One row per size: ``modalities``, ``n``, ``fused``, ``mean`` (mean fusion) and ``best_single`` (each combination
+        answered by that of its modalities which is right most often at this size).
     """
     rows = []
     for size in embedded.sizes:
         draw = embedded.draw(count, np.random.default_rng((seed, size)), size=size)
         with torch.inference_mode():
-            single = labels.similarities(draw.tokens).argmax(-1) == draw.label[:, None]
-            present = [(single[:, c], draw.mask[:, c]) for c in range(draw.mask.shape[1]) if draw.mask[:, c].any()]
-            shares = [right[mask].float().mean().item() for right, mask in present]
+            right = (labels.similarities(draw.tokens).argmax(-1) == draw.label[:, None]) & draw.mask
+            share = right.sum(dim=0) / draw.mask.sum(dim=0).clamp(min=1)
+            # The answer of the best modality that each combination has.
+            best = share.expand_as(draw.mask).masked_fill(~draw.mask, -1).argmax(dim=1, keepdim=True)
             row: dict[str, Any] = {"modalities": size, "n": count}
             row["fused"] = _top1(labels, fusion, draw)
             row["mean"] = _top1(labels, MeanFusion(), draw)
-            row["best_single"] = round(max(shares), 4)
+            row["best_single"] = round(right.gather(1, best).float().mean().item(), 4)
         rows.append(row)
     return rows
 

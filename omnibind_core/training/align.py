@@ -92,7 +92,8 @@ def align(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, confi
     for step, index in enumerate(order):
         name = students[index]
         part = data.train[name]
-        rows = rng.choice(len(part), size=min(config.batch, len(part)), p=chances[name])
+        size = min(config.more_batch.get(name, config.batch), len(part))
+        rows = rng.choice(len(part), size=size, p=chances[name])
         loss = _loss(part, rows, name, teachers, model, encoder_set, config, rng)
         optimisation.step(loss)
         running[name] = loss.detach()

@@ -24,6 +24,7 @@ class AlignConfig(Config):
         steps: Optimiser steps for each student.
         more_steps: Other numbers of steps for single students.
         batch: Samples per step, all of one student.
+        more_batch: Other batch sizes for single students.
         lr: Peak learning rate of AdamW.
         weight_decay: Of AdamW.
         warmup: Share of the steps over which the learning rate rises; it falls linearly to 0 after that.
@@ -36,6 +37,7 @@ class AlignConfig(Config):
     steps: int = Field(1000, ge=1)
     more_steps: dict[str, int] = Field(default_factory=dict)
     batch: int = Field(256, ge=2)
+    more_batch: dict[str, int] = Field(default_factory=dict)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
