@@ -12,7 +12,7 @@ DATA ?=
 SPLIT ?= val
 OUT ?= out/demo
 
-.PHONY: help setup demo test test-slow test-gpu lint format train clean distclean
+.PHONY: help setup demo test test-slow test-gpu bench lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-slow: setup  ## runs the slow tests
 
 test-gpu: setup  ## runs the tests that need a CUDA device
 	@$(RUN) pytest -m gpu
+
+bench: setup  ## measures speed and memory of the modality-free data set at a million rows
+	@$(RUN) python tools/bench.py
 
 lint: setup  ## checks style and types
 	@$(RUN) ruff check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,3 +70,47 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, expected a mapping of keys to values")
     return data
+
+
+def load_named(model: type[ConfigT], shelf: str, name: str, overrides: Sequence[str] = ()) -> ConfigT:
+    """Reads one of the YAML files in ``config/``, or one of the user's.
+
+    Args:
+        model: The pydantic model.
+        shelf: Folder in ``config/``.
+        name: A file, or the name of one on the shelf.
+        overrides: ``key=value`` with dots between levels; values are YAML.
+
+    Raises:
+        ConfigError: The file is missing, or a key or value is wrong; names the key.
+    """
+    data = read_mapping(_find(shelf, name))
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: expected key=value")
+        try:
+            _put(data, key.strip().split("."), yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is not YAML") from error
+    return parse(model, data, shelf)
+
+
+def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = data.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {'.'.join(keys)}: '{key}' holds a value, not keys")
+        data = inner
+    data[keys[-1]] = value
+
+
+def _find(shelf: str, name: str) -> Path:
+    # The source tree, and a colcon install space: share/ is beside the lib/ that holds this module.
+    parents = Path(__file__).resolve().parents
+    places = [parents[1] / "config" / shelf, *(p / "share" / "omnibind_ros" / "config" / shelf for p in parents)]
+    for path in (Path(name), *(place / f"{name}.yaml" for place in places)):
+        if path.is_file():
+            return path
+    known = sorted({path.stem for place in places for path in place.glob("*.yaml")})
+    raise ConfigError(f"no {shelf} config '{name}': expected a YAML file, or one of {', '.join(known)}")

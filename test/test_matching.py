@@ -69,7 +69,7 @@ def test_quality_against_mapping_by_hand(dictionary: wordnet.WordNet, repo: Path
     pairs = [(source, label, modality) for (source, label), (modality, _) in rows.items()]
     found = {(m.source, m.label): m.canonical for m in match_labels(pairs, None, dictionary)}
     precision, recall, f1 = b_cubed(found, {key: canonical for key, (_, canonical) in rows.items()})
-    assert f1 >= 0.93, (precision, recall, f1)
+    assert f1 >= 0.95, (precision, recall, f1)
     assert precision >= 0.95, (precision, recall, f1)
 
 
@@ -82,7 +82,7 @@ def test_quality_with_embeddings(dictionary: wordnet.WordNet, repo: Path) -> Non
     pairs = [(source, label, modality) for (source, label), (modality, _) in rows.items()]
     found = {(m.source, m.label): m.canonical for m in match_labels(pairs, text_tower(), dictionary)}
     precision, recall, f1 = b_cubed(found, {key: canonical for key, (_, canonical) in rows.items()})
-    assert f1 >= 0.94, (precision, recall, f1)
+    assert f1 >= 0.95, (precision, recall, f1)
 
 
 def test_works_without_wordnet(repo: Path) -> None:
@@ -116,6 +116,19 @@ def test_deterministic_and_independent_of_order(dictionary: wordnet.WordNet, rep
         ("rain in garden", "audio", "rain"),
         ("violin or fiddle", "audio", "violin"),
         ("bonsai tree", "point_cloud", "bonsai"),
+        ("phone incoming call", "audio", "phone"),
+        ("floor tom drum", "audio", "floor tom drum"),
+        ("church_bells", "audio", "church bell"),
+        ("street_music", "audio", "street music"),
+        ("door_wood_creaks", "audio", "door"),
+        ("crackling_fire", "audio", "fire"),
+        ("chirping_birds", "audio", "bird"),
+        ("vacuum_cleaner", "audio", "vacuum cleaner"),
+        ("cougar_face", "event", "cougar"),
+        ("crocodile_head", "image", "crocodile"),
+        ("stop_sign", "image", "stop sign"),
+        ("water_lilly", "image", "water lily"),
+        ("sparrow bird", "image", "sparrow"),
     ],
 )
 def test_thing_that_a_label_names(label: str, modality: str, thing: str, dictionary: wordnet.WordNet) -> None:
@@ -166,6 +179,71 @@ def test_keeps_apart_what_only_sounds_alike(dictionary: wordnet.WordNet) -> None
         ("wheelchair", "chair"),
     ):
         assert found[one] != found[other], (one, other)
+
+
+VOCABULARIES = {
+    "caltech101": (
+        "image",
+        "Faces_easy airplanes bass car_side ceiling_fan chair cougar_face cup dalmatian ewer electric_guitar lamp "
+        "Motorbikes pigeon revolver stop_sign wheelchair wild_cat windsor_chair",
+    ),
+    "n_caltech101": (
+        "event",
+        "Faces_easy airplanes bass car_side ceiling_fan chair cougar_face cup dalmatian ewer electric_guitar lamp "
+        "Motorbikes pigeon revolver stop_sign wheelchair wild_cat windsor_chair",
+    ),
+    "esc50": (
+        "audio",
+        "dog rooster cat sheep crackling_fire chirping_birds pouring_water crying_baby sneezing mouse_click "
+        "door_wood_knock glass_breaking clock_tick engine helicopter train airplane church_bells",
+    ),
+    "urbansound8k": ("audio", "car_horn children_playing dog_bark drilling engine_idling gun_shot siren street_music"),
+    "shapenet_part": ("point_cloud", "Airplane Bag Cap Car Chair Guitar Knife Lamp Laptop Motorbike Mug Pistol Rocket"),
+    "llvip": ("thermal", "person background"),
+    "touch_and_go": ("touch", "concrete plastic glass wood metal brick tile rubber paper tree grass rock sand plants"),
+    "pictures": ("image", "tiger pitcher boxer freight_car king_crab cock tabby tuna dining_table iron"),
+}
+TOGETHER = [
+    "dalmatian boxer dog dog_bark",
+    "cat wild_cat tabby",
+    "airplanes Airplane airplane",
+    "Faces_easy person sneezing crying_baby children_playing",
+    "car_side Car",
+    "chair Chair windsor_chair",
+    "cup Mug",
+    "electric_guitar Guitar",
+    "Motorbikes Motorbike",
+    "revolver Pistol",
+    "rooster cock",
+    "engine engine_idling",
+    "ewer pitcher",
+]
+APART = [
+    "person tiger pitcher boxer",
+    "Car freight_car train",
+    "Rocket engine airplane",
+    "stop_sign street_music",
+    "wood door_wood_knock",
+]
+
+
+def test_vocabularies_of_known_data_sets(dictionary: wordnet.WordNet) -> None:
+    pairs = [(source, label, modality) for source, (modality, text) in VOCABULARIES.items() for label in text.split()]
+    found: dict[str, set[str]] = defaultdict(set)
+    for match in match_labels(pairs, None, dictionary):
+        found[match.label].add(match.canonical)
+    for group in TOGETHER:
+        assert len(set[str]().union(*(found[label] for label in group.split()))) == 1, group
+    for group in APART:
+        assert len(set[str]().union(*(found[label] for label in group.split()))) == len(group.split()), group
+    assert all(len(concepts) == 1 for concepts in found.values())  # equal words of mirrored sources
+
+
+def test_mirrored_sources_count_once(dictionary: wordnet.WordNet) -> None:
+    words = VOCABULARIES["caltech101"][1].split()
+    own = [("caltech101", word, "image") for word in words] + [("sounds", "dog", "audio")]
+    mirrored = own + [("n_caltech101", word, "event") for word in words]
+    assert concept_of(mirrored, dictionary)["dalmatian"] == concept_of(own, dictionary)["dalmatian"] == "dog"
 
 
 def test_own_rules_overrule(tmp_path: Path, dictionary: wordnet.WordNet) -> None:

@@ -18,6 +18,8 @@ from pydantic import BaseModel
 
 from omnibind_core import cli
 from omnibind_core.alignment import CADConfig
+from omnibind_core.data.build import BuildConfig, SourceConfig
+from omnibind_core.data.cells import MatchingConfig
 from omnibind_core.fusion import FusionConfig
 from omnibind_core.training.config import AlignConfig, FuseConfig, TrainConfig
 
@@ -48,20 +50,29 @@ def attributes(model: type[BaseModel]) -> dict[str, str]:
 
 def training() -> Iterator[str]:
     """Keys of a training config."""
-    parts: list[tuple[str, type[BaseModel]]] = [
+    yield from keys(
         ("", TrainConfig),
         ("align.", AlignConfig),
         ("align.loss.", CADConfig),
         ("fuse.", FuseConfig),
         ("fuse.fusion.", FusionConfig),
-    ]
+    )
+
+
+def building() -> Iterator[str]:
+    """Keys of a config for building the modality-free data set."""
+    yield from keys(("", BuildConfig), ("sources[].", SourceConfig), ("matching.", MatchingConfig))
+
+
+def keys(*parts: tuple[str, type[BaseModel]]) -> Iterator[str]:
+    """Keys of configuration models, each with what stands before its keys; those that hold models are left out."""
     yield row("key", "type", "default", "meaning")
     yield row(*["---"] * 4)
     for prefix, model in parts:
         texts = attributes(model)
         for name, field in model.model_fields.items():
             kind = inspect.formatannotation(field.annotation)
-            if kind.rpartition(".")[2] in ("AlignConfig", "FuseConfig"):
+            if re.search(r"\b[A-Z]\w+Config\b", kind):
                 continue
             default = "(required)" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
             yield row(f"`{prefix}{name}`", kind.replace("typing.", ""), default, texts[name])
@@ -115,6 +126,7 @@ def combinations() -> Iterator[str]:
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "training": training,
+    "building": building,
     "cli": commands,
     "single": single,
     "combinations": combinations,

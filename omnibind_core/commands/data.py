@@ -6,9 +6,16 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
+
+from omnibind_core.commands import modality_free
+from omnibind_core.data.sources import NAMES, Source
+from omnibind_core.data.sources.base import SPLITS, Inspection
+from omnibind_core.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,41 +23,67 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("data", help="look at data sets, and match their labels")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    text = "find out which labels of a folder's sources mean the same; writes an editable labels.csv"
+    text = "find out which labels of data sets mean the same; writes an editable labels.csv"
     match = actions.add_parser("match", help=text, description=text)
-    match.add_argument("root", type=Path, metavar="ROOT", help="folder with samples.csv")
+    roots = f"folder with samples.csv, or SOURCE=DIR with one of {', '.join(NAMES)}"
+    match.add_argument("roots", nargs="+", metavar="ROOT", help=roots)
     match.add_argument("--out", type=Path, default=Path("labels.csv"), help="table to write (default: %(default)s)")
     match.add_argument("--rules", type=Path, help="your own rules (YAML) on top of the packaged ones")
-    match.add_argument("--no-wordnet", action="store_true", help="go by names and embeddings alone")
+    match.add_argument("--matcher", choices=("offline", "endpoint"), default="offline", help="default: %(default)s")
+    match.add_argument("--no-wordnet", action="store_true", help="offline: go by names and embeddings alone")
+    match.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, e.g. http://localhost:8000/v1")
+    match.add_argument("--endpoint-model", metavar="NAME", help="the language model to ask there")
+    key = "environment variable with the API key (default: %(default)s)"
+    match.add_argument("--endpoint-key", default="OPENAI_API_KEY", metavar="VARIABLE", help=key)
     match.set_defaults(run=_match)
 
-    text = "print counts, splits, and missing or broken files"
+    text = "print counts, splits, and missing or broken files of a data set; draw a sheet of its samples"
     inspect = actions.add_parser("inspect", help=text, description=text)
-    inspect.add_argument("source", choices=["folder"], metavar="SOURCE", help="kind of data set: folder")
-    inspect.add_argument("root", type=Path, metavar="ROOT", help="its folder")
+    inspect.add_argument("source", choices=NAMES, metavar="SOURCE", help=f"kind of data set: {', '.join(NAMES)}")
+    inspect.add_argument("root", type=Path, metavar="DIR", help="its folder")
     inspect.add_argument("--read", action="store_true", help="also read every file")
+    inspect.add_argument("--labels", action="store_true", help="count every label")
+    inspect.add_argument("--sheet", type=Path, metavar="OUT.png", help="draw some samples of every modality")
+    inspect.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help="option of the source, e.g. split=official"
+    )
     inspect.set_defaults(run=_inspect)
+    modality_free.add_actions(actions)
 
 
 def _match(args: argparse.Namespace) -> int:
     from omnibind_core.data.matching import match_labels
+    from omnibind_core.data.matching_llm import Endpoint, match_labels_by_endpoint
     from omnibind_core.data.phrases import Rules
-    from omnibind_core.data.sources.folder import FolderSource
     from omnibind_core.data.wordnet import find_wordnet
 
-    samples = FolderSource(args.root).samples()
     rules = Rules.read(args.rules)
-    wordnet = None if args.no_wordnet else find_wordnet()
-    pairs = sorted({(sample.source, sample.label, sample.modality) for sample in samples})
-    concepts = match_labels(pairs, text_tower(), wordnet, rules)
+    if args.matcher == "endpoint" and not (args.endpoint and args.endpoint_model):
+        raise ConfigError("--matcher endpoint needs --endpoint URL and --endpoint-model NAME")
+    pairs = sorted({(s.source, s.label, s.modality) for root in args.roots for s in _open(root).samples()})
+    if args.matcher == "endpoint":
+        endpoint = Endpoint(args.endpoint, args.endpoint_model, args.endpoint_key)
+        concepts = match_labels_by_endpoint(pairs, endpoint, args.out.with_suffix(".answers.jsonl"), rules)
+    else:
+        wordnet = None if args.no_wordnet else find_wordnet()
+        concepts = match_labels(pairs, text_tower(), wordnet, rules)
     concepts.write(args.out)
     kinds: dict[str, set[str]] = {}
-    for sample in samples:
-        kinds.setdefault(concepts.of(sample), set()).add(sample.modality)
-    sizes = Counter(len(found) for found in kinds.values())
-    print(f"{len(concepts)} labels -> {len(kinds)} concepts: {args.out}")
+    for source, label, modality in pairs:
+        kinds.setdefault(concepts.get(source, label) or "", set()).add(modality)
+    sizes = Counter(len(found) for concept, found in kinds.items() if concept)
+    print(f"{len(concepts)} labels -> {len(concepts.names)} concepts: {args.out}")
     print("concepts by number of modalities: " + ", ".join(f"{n}: {sizes[n]}" for n in sorted(sizes)))
     return 0
+
+
+def _open(root: str) -> Source:
+    """A source given as ``DIR`` (folder with samples.csv) or ``SOURCE=DIR``."""
+    from omnibind_core.data import sources
+
+    name, separator, folder = root.partition("=")
+    named = separator and not Path(root).exists()
+    return sources.create(name, Path(folder)) if named else sources.create("folder", Path(root))
 
 
 def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:
@@ -69,16 +102,67 @@ def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from omnibind_core.data.sources.folder import SPLITS, FolderSource
+    from omnibind_core.data import sources
 
-    found = FolderSource(args.root).inspect(read=args.read)
-    print(f"{'modality':12} {'source':24} {'labels':>6} " + " ".join(f"{split:>7}" for split in SPLITS))
-    for (modality, source), labels in found.labels.items():
-        counts = " ".join(f"{found.samples[modality, source, split]:7}" for split in SPLITS)
-        print(f"{modality:12} {source:24} {labels:6} {counts}")
-    total = sum(found.samples.values())
-    what = "missing or broken" if args.read else "missing"
-    print(f"{total} samples, {len(found.broken)} files {what}, {total - len(found.broken)} fine")
+    source = sources.create(args.source, args.root, _options(args.set))
+    if source.homepage:
+        print(f"{source.title}: {source.homepage}\nuse: {source.licence}\ncite: {source.citation}")
+    found = source.inspect(read=args.read)
+    _print_counts(found)
+    if args.labels:
+        _print_labels(found)
+    total = sum(found.counts.values())
+    what = "missing or broken" if args.read else "missing or empty"
+    print(f"{total} samples, {len(found.broken)} files {what}, {total - found.unusable} fine")
     for path, reason in found.broken.items():
         print(f"  {path}: {reason}")
-    return 1 if found.broken else 0
+    for problem in found.problems:
+        print(f"  {problem}")
+    for note in found.notes:
+        print(f"note: {note}")
+    if args.sheet:
+        _draw_sheet(source, args.sheet)
+    return 1 if found.broken or found.problems else 0
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``OPTION=VALUE`` pairs with YAML values as a mapping."""
+    values = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not (key and separator):
+            raise ConfigError(f"--set '{pair}': expected OPTION=VALUE")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set '{pair}': {error}") from error
+    return values
+
+
+def _print_counts(found: Inspection) -> None:
+    print(f"{'modality':12} {'source':24} {'labels':>6} " + " ".join(f"{split:>7}" for split in SPLITS))
+    samples = found.samples
+    for (modality, source), labels in found.labels.items():
+        counts = " ".join(f"{samples[modality, source, split]:7}" for split in SPLITS)
+        print(f"{modality:12} {source:24} {labels:6} {counts}")
+
+
+def _print_labels(found: Inspection) -> None:
+    print(f"{'label':37} {'modality':>12} " + " ".join(f"{split:>7}" for split in SPLITS))
+    for modality, source, label in sorted({key[:3] for key in found.counts}):
+        counts = " ".join(f"{found.counts[modality, source, label, split]:7}" for split in SPLITS)
+        print(f"{label:37} {modality:>12} {counts}")
+
+
+def _draw_sheet(source: Source, path: Path) -> None:
+    import cv2
+
+    from omnibind_core.data.cache import write_atomically
+    from omnibind_core.data.sheet import contact_sheet
+
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"--sheet '{path}': expected a file ending in .png")
+    sheet = contact_sheet(source)
+    with write_atomically(path) as temporary:
+        cv2.imwrite(str(temporary), sheet[..., ::-1])
+    print(f"sheet of samples: {path}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +30,8 @@ Progress = Callable[[int, int], None]
 class Loads(Protocol):
     """What :func:`features` needs of a source."""
 
-    root: Path
+    def path(self, sample: Sample) -> Path:
+        """The file that its data are in."""
 
     def load(self, sample: Sample) -> Any:
         """The checked raw item of a sample."""
@@ -87,7 +90,7 @@ def features(
     if strange is not None:
         raise DataError(f"sample '{strange.id}' is of modality {strange.modality}, expected {modality}")
     folder = cache_folder() / "features" if folder is None else folder
-    address = _address(source.root, samples, modality, key, augmentations, seed)
+    address = _address(source, samples, modality, key, augmentations, seed)
     path = folder / f"{modality}-{address}.npy"
     if not path.is_file():
         with write_atomically(path) as temporary:
@@ -116,14 +119,47 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _address(root: Path, samples: Sequence[Sample], modality: str, key: str, augmentations: int, seed: int) -> str:
+@contextmanager
+def write_folder_atomically(path: Path, ours: Collection[str]) -> Iterator[Path]:
+    """Gives a temporary folder beside ``path`` that replaces it when the block ends well, and is removed when it fails.
+
+    Args:
+        path: The folder to write. If there is one already, it is replaced.
+        ours: Names, with ``*`` for anything, of files that may be replaced.
+
+    Raises:
+        DataError: ``path`` is a file, or a folder that also holds something else.
+    """
+    path = path.absolute()
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file: expected an empty folder, or none")
+    names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in ours)]
+    if foreign:
+        raise DataError(
+            f"{path} holds {', '.join(foreign[:5])}, which would be lost: expected an empty folder, or none"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        fresh = temporary / "new"
+        fresh.mkdir()
+        yield fresh
+        if path.exists():
+            path.rename(temporary / "old")
+        fresh.rename(path)
+    finally:
+        shutil.rmtree(temporary)
+
+
+def _address(source: Loads, samples: Sequence[Sample], modality: str, key: str, augmentations: int, seed: int) -> str:
     """Hash of everything that the features depend on; files by size and time of change, as make does."""
     digest = hashlib.sha256(json.dumps([modality, key, augmentations, seed]).encode())
     for sample in samples:
         try:
-            status = (root / sample.path).stat()
+            status = source.path(sample).stat()
         except OSError as error:
-            raise DataError(f"the file of sample '{sample.id}' is gone: {root / sample.path}") from error
+            raise DataError(f"the file of sample '{sample.id}' is gone: {source.path(sample)}") from error
         digest.update(f"\n{sample.id}\t{sample.path}\t{status.st_size}\t{status.st_mtime_ns}".encode())
     return digest.hexdigest()[:20]
 

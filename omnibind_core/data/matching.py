@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -31,19 +32,19 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 # A class of things that one may stand for ("dog": 189 kinds, "ball", "car") against a realm ("bird": 871, "tool").
 _MAX_KINDS = 250
 _MAX_STEPS = 6
-_DOMAINS = ("Tops", "animal", "artifact", "body", "food", "object", "phenomenon", "plant", "person", "substance")
-_THINGS = frozenset(f"noun.{domain}" for domain in _DOMAINS)
 # Sense choice: what is added to the cosine of a sense's definition to the neighbouring labels, whose differences
 # between senses are about 0.1. The commonest sense of a word is usually meant; words for persons that also name a thing
 # (boxer, dalmatian) mean the thing, unless the person is common in texts; "the flesh of a duck" is not what a duck is;
-# "computer mouse" elsewhere tells what a mouse is; two words of one source seldom mean the same.
+# "computer mouse" elsewhere tells what a mouse is, and "rooster" what a cock; two words of one source seldom mean the
+# same.
 _FREQUENT = 0.2
-_PERSON, _COMMON = -0.1, 5
+_PERSON, _COMMON, _MOSTLY = -0.2, 5, 0.9
 _DERIVED = -0.1
-_KIN = 0.1
 _NAMED = 0.15
 _TAKEN = -0.2
 _NEIGHBOURS = 5
+# Two sources have the same vocabulary if they share so many words, and this part of all their words.
+_SHARED, _MIRRORED = 10, 0.5
 _POOLED = 0.7
 _SAME = 0.72
 """Cosine of MiniLM above which two names are near enough to be one thing, if nothing speaks against it."""
@@ -55,6 +56,7 @@ class _Label:
     label: str
     modalities: frozenset[str]
     phrase: Phrase
+    family: str
     sense: str | None = None
 
 
@@ -74,8 +76,12 @@ class _Group:
         return {label.source for label in self.labels}
 
     @property
-    def modalities(self) -> set[str]:
-        return {modality for label in self.labels for modality in label.modalities}
+    def recurs(self) -> bool:
+        """Whether independent sources name it that have no modality in common."""
+        families: dict[str, set[str]] = defaultdict(set)
+        for label in self.labels:
+            families[label.family] |= label.modalities
+        return any(one.isdisjoint(other) for one, other in combinations(families.values(), 2))
 
     @property
     def root(self) -> _Group:
@@ -126,10 +132,24 @@ def _labels(pairs: Sequence[Pair], rules: Rules, wordnet: WordNet | None) -> lis
     modalities: dict[tuple[str, str], set[str]] = defaultdict(set)
     for source, label, modality in pairs:
         modalities[source, label].add(modality)
-    return [
-        _Label(source, label, frozenset(of), read_phrase(label, min(of), rules, wordnet))
-        for (source, label), of in sorted(modalities.items())
-    ]
+    phrases = {key: read_phrase(key[1], min(of), rules, wordnet) for key, of in sorted(modalities.items())}
+    family = _families({key: phrase.text for key, phrase in phrases.items()})
+    return [_Label(*key, frozenset(modalities[key]), phrase, family[key[0]]) for key, phrase in phrases.items()]
+
+
+def _families(texts: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    """The first of the sources that share a vocabulary, such as Caltech-101 and N-Caltech101, for each source."""
+    words: dict[str, set[str]] = defaultdict(set)
+    for (source, _), text in texts.items():
+        words[source].add(text)
+    family: dict[str, str] = {}
+    for source, own in sorted(words.items()):
+        alike = (
+            other for other in family if len(own & words[other]) >= max(_SHARED, _MIRRORED * len(own | words[other]))
+        )
+        first = next(alike, None)
+        family[source] = source if first is None else family[first]
+    return family
 
 
 def _choose_senses(labels: Sequence[_Label], embed: Embed | None, wordnet: WordNet) -> list[_Label]:
@@ -175,28 +195,43 @@ def _word(label: _Label) -> str:
 
 def _things(word: str, wordnet: WordNet) -> tuple[str, ...]:
     """The senses that a sensor can perceive, or all if there are none; no proper names."""
-    senses = tuple(sense for sense in wordnet.senses(word) if not wordnet.is_name(sense))
-    return tuple(sense for sense in senses if wordnet.domain(sense) in _THINGS) or senses
+    return wordnet.things(word) or tuple(sense for sense in wordnet.senses(word) if not wordnet.is_name(sense))
 
 
 def _priors(candidates: dict[str, tuple[str, ...]], wordnet: WordNet) -> dict[tuple[str, str], float]:
     """How likely each sense of each word is before the neighbouring labels are looked at."""
     certain = {word: wordnet.ancestors(senses[0]) for word, senses in candidates.items() if len(senses) == 1}
+    meant = {senses[0] for senses in candidates.values() if len(senses) == 1}
     prior = {}
     for word, senses in candidates.items():
         counts = np.array([wordnet.frequency(sense, word) for sense in senses], float) + 1.0 / (
             1 + np.arange(len(senses))
         )
+        names_person = _names_person(word, senses, wordnet)
         for sense, share in zip(senses, counts / counts.sum(), strict=True):
             value = _FREQUENT * float(share)
-            if wordnet.domain(sense) == "noun.person" and wordnet.frequency(sense, word) < _COMMON:
+            if wordnet.domain(sense) == "noun.person" and not names_person:
                 value += _PERSON
-            if word in wordnet.definition(sense).split():
+            if _is_derived(sense, word, wordnet):
                 value += _DERIVED
             if len(senses) > 1:
-                value += _NAMED * _is_named(sense, word, certain, wordnet) or _KIN * _has_kin(sense, certain, wordnet)
+                value += _NAMED * (sense in meant or _is_named(sense, word, certain, wordnet))
             prior[word, sense] = value
     return prior
+
+
+def _names_person(word: str, senses: Sequence[str], wordnet: WordNet) -> bool:
+    """Whether the word is used for persons and hardly for anything else: man, driver; not pitcher, tiger."""
+    counts = {sense: wordnet.frequency(sense, word) for sense in senses}
+    persons = sum(count for sense, count in counts.items() if wordnet.domain(sense) == "noun.person")
+    return persons >= _COMMON and persons >= _MOSTLY * sum(counts.values())
+
+
+def _is_derived(sense: str, word: str, wordnet: WordNet) -> bool:
+    """Whether the sense is told by another of the word ("flesh of a duck"), not by a compound ("a rocket engine")."""
+    words = wordnet.definition(sense).split()
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return any(first == word and not (second and wordnet.senses(f"{first} {second}")) for first, second in pairs)
 
 
 def _is_named(sense: str, word: str, certain: dict[str, dict[str, int]], wordnet: WordNet) -> bool:
@@ -205,18 +240,6 @@ def _is_named(sense: str, word: str, certain: dict[str, dict[str, int]], wordnet
         return True
     head = word.split()[-1]
     return head != word and not set(wordnet.senses(head)).isdisjoint(wordnet.ancestors(sense))
-
-
-def _has_kin(sense: str, certain: dict[str, dict[str, int]], wordnet: WordNet) -> bool:
-    """Whether a label without other senses is a kind of this sense, or this a kind of it."""
-    own = wordnet.ancestors(sense)
-    for other in certain.values():
-        name = next(iter(other))
-        if name in own and own[name] <= _MAX_STEPS and wordnet.kinds(name) <= _MAX_KINDS:
-            return True
-        if other.get(sense, _MAX_STEPS + 1) <= _MAX_STEPS and wordnet.kinds(sense) <= _MAX_KINDS:
-            return True
-    return False
 
 
 def _context(
@@ -285,8 +308,8 @@ def _merge_synonyms(groups: Sequence[_Group], rules: Rules) -> None:
 def _merge_kinds(groups: Sequence[_Group], wordnet: WordNet, rules: Rules) -> None:
     """Merges a thing into the nearest wider one that another source names.
 
-    A thing that occurs in several modalities is a concept by itself (wheelchair, desk) and stays, unless all of its
-    labels are compounds of the wider word (electric guitar).
+    A thing that independent sources name in different modalities is a concept by itself (wheelchair, desk) and stays,
+    unless all of its labels are compounds of the wider word (electric guitar).
     """
     by_sense = {group.sense: group for group in groups if group.sense is not None}
     by_word = {label.phrase.text: group for group in groups for label in group.labels if not label.phrase.head}
@@ -295,10 +318,11 @@ def _merge_kinds(groups: Sequence[_Group], wordnet: WordNet, rules: Rules) -> No
             continue
         words = group.name.split()
         head = by_word.get(words[-1]) if len(words) > 1 else None
-        head_senses = set(wordnet.senses(head.name)) if head else set()
+        head_senses = set(wordnet.senses(head.name)) if head and head.sense else set()
         for sense, steps in sorted(wordnet.ancestors(group.sense).items(), key=lambda item: (item[1], item[0])):
             # "dining table" says by its name which table it is a kind of, should another sense of "table" be chosen
-            wider = head if steps and sense in head_senses else by_sense.get(sense)
+            named = head is not None and sense in head_senses and wordnet.are_alike(sense, str(head.sense))
+            wider = head if steps and named else by_sense.get(sense)
             if (
                 wider is None
                 or wider is group
@@ -310,7 +334,7 @@ def _merge_kinds(groups: Sequence[_Group], wordnet: WordNet, rules: Rules) -> No
             heads = {label.phrase.text for label in wider.labels} | {wider.name}
             compound = all(any(_is_compound_of(label.phrase.text, head) for head in heads) for label in group.labels)
             small = wordnet.kinds(sense) <= _MAX_KINDS and steps <= _MAX_STEPS
-            if absorbs or (small and (len(group.modalities) == 1 or compound)):
+            if absorbs or (small and (compound or not group.recurs)):
                 group.merge_into(wider, 0.95**steps, f"{group.name} is a kind of {wider.name} (WordNet, {steps} up)")
                 break
 
@@ -358,9 +382,9 @@ def _are_told_apart(one: _Group, other: _Group, wordnet: WordNet | None) -> bool
 
 
 def _match(label: _Label, group: _Group, rules: Rules) -> Match:
-    for key in (f"{label.source}/{label.label}", label.label):
-        if key in rules.canonical:
-            return Match(label.source, label.label, rules.canonical[key], 1.0, "rule")
+    ruled = rules.concept_of(label.source, label.label)
+    if ruled is not None:
+        return Match(label.source, label.label, ruled, 1.0, "rule")
     reasons, score = [label.phrase.reason], 1.0
     step: _Group | None = group
     while step is not None:

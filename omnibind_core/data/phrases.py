@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import yaml
@@ -61,6 +62,10 @@ class Rules:
         }
         return cls(**frozen)
 
+    def concept_of(self, source: str, label: str) -> str | None:
+        """What ``canonical`` says about a label, or None."""
+        return self.canonical.get(f"{source}/{label}", self.canonical.get(label))
+
     @cached_property
     def synonym_of(self) -> dict[str, str]:
         """Each word of a group of synonyms to the last of the group."""
@@ -92,6 +97,11 @@ class Phrase:
     reason: str = ""
 
 
+def plain(label: str) -> str:
+    """A label in lower case, with spaces for underscores and brackets."""
+    return " ".join(re.sub(r"[_()\s]+", " ", label.lower()).split())
+
+
 def read_phrase(label: str, modality: str, rules: Rules, wordnet: WordNet | None) -> Phrase:
     """Finds out what thing a label names.
 
@@ -101,7 +111,7 @@ def read_phrase(label: str, modality: str, rules: Rules, wordnet: WordNet | None
         rules: The rule file.
         wordnet: The dictionary, or None to go by rules alone.
     """
-    text = " ".join(re.sub(r"[_()\s]+", " ", label.lower()).split())
+    text = plain(label)
     if modality == "audio":
         maker = rules.heard_as.get(text) or _maker_of_cry(text, wordnet)
         if maker:
@@ -110,7 +120,8 @@ def read_phrase(label: str, modality: str, rules: Rules, wordnet: WordNet | None
         return _seen(_singular(text, wordnet), modality, rules, wordnet, "")
     part = _ALTERNATIVES.split(text)[0]
     part = _PREPOSITION.split(part)[0]
-    part = _without_trailing_words(part, modality, rules, wordnet)
+    part = _corrected(part, wordnet)
+    part = _without_added_words(part, modality, rules, wordnet)
     reason = "" if part == text else f"'{label}' names {part}"
     if _known(part, rules, wordnet) or " " not in part:
         return _seen(_singular(part, wordnet), modality, rules, wordnet, reason)
@@ -129,16 +140,49 @@ def _seen(text: str, modality: str, rules: Rules, wordnet: WordNet | None, reaso
     return Phrase(text, reason=reason)
 
 
-def _without_trailing_words(text: str, modality: str, rules: Rules, wordnet: WordNet | None) -> str:
+def _corrected(text: str, wordnet: WordNet | None) -> str:
+    """A compound with one wrong letter in its last word, "water lilly", as the dictionary has it."""
+    first, _, last = text.rpartition(" ")
+    if wordnet is None or not first or wordnet.senses(text) or wordnet.is_known(last):
+        return text
+    cuts = [(last[:i], last[i:]) for i in range(len(last) + 1)]
+    guesses = {left + right[1:] for left, right in cuts if right}
+    guesses |= {left + letter + right for left, right in cuts for letter in ascii_lowercase}
+    guesses |= {left + letter + right[1:] for left, right in cuts if right for letter in ascii_lowercase}
+    return next((known for guess in sorted(guesses) if wordnet.senses(known := f"{first} {guess}")), text)
+
+
+def _without_added_words(text: str, modality: str, rules: Rules, wordnet: WordNet | None) -> str:
+    """Drops what is only said about the thing: "car side", "cougar face", "dog bark", "chirping bird"."""
     words = text.split()
-    dropped = rules.view_words | (rules.sound_words if modality == "audio" else frozenset())
-    while len(words) > 1 and (words[-1] in dropped or _is_no_noun(words[-1], wordnet)):
+    while len(words) > 1 and not _known(" ".join(words), rules, wordnet) and _is_added(words, modality, rules, wordnet):
         words.pop()
+    if modality == "audio" and len(words) > 1 and not _known(" ".join(words), rules, wordnet):
+        rest = " ".join(words[1:])
+        if _is_doing(words[0], wordnet) and (wordnet is None or wordnet.things(rest)):
+            return rest
     return " ".join(words)
 
 
-def _is_no_noun(word: str, wordnet: WordNet | None) -> bool:
-    return wordnet is not None and not wordnet.senses(word)
+def _is_added(words: Sequence[str], modality: str, rules: Rules, wordnet: WordNet | None) -> bool:
+    """Whether the last word tells a view, a part, a sound or a material of what stands before it."""
+    word = words[-1]
+    if word in rules.view_words:
+        return True
+    if wordnet is None:
+        return modality == "audio" and (word in rules.sound_words or _is_doing(word, None))
+    if not wordnet.senses(word):
+        return True
+    domains = {wordnet.domain(sense) for before in words[:-1] for sense in wordnet.things(before)}
+    if modality == "audio":
+        heard = word in rules.sound_words or wordnet.is_sound(word) or _is_doing(word, wordnet)
+        return bool(domains) and (heard or ("noun.artifact" in domains and _is_substance(word, wordnet)))
+    is_part = wordnet.domain(wordnet.senses(word)[0]) == "noun.body"
+    return modality != "touch" and is_part and "noun.animal" in domains
+
+
+def _is_doing(word: str, wordnet: WordNet | None) -> bool:
+    return word.endswith("ing") and (wordnet is None or wordnet.is_word(word, "v"))
 
 
 def _compound(text: str, reason: str, wordnet: WordNet | None) -> Phrase:
@@ -156,8 +200,8 @@ def _compound(text: str, reason: str, wordnet: WordNet | None) -> Phrase:
 
 
 def _is_kind(narrow: str, wide: str, wordnet: WordNet) -> bool:
-    senses = set(wordnet.senses(wide))
-    return any(senses & wordnet.ancestors(sense).keys() for sense in wordnet.senses(narrow))
+    senses = set(wordnet.things(wide))
+    return any(senses & wordnet.ancestors(sense).keys() for sense in wordnet.things(narrow))
 
 
 def _is_substance(word: str, wordnet: WordNet) -> bool:

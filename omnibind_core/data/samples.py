@@ -1,11 +1,17 @@
-"""One sample of a data set: a file of one modality with one label."""
+"""One sample of a data set: a file, or a part of a picture, of one modality with one label."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+Box = tuple[int, int, int, int]
+"""Part of a picture: left, top, width, height, in pixels."""
 
-@dataclass(frozen=True)
+_BOX = re.compile(r"#(\d+),(\d+),(\d+),(\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled item on disk.
 
@@ -13,10 +19,14 @@ class Sample:
         id: Unique within its source.
         modality: One of :data:`omnibind_core.modalities.NAMES`.
         source: Name of the data set it comes from; labels are compared within and between these.
-        path: File, relative to the source's root, with forward slashes.
+        path: File, relative to the source's root, with forward slashes. ``#x,y,w,h`` at its end means that part of the
+            picture, in pixels from the top left: ``infrared/test/190001.jpg#540,310,62,140``.
         label: The data set's own word.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        group: What must stay together in one split: a recording, a mesh, a scene, a fold.
+        group: What must stay together in one split: a recording, a mesh, a scene, a fold. Equal groups of different
+            sources are the same thing (N-ImageNet's events were recorded from ImageNet's pictures).
+        pair: What was observed, at one moment: samples of different modalities that share it show the same thing. Empty
+            if no other sample does.
     """
 
     id: str
@@ -26,3 +36,18 @@ class Sample:
     label: str
     split: str
     group: str
+    pair: str = ""
+
+    @property
+    def file(self) -> str:
+        """The path without the part of the picture."""
+        return _BOX.sub("", self.path)
+
+    @property
+    def box(self) -> Box | None:
+        """Which part of the picture, or None for the whole file."""
+        found = _BOX.search(self.path)
+        if found is None:
+            return None
+        left, top, width, height = map(int, found.groups())
+        return left, top, width, height

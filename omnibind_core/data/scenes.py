@@ -160,3 +160,36 @@ class CombinationSampler:
         for column, order in enumerate(self._order):
             rows[taken[:, column], column] = order[place[taken[:, column], column]]
         return rows, concept
+
+
+@dataclass(frozen=True)
+class GivenCombinations:
+    """Combinations that are drawn from as they are, instead of being made on the fly.
+
+    Attributes:
+        rows: ``int32 [N, M]`` sample numbers, one column per sensor modality, -1 where it is absent.
+        concept: ``int64 [N]`` concept numbers.
+        text: ``int64 [N]`` numbers of their words, -1 where they have none.
+    """
+
+    rows: NDArray[np.int32]
+    concept: NDArray[np.int64]
+    text: NDArray[np.int64]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of sensor modalities that occur."""
+        return tuple(np.unique((self.rows >= 0).sum(axis=1)).tolist())
+
+    def pick(self, batch: int, rng: np.random.Generator, size: int | None = None) -> NDArray[np.int64]:
+        """Draws combinations, or those of a number of sensor modalities, as numbers ``int64 [batch]``.
+
+        Raises:
+            DataError: There are none of that size.
+        """
+        if size is None:
+            return rng.integers(len(self.rows), size=batch)
+        candidates = np.flatnonzero((self.rows >= 0).sum(axis=1) == size)
+        if not len(candidates):
+            raise DataError(f"no combination has {size} sensor modalities, expected one of {self.sizes}")
+        return rng.choice(candidates, size=batch)

@@ -26,6 +26,9 @@ _LEXNAMES = """
     verb.stative verb.weather adj.ppl
 """.split()  # noqa: SIM905  (a table is easier to check than 45 quoted words)
 _PART_OF_SPEECH = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
+_DOMAINS = ("Tops", "animal", "artifact", "body", "food", "object", "phenomenon", "plant", "person", "substance")
+_THINGS = frozenset(f"noun.{domain}" for domain in _DOMAINS)
+_SOUNDS = frozenset({"sound.n.01", "sound.n.04", "noise.n.01", "utterance.n.01", "cry.n.02"})
 
 
 class WordNet:
@@ -58,6 +61,17 @@ class WordNet:
         )
         return tuple(found)
 
+    def things(self, phrase: str) -> tuple[str, ...]:
+        """The senses that a sensor can perceive, without names of single persons and places."""
+        return tuple(s for s in self.senses(phrase) if not self.is_name(s) and self.domain(s) in _THINGS)
+
+    def is_sound(self, word: str) -> bool:
+        """Whether it is a kind of sound (bark, click, creak) and not first of all what makes it (bell, drum)."""
+        senses = self.senses(word)
+        return any(not _SOUNDS.isdisjoint(self.ancestors(sense)) for sense in senses) and (
+            self.domain(senses[0]) != "noun.artifact"
+        )
+
     def singular(self, phrase: str) -> str | None:
         """The dictionary form of a noun phrase, or None if it is unknown."""
         for spelling in _spellings(phrase):
@@ -69,6 +83,10 @@ class WordNet:
     def is_word(self, word: str, part_of_speech: str) -> bool:
         """Whether the word is known as ``"n"``, ``"v"``, ``"a"`` or ``"r"``."""
         return bool(self._reader.synsets(word, pos=part_of_speech))
+
+    def is_known(self, word: str) -> bool:
+        """Whether the word is in the dictionary as any part of speech."""
+        return bool(self._reader.synsets(word))
 
     def names(self, sense: str) -> tuple[str, ...]:
         """All words for a sense, the most usual one first, lower-case."""
@@ -101,6 +119,13 @@ class WordNet:
                 break
             found.update((parent.name(), distance) for parent in layer)
         return found
+
+    def are_alike(self, one: str, other: str) -> bool:
+        """Whether both are kinds of the same, one step up (as two senses of "table"), or an animal and its meat."""
+        if {self.domain(one), self.domain(other)} == {"noun.animal", "noun.food"}:
+            return True
+        above = ({name for name, steps in self.ancestors(sense).items() if steps == 1} for sense in (one, other))
+        return not set.isdisjoint(*above)
 
     @functools.cache  # noqa: B019
     def kinds(self, sense: str) -> int:

@@ -31,7 +31,7 @@ def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int,
         Temperatures of least negative log-likelihood (Guo et al. 2017), and the threshold that keeps :data:`KEEP` of
         the right answers of single sensors.
     """
-    draws = [embedded.draw(count, np.random.default_rng((seed, s)), size=s) for s in embedded.sampler.sizes]
+    draws = [embedded.draw(count, np.random.default_rng((seed, s)), size=s) for s in embedded.sizes]
     with torch.inference_mode():
         fused = torch.cat([labels.similarities(fusion(draw.tokens, draw.mask).embedding) for draw in draws])
         label = torch.cat([draw.label for draw in draws])

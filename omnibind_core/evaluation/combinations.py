@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omnibind_core.data.scenes import CombinationSampler
+from omnibind_core.data.scenes import CombinationSampler, GivenCombinations
 from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.labels import LabelBank
 
@@ -39,6 +39,7 @@ class Embedded:
         concept: ``int64 [N]`` by modality.
         text: ``float32 [N_t, D]`` embeddings of the sources' own words for the concepts; None leaves text out.
         text_concept: ``int64 [N_t]``.
+        given: Combinations to draw from, with samples and texts numbered as above; None makes them on the fly.
     """
 
     def __init__(
@@ -47,14 +48,21 @@ class Embedded:
         concept: Mapping[str, NDArray[np.int64]],
         text: Tensor | None = None,
         text_concept: NDArray[np.int64] | None = None,
+        given: GivenCombinations | None = None,
     ) -> None:
         self.modalities = tuple(embeddings)
         self.embeddings = dict(embeddings)
+        self.given = given
         self.sampler = CombinationSampler(concept)
         self.text = text
         self.words: dict[int, NDArray[np.int64]] = {}
         if text_concept is not None:
             self.words = {int(c): np.flatnonzero(text_concept == c) for c in np.unique(text_concept)}
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of sensor modalities that a combination can have."""
+        return self.sampler.sizes if self.given is None else self.given.sizes
 
     def draw(
         self,
@@ -69,10 +77,14 @@ class Embedded:
         Args:
             batch: Number of combinations B.
             rng: Source of randomness.
-            text: Chance of a text token beside the sensors'.
-            size: Number of modalities in every combination; None draws it too.
+            text: Chance of a text token beside the sensors': any of the concept's words, or a given combination's own.
+            size: Number of sensor modalities in every combination; None draws it too.
         """
-        rows, concept = self.sampler.draw(batch, rng, size=size)
+        if self.given is None:
+            rows, concept = self.sampler.draw(batch, rng, size=size)
+        else:
+            picked = self.given.pick(batch, rng, size)
+            rows, concept = self.given.rows[picked].astype(np.int64), self.given.concept[picked]
         first = next(iter(self.embeddings.values()))
         columns = len(self.modalities) + (self.text is not None)
         tokens = first.new_zeros(batch, columns, first.shape[-1])
@@ -85,9 +97,13 @@ class Embedded:
             mask[present, column] = True
         if self.text is not None:
             for row in np.flatnonzero(rng.random(batch) < text):
-                words = self.words.get(int(concept[row]))
-                if words is not None:
-                    tokens[row, -1] = self.text[int(rng.choice(words))]
+                if self.given is None:
+                    words = self.words.get(int(concept[row]))
+                    word = -1 if words is None else int(rng.choice(words))
+                else:
+                    word = int(self.given.text[picked[row]])
+                if word >= 0:
+                    tokens[row, -1] = self.text[word]
                     mask[row, -1] = True
         return Draw(tokens, mask, torch.from_numpy(concept).to(first.device))
 
@@ -109,7 +125,7 @@ def accuracy_by_size(
         answered by that of its modalities which is right most often at this size).
     """
     rows = []
-    for size in embedded.sampler.sizes:
+    for size in embedded.sizes:
         draw = embedded.draw(count, np.random.default_rng((seed, size)), size=size)
         with torch.inference_mode():
             right = (labels.similarities(draw.tokens).argmax(-1) == draw.label[:, None]) & draw.mask

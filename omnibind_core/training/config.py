@@ -11,8 +11,7 @@ from pydantic import Field, model_validator
 
 from omnibind_core import alignment
 from omnibind_core.alignment import CADConfig
-from omnibind_core.config import Config, parse, read_mapping
-from omnibind_core.errors import ConfigError
+from omnibind_core.config import Config, load_named, parse
 
 
 class AlignConfig(Config):
@@ -68,7 +67,8 @@ class FuseConfig(Config):
         clip: Largest norm of the gradient.
         tau: Temperature of the contrastive loss.
         negatives: ``"wrong"`` (the wrong labels that single modalities predict, as in the paper) or ``"all"`` labels.
-        text: Chance that a combination also holds a text token, with the source's own word for the label.
+        text: Chance that the text of a combination is used: with an index the text that the combination has there,
+            else any of the sources' own words for the concept.
     """
 
     fusion: dict[str, Any] = Field(default_factory=dict)
@@ -88,7 +88,9 @@ class TrainConfig(Config):
 
     Attributes:
         model: Name or file of a model config.
-        data: Folder with ``samples.csv``.
+        data: Folder with ``samples.csv``; not read when there is an index.
+        index: Folder that ``omnibind data build`` or ``export`` wrote: its samples, label table and combinations are
+            used. Null takes those of ``data`` and draws the combinations on the fly.
         labels: ``labels.csv`` that maps the sources' labels to concepts; null matches them anew.
         vocabulary: Least number of training samples of a concept, over all modalities, to be in the label bank.
         out: Folder that ``align/`` (after stage I) and ``model/`` (after stage II) are written to.
@@ -101,7 +103,8 @@ class TrainConfig(Config):
     """
 
     model: str = "lite"
-    data: str
+    data: str | None = None
+    index: str | None = None
     labels: str | None = None
     vocabulary: int = Field(2, ge=1)
     out: str = "out/train"
@@ -111,6 +114,14 @@ class TrainConfig(Config):
     more_augmentations: dict[str, int] = Field(default_factory=dict)
     align: AlignConfig = Field(default_factory=AlignConfig)
     fuse: FuseConfig = Field(default_factory=FuseConfig)
+
+    @model_validator(mode="after")
+    def _check_data(self) -> TrainConfig:
+        if self.data is None and self.index is None:
+            raise ValueError("data (a folder with samples.csv) or index (a built data set) is needed")
+        if self.labels is not None and self.index is not None:
+            raise ValueError("labels and index exclude each other: an index has its own label table")
+        return self
 
     @model_validator(mode="after")
     def _check_loss(self) -> TrainConfig:
@@ -128,38 +139,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     Raises:
         ConfigError: The file is missing, or a key or value is wrong; names the key.
     """
-    data = read_mapping(_find(name))
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {text}: expected key=value")
-        try:
-            _put(data, key.strip().split("."), yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is not YAML") from error
-    return parse(TrainConfig, data, "train")
+    return load_named(TrainConfig, "train", name, overrides)
 
 
 def dump(config: TrainConfig, path: Path) -> None:
     """Writes the resolved settings, so that the experiment can be run again."""
     path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
-
-
-def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
-        inner = data.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {'.'.join(keys)}: '{key}' holds a value, not keys")
-        data = inner
-    data[keys[-1]] = value
-
-
-def _find(name: str) -> Path:
-    # The source tree, and a colcon install space: share/ is beside the lib/ that holds this module.
-    parents = Path(__file__).resolve().parents
-    shelves = [parents[2] / "config" / "train", *(p / "share" / "omnibind_ros" / "config" / "train" for p in parents)]
-    for path in (Path(name), *(shelf / f"{name}.yaml" for shelf in shelves)):
-        if path.is_file():
-            return path
-    known = sorted({path.stem for shelf in shelves for path in shelf.glob("*.yaml")})
-    raise ConfigError(f"no training config '{name}': expected a YAML file, or one of {', '.join(known)}")

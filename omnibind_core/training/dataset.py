@@ -21,13 +21,16 @@ from omnibind_core import modalities
 from omnibind_core.data.cache import features
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.matching import match_labels
+from omnibind_core.data.modality_free import ModalityFree
 from omnibind_core.data.samples import Sample
+from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation.combinations import Embedded
 from omnibind_core.model import OmniBind
+from omnibind_core.optional import require
 from omnibind_core.training.config import TrainConfig
 
 _logger = logging.getLogger(__name__)
@@ -61,12 +64,14 @@ class TrainingData:
         concepts: The label matching.
         train: Parts by modality.
         val: Parts by modality, without augmented variants.
+        index: Combinations to train and evaluate on; None draws them on the fly.
     """
 
     vocabulary: tuple[str, ...]
     concepts: Concepts
     train: dict[str, Part]
     val: dict[str, Part]
+    index: ModalityFree | None = None
 
 
 def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, concepts: Concepts) -> TrainingData:
@@ -81,12 +86,13 @@ def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, conce
     Raises:
         DataError: No concept has enough samples, or the data set is broken.
     """
-    source = FolderSource(Path(config.data))
+    index = None if config.index is None else ModalityFree.open(config.index)
+    source = FolderSource(Path(str(config.data))) if index is None else index
     by_split = {split: _labelled(source, concepts, split) for split in ("train", "val")}
     counts = Counter(concept for _, concept in by_split["train"] if concept)
     vocabulary = tuple(sorted(name for name, count in counts.items() if count >= config.vocabulary))
     if not vocabulary:
-        raise DataError(f"{config.data}: no concept has {config.vocabulary} training samples")
+        raise DataError(f"{config.index or config.data}: no concept has {config.vocabulary} training samples")
     number = {name: index for index, name in enumerate(vocabulary)}
     parts: dict[str, dict[str, Part]] = {"train": {}, "val": {}}
     for split, labelled in by_split.items():
@@ -104,18 +110,20 @@ def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, conce
                 inputs if len(rows) == len(items) else inputs[rows],
                 np.array([number[items[row][1]] for row in rows], np.int64),
             )
-    return TrainingData(vocabulary, concepts, parts["train"], parts["val"])
+    return TrainingData(vocabulary, concepts, parts["train"], parts["val"], index)
 
 
 def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
-    """The label matching of an experiment: read from ``config.labels``, or made anew from the data's own words.
+    """The label matching of an experiment: that of its index or ``config.labels``, or made anew from its labels.
 
     Raises:
         DataError: The file or the data set is missing or wrong.
     """
+    if config.index is not None:
+        return ModalityFree.open(config.index).concepts
     if config.labels is not None:
         return Concepts.read(Path(config.labels))
-    samples = FolderSource(Path(config.data)).samples()
+    samples = FolderSource(Path(str(config.data))).samples()
     pairs = sorted({(sample.source, sample.label, sample.modality) for sample in samples})
 
     def embed_words(sentences: Sequence[str]) -> NDArray[np.float32]:
@@ -133,8 +141,38 @@ def embed(data: TrainingData, model: OmniBind, split: str) -> Embedded:
     }
     concept = {name: part.concept for name, part in parts.items()}
     words = sorted({(int(c), s.label) for p in parts.values() for s, c in zip(p.samples, p.concept, strict=True)})
+    given = None
+    if data.index is not None:
+        given, words = _given(data.index, split, parts, data.vocabulary)
     text = model.embed_text([word for _, word in words]).clone()
-    return Embedded(embeddings, concept, text, np.array([index for index, _ in words], np.int64))
+    return Embedded(embeddings, concept, text, np.array([number for number, _ in words], np.int64), given)
+
+
+def _given(
+    index: ModalityFree, split: str, parts: dict[str, Part], vocabulary: Sequence[str]
+) -> tuple[GivenCombinations, list[tuple[int, str]]]:
+    """The combinations of a split with samples as rows of ``parts``, and their (concept, words) by number.
+
+    Modalities that the model lacks count as absent, concepts that are not in the vocabulary are left out.
+    """
+    pa, pc = require("pyarrow", "An index"), require("pyarrow.compute", "An index")
+    ids = {name: pa.array([sample.id for sample in part.samples], pa.string()) for name, part in parts.items()}
+    names = pa.array(vocabulary, pa.string())
+    words: dict[tuple[int, str], int] = {}
+    rows, concept, text = [], [], []
+    for table in index.tables(split):
+        number = np.asarray(pc.index_in(table["concept"], names).fill_null(-1)).astype(np.int64)
+        present = [np.asarray(pc.index_in(table[name], ids[name]).fill_null(-1)) for name in parts]
+        place = np.stack(present, axis=1).astype(np.int32)
+        kept = (number >= 0) & (place >= 0).any(axis=1)
+        said = zip(number[kept].tolist(), table["text"].filter(pa.array(kept)).to_pylist(), strict=True)
+        text += [-1 if word is None else words.setdefault((of, word), len(words)) for of, word in said]
+        rows.append(place[kept])
+        concept.append(number[kept])
+    if not text:
+        raise DataError(f"{index.folder}: no combination of the split '{split}' can be used with this model")
+    given = GivenCombinations(np.concatenate(rows), np.concatenate(concept), np.array(text, np.int64))
+    return given, list(words)
 
 
 def learns(module: nn.Module) -> bool:
@@ -164,12 +202,12 @@ def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs
     return torch.cat(out).reshape(*inputs.shape[:2], -1)
 
 
-def _labelled(source: FolderSource, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
+def _labelled(source: FolderSource | ModalityFree, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
     return [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
 
 
 def _inputs(
-    source: FolderSource,
+    source: FolderSource | ModalityFree,
     samples: Sequence[Sample],
     modality: str,
     model: ModelConfig,
