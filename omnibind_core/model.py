@@ -68,7 +68,7 @@ class OmniBind(nn.Module):
         fusion_module: AF, or a baseline with the same interface.
         labels: Vocabulary.
         calibration: Temperatures and threshold.
-        digest: Content hash of the saved weights, part of :attr:`identity`; empty for a model never saved.
+        digest: Hash of the saved architecture and weights, part of :attr:`identity`; empty for a model never saved.
 
     Attributes:
         threshold: Confidence below which a prediction is unknown; starts as the calibrated one.
@@ -116,7 +116,7 @@ class OmniBind(nn.Module):
         wanted = None if modalities is None else {*modalities, "text"}
         encoder_set = encoders.build(config, wanted)
         fusion_module = fusion.build(config.embed_dim, config.fusion)
-        state, digest = _read_weights(folder / "model.safetensors")
+        state = _read_weights(folder / "model.safetensors")
         rows = state.pop("labels.rows", None)
         encoders.load_own_state(encoder_set, _select(state, "encoders.", encoder_set, wanted))
         _load_strict(fusion_module, {k[7:]: v for k, v in state.items() if k.startswith("fusion.")}, folder)
@@ -126,7 +126,7 @@ class OmniBind(nn.Module):
             )
         labels = LabelBank.from_dict(read_mapping(folder / "labels.json"), rows)
         calibration = parse(Calibration, read_mapping(folder / "calibration.json"), "calibration")
-        model = cls(config, encoder_set, fusion_module, labels, calibration, digest)
+        model = cls(config, encoder_set, fusion_module, labels, calibration, _digest(folder))
         return model.to(device)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -140,8 +140,8 @@ class OmniBind(nn.Module):
         state["labels.rows"] = self.labels.rows
         data = save({key: value.detach().cpu().contiguous() for key, value in sorted(state.items())})
         (folder / "model.safetensors").write_bytes(data)
-        self.digest = hashlib.sha256(data).hexdigest()[:8]
         _write_json(folder / "config.json", self.config.model_dump())
+        self.digest = _digest(folder)
         _write_json(folder / "labels.json", self.labels.to_dict())
         _write_json(folder / "calibration.json", self.calibration.model_dump())
 
@@ -315,10 +315,17 @@ def _model_folder(source: str | Path) -> Path:
     )
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+def _digest(folder: Path) -> str:
+    """Hash of everything that shapes the embeddings."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-        return load_file(path), digest
+        return load_file(path)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file, expected the model's weights") from error
     except (SafetensorError, OSError) as error:

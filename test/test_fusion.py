@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from omnibind_core import fusion
 from omnibind_core.errors import ConfigError
+from omnibind_core.evaluation.combinations import Draw
 from omnibind_core.fusion import MeanFusion, fusion_loss, wrong_predictions
+from omnibind_core.training.fuse import with_lies
 
 DIM = 32
 
@@ -118,3 +121,18 @@ def test_negatives_are_the_wrong_predictions_or_one_random_wrong_label():
 def test_wrong_settings_name_the_key(data, key):
     with pytest.raises(ConfigError, match=key):
         fusion.build(DIM, data)
+
+
+def test_lies_change_one_token_of_some_combinations_and_no_label():
+    rng = np.random.default_rng(0)
+    x = tokens(64, 3)
+    mask = torch.tensor([[True, True, False], [True, True, True], [True, False, False], [False, True, True]] * 16)
+    label = torch.arange(64)
+    draw = with_lies(Draw(x.clone(), mask, label.clone()), 0.8, rng)
+    changed = (draw.tokens != x).any(dim=-1)
+    assert 20 < changed.any(dim=1).sum() <= 48
+    assert changed.sum(dim=1).max() == 1
+    assert not (changed & ~mask).any() and not changed[mask.sum(dim=1) == 1].any()
+    assert draw.label.tolist() == label.tolist() and draw.mask is mask
+    donors = draw.tokens[changed]
+    assert all((x == row).all(dim=-1).any() for row in donors)

@@ -69,6 +69,7 @@ class FuseConfig(Config):
         negatives: ``"wrong"`` (the wrong labels that single modalities predict, as in the paper) or ``"all"`` labels.
         text: Chance that the text of a combination is used: with an index the text that the combination has there,
             else any of the sources' own words for the concept.
+        lie: Chance that one token of a combination of two or more shows something else (not in the paper).
     """
 
     fusion: dict[str, Any] = Field(default_factory=dict)
@@ -81,6 +82,7 @@ class FuseConfig(Config):
     tau: float = Field(0.07, gt=0)
     negatives: str = Field("wrong", pattern="^(wrong|all)$")
     text: float = Field(0.1, ge=0, le=1)
+    lie: float = Field(0.0, ge=0, le=1)
 
 
 class TrainConfig(Config):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.evaluation.combinations import Draw, Embedded
 from omnibind_core.fusion import Fusion, fusion_loss, wrong_predictions
 from omnibind_core.labels import LabelBank
 from omnibind_core.training.config import FuseConfig
@@ -35,7 +35,7 @@ def fuse(embedded: Embedded, labels: LabelBank, fusion: Fusion, config: FuseConf
     )
     fusion.train()
     for step in range(config.steps):
-        draw = embedded.draw(config.batch, rng, text=config.text)
+        draw = with_lies(embedded.draw(config.batch, rng, text=config.text), config.lie, rng)
         fused = fusion(draw.tokens, draw.mask).embedding
         if config.negatives == "all":
             loss = _against_all(fused, prototypes, draw.label, config.tau)
@@ -46,6 +46,25 @@ def fuse(embedded: Embedded, labels: LabelBank, fusion: Fusion, config: FuseConf
         if (step + 1) % max(1, config.steps // 10) == 0:
             _logger.info("fuse %3d %%: loss %.4f", 100 * (step + 1) // config.steps, loss.item())
     fusion.eval()
+
+
+def with_lies(draw: Draw, chance: float, rng: np.random.Generator) -> Draw:
+    """Lets one sensor in some combinations lie: its token becomes that of another combination with another label.
+
+    Args:
+        draw: Combinations; changed in place.
+        chance: Of a lie, in combinations of two or more tokens.
+        rng: Source of randomness.
+    """
+    count = len(draw.label)
+    order = torch.from_numpy(rng.random(draw.mask.shape)).masked_fill(~draw.mask.cpu(), -1)
+    column = order.argmax(dim=1).to(draw.mask.device)  # a random present token
+    donor = torch.from_numpy(rng.permutation(count)).to(draw.mask.device)
+    lying = torch.from_numpy(rng.random(count) < chance).to(draw.mask.device)
+    lying &= (draw.mask.sum(dim=1) > 1) & draw.mask[donor, column] & (draw.label[donor] != draw.label)
+    rows = lying.nonzero()[:, 0]
+    draw.tokens[rows, column[rows]] = draw.tokens[donor[rows], column[rows]]
+    return draw
 
 
 def _against_all(fused: Tensor, prototypes: Tensor, label: Tensor, tau: float) -> Tensor:
