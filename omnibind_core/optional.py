@@ -9,7 +9,6 @@ from omnibind_core.errors import MissingDependencyError
 
 _INSTALL = {
     "open3d": "pip install open3d (it also needs the system library libusb-1.0: apt install libusb-1.0-0)",
-    "kaldi_native_fbank": "pip install kaldi-native-fbank",
     "soundfile": "pip install soundfile",
     "tokenizers": "pip install tokenizers",
     "transformers": "pip install transformers",

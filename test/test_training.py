@@ -120,6 +120,23 @@ def test_same_settings_give_the_same_bytes(trained):
         assert first.read_bytes() == second.read_bytes(), name
 
 
+def test_stage_two_refuses_another_vocabulary_than_stage_one(trained, tree, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path))
+    with pytest.raises(SystemExit) as stop:
+        experiment = str(trained / "first" / "experiment.yaml")
+        few = tree / "few.csv"
+        few.write_text((tree / "labels.csv").read_text().replace("made,dog,dog", "made,dog,"))
+        aligned = trained / "first" / "align" / "labels.csv"
+        kept = aligned.read_bytes()
+        aligned.write_bytes(few.read_bytes())
+        try:
+            cli.main(("train", "fuse", "--config", experiment))
+        finally:
+            aligned.write_bytes(kept)
+    assert stop.value.code == 2
+    assert "run stage I again" in capsys.readouterr().err
+
+
 def test_figures_are_written_beside_the_model(trained):
     figures = json.loads((trained / "first" / "model" / "figures.json").read_text())
     assert figures["labels"] == 3

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from omnibind_core.errors import ConfigError
+
 _logger = logging.getLogger(__name__)
 
 
@@ -31,7 +33,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _align(args: argparse.Namespace) -> int:
     from omnibind_core import encoders
     from omnibind_core import fusion as fusion_module
-    from omnibind_core.labels import LabelBank
     from omnibind_core.model import OmniBind
     from omnibind_core.training import align, dataset
     from omnibind_core.training.config import dump, load
@@ -46,7 +47,6 @@ def _align(args: argparse.Namespace) -> int:
     align.align(data, architecture, encoder_set, config.align, config.seed)
     model = OmniBind(architecture, encoder_set, fusion_module.build(architecture.embed_dim, architecture.fusion))
     model.set_labels(data.vocabulary)
-    assert isinstance(model.labels, LabelBank)
     figures = align.accuracy(data, architecture, encoder_set)
     out = Path(config.out) / "align"
     model.save_pretrained(out)
@@ -81,6 +81,11 @@ def _fuse(args: argparse.Namespace) -> int:
         model = OmniBind(architecture, model.encoders, fresh, model.labels)
     concepts = dataset.Concepts.read(aligned / "labels.csv")
     data = dataset.load(config, model.config, model.encoders, concepts)
+    if data.vocabulary != model.labels.names:
+        raise ConfigError(
+            f"{aligned} was trained with {len(model.labels)} labels, data and settings now give {len(data.vocabulary)} "
+            "or others: run stage I again, or give both stages the same data, index and vocabulary"
+        )
     train, val = dataset.embed(data, model, "train"), dataset.embed(data, model, "val")
     fuse.fuse(train, model.labels, model.fusion, config.fuse, config.seed)
     model.calibration = calibrate(val, model.labels, model.fusion, 2000, config.seed)

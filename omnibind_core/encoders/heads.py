@@ -75,6 +75,7 @@ class ConSE(nn.Module):
         super().__init__()
         self.refinement = refinement
         self.share = share
+        self._tied = False
         self.embed_classes = embed_classes
         self.top_k = top_k
         self.temperature = temperature
@@ -85,8 +86,11 @@ class ConSE(nn.Module):
     @torch.no_grad()
     def tie(self) -> None:
         """Makes the class embeddings unless they are there."""
+        if self._tied:
+            return  # asking the tensor each time would make a GPU wait
         if self.class_embeddings[0, 0].isnan():
             self.class_embeddings.copy_(self.embed_classes())
+        self._tied = True
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, feature_dim]`` to ``[N, embed_dim]``; without a refinement in the hull of the class embeddings."""

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Prints the trials of docs/experiments.md on disagreeing sensors and on the image teacher's share.
+
+`python tools/trials.py --data DIR`; about five minutes on two cores once the features of DIR are cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnibind_core import fusion as fusions
+from omnibind_core.data.cache import cache_folder
+from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.packages import find_objects
+from omnibind_core.evaluation.combinations import Embedded, accuracy_by_size
+from omnibind_core.fusion import Fusion, MeanFusion
+from omnibind_core.labels import LabelBank
+from omnibind_core.model import OmniBind
+from omnibind_core.training import config as training
+from omnibind_core.training import dataset, fuse
+
+STEPS, COUNT, SHARES = 250, 3000, (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
+TRIALS: tuple[dict[str, Any], ...] = (
+    {"fusion": {"preset": "residual"}, "lr": 1e-3, "lie": 0.0},
+    {"fusion": {"preset": "residual"}, "lr": 1e-3, "lie": 0.4},
+    {"fusion": {"preset": "residual"}, "lr": 1e-3, "lie": 0.7},
+    {"fusion": {"preset": "residual", "layers": 2}, "lr": 1e-3, "lie": 0.4},
+    {"fusion": {"preset": "residual"}, "lr": 2e-4, "lie": 0.5},
+    {"fusion": {"preset": "paper"}, "lr": 1e-3, "lie": 0.0},
+    {"fusion": {"preset": "paper"}, "lr": 1e-3, "lie": 0.4},
+    {"fusion": {"preset": "paper"}, "lr": 2e-4, "lie": 0.5},
+)
+Object = tuple[int, tuple[str, ...], list[Any]]
+
+
+def objects(model: OmniBind) -> list[Object]:
+    """Label, modalities and views of the demo's packaged objects that the model has a label for."""
+    found = []
+    for thing in find_objects(cache_folder() / "debian"):
+        if thing.name in model.labels.names:
+            items = thing.items(np.random.default_rng(0))
+            views = [model.process(kind, raw) for kind, raw in items.items()]
+            found.append((model.labels.names.index(thing.name), tuple(items), views))
+    return found
+
+
+def top1(labels: LabelBank, fusion: Fusion, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Most similar label of each fused set."""
+    with torch.inference_mode():
+        return labels.similarities(fusion(tokens, mask).embedding).argmax(dim=1)
+
+
+def lied_to(val: Embedded, labels: LabelBank, fusion: Fusion, size: int) -> float:
+    """Accuracy where one sensor of each combination shows something else."""
+    rng = np.random.default_rng((9, size))
+    draw = fuse.with_lies(val.draw(COUNT, rng, size=size), 1.0, rng)
+    return float((top1(labels, fusion, draw.tokens, draw.mask) == draw.label).float().mean())
+
+
+def row(name: str, val: Embedded, labels: LabelBank, fusion: Fusion, embedded: list[tuple[int, Tensor]]) -> None:
+    """Prints one line of the table."""
+    clean = [values["fused"] for values in accuracy_by_size(val, labels, fusion, COUNT, 0)[:3]]
+    lies = [lied_to(val, labels, fusion, size) for size in (2, 3)]
+    right = sum(
+        int(top1(labels, fusion, tokens[None], torch.ones(1, len(tokens), dtype=torch.bool))[0]) == label
+        for label, tokens in embedded
+    )
+    cells = " | ".join(f"{100 * share:.1f}" for share in (*clean, *lies))
+    print(f"| {name} | {cells} | {right} of {len(embedded)} |", flush=True)
+
+
+def shares(model: OmniBind, data: dataset.TrainingData, things: list[Object]) -> None:
+    """Prints accuracy of photos by the share of the image teacher's refinement."""
+    head: Any = model.encoders.heads["image"]
+    part, kept = data.val["image"], head.share
+    pictures = [(label, views[kinds.index("image")]) for label, kinds, views in things if "image" in kinds]
+    for share in SHARES:
+        head.share = share
+        scores = model.labels.similarities(dataset.embed_all(model.encoders, model.config, "image", part.inputs)[:, 0])
+        val = (scores.argmax(dim=1) == torch.from_numpy(part.concept)).float().mean()
+        found = model.labels.similarities(model.embed([("image", views) for _, views in pictures])).argmax(dim=1)
+        stamps = (found == torch.tensor([label for label, _ in pictures])).float().mean()
+        print(f"| {share} | {100 * val:.1f} | {100 * stamps:.1f} of {len(pictures)} |", flush=True)
+    head.share = kept
+
+
+def main() -> None:
+    """Runs all trials."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="folder with samples.csv that the model was trained on")
+    parser.add_argument("--model", default="lite", help="trained model (default: %(default)s)")
+    args = parser.parse_args()
+    model = OmniBind.from_pretrained(args.model)
+    folder = Path(args.model) if Path(args.model).is_dir() else Path(fusions.__file__).parent / "weights" / args.model
+    config = training.load("lite", [f"data={args.data}"])
+    data = dataset.load(config, model.config, model.encoders, Concepts.read(folder / "labels.csv"))
+    things = objects(model)
+    print("| share | validation | stamps |")
+    shares(model, data, things)
+    train, val = dataset.embed(data, model, "train"), dataset.embed(data, model, "val")
+    tokens = [(y, model.embed(list(zip(kinds, views, strict=True))).clone()) for y, kinds, views in things]
+    print("| fusion | 1 | 2 | 3 | 2, lie | 3, lie | stamps |")
+    row("mean fusion", val, model.labels, MeanFusion(), tokens)
+    for trial in TRIALS:
+        dataset.be_deterministic(0)
+        fusion = fusions.build(model.config.embed_dim, trial["fusion"])
+        settings = config.fuse.model_copy(update={**trial, "steps": STEPS})
+        fuse.fuse(train, model.labels, fusion, settings, 0)
+        name = ", ".join(f"{key} {value}" for key, value in {**trial["fusion"], **trial}.items() if key != "fusion")
+        row(name, val, model.labels, fusion, tokens)
+
+
+if __name__ == "__main__":
+    main()
