@@ -52,7 +52,7 @@ train: setup  ## trains the lite family as shipped: stage I, then stage II [DATA
 
 clean:  ## removes what was built and written, but not .venv
 	rm -rf .ros out build install log dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find omnibind_core omnibind_ros test -name __pycache__ -type d -prune -exec rm -rf {} +
+	find omnibind_core omnibind_ros test examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## removes .venv too
 	rm -rf .venv

@@ -27,13 +27,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 failed, 2 wrong use or unusable input, 130 interrupted."""
-    args = parser().parse_args(argv)
-    level = logging.DEBUG if args.verbose else logging.INFO
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    verbose = False
     try:
+        args = parser().parse_args(argv)  # asks the registered modalities for their options
+        verbose = args.verbose
+        logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stderr)
         code: int = args.run(args)
     except OmniBindError as error:
-        if args.verbose:
+        if verbose:
             raise
         print(f"omnibind: {error}", file=sys.stderr)
         code = 2

@@ -7,7 +7,8 @@ one modality are several tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ class FusionConfig(Config):
     """Architecture of AF. The paper leaves the number of heads open; eight is ours.
 
     Attributes:
-        type: Always ``"attention"``.
+        type: ``"attention"``; the baselines' types are in :mod:`omnibind_core.baselines`.
         heads: Attention heads; divides the embedding width.
         layers: Attention layers.
         residual: Adds the layer's input to its output; the layer then starts as the identity.
@@ -59,25 +60,31 @@ class Fused(NamedTuple):
 
 
 class Fusion(nn.Module):
-    """Interface of AF and of everything it is compared with."""
+    """Interface of AF and of the baselines in :mod:`omnibind_core.baselines`."""
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Fused:
+    def forward(self, tokens: Tensor, mask: Tensor, kind: Tensor | None = None) -> Fused:
         """Fuses sets of tokens.
 
+        In eval mode padding is cut away first, so a padded batch gives exactly what the unpadded one gives.
+
         Args:
-            tokens: ``float32 [B, M, D]``, unit length; what stands at absent places does not matter.
+            tokens: ``float32 [B, M, D]``, unit length; what stands at absent places does not matter, not even NaN.
             mask: ``bool [B, M]``, True where a token is present; at least one in each row.
+            kind: ``int64 [B, M]`` modality of each token, an index into the model config's modalities. AF, Mean and
+                Linear do not need it.
         """
-        raise TypeError(f"{type(self).__name__} defines no forward")
+        if self.training:
+            # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
+            return self.fuse(tokens.masked_fill(~mask[..., None], 0.0), mask, kind)
+        order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
+        mask = mask.gather(1, order)
+        packed = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1])).masked_fill(~mask[..., None], 0.0)
+        fused = self.fuse(packed, mask, None if kind is None else kind.gather(1, order))
+        return Fused(fused.embedding, fused.weights.new_zeros(tokens.shape[:2]).scatter(1, order, fused.weights))
 
-
-class MeanFusion(Fusion):
-    """The normalised mean of the present tokens: what fusion by hand does, and the baseline."""
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Fused:
-        """See :meth:`Fusion.forward`."""
-        weights = mask.to(tokens.dtype) / mask.sum(dim=1, keepdim=True)
-        return Fused(F.normalize(_mix(weights, _present(tokens, mask)), dim=-1), weights)
+    @abstractmethod
+    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
+        """What a fusion defines: as :meth:`forward`, with zeros at absent places."""
 
 
 class AdaptiveFusion(Fusion):
@@ -99,15 +106,15 @@ class AdaptiveFusion(Fusion):
             raise ConfigError(f"fusion.heads is {config.heads}, expected a divisor of the embedding width {dim}")
         self.layers = nn.ModuleList(AttentionLayer(dim, config) for _ in range(config.layers))
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Fused:
-        """See :meth:`Fusion.forward`."""
+    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
+        """See :meth:`Fusion.fuse`; the modalities are not looked at."""
         flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
-        hidden = _present(tokens, mask)
+        hidden = tokens
         for layer in self.layers:
             hidden, attention = layer(hidden, mask)
             flow = attention @ flow
-        mean = mask.to(tokens.dtype) / mask.sum(dim=1, keepdim=True)
-        return Fused(F.normalize(_mix(mean, hidden), dim=-1), _mix(mean, flow))
+        mean = equal_shares(mask, tokens.dtype)
+        return Fused(F.normalize(mix(mean, hidden), dim=-1), mix(mean, flow))
 
 
 class AttentionLayer(nn.Module):
@@ -134,8 +141,13 @@ class AttentionLayer(nn.Module):
             norm = nn.LayerNorm(dim) if config.norm else nn.Identity()
             self.ffn = nn.Sequential(norm, nn.Linear(dim, config.ffn * dim), nn.GELU(), last)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the new tokens ``[B, M, D]`` and how they mix the old ones, ``[B, M, M]``, rows summing to 1."""
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the new tokens ``[B, M, D]`` and how they mix the old ones, ``[B, M, M]``, rows summing to 1.
+
+        Args:
+            tokens: ``float32 [B, M, D]``.
+            mask: ``bool [B, M]``, True where a token is present; None if all are.
+        """
         batch, count, dim = tokens.shape
         q, k, v = (
             self._on_present(nn.Sequential(self.norm, self.qkv), tokens, mask)
@@ -143,7 +155,8 @@ class AttentionLayer(nn.Module):
             .unbind(dim=2)
         )
         logits = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(dim // self.heads)
-        logits = logits.masked_fill(~mask[:, None, None, :], float("-inf"))
+        if mask is not None:
+            logits = logits.masked_fill(~mask[:, None, None, :], float("-inf"))
         attention = logits.softmax(dim=-1)
         mixed = self._on_present(
             self.out, torch.einsum("bhqk,bkhd->bqhd", attention, v).reshape(batch, count, dim), mask
@@ -157,26 +170,37 @@ class AttentionLayer(nn.Module):
             mixed = mixed + after if self.residual else after
         return mixed, flow
 
-    def _on_present(self, layer: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+    def _on_present(self, layer: nn.Module, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Applies a layer to each token; in training to the present ones alone, which are a third of a batch."""
-        if not self.training:
+        if not self.training or mask is None:
             out: Tensor = layer(tokens)
             return out
         rows = layer(tokens[mask])
         return rows.new_zeros(*mask.shape, rows.shape[-1]).index_put((mask,), rows)
 
 
-def build(dim: int, data: Mapping[str, Any]) -> Fusion:
+def build(dim: int, data: Mapping[str, Any], slots: Sequence[str] = ()) -> Fusion:
     """The fusion that a model config asks for.
 
     Args:
         dim: Embedding width.
-        data: The ``fusion`` part of the config.
+        data: The ``fusion`` part of the config; ``type`` is ``"attention"`` (AF, the default) or a baseline's.
+        slots: The model's modalities, in the order that ``kind`` counts them; some baselines have a part for each.
 
     Raises:
         ConfigError: A key is unknown or a value impossible; names the key.
     """
+    if data.get("type", "attention") != "attention":
+        from omnibind_core import baselines  # they are made of the parts above
+
+        return baselines.build(dim, data, slots)
     return AdaptiveFusion(dim, parse(FusionConfig, data, "fusion", PRESETS))
+
+
+def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``fusion`` part of a config with some keys changed; another ``type`` starts anew, as its keys are others."""
+    old = data.get("type", "attention")
+    return {**(data if changes.get("type", old) == old else {}), **changes}
 
 
 def fusion_loss(fused: Tensor, positive: Tensor, negatives: Tensor, present: Tensor, tau: float) -> Tensor:
@@ -217,10 +241,11 @@ def wrong_predictions(scores: Tensor, mask: Tensor, label: Tensor, generator: to
     return torch.cat([predicted, chance[:, None]], dim=1), torch.cat([wrong, none], dim=1)
 
 
-def _present(tokens: Tensor, mask: Tensor) -> Tensor:
-    # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
-    return tokens.masked_fill(~mask[..., None], 0.0)
+def equal_shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[B, M]``: the same share for every present token of a row, 0 for absent ones."""
+    return mask.to(dtype) / mask.sum(dim=1, keepdim=True)
 
 
-def _mix(weights: Tensor, rows: Tensor) -> Tensor:
+def mix(weights: Tensor, rows: Tensor) -> Tensor:
+    """Sums ``[B, M, D]`` rows, weighted by ``[B, M]``, to ``[B, D]``."""
     return (weights.unsqueeze(1) @ rows).squeeze(1)

@@ -85,6 +85,17 @@ class LabelBank:
         rows = F.normalize(embed_text(sentences).float(), dim=-1)
         return cls(unique, rows, torch.tensor(owner, device=rows.device), tuple(templates), known, reduce)
 
+    def extended(self, names: Sequence[str], embed_text: EmbedText) -> LabelBank:
+        """The same bank with further names at its end; rows that are there stay as they are, bit for bit."""
+        known = {*self.names}
+        new = [name for name in names if name not in known]
+        if not new:
+            return self
+        more = LabelBank.from_names(new, embed_text, self.templates)
+        rows = torch.cat([self.rows, more.rows.to(self.rows.device)])
+        owner = torch.cat([self.owner, more.owner.to(self.owner.device) + len(self.names)])
+        return LabelBank((*self.names, *more.names), rows, owner, self.templates, self.aliases, self.reduce)
+
     def __len__(self) -> int:
         return len(self.names)
 

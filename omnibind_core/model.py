@@ -115,7 +115,7 @@ class OmniBind(nn.Module):
         config = load_config(folder / "config.json")
         wanted = None if modalities is None else {*modalities, "text"}
         encoder_set = encoders.build(config, wanted)
-        fusion_module = fusion.build(config.embed_dim, config.fusion)
+        fusion_module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
         state = _read_weights(folder / "model.safetensors")
         rows = state.pop("labels.rows", None)
         encoders.load_own_state(encoder_set, _select(state, "encoders.", encoder_set, wanted))
@@ -157,8 +157,8 @@ class OmniBind(nn.Module):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that this instance can encode, in the order of :data:`omnibind_core.modalities.NAMES`."""
-        return tuple(name for name in modalities.NAMES if name in self.encoders.heads)
+        """Modalities that this instance can encode, in the order of :func:`omnibind_core.modalities.names`."""
+        return tuple(name for name in modalities.names() if name in self.encoders.heads)
 
     @property
     def labels(self) -> LabelBank:
@@ -196,8 +196,8 @@ class OmniBind(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the fusion's weights are, and inputs go."""
-        parameter = next(self.fusion.parameters(), None)
+        """Where the weights are, and inputs go."""
+        parameter = next(self.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
     def process(self, modality: str, raw: Any) -> NDArray[Any]:
@@ -265,6 +265,7 @@ class OmniBind(nn.Module):
             embeddings: ``float32 [n, D]``, unit length, at least one.
 
         Raises:
+            ConfigError: The model's config has no such modality.
             InvalidInputError: No token, or the number or width of the embeddings does not fit.
         """
         tokens = torch.as_tensor(embeddings, dtype=torch.float32).to(self.device)
@@ -273,7 +274,12 @@ class OmniBind(nn.Module):
             raise InvalidInputError(
                 "recognise", f"embeddings of shape {tuple(tokens.shape)}", f"{expected}, at least one row"
             )
-        fused = self.fusion(tokens[None], torch.ones(1, len(tokens), dtype=torch.bool, device=self.device))
+        slots = tuple(self.config.modalities)
+        unknown = sorted(set(modalities) - set(slots))
+        if unknown:
+            raise ConfigError(f"this model has no modality {', '.join(unknown)}; it has {', '.join(slots)}")
+        kind = torch.tensor([[slots.index(name) for name in modalities]], device=self.device)
+        fused = self.fusion(tokens[None], torch.ones_like(kind, dtype=torch.bool), kind)
         similarities = self.labels.similarities(torch.cat([fused.embedding, tokens]))
         temperature = similarities.new_full((len(similarities), 1), self.calibration.single_temperature)
         temperature[0] = self.calibration.temperature

@@ -71,7 +71,7 @@ Decoder = Callable[[Any, str, DecodeOptions, str], Any]
 
 def types_for(modality: str) -> tuple[str, ...]:
     """ROS message types accepted for a modality, preferred ones first."""
-    return (*_TYPES[modalities.get(modality).name], MODALITY_FRAME)
+    return (*(_TYPES.get(modality) or _plugin_decoders(modality)), MODALITY_FRAME)
 
 
 def decode(ros_type: str, message: Any, modality: str, options: DecodeOptions, source: str) -> Any:
@@ -80,7 +80,7 @@ def decode(ros_type: str, message: Any, modality: str, options: DecodeOptions, s
     Args:
         ros_type: For example ``"sensor_msgs/msg/Image"``; one of :func:`types_for` the modality.
         message: The message, of rclpy or rosbags.
-        modality: One of :data:`omnibind_core.modalities.NAMES`.
+        modality: One of :func:`omnibind_core.modalities.names`.
         options: What the message does not say.
         source: Sensor name, for error messages.
 
@@ -94,7 +94,14 @@ def decode(ros_type: str, message: Any, modality: str, options: DecodeOptions, s
     accepted = types_for(modality)
     if ros_type not in accepted:
         raise InvalidInputError(source, f"a message of type {ros_type}", f"for {modality} one of {', '.join(accepted)}")
-    return _DECODERS[ros_type](message, modality, options, source)
+    own = {} if modality in _TYPES else _plugin_decoders(modality)
+    return (own.get(ros_type) or _DECODERS[ros_type])(message, modality, options, source)
+
+
+def _plugin_decoders(modality: str) -> Mapping[str, Decoder]:
+    """Decoders by ROS type: ``DECODERS`` of a plug-in's ``messages.py``."""
+    decoders: Mapping[str, Decoder] = getattr(modalities.plugin_module(modality, "messages"), "DECODERS", {})
+    return decoders
 
 
 def stamp_ns(message: Any) -> int | None:
@@ -152,6 +159,22 @@ _ENCODINGS: Mapping[str, _Encoding] = {
 
 
 def _image(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
+    return _picture(image_pixels(message, source), message.encoding, modality, options, source)
+
+
+def image_pixels(message: Any, source: str) -> NDArray[Any]:
+    """Pixels of a ``sensor_msgs/Image`` as they were sent, viewed in place.
+
+    Args:
+        message: The message.
+        source: Sensor name, for error messages.
+
+    Returns:
+        ``[H, W]`` or ``[H, W, C]`` in the type, byte order and channel order of the encoding.
+
+    Raises:
+        InvalidInputError: The encoding is unknown, or the data are too short for it.
+    """
     encoding = _ENCODINGS.get(message.encoding)
     if encoding is None:
         raise InvalidInputError(source, f"encoding '{message.encoding}'", f"one of {', '.join(_ENCODINGS)}")
@@ -168,7 +191,7 @@ def _image(message: Any, modality: str, options: DecodeOptions, source: str) -> 
     shape = (height, width) if encoding.channels == 1 else (height, width, encoding.channels)
     strides = (step, pixel) if encoding.channels == 1 else (step, pixel, dtype.itemsize)
     pixels: NDArray[Any] = np.ndarray(shape, dtype, buffer=data, strides=strides)
-    return _picture(pixels, message.encoding, modality, options, source)
+    return pixels
 
 
 def _compressed_image(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:

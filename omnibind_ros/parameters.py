@@ -266,8 +266,8 @@ class Parameters:
         }
         kind = values["type"] or name
         modality = SENSOR_TYPES.get(kind, kind)
-        if modality not in modalities.NAMES:
-            known = ", ".join(dict.fromkeys((*SENSOR_TYPES, *modalities.NAMES)))
+        if modality not in modalities.names():
+            known = ", ".join(dict.fromkeys((*SENSOR_TYPES, *modalities.names())))
             raise ConfigError(f"parameter '{name}.type' is '{values['type']}', expected one of {known}")
         types = types_for(modality)
         if values["message_type"] and values["message_type"] not in types:

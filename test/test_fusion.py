@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from omnibind_core import fusion
+from omnibind_core.baselines import MeanFusion
 from omnibind_core.errors import ConfigError
 from omnibind_core.evaluation.combinations import Draw
-from omnibind_core.fusion import MeanFusion, fusion_loss, wrong_predictions
+from omnibind_core.fusion import AttentionLayer, FusionConfig, fusion_loss, wrong_predictions
 from omnibind_core.training.fuse import with_lies
 
 DIM = 32
@@ -43,14 +44,15 @@ def test_any_number_of_tokens_gives_a_unit_embedding_and_shares_that_sum_to_one(
         torch.testing.assert_close(fused.weights.sum(dim=1), torch.ones(3))
 
 
-def test_padding_changes_nothing_whatever_it_holds(module):
-    x = tokens(2, 3)
-    padded = torch.cat([x, torch.full((2, 2, DIM), float("nan"))], dim=1)
-    mask = torch.tensor([[True] * 3 + [False] * 2] * 2)
-    alone, with_padding = module(x, full(2, 3)), module(padded, mask)
-    torch.testing.assert_close(with_padding.embedding, alone.embedding, atol=1e-6, rtol=0)
-    torch.testing.assert_close(with_padding.weights[:, :3], alone.weights, atol=1e-6, rtol=0)
-    assert (with_padding.weights[:, 3:] == 0).all()
+def test_a_padded_batch_gives_exactly_what_the_unpadded_one_gives(module):
+    x, mask = tokens(3, 3), torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0]], dtype=torch.bool)
+    places = [1, 3, 4]
+    padded, wide = torch.full((3, 6, DIM), float("nan")), torch.zeros(3, 6, dtype=torch.bool)
+    padded[:, places], wide[:, places] = x, mask
+    alone, with_padding = module(x, mask), module(padded, wide)
+    assert torch.equal(with_padding.embedding, alone.embedding)
+    assert torch.equal(with_padding.weights[:, places], alone.weights)
+    assert (with_padding.weights[~wide] == 0).all() and with_padding.weights.isfinite().all()
 
 
 def test_training_computes_what_evaluation_does(module):
@@ -87,6 +89,28 @@ def test_paper_preset_is_attention_then_mean():
     torch.testing.assert_close(module(x, mask).embedding, F.normalize(mean, dim=-1), atol=1e-6, rtol=1e-5)
 
 
+def test_masked_attention_by_hand():
+    """Eq. 9 with identity projections: softmax over the present tokens of x_q x_k / sqrt(D)."""
+    layer = AttentionLayer(2, FusionConfig(type="attention", heads=1))
+    with torch.no_grad():
+        layer.qkv.weight.copy_(torch.eye(2).repeat(3, 1))
+        layer.out.weight.copy_(torch.eye(2))
+    x = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]]])
+    mixed, flow = layer(x, torch.tensor([[True, True, False]]))
+    near = math.exp(1 / math.sqrt(2)) / (math.exp(1 / math.sqrt(2)) + 1)
+    expected = torch.tensor([[near, 1 - near], [1 - near, near]])
+    torch.testing.assert_close(flow[0, :2], torch.cat([expected, torch.zeros(2, 1)], dim=1))
+    torch.testing.assert_close(mixed[0, :2], expected)
+
+
+def test_gradients_reach_every_weight_and_no_absent_token(module):
+    x = tokens(4, 3).requires_grad_()
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 1], [0, 0, 1]], dtype=torch.bool)
+    module.train()(x, mask).embedding.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+    assert (x.grad[~mask] == 0).all() and (x.grad[mask] != 0).any(dim=-1).all()
+
+
 def test_residual_preset_starts_as_mean_fusion():
     module = fusion.build(DIM, {"preset": "residual", "layers": 2, "ffn": 2})
     x = tokens(3, 4)
@@ -100,6 +124,18 @@ def test_loss_by_hand():
     only_first = torch.tensor([[True, False]])
     # Cosines 1 and 0 over a temperature of 0.5.
     assert fusion_loss(fused, positive, negatives, only_first, 0.5).item() == pytest.approx(math.log1p(math.exp(-2)))
+
+
+def test_loss_is_the_mean_over_the_batch_and_falls_towards_the_label():
+    fused = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    positive = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    negatives = torch.tensor([[[0.0, 1.0], [-1.0, 0.0]], [[1.0, 0.0], [0.0, -1.0]]])
+    everything = torch.ones(2, 2, dtype=torch.bool)
+    rows = [
+        math.log(1 + math.exp((0 - 1) / 0.5) + math.exp((-1 - 1) / 0.5)),
+        math.log(1 + math.exp((0.6 - 0.8) / 0.5) + math.exp((-0.8 - 0.8) / 0.5)),
+    ]
+    assert fusion_loss(fused, positive, negatives, everything, 0.5).item() == pytest.approx(sum(rows) / 2)
 
 
 def test_negatives_are_the_wrong_predictions_or_one_random_wrong_label():

@@ -75,7 +75,8 @@ def train(tree, out, *extra: str) -> None:
         "labels": str(tree / "labels.csv"),
         "out": str(out),
         "augmentations": 2,
-        "align": {"steps": 60, "more_steps": {"point_cloud": 12}, "batch": 16, "lr": 0.01},
+        "tie": {"lr": 0.01, "batch": 16},
+        "align": {"steps": 60, "per_student": {"point_cloud": {"steps": 12}}, "batch": 16, "lr": 0.01},
         "fuse": {"steps": 40, "batch": 32},
     }
     path = out / "experiment.yaml"

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from omnibind_core.data import sources
 from omnibind_core.data.build import BuildConfig, SourceConfig, build
 from omnibind_core.data.cells import Towers
-from omnibind_core.data.modality_free import INDEX, SENSORS, ModalityFree
+from omnibind_core.data.modality_free import INDEX, ModalityFree, sensors
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources import Source
 
@@ -38,7 +38,7 @@ class MadeUp(Source):
     name = "made up"
     title = "made-up samples"
     licence = citation = homepage = ""
-    modalities = SENSORS
+    modalities = sensors()
     splits = ("train", "val")
     layout = "one file"
     count = 0
@@ -47,7 +47,7 @@ class MadeUp(Source):
         for i in range(self.count):
             label, group = f"label {i % _CONCEPTS}", i // (10 * _CONCEPTS)
             split = "val" if group % 5 == 0 else "train"
-            modality = SENSORS[i // _CONCEPTS % len(SENSORS)]
+            modality = self.modalities[i // _CONCEPTS % len(self.modalities)]
             name = f"{modality}-{i:09d}"
             yield Sample(name, modality, self.name, "file.bin", label, split, f"group {group}-{i % _CONCEPTS}")
 

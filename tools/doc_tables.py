@@ -16,12 +16,12 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from omnibind_core import cli
+from omnibind_core import baselines, cli
 from omnibind_core.alignment import CADConfig
 from omnibind_core.data.build import BuildConfig, SourceConfig
 from omnibind_core.data.cells import MatchingConfig
 from omnibind_core.fusion import FusionConfig
-from omnibind_core.training.config import AlignConfig, FuseConfig, TrainConfig
+from omnibind_core.training.config import AlignConfig, FuseConfig, StageConfig, StudentConfig, TieConfig, TrainConfig
 
 REPO = Path(__file__).resolve().parent.parent
 LITE = REPO / "omnibind_core" / "weights" / "lite"
@@ -52,10 +52,14 @@ def training() -> Iterator[str]:
     """Keys of a training config."""
     yield from keys(
         ("", TrainConfig),
+        ("STAGE.", StageConfig),
+        ("tie.", TieConfig),
         ("align.", AlignConfig),
+        ("align.per_student.NAME.", StudentConfig),
         ("align.loss.", CADConfig),
         ("fuse.", FuseConfig),
         ("fuse.fusion.", FusionConfig),
+        *((f"fuse.fusion({kind}).", config) for kind, config in baselines.CONFIGS.items()),
     )
 
 
@@ -65,14 +69,17 @@ def building() -> Iterator[str]:
 
 
 def keys(*parts: tuple[str, type[BaseModel]]) -> Iterator[str]:
-    """Keys of configuration models, each with what stands before its keys; those that hold models are left out."""
+    """Keys of configuration models, each with what stands before its keys.
+
+    Those that hold models, and those inherited unchanged from another, are left out.
+    """
     yield row("key", "type", "default", "meaning")
     yield row(*["---"] * 4)
     for prefix, model in parts:
         texts = attributes(model)
         for name, field in model.model_fields.items():
             kind = inspect.formatannotation(field.annotation)
-            if re.search(r"\b[A-Z]\w+Config\b", kind):
+            if name not in inspect.get_annotations(model) or re.search(r"\b[A-Z]\w+Config\b", kind):
                 continue
             default = "(required)" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
             yield row(f"`{prefix}{name}`", kind.replace("typing.", ""), default, texts[name])

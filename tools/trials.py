@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from omnibind_core import fusion as fusions
+from omnibind_core.baselines import MeanFusion
 from omnibind_core.data.cache import cache_folder
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.packages import find_objects
 from omnibind_core.evaluation.combinations import Embedded, accuracy_by_size
-from omnibind_core.fusion import Fusion, MeanFusion
+from omnibind_core.fusion import Fusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.training import config as training
 from omnibind_core.training import dataset, fuse
+from omnibind_core.training.engine import Trainer
 
 STEPS, COUNT, SHARES = 250, 3000, (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 TRIALS: tuple[dict[str, Any], ...] = (
@@ -111,7 +113,7 @@ def main() -> None:
         dataset.be_deterministic(0)
         fusion = fusions.build(model.config.embed_dim, trial["fusion"])
         settings = config.fuse.model_copy(update={**trial, "steps": STEPS})
-        fuse.fuse(train, model.labels, fusion, settings, 0)
+        Trainer(seed=0).run(fuse.Fuse(train, None, model.labels, fusion, settings))
         name = ", ".join(f"{key} {value}" for key, value in {**trial["fusion"], **trial}.items() if key != "fusion")
         row(name, val, model.labels, fusion, tokens)
 

@@ -60,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "files takes several, and may be repeated.",
         epilog="Exit status: 0 recognised, 2 unusable input (each named on standard error).",
     )
-    for name in modalities.NAMES:
+    for name in modalities.names():
         flag, words = f"--{name.replace('_', '-')}", name.replace("_", " ")
         metavar, what = ("SENTENCE", "a description") if name == "text" else ("FILE", f"{words} file")
         parser.add_argument(flag, nargs="+", action="extend", default=[], metavar=metavar, help=what)
@@ -84,9 +84,9 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: No input was given, or the model, the labels or the device are not there.
         WeightsError: The model's weights cannot be read.
     """
-    inputs = [_Input(name, source) for name in modalities.NAMES for source in getattr(args, name)]
+    inputs = [_Input(name, source) for name in modalities.names() for source in getattr(args, name)]
     if not inputs:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in modalities.NAMES)
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in modalities.names())
         raise ConfigError(f"nothing to recognise: give at least one of {flags}")
     names = None if args.labels is None else read_labels(args.labels)
     good = _usable(inputs, _load, args.keep_going)

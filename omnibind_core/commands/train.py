@@ -7,15 +7,26 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omnibind_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from omnibind_core.data.concepts import Concepts
+    from omnibind_core.model import OmniBind
+    from omnibind_core.training.config import TrainConfig
+    from omnibind_core.training.dataset import TrainingData
+    from omnibind_core.training.engine import Trainer
 
 _logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the sub-command."""
+    from omnibind_core.commands import compare
+
     parser = subparsers.add_parser("train", help="train a model: stage I (align), then stage II (fuse)")
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, text, run in (
@@ -27,35 +38,41 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         stage.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. align.lr=0.0005"
         )
+        stage.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
         stage.set_defaults(run=run)
+    compare.add_parser(stages)
 
 
 def _align(args: argparse.Namespace) -> int:
-    from omnibind_core import encoders
-    from omnibind_core import fusion as fusion_module
-    from omnibind_core.model import OmniBind
-    from omnibind_core.training import align, dataset
-    from omnibind_core.training.config import dump, load
+    from omnibind_core.training import align, checkpoint, dataset
+    from omnibind_core.training.start import begin
+    from omnibind_core.training.tie import Tie
 
     started = time.monotonic()
-    config = load(args.config, args.set)
-    dataset.be_deterministic(config.seed)
-    architecture = encoders.load_config(config.model)
-    encoder_set = encoders.build(architecture).to(dataset.pick_device(config.device))
-    concepts = dataset.match(config, encoder_set)
-    data = dataset.load(config, architecture, encoder_set, concepts)
-    align.align(data, architecture, encoder_set, config.align, config.seed)
-    model = OmniBind(architecture, encoder_set, fusion_module.build(architecture.embed_dim, architecture.fusion))
-    model.set_labels(data.vocabulary)
-    figures = align.accuracy(data, architecture, encoder_set)
+    config, fabric, trainer = _prepare(args, "align", drop=("fuse",))
+    model = begin(config, fabric.device)
+    concepts = dataset.match(config, model.encoders)
+    with fabric.rank_zero_first(local=True):  # the others then find the features in the cache
+        known = () if config.start is None else model.labels.names
+        data = dataset.load(config, model.config, model.encoders, concepts, known)
+    trainer.agreement.update(checkpoint.flat(model.config.model_dump(), "model."), start=model.identity)
+    trainer.agreement.update(_describe(data))
+    if config.start is None:
+        trainer.run(Tie(data, model.config, model.encoders, config.tie))
+    trainer.run(align.Align(data, model.config, model.encoders, config.align, config.seed))
+    if not fabric.is_global_zero:
+        return 0
+    if config.start is None:
+        model.set_labels(data.vocabulary)
+    else:
+        model.labels = model.labels.extended(data.vocabulary, model.embed_text)
+    figures = align.accuracy(data, model.config, model.encoders)
     out = Path(config.out) / "align"
-    model.save_pretrained(out)
-    concepts.write(out / "labels.csv")
-    dump(config, out / "train.yaml")
-    _report(out, {"seconds": round(time.monotonic() - started, 1), "labels": len(data.vocabulary), "single": figures})
+    seconds = round(time.monotonic() - started, 1)
+    _save(model, out, concepts, config, {"seconds": seconds, "labels": len(model.labels), "single": figures})
     for name, row in figures.items():
         print(
-            f"{name:12} n {row['n']:4}  top-1 {row['top1']:6.1%} of {len(data.vocabulary)} labels,"
+            f"{name:12} n {row['n']:4}  top-1 {row['top1']:6.1%} of {len(model.labels)} labels,"
             f" {row['top1_own']:6.1%} of its own {row['labels_own']}"
         )
     print(f"stage I done: {out}")
@@ -63,40 +80,44 @@ def _align(args: argparse.Namespace) -> int:
 
 
 def _fuse(args: argparse.Namespace) -> int:
-    from omnibind_core import fusion as fusion_module
+    from omnibind_core import fusion
     from omnibind_core.evaluation.calibration import calibrate
     from omnibind_core.evaluation.combinations import accuracy_by_size
     from omnibind_core.model import OmniBind
-    from omnibind_core.training import dataset, fuse
-    from omnibind_core.training.config import dump, load
+    from omnibind_core.training import dataset
+    from omnibind_core.training.fuse import Fuse
 
     started = time.monotonic()
-    config = load(args.config, args.set)
-    dataset.be_deterministic(config.seed)
+    config, fabric, trainer = _prepare(args, "model", drop=("tie", "align"))
     aligned = Path(config.out) / "align"
-    model = OmniBind.from_pretrained(aligned, dataset.pick_device(config.device))
+    model = OmniBind.from_pretrained(aligned, fabric.device)
+    trainer.agreement["stage I"] = model.identity
     if config.fuse.fusion:
-        architecture = model.config.model_copy(update={"fusion": {**model.config.fusion, **config.fuse.fusion}})
-        fresh = fusion_module.build(architecture.embed_dim, architecture.fusion).to(model.device)
+        settings = fusion.changed(model.config.fusion, config.fuse.fusion)
+        architecture = model.config.model_copy(update={"fusion": settings})
+        fresh = fusion.build(architecture.embed_dim, settings, tuple(architecture.modalities)).to(model.device)
         model = OmniBind(architecture, model.encoders, fresh, model.labels)
     concepts = dataset.Concepts.read(aligned / "labels.csv")
-    data = dataset.load(config, model.config, model.encoders, concepts)
+    with fabric.rank_zero_first(local=True):
+        known = () if config.start is None else model.labels.names
+        data = dataset.load(config, model.config, model.encoders, concepts, known)
     if data.vocabulary != model.labels.names:
         raise ConfigError(
             f"{aligned} was trained with {len(model.labels)} labels, data and settings now give {len(data.vocabulary)} "
             "or others: run stage I again, or give both stages the same data, index and vocabulary"
         )
+    trainer.agreement.update(_describe(data))
     train, val = dataset.embed(data, model, "train"), dataset.embed(data, model, "val")
-    fuse.fuse(train, model.labels, model.fusion, config.fuse, config.seed)
+    trainer.run(Fuse(train, val, model.labels, model.fusion, config.fuse))
+    if not fabric.is_global_zero:
+        return 0
     model.calibration = calibrate(val, model.labels, model.fusion, 2000, config.seed)
     rows = accuracy_by_size(val, model.labels, model.fusion, 5000, config.seed)
     out = Path(config.out) / "model"
-    model.save_pretrained(out)
-    concepts.write(out / "labels.csv")
-    dump(config, out / "train.yaml")
-    figures = json.loads((aligned / "figures.json").read_text(encoding="utf-8"))
+    single = json.loads((aligned / "figures.json").read_text(encoding="utf-8"))["single"]
     seconds = round(time.monotonic() - started, 1)
-    _report(out, {"labels": len(model.labels), "single": figures["single"], "combinations": rows, "seconds": seconds})
+    figures = {"labels": len(model.labels), "single": single, "combinations": rows, "seconds": seconds}
+    _save(model, out, concepts, config, figures)
     for row in rows:
         print(
             f"{row['modalities']} modalities: top-1 fused {row['fused']:6.1%}, mean fusion {row['mean']:6.1%},"
@@ -106,5 +127,36 @@ def _fuse(args: argparse.Namespace) -> int:
     return 0
 
 
-def _report(out: Path, figures: dict[str, Any]) -> None:
+def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tuple[TrainConfig, Fabric, Trainer]:
+    """The settings, the processes and the trainer; ``drop`` are settings that do not matter to the stage."""
+    from omnibind_core import modalities
+    from omnibind_core.training import checkpoint, dataset
+    from omnibind_core.training.config import load
+    from omnibind_core.training.engine import Trainer, launch
+
+    config = load(args.config, args.set)
+    for plugin in config.plugins:
+        modalities.register(plugin)
+    fabric = launch(config.device, config.devices, config.precision)
+    if not fabric.is_global_zero:
+        logging.getLogger().setLevel(logging.WARNING)
+    dataset.be_deterministic(config.seed)
+    settings = checkpoint.flat(config.model_dump(mode="json", exclude={*drop, "out", "device", "devices", "logger"}))
+    agreement = {key: value for key, value in settings.items() if not key.endswith(".checkpoint_every")}
+    out = Path(config.out) / folder
+    return config, fabric, Trainer(config.seed, fabric, out, config.logger, args.resume, agreement)
+
+
+def _describe(data: TrainingData) -> dict[str, int]:
+    """What tells changed data from those that a checkpoint was written with."""
+    samples = {f"{name} samples": len(part) for name, part in data.train.items()}
+    return {"labels": len(data.vocabulary), **samples}
+
+
+def _save(model: OmniBind, out: Path, concepts: Concepts, config: TrainConfig, figures: dict[str, Any]) -> None:
+    from omnibind_core.training.config import dump
+
+    model.save_pretrained(out)
+    concepts.write(out / "labels.csv")
+    dump(config, out / "train.yaml")
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -31,16 +31,14 @@ from omnibind_core.data.modality_free import (
     REPLACED,
     SAMPLES,
     SAMPLES_PER_GROUP,
-    SENSORS,
     as_sample,
+    sensors,
 )
 from omnibind_core.data.sources.base import SPLITS, shorten
 from omnibind_core.errors import DataError
 from omnibind_core.optional import require
 
 _logger = logging.getLogger(__name__)
-_COLUMNS = (*SENSORS, "text")
-"""Order of the columns of a draw; text last."""
 
 
 class SourceConfig(Config):
@@ -93,7 +91,7 @@ class BuildConfig(Config):
     @classmethod
     def _check_sizes(cls, sizes: dict[int, float] | None) -> dict[int, float] | None:
         if sizes is not None:
-            most = len(modalities.NAMES)
+            most = len(modalities.names())
             if not all(1 <= size <= most and share >= 0 for size, share in sizes.items()) or not sum(sizes.values()):
                 raise ValueError(f"expected numbers of modalities from 1 to {most} with shares of 0 or more, not all 0")
         return sizes
@@ -211,7 +209,7 @@ class _Split:
 
 def _write_index(path: Path, table: Any, cells: Cells, config: BuildConfig) -> None:
     pa = require("pyarrow", "")
-    names = [*modalities.NAMES, "concept", "split", "kind"]
+    names = [*modalities.names(), "concept", "split", "kind"]
     schema = pa.schema([*((name, pa.string()) for name in names[:-1]), ("score", pa.float32()), ("kind", pa.string())])
     ids = table["id"].combine_chunks()
     texts = pa.array(cells.texts, pa.string())
@@ -222,7 +220,7 @@ def _write_index(path: Path, table: Any, cells: Cells, config: BuildConfig) -> N
                 rows, cell = (array[start : start + COMBINATIONS_PER_GROUP] for array in (part.rows, part.cell))
                 columns = {
                     name: (texts if name == "text" else ids).take(pa.array(rows[:, column], mask=rows[:, column] < 0))
-                    for column, name in enumerate(_COLUMNS)
+                    for column, name in enumerate(_columns())
                 }
                 columns["concept"] = pa.array([cells.concepts[i] for i in cells.concept[cell]], pa.string())
                 columns["split"] = pa.array([part.name] * len(rows), pa.string())
@@ -243,11 +241,11 @@ def _draw(table: Any, cells: Cells, config: BuildConfig) -> list[_Split]:
     drawn = []
     for number, (name, total) in enumerate(zip(config.splits, totals, strict=True)):
         here = split == name
-        columns = [np.flatnonzero(here & (modality == kind)).astype(np.int32) for kind in SENSORS]
+        columns = [np.flatnonzero(here & (modality == kind)).astype(np.int32) for kind in sensors()]
         pools = Pools.of(
             [*((rows, cells.cell[rows]) for rows in columns), cells.words(here & config.text)],
             cells.weight,
-            [True] * len(SENSORS) + [False],
+            [True] * len(columns) + [False],
         )
         rows, cell = combine(pools, int(total), config.sizes, np.random.default_rng((config.seed, number)))
         if len(rows) < total:
@@ -274,6 +272,11 @@ def _scores(rows: NDArray[np.int32], cell: NDArray[np.int32], cells: Cells) -> N
     return scores
 
 
+def _columns() -> tuple[str, ...]:
+    """Order of the columns of a draw; text last."""
+    return (*sensors(), "text")
+
+
 def _kind(present: NDArray[np.bool_]) -> str:
-    there = {name for name, here in zip(_COLUMNS, present, strict=True) if here}
-    return "+".join(name for name in modalities.NAMES if name in there)
+    there = {name for name, here in zip(_columns(), present, strict=True) if here}
+    return "+".join(name for name in modalities.names() if name in there)

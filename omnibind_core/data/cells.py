@@ -19,7 +19,7 @@ from omnibind_core.config import Config
 from omnibind_core.data.collect import Collection
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.descriptions import TEMPLATE, describe, read_attributes, read_descriptions
-from omnibind_core.data.modality_free import SENSORS, as_sample
+from omnibind_core.data.modality_free import as_sample, sensors
 from omnibind_core.data.sample_matching import mutual_nearest
 from omnibind_core.data.samples import Sample
 
@@ -196,7 +196,7 @@ def _matches(
         block = blocks.setdefault((int(concept[row]), split[row]), {})
         block.setdefault(modality[row], []).append(row)
     for _, block in sorted(blocks.items()):
-        present = [np.array(block[name]) for name in SENSORS if name in block]
+        present = [np.array(block[name]) for name in sensors() if name in block]
         for left, right in itertools.combinations(present, 2):
             found = mutual_nearest(embeddings[left], embeddings[right], threshold)
             yield left[found.a], right[found.b], found.score
@@ -208,7 +208,7 @@ def _embed(
     """Embeddings of all samples in the shared space ``float32 [N, D]``; zeros for text, which is not matched."""
     modality = np.asarray(table["modality"].cast("string")).astype(str)
     result: NDArray[np.float32] | None = None
-    for name in SENSORS:
+    for name in sensors():
         rows = np.flatnonzero(modality == name)
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]

@@ -38,7 +38,7 @@ REPLACED = (*FILES, f"{LABELS}.bak", "*.tar", "*.png")
 """What a folder of this kind may hold when it is written anew."""
 SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
 COMBINATION_COLUMNS = (*modalities.NAMES, "concept", "split", "score", "kind")
-SENSORS = tuple(name for name in modalities.NAMES if name != "text")
+"""What every index has; one with samples of plug-ins has their columns, too."""
 
 # Rows per row group, the unit that is read at a time: small enough for random access, large enough to compress.
 SAMPLES_PER_GROUP, COMBINATIONS_PER_GROUP = 512, 1024
@@ -52,7 +52,7 @@ class Combination:
     Attributes:
         concept: What it is.
         split: ``"train"``, ``"val"`` or ``"test"``; that of all its samples.
-        samples: Sample id by sensor modality, in the order of :data:`omnibind_core.modalities.NAMES`.
+        samples: Sample id by sensor modality, in the order of :func:`omnibind_core.modalities.names`.
         text: Words for it, or None if text is not among its modalities.
         score: How sure it is that the parts belong together, 0..1.
     """
@@ -67,7 +67,7 @@ class Combination:
     def modalities(self) -> tuple[str, ...]:
         """Its modalities, text included."""
         present = {*self.samples, *(() if self.text is None else ("text",))}
-        return tuple(name for name in modalities.NAMES if name in present)
+        return tuple(name for name in modalities.names() if name in present)
 
     @property
     def kind(self) -> str:
@@ -83,6 +83,7 @@ class ModalityFree(Sequence[Combination]):
     Attributes:
         folder: Where it is.
         settings: What it was built with.
+        sensors: Sensor modalities that it has columns of.
     """
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:
@@ -91,6 +92,7 @@ class ModalityFree(Sequence[Combination]):
         self.root = Path(self.settings["root"]) if root is None else root
         self._index = _parquet(folder / INDEX, COMBINATION_COLUMNS)
         self._samples = _parquet(folder / SAMPLES, (*SAMPLE_FIELDS, "concept", "collection", "size", "sha256"))
+        self.sensors = tuple(name for name in sensors() if name in self._index.schema_arrow.names)
         self._starts = _starts(self._index)
         self._first_ids = [group[0] for group in _limits(self._samples, "id")]
         self._group = lru_cache(_CACHED_GROUPS)(self._read_group)
@@ -126,12 +128,12 @@ class ModalityFree(Sequence[Combination]):
             raise IndexError(f"combination {index} of {len(self)}")
         group = bisect.bisect_right(self._starts, number) - 1
         row: dict[str, Any] = self._group(group).slice(number - self._starts[group], 1).to_pylist()[0]
-        return _combination(row)
+        return self._combination(row)
 
     def combinations(self, split: str | None = None) -> Iterator[Combination]:
         """Streams all combinations, or those of one split, in the order of the index, which is random in a split."""
         for table in self.tables(split):
-            yield from map(_combination, table.to_pylist())
+            yield from map(self._combination, table.to_pylist())
 
     def tables(self, split: str | None = None, columns: Sequence[str] | None = None) -> Iterator[Any]:
         """Streams the index as Arrow tables, one row group each; columnar work on millions of rows goes by this.
@@ -236,6 +238,10 @@ class ModalityFree(Sequence[Combination]):
                 return row
         raise DataError(f"{self.folder / SAMPLES} has no sample '{name}'")
 
+    def _combination(self, row: Mapping[str, Any]) -> Combination:
+        present = {name: row[name] for name in self.sensors if row[name] is not None}
+        return Combination(row["concept"], row["split"], present, row["text"], row["score"])
+
     def _read_group(self, group: int) -> Any:
         return self._index.read_row_group(group)
 
@@ -244,14 +250,14 @@ class ModalityFree(Sequence[Combination]):
         return table["id"].to_pylist(), table
 
 
+def sensors() -> tuple[str, ...]:
+    """All modalities but text, which needs no samples."""
+    return tuple(name for name in modalities.names() if name != "text")
+
+
 def as_sample(row: Mapping[str, Any]) -> Sample:
     """The sample of a row of a sample table, whose other columns are left out."""
     return Sample(**{name: row[name] for name in SAMPLE_FIELDS})
-
-
-def _combination(row: Mapping[str, Any]) -> Combination:
-    present = {name: row[name] for name in SENSORS if row[name] is not None}
-    return Combination(row["concept"], row["split"], present, row["text"], row["score"])
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class Sample:
 
     Attributes:
         id: Unique within its source.
-        modality: One of :data:`omnibind_core.modalities.NAMES`.
+        modality: One of :func:`omnibind_core.modalities.names`.
         source: Name of the data set it comes from; labels are compared within and between these.
         path: File, relative to the source's root, with forward slashes. ``#x,y,w,h`` at its end means that part of the
             picture, in pixels from the top left: ``infrared/test/190001.jpg#540,310,62,140``.

@@ -66,6 +66,10 @@ def render(modality: str, raw: Any, side: int = _SIDE) -> Picture:
         return _projections(raw, side)
     if modality == "text":
         return _caption(str(raw), side, side)
+    if modality not in modalities.NAMES:  # a plug-in's: as its encoder sees it
+        kind = modalities.get(modality)
+        view = np.atleast_2d(np.squeeze(kind.process(raw, kind.preset())[0]))
+        raw = view.transpose(1, 2, 0) if view.ndim == 3 else view
     if modality == "thermal" and raw.ndim == 2:
         return _fit(_colours(stretch_contrast(raw), cv2.COLORMAP_INFERNO), side, side)
     picture = raw if raw.dtype == np.uint8 else (np.clip(raw, 0, 1) * 255).astype(np.uint8)

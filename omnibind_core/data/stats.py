@@ -87,7 +87,7 @@ def lines(stats: Stats) -> Iterator[str]:
     """The numbers as lines of text."""
     splits = stats.splits
     yield _row("samples", splits)
-    for name in modalities.NAMES:
+    for name in modalities.names():
         if any(stats.samples[name, split] for split in splits):
             yield _row(f"  {name}", [stats.samples[name, split] for split in splits])
     yield _row("combinations", splits, "share")
@@ -146,7 +146,7 @@ def _draw_sizes(axes: Any, stats: Stats, colours: dict[int, Any]) -> None:
 
 
 def _draw_modalities(axes: Any, stats: Stats, colours: dict[int, Any]) -> None:
-    names = [name for name in reversed(modalities.NAMES) if stats.by_modality()[name]]
+    names = [name for name in reversed(modalities.names()) if stats.by_modality()[name]]
     start = dict.fromkeys(names, 0)
     for size in sorted(stats.by_size()):
         widths: Counter[str] = Counter()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from omnibind_core.data.collect import check_files, straddling_groups
-from omnibind_core.data.modality_free import SENSORS, ModalityFree
+from omnibind_core.data.modality_free import ModalityFree
 from omnibind_core.data.sources.base import shorten
 from omnibind_core.optional import require
 
@@ -87,7 +87,7 @@ def _check_combinations(data: ModalityFree, samples: Any, report: Report) -> Non
     number = 0
     for table in data.tables():
         size = np.zeros(len(table), int) + np.asarray(table["text"].is_valid())
-        for name in SENSORS:
+        for name in data.sensors:
             present = np.asarray(table[name].is_valid())
             size += present
             part = table.filter(pa.array(present))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from omnibind_core import modalities
 from omnibind_core.config import Config, parse, read_mapping
 from omnibind_core.errors import ConfigError
-from omnibind_core.modalities import NAMES
 
 CONFIGS = Path(__file__).parent.parent / "model_configs"
 
@@ -60,8 +61,21 @@ class HashedTextConfig(Config):
     feature_dim: PositiveInt
 
 
+class PluginConfig(Config):
+    """A trunk that a plug-in brings: what ``build(**settings)`` in its ``encoder.py`` returns.
+
+    Attributes:
+        modality: The plug-in's modality.
+        settings: Keyword arguments.
+    """
+
+    type: Literal["plugin"]
+    modality: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
 TrunkConfig = Annotated[
-    EfficientNetConfig | MiniLMConfig | YamNetConfig | PointConfig | RandomConvConfig | HashedTextConfig,
+    EfficientNetConfig | MiniLMConfig | YamNetConfig | PointConfig | RandomConvConfig | HashedTextConfig | PluginConfig,
     Field(discriminator="type"),
 ]
 
@@ -151,8 +165,8 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _names_exist(self) -> ModelConfig:
         for name, modality in self.modalities.items():
-            if name not in NAMES:
-                raise ValueError(f"modalities.{name}: no such modality, expected some of {', '.join(NAMES)}")
+            if name not in modalities.names():
+                raise ValueError(f"modalities.{name}: {modalities.unknown(name)}")
             if modality.trunk not in self.trunks:
                 known = ", ".join(self.trunks)
                 raise ValueError(f"modalities.{name}.trunk is '{modality.trunk}', expected one of {known}")
@@ -164,17 +178,48 @@ def list_configs() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
 
 
-def load_config(source: str | Path) -> ModelConfig:
+def load_config(source: str | Path | Mapping[str, Any]) -> ModelConfig:
     """Reads a model config.
 
     Args:
-        source: A name of :func:`list_configs`, or a path of a JSON or YAML file.
+        source: A name of :func:`list_configs`, a path of a JSON or YAML file, or the content of such a file. With
+            ``extends``, the name or path of another one, it only says what differs from that.
 
     Raises:
         ConfigError: There is no such config, or a key is unknown or has an impossible value; names the key.
     """
+    where = "model" if isinstance(source, Mapping) else str(_path(source))
+    return parse(ModelConfig, _resolve(source, ()), where)
+
+
+def _path(source: str | Path) -> Path:
     packaged = CONFIGS / f"{source}.json"
     path = packaged if packaged.is_file() else Path(source).expanduser()
     if not path.is_file():
         raise ConfigError(f"no model config '{source}': expected a file, or one of {', '.join(list_configs())}")
-    return parse(ModelConfig, read_mapping(path), str(path))
+    return path
+
+
+def _resolve(source: str | Path | Mapping[str, Any], seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The whole content, with what it extends."""
+    if isinstance(source, Mapping):
+        data = dict(source)
+    else:
+        path = _path(source).resolve()
+        if path in seen:
+            raise ConfigError(f"{path} extends itself: {' -> '.join(map(str, (*seen, path)))}")
+        seen = (*seen, path)
+        data = read_mapping(path)
+    base = data.pop("extends", None)
+    return data if base is None else _merge(_resolve(base, seen), data)
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged key by key; anything else is replaced, as is a part that becomes one of another type."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("type") in (None, old.get("type")):
+            value = _merge(old, value)
+        merged[key] = value
+    return merged

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnibind_core import modalities
 from omnibind_core.encoders import config as c
 from omnibind_core.encoders import heads
 from omnibind_core.encoders.base import EncoderSet, TextTower, Trunk
@@ -81,6 +82,8 @@ def _trunk(config: c.TrunkConfig) -> Trunk | TextTower:
         from omnibind_core.encoders.lite.minilm import MiniLMTower
 
         return MiniLMTower()
+    if isinstance(config, c.PluginConfig):
+        return _plugin_trunk(config)
     settings = config.model_dump(exclude={"type"})
     if isinstance(config, c.PointConfig):
         from omnibind_core.encoders.lite.point import PointTrunk
@@ -89,6 +92,20 @@ def _trunk(config: c.TrunkConfig) -> Trunk | TextTower:
     from omnibind_core.encoders.lite.stand_ins import HashedText, RandomConv
 
     return RandomConv(**settings) if isinstance(config, c.RandomConvConfig) else HashedText(**settings)
+
+
+def _plugin_trunk(config: c.PluginConfig) -> Trunk:
+    where = f"the trunk of the plug-in '{config.modality}'"
+    build = getattr(modalities.plugin_module(config.modality, "encoder"), "build", None)
+    if build is None:
+        raise ConfigError(f"{where}: expected an encoder.py with a function build in its folder")
+    try:
+        trunk = build(**config.settings)
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}; its settings are {config.settings}") from error
+    if not isinstance(trunk, Trunk) or not isinstance(getattr(trunk, "feature_dim", None), int):
+        raise ConfigError(f"{where}: build returned {type(trunk).__name__}, expected a Trunk with a feature_dim")
+    return trunk
 
 
 def _head(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> nn.Module:

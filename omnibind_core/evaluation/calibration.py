@@ -33,7 +33,7 @@ def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int,
     """
     draws = [embedded.draw(count, np.random.default_rng((seed, s)), size=s) for s in embedded.sizes]
     with torch.inference_mode():
-        fused = torch.cat([labels.similarities(fusion(draw.tokens, draw.mask).embedding) for draw in draws])
+        fused = torch.cat([labels.similarities(fusion(draw.tokens, draw.mask, draw.kind).embedding) for draw in draws])
         label = torch.cat([draw.label for draw in draws])
         single, single_label = _singles(draws, labels)
         temperature = best_temperature(fused, label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from omnibind_core.baselines import MeanFusion
 from omnibind_core.data.scenes import CombinationSampler, GivenCombinations
-from omnibind_core.fusion import Fusion, MeanFusion
+from omnibind_core.fusion import Fusion
 from omnibind_core.labels import LabelBank
 
 
@@ -24,11 +25,13 @@ class Draw:
         tokens: ``float32 [B, M, D]``, embeddings at present places, zeros elsewhere; one column per modality.
         mask: ``bool [B, M]``.
         label: ``int64 [B]``, true concept.
+        kind: ``int64 [B, M]``, modality of each column as the fusions count them; None if they were not told.
     """
 
     tokens: Tensor
     mask: Tensor
     label: Tensor
+    kind: Tensor | None = None
 
 
 class Embedded:
@@ -40,6 +43,7 @@ class Embedded:
         text: ``float32 [N_t, D]`` embeddings of the sources' own words for the concepts; None leaves text out.
         text_concept: ``int64 [N_t]``.
         given: Combinations to draw from, with samples and texts numbered as above; None makes them on the fly.
+        slots: All modalities of the model, in its config's order; needed by fusions with a part for each modality.
     """
 
     def __init__(
@@ -49,12 +53,15 @@ class Embedded:
         text: Tensor | None = None,
         text_concept: NDArray[np.int64] | None = None,
         given: GivenCombinations | None = None,
+        slots: Sequence[str] = (),
     ) -> None:
         self.modalities = tuple(embeddings)
         self.embeddings = dict(embeddings)
         self.given = given
         self.sampler = CombinationSampler(concept)
         self.text = text
+        columns = (*self.modalities, *([] if text is None else ["text"]))
+        self._kind = torch.tensor([slots.index(name) for name in columns]) if slots else None
         self.words: dict[int, NDArray[np.int64]] = {}
         if text_concept is not None:
             self.words = {int(c): np.flatnonzero(text_concept == c) for c in np.unique(text_concept)}
@@ -105,7 +112,8 @@ class Embedded:
                 if word >= 0:
                     tokens[row, -1] = self.text[word]
                     mask[row, -1] = True
-        return Draw(tokens, mask, torch.from_numpy(concept).to(first.device))
+        kind = None if self._kind is None else self._kind.to(first.device).expand(batch, -1)
+        return Draw(tokens, mask, torch.from_numpy(concept).to(first.device), kind)
 
 
 def accuracy_by_size(
@@ -133,13 +141,15 @@ def accuracy_by_size(
             # The answer of the best modality that each combination has.
             best = share.expand_as(draw.mask).masked_fill(~draw.mask, -1).argmax(dim=1, keepdim=True)
             row: dict[str, Any] = {"modalities": size, "n": count}
-            row["fused"] = _top1(labels, fusion, draw)
-            row["mean"] = _top1(labels, MeanFusion(), draw)
+            row["fused"] = round(top1(labels, fusion, draw), 4)
+            row["mean"] = round(top1(labels, MeanFusion(), draw), 4)
             row["best_single"] = round(right.gather(1, best).float().mean().item(), 4)
         rows.append(row)
     return rows
 
 
-def _top1(labels: LabelBank, fusion: Fusion, draw: Draw) -> float:
-    scores = labels.similarities(fusion(draw.tokens, draw.mask).embedding)
-    return round((scores.argmax(-1) == draw.label).float().mean().item(), 4)
+def top1(labels: LabelBank, fusion: Fusion, draw: Draw) -> float:
+    """Share of combinations whose fused embedding is nearest to the right label of the whole vocabulary."""
+    with torch.inference_mode():
+        scores = labels.similarities(fusion(draw.tokens, draw.mask, draw.kind).embedding)
+        return (scores.argmax(-1) == draw.label).float().mean().item()

@@ -1,17 +1,77 @@
-"""The seven modalities, by name. Each is imported when it is first asked for."""
+"""The modalities, by name: the seven built-in ones, and those that plug-ins add.
+
+A plug-in is one more folder like those in here, named like its modality, with ``modality.py``, ``processing.py`` and
+``corruption.py``; it may have ``encoder.py`` (a trunk of its own) and ``messages.py`` (decoders of ROS messages), too.
+Its code runs only if the user names the folder, by :func:`register`, in the environment variable
+:data:`PLUGINS_VARIABLE` or under ``plugins`` in a training config, or has installed it as a package with an entry point
+in the group :data:`ENTRY_POINTS`. A saved model never brings any.
+
+Each modality is imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
-from typing import Any
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities.base import Events, Modality, PicturePreset, Preset, Role, Sound
 
 NAMES: tuple[str, ...] = ("image", "text", "touch", "thermal", "event", "point_cloud", "audio")
+"""The built-in ones; :func:`names` has the plug-ins, too."""
+PLUGINS_VARIABLE = "OMNIBIND_PLUGINS"
+"""Environment variable with the folders of plug-ins, separated like those in ``PATH``."""
+ENTRY_POINTS = "omnibind.modalities"
+"""Group of entry points: the name is the modality's, the value the package that is like such a folder."""
 
-__all__ = ["NAMES", "Events", "Modality", "PicturePreset", "Preset", "Role", "Sound", "get"]
+__all__ = [
+    "ENTRY_POINTS",
+    "NAMES",
+    "PLUGINS_VARIABLE",
+    "Events",
+    "Modality",
+    "PicturePreset",
+    "Preset",
+    "Role",
+    "Sound",
+    "fingerprint",
+    "get",
+    "names",
+    "plugin_module",
+    "register",
+    "unknown",
+]
+
+_FILES = ("modality.py", "processing.py", "corruption.py")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_REQUIRED = ("name", "role", "suffixes", "presets")
+
+
+class _Plugin(NamedTuple):
+    package: str  # import name
+    origin: str  # what the user knows it by
+
+
+_plugins: dict[str, _Plugin] = {}
+
+
+def names() -> tuple[str, ...]:
+    """All modalities that are known here: the built-in ones, then the plug-ins in the order of their registration.
+
+    Raises:
+        ConfigError: A plug-in that the environment names cannot be used.
+    """
+    _discover()
+    return (*NAMES, *_plugins)
 
 
 @functools.cache
@@ -19,10 +79,127 @@ def get(name: str) -> Modality[Any, Any]:
     """The modality of that name.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is none of that name, or its plug-in cannot be used.
     """
-    if name not in NAMES:
-        raise ConfigError(f"unknown modality '{name}'; known are {', '.join(NAMES)}")
-    module = importlib.import_module(f"omnibind_core.modalities.{name}.modality")
-    modality: Modality[Any, Any] = module.MODALITY
+    if name in NAMES:
+        built_in: Modality[Any, Any] = importlib.import_module(f"{__name__}.{name}.modality").MODALITY
+        return built_in
+    if name not in _plugins and name not in names():
+        raise ConfigError(unknown(name))
+    plugin = _plugins[name]
+    modality = getattr(_import(plugin, "modality"), "MODALITY", None)
+    if not isinstance(modality, Modality):
+        found = "no MODALITY" if modality is None else f"a MODALITY of type {type(modality).__name__}"
+        raise ConfigError(f"plug-in {plugin.origin}: modality.py has {found}, expected an instance of a Modality")
+    lacks = [attribute for attribute in _REQUIRED if not getattr(modality, attribute, None)]
+    if lacks:
+        raise ConfigError(f"plug-in {plugin.origin}: MODALITY lacks {', '.join(lacks)}")
+    if modality.name != name:
+        raise ConfigError(f"plug-in {plugin.origin}: MODALITY.name is '{modality.name}', expected '{name}'")
     return modality
+
+
+def unknown(name: str) -> str:
+    """What to tell someone who uses a modality that is not known."""
+    return (
+        f"unknown modality '{name}'; known are {', '.join(names())}. That of a plug-in is known with "
+        f"{PLUGINS_VARIABLE}=FOLDER in the environment, plugins: [FOLDER] in a training config, or after "
+        "omnibind_core.modalities.register(FOLDER)"
+    )
+
+
+def register(folder: Path | str) -> Modality[Any, Any]:
+    """Adds the modality of a plug-in folder to this process; its code runs. Doing it twice changes nothing.
+
+    Args:
+        folder: Named like the modality, with the files ``modality.py``, ``processing.py`` and ``corruption.py``, which
+            import each other relatively (``from . import processing``).
+
+    Raises:
+        ConfigError: A file is missing or cannot be imported, the folder's name is none for a modality or is taken, or
+            ``modality.py`` has no ``MODALITY`` of that name.
+    """
+    path = Path(folder).expanduser().resolve()
+    missing = [name for name in _FILES if not (path / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"plug-in {path}: {', '.join(missing)} is missing, expected a folder with {', '.join(_FILES)}"
+        )
+    plugin = _Plugin(f"omnibind_plugin_{path.name}", str(path))
+    if _plugins.get(path.name) == plugin:
+        return get(path.name)
+    _add(path.name, plugin)
+    module = ModuleType(plugin.package, f"The plug-in {path}.")
+    module.__path__ = [str(path)]
+    sys.modules[plugin.package] = module
+    try:
+        return get(path.name)
+    except ConfigError:
+        del _plugins[path.name]
+        for key in [key for key in sys.modules if key.partition(".")[0] == plugin.package]:
+            del sys.modules[key]
+        raise
+
+
+def plugin_module(name: str, part: str) -> ModuleType | None:
+    """An optional file of a plug-in, imported: ``encoder`` or ``messages``.
+
+    Args:
+        name: Modality.
+        part: File name without ``.py``.
+
+    Returns:
+        None if the modality is built in, or its plug-in has no such file.
+
+    Raises:
+        ConfigError: The modality is not known, or the file cannot be imported.
+    """
+    get(name)
+    plugin = _plugins.get(name)
+    if plugin is None or importlib.util.find_spec(f"{plugin.package}.{part}") is None:
+        return None
+    return _import(plugin, part)
+
+
+def fingerprint(name: str) -> str:
+    """Hash of the code that makes a plug-in's features, so that those of older code are not taken for its own.
+
+    Returns:
+        Empty for a built-in modality, whose presets say enough.
+    """
+    get(name)
+    if name not in _plugins:
+        return ""
+    digest = hashlib.sha256()
+    for folder in sys.modules[_plugins[name].package].__path__:
+        for file in sorted(set(Path(folder).glob("*.py")) - {Path(folder, "messages.py")}):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _discover() -> None:
+    """Adds the plug-ins of installed packages and of the environment, once. A package is imported when it is used."""
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        _add(entry.name, _Plugin(entry.value, f"package {entry.dist.name if entry.dist else entry.value}"))
+    for folder in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep):
+        if folder:
+            register(folder)
+
+
+def _add(name: str, plugin: _Plugin) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"plug-in {plugin.origin}: '{name}' names no modality, expected small letters, digits and _")
+    if name in NAMES:
+        raise ConfigError(f"plug-in {plugin.origin}: the modality '{name}' is built in, expected another name")
+    if _plugins.setdefault(name, plugin) != plugin:
+        other = _plugins[name].origin
+        raise ConfigError(f"plug-in {plugin.origin}: the modality '{name}' is already that of the plug-in {other}")
+
+
+def _import(plugin: _Plugin, part: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"{plugin.package}.{part}")
+    except Exception as error:
+        found = f"{part}.py cannot be imported: {type(error).__name__}: {error}"
+        raise ConfigError(f"plug-in {plugin.origin}: {found}") from error

@@ -1,8 +1,8 @@
 """What a modality is: its raw form, how a file of it is read, and how raw data becomes encoder input.
 
-One folder per modality, each with the same files: ``modality.py`` (the class, file reading, checks), ``processing.py``
-(raw data to encoder input, with named presets) and ``corruption.py`` (augmentation for training, damage for robustness
-tests). Nothing here imports torch or ROS.
+One folder per modality, those of plug-ins included, each with the same files: ``modality.py`` (the class, file reading,
+checks), ``processing.py`` (raw data to encoder input, with named presets) and ``corruption.py`` (augmentation for
+training, damage for robustness tests). Nothing here imports torch or ROS.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class SensorConfig:
 
     Attributes:
         name: Unique name.
-        modality: One of :data:`omnibind_core.modalities.NAMES`.
+        modality: One of :func:`omnibind_core.modalities.names`.
         enabled: Whether it may take part.
         timeout: s without an accepted item after which the sensor is stale and leaves the fusion.
         time_offset: s added to the item's stamp, for a sensor whose clock or exposure is known to be off.

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from omnibind_core import modalities
 from omnibind_core.alignment import cad_loss
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
-from omnibind_core.labels import PAPER_TEMPLATES
+from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Role
+from omnibind_core.training.batches import Batch, Batches
 from omnibind_core.training.config import AlignConfig
-from omnibind_core.training.dataset import Part, TrainingData, embed_all, learns, trunk_features
-from omnibind_core.training.loop import Optimisation
-
-_logger = logging.getLogger(__name__)
+from omnibind_core.training.dataset import TrainingData, embed_all, learns, prompts, top1
+from omnibind_core.training.engine import Stage
 
 
 @dataclass(frozen=True)
@@ -31,107 +29,155 @@ class Teachers:
 
     Attributes:
         text: ``float32 [C, D]``, of "a photo of a {concept}".
-        image: ``float32 [P, D]``, of every training photo and its variants.
-        photos: Rows of :attr:`image` by concept; a concept without photos has none, and its text stands in.
+        image: ``float32 [P, D]``, of every training photo and its variants, sorted by concept.
+        first: ``int64 [C]``, where a concept's photos begin in :attr:`image`.
+        count: ``int64 [C]``, how many it has; a concept without photos has none, and its text stands in.
     """
 
     text: Tensor
     image: Tensor
-    photos: tuple[NDArray[np.int64], ...]
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
 
     @classmethod
     def of(cls, data: TrainingData, model: ModelConfig, encoder_set: EncoderSet) -> Teachers:
         """Computes them for a training set."""
-        with torch.inference_mode():
-            sentences = [PAPER_TEMPLATES[0].replace("{}", name) for name in data.vocabulary]
-            text = encoder_set.encode_text(sentences)
+        text = prompts(data, encoder_set)
         part = data.train.get("image")
         if part is None:
-            empty = np.zeros(0, np.int64)
-            return cls(text.clone(), text.new_zeros(0, text.shape[1]), (empty,) * len(text))
-        rows = embed_all(encoder_set, model, "image", part.inputs).flatten(0, 1)
+            none = np.zeros(len(text), np.int64)
+            return cls(text, text[:0], none, none)
         concept = np.repeat(part.concept, part.inputs.shape[1])
-        photos = tuple(np.flatnonzero(concept == index) for index in range(len(data.vocabulary)))
-        return cls(text.clone(), rows.clone(), photos)
+        order = np.argsort(concept, kind="stable")
+        rows = embed_all(encoder_set, model, "image", part.inputs).flatten(0, 1)
+        count = np.bincount(concept, minlength=len(text))
+        return cls(text, rows[torch.from_numpy(order)], np.cumsum(count) - count, count)
 
     def draw(self, concept: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Text and image embeddings ``[B, D]`` for samples of the given concepts; the photo is a random one."""
         text = self.text[torch.from_numpy(concept)]
-        image = text.clone()
-        for row, index in enumerate(concept):
-            if len(self.photos[index]):
-                image[row] = self.image[rng.choice(self.photos[index])]
-        return text, image
+        if not len(self.image):
+            return text, text
+        there = self.count[concept] > 0
+        photo = self.first[concept] + (rng.random(len(concept)) * self.count[concept]).astype(np.int64)
+        image = self.image[torch.from_numpy(np.where(there, photo, 0))]
+        return text, torch.where(torch.from_numpy(there).to(text.device)[:, None], image, text)
 
 
-def align(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, config: AlignConfig, seed: int) -> None:
-    """Trains the heads of all students, and those student trunks that learn, in place.
+@dataclass(frozen=True)
+class Lesson:
+    """A batch of one student's samples with the embeddings that the teachers have for them, ``[B, D]`` each."""
 
-    The image teacher is tied to text first (:func:`tie`). The students take turns in random order, each with its own
-    number of steps; teachers and packaged trunks stay frozen in evaluation mode.
+    batch: Batch
+    text: Tensor
+    image: Tensor
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+class Align(Stage):
+    """The heads of the students, and those of their trunks that learn.
+
+    The students take turns in random order, each with its own number of steps.
 
     Args:
         data: What to train on.
         model: Architecture.
         encoder_set: The encoders; changed.
-        config: Settings.
-        seed: Of the order and the batches.
+        settings: Of the stage.
+        seed: Of the order.
     """
-    students = [name for name in data.train if modalities.get(name).role is Role.STUDENT]
-    tie(data, model, encoder_set, config, seed)
-    rng = np.random.default_rng((seed, 1))
-    teachers = Teachers.of(data, model, encoder_set)
-    steps = {name: config.more_steps.get(name, config.steps) for name in students}
-    order = rng.permutation(np.repeat(np.arange(len(students)), [steps[name] for name in students]))
-    trainable = [p for name in students for module in _learning(encoder_set, model, name) for p in module.parameters()]
-    optimisation = Optimisation(
-        dict.fromkeys(trainable), config.lr, config.weight_decay, config.warmup, config.clip, len(order)
-    )
-    chances = {name: _chances(data.train[name].concept, config.balance) for name in students}
-    running: dict[str, Tensor] = {}
-    for step, index in enumerate(order):
-        name = students[index]
-        part = data.train[name]
-        size = min(config.more_batch.get(name, config.batch), len(part))
-        rows = rng.choice(len(part), size=size, p=chances[name])
-        loss = _loss(part, rows, name, teachers, model, encoder_set, config, rng)
-        optimisation.step(loss)
-        running[name] = loss.detach()
-        if (step + 1) % max(1, len(order) // 20) == 0:
-            told = ", ".join(f"{key} {value.item():.3f}" for key, value in sorted(running.items()))
-            _logger.info("align %3d %%: loss %s", 100 * (step + 1) // len(order), told)
-    encoder_set.eval()
+
+    def __init__(
+        self, data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, settings: AlignConfig, seed: int
+    ) -> None:
+        super().__init__("align", settings)
+        self.cad = settings.cad
+        self._frozen = (data, model, encoder_set.eval())
+        trunk_of = {name: part.trunk for name, part in model.modalities.items()}
+        self.students = [
+            name
+            for name in choose_students(settings, [*data.train])
+            if learns(encoder_set.heads[name]) or learns(encoder_set.trunks[trunk_of[name]])
+        ]
+        self.heads = nn.ModuleDict({name: encoder_set.heads[name] for name in self.students})
+        used = {trunk_of[name]: encoder_set.trunks[trunk_of[name]] for name in self.students}
+        self.trunks = nn.ModuleDict({name: trunk for name, trunk in used.items() if learns(trunk)})
+        self._groups = self._by_student(settings, trunk_of)
+        self.teachers = Teachers.of(data, model, encoder_set)
+        sizes = {name: len(data.train[name]) for name in self.students}
+        self.batches = [
+            Batches(name, data.train[name], settings.batch_of(name, sizes[name]), settings.balance)
+            for name in self.students
+        ]
+        turns = [settings.steps_of(name, sizes[name]) for name in self.students]
+        rng = np.random.default_rng((seed, zlib.crc32(b"order")))
+        self.order = rng.permutation(np.repeat(np.arange(len(self.students)), turns))
+        self.steps = len(self.order)
+
+    def _by_student(self, settings: AlignConfig, trunk_of: dict[str, str]) -> list[dict[str, Any]]:
+        groups, taken = [], set()
+        for name in self.students:
+            modules = [self.heads[name], *(self.trunks[key] for key in self.trunks if key == trunk_of[name])]
+            params = [p for module in modules for p in module.parameters() if p not in taken]
+            taken.update(params)
+            groups.append({"params": params, "lr": settings.lr_of(name), "subject": name})
+        return groups
+
+    def groups(self) -> list[dict[str, Any]]:
+        """See :meth:`Stage.groups`: one for each student; a shared trunk learns with the first."""
+        return self._groups
+
+    def subject(self, step: int) -> str:
+        """See :meth:`Stage.subject`: the student whose turn it is."""
+        return self.students[self.order[step]]
+
+    def draw(self, step: int, rng: np.random.Generator) -> Lesson:
+        """See :meth:`Stage.draw`."""
+        batch = self.batches[self.order[step]].draw(rng)
+        return Lesson(batch, *self.teachers.draw(batch.concept, rng))
+
+    def encode(self, batch: Lesson, share: slice) -> Tensor:
+        """See :meth:`Stage.encode`."""
+        _, model, encoder_set = self._frozen
+        return batch.batch.embed(share, encoder_set, model)
+
+    def losses(self, embeddings: Tensor, batch: Lesson) -> dict[str, Tensor]:
+        """See :meth:`Stage.losses`: the three terms unweighted, and their weighted sum."""
+        label = torch.from_numpy(batch.batch.concept).to(embeddings.device)
+        terms = cad_loss(embeddings, batch.image, batch.text, self.cad, label)
+        return {"loss": terms.total, "contrastive": terms.contrastive, "cross": terms.cross, "self": terms.self_}
+
+    def validate(self) -> dict[str, float]:
+        """See :meth:`Stage.validate`: top-1 of every student."""
+        data, model, encoder_set = self._frozen
+        chosen = [name for name in self.students if name in data.val]
+        return {name: top1(data, model, encoder_set, name, self.teachers.text) for name in chosen}
 
 
-def tie(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, config: AlignConfig, seed: int) -> None:
-    """Step 0, for families whose image teacher has a head to train: contrasts it with the text teacher, in place.
-
-    After this the image teacher is frozen like the text teacher. ImageBind and CLIP come tied and skip this.
+def choose_students(settings: AlignConfig, available: list[str]) -> list[str]:
+    """The students that learn.
 
     Args:
-        data: What to train on; its photos are used.
-        model: Architecture.
-        encoder_set: The encoders; the image head is changed.
-        config: Settings.
-        seed: Of the batches.
+        settings: Of the stage.
+        available: Modalities with training samples.
+
+    Raises:
+        ConfigError: Settings name a modality that is no student, or has no training samples; names the key.
     """
-    part = data.train.get("image")
-    if part is None or not learns(encoder_set.heads["image"]):
-        return
-    text = Teachers.of(data, model, encoder_set).text
-    rng = np.random.default_rng((seed, 0))
-    head = encoder_set.heads["image"].train()
-    chances = _chances(part.concept, config.balance)
-    optimisation = Optimisation(
-        head.parameters(), config.lr, config.weight_decay, config.warmup, config.clip, config.tie_steps
-    )
-    for _ in range(config.tie_steps):
-        rows = rng.choice(len(part), size=min(config.batch, len(part)), p=chances)
-        inputs = torch.from_numpy(part.inputs[rows, rng.integers(part.inputs.shape[1], size=len(rows))]).to(text.device)
-        label = torch.from_numpy(part.concept[rows]).to(text.device)
-        embedding = F.normalize(head(inputs), dim=-1)
-        optimisation.step(F.cross_entropy(embedding @ text.T / config.cad.tau_in, label))
-    encoder_set.eval()
+    students = [name for name in available if modalities.get(name).role is Role.STUDENT]
+    for name in settings.per_student:
+        if modalities.get(name).role is not Role.STUDENT:
+            raise ConfigError(f"align.per_student.{name}: a teacher does not learn in stage I")
+    if settings.students is None:
+        return students
+    for name in settings.students:
+        if name not in students:
+            raise ConfigError(
+                f"align.students has '{name}', expected some of those with training samples: {', '.join(students)}"
+            )
+    return [name for name in students if name in settings.students]
 
 
 def accuracy(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet) -> dict[str, dict[str, Any]]:
@@ -141,52 +187,14 @@ def accuracy(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet) ->
         By modality: ``n``, ``top1`` against the whole vocabulary, ``top1_own`` against the concepts that the modality
         was trained on, and ``labels_own``, their number.
     """
-    encoder_set.eval()
-    with torch.inference_mode():
-        text = encoder_set.encode_text([PAPER_TEMPLATES[0].replace("{}", name) for name in data.vocabulary])
+    text = prompts(data, encoder_set.eval())
     figures: dict[str, dict[str, Any]] = {}
     for name, part in data.val.items():
-        scores = embed_all(encoder_set, model, name, part.inputs)[:, 0] @ text.T
-        concept = torch.from_numpy(part.concept).to(scores.device)
-        own = torch.zeros(len(data.vocabulary), dtype=torch.bool, device=scores.device)
-        own[torch.from_numpy(np.unique(data.train[name].concept))] = True
+        own = np.unique(data.train[name].concept) if name in data.train else np.zeros(0, np.int64)
         figures[name] = {
             "n": len(part),
-            "top1": round((scores.argmax(1) == concept).float().mean().item(), 4),
-            "top1_own": round((scores.masked_fill(~own, -2).argmax(1) == concept).float().mean().item(), 4),
-            "labels_own": int(own.sum()),
+            "top1": round(top1(data, model, encoder_set, name, text), 4),
+            "top1_own": round(top1(data, model, encoder_set, name, text, own), 4),
+            "labels_own": len(own),
         }
     return figures
-
-
-def _learning(encoder_set: EncoderSet, model: ModelConfig, name: str) -> list[torch.nn.Module]:
-    trunk = encoder_set.trunks[model.modalities[name].trunk]
-    return [encoder_set.heads[name], *([trunk] if learns(trunk) else [])]
-
-
-def _loss(
-    part: Part,
-    rows: NDArray[np.int64],
-    name: str,
-    teachers: Teachers,
-    model: ModelConfig,
-    encoder_set: EncoderSet,
-    config: AlignConfig,
-    rng: np.random.Generator,
-) -> Tensor:
-    encoder_set.eval()  # pins every frozen part; only what learns is put back to training mode
-    for module in _learning(encoder_set, model, name):
-        module.train()
-    device = teachers.text.device
-    variants = rng.integers(part.inputs.shape[1], size=len(rows))
-    inputs = torch.from_numpy(part.inputs[rows, variants]).to(device)
-    text, image = teachers.draw(part.concept[rows], rng)
-    student = F.normalize(encoder_set.heads[name](trunk_features(encoder_set, model, name, inputs)), dim=-1)
-    label = torch.from_numpy(part.concept[rows]).to(device)
-    return cad_loss(student, image, text, config.cad, label).total
-
-
-def _chances(concept: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
-    """Probability of drawing each sample."""
-    weight = np.bincount(concept).astype(np.float64)[concept] ** -balance
-    return weight / weight.sum()

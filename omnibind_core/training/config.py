@@ -4,44 +4,103 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from omnibind_core import alignment
 from omnibind_core.alignment import CADConfig
 from omnibind_core.config import Config, load_named, parse
 
 
-class AlignConfig(Config):
-    """Stage I. The batch size and the weight decay are those of the paper's Table 10 and listing.
+class StageConfig(Config):
+    """What the optimisation of every stage needs.
 
     Attributes:
-        loss: Settings of :class:`omnibind_core.alignment.CADConfig`, with ``preset``.
-        tie_steps: Optimiser steps of the image teacher's tie to text, before the students; only for families whose
-            image head learns.
-        steps: Optimiser steps for each student.
-        more_steps: Other numbers of steps for single students.
-        batch: Samples per step, all of one student.
-        more_batch: Other batch sizes for single students.
+        steps: Optimiser steps.
+        epochs: If given, counts instead of ``steps``: passes over the training samples (fusion: over the index's
+            combinations, or without one over as many as there are samples).
+        batch: Samples per step. All of them are contrasted with each other, however many processes share the work.
+        accumulate: Batches whose gradients are averaged for one step, each contrasted in itself.
         lr: Peak learning rate of AdamW.
         weight_decay: Of AdamW.
         warmup: Share of the steps over which the learning rate rises; it falls linearly to 0 after that.
         clip: Largest norm of the gradient.
+        validate_every: Steps between looks at the validation split; null looks ten times, 0 never.
+        checkpoint_every: Steps between checkpoints; null writes one a minute, 0 only the last one.
+        patience: Looks at the validation split without a better figure after which training stops; 0 never stops early.
+        keep: Which weights are the result: those of the ``"last"`` step, or of the ``"best"`` look at validation data.
+    """
+
+    steps: int = Field(1000, ge=0)
+    epochs: float | None = Field(None, gt=0)
+    batch: int = Field(256, ge=2)
+    accumulate: PositiveInt = 1
+    lr: PositiveFloat = 1e-3
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    clip: PositiveFloat = 1.0
+    validate_every: int | None = Field(None, ge=0)
+    checkpoint_every: int | None = Field(None, ge=0)
+    patience: int = Field(0, ge=0)
+    keep: Literal["last", "best"] = "last"
+
+    @model_validator(mode="after")
+    def _check_validation(self) -> StageConfig:
+        if self.validate_every == 0 and (self.patience or self.keep == "best"):
+            raise ValueError("patience and keep: best need looks at the validation split, validate_every is 0")
+        return self
+
+    def steps_over(self, samples: int) -> int:
+        """Number of steps, with :attr:`epochs` of that many samples."""
+        return _steps(self.steps, self.epochs, self.batch * self.accumulate, samples)
+
+
+class TieConfig(StageConfig):
+    """Step 0: the image teacher is tied to the text teacher; only for families whose image head learns.
+
+    Attributes:
+        steps: Optimiser steps; 0 leaves the image teacher as it is.
+        tau: Temperature of the contrast with the labels.
+        balance: As in stage I.
+    """
+
+    steps: int = Field(400, ge=0)
+    tau: PositiveFloat = 0.07
+    balance: float = Field(0.5, ge=0, le=1)
+
+
+class StudentConfig(Config):
+    """Settings of one student; null is that of the whole stage.
+
+    Attributes:
+        steps: Optimiser steps.
+        epochs: Passes over its samples, instead of ``steps``.
+        batch: Samples per step.
+        lr: Peak learning rate.
+    """
+
+    steps: int | None = Field(None, ge=0)
+    epochs: float | None = Field(None, gt=0)
+    batch: int | None = Field(None, ge=2)
+    lr: float | None = Field(None, gt=0)
+
+
+class AlignConfig(StageConfig):
+    """Stage I. The weight decay is that of the paper's Table 10; its other values are in ``paper_table10.yaml``.
+
+    Attributes:
+        steps: Optimiser steps for each student.
+        students: Which students learn; null are all that have training samples.
+        per_student: Other settings of single students, by name.
+        loss: Settings of :class:`omnibind_core.alignment.CADConfig`, with ``preset``.
         balance: 0 draws samples as often as they occur, 1 draws every concept equally often.
     """
 
+    students: list[str] | None = Field(None, min_length=1)
+    per_student: dict[str, StudentConfig] = Field(default_factory=dict)
     loss: dict[str, Any] = Field(default_factory=lambda: {"preset": "equation"})
-    tie_steps: int = Field(400, ge=0)
-    steps: int = Field(1000, ge=1)
-    more_steps: dict[str, int] = Field(default_factory=dict)
-    batch: int = Field(256, ge=2)
-    more_batch: dict[str, int] = Field(default_factory=dict)
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1)
-    clip: float = Field(1.0, gt=0)
     balance: float = Field(0.5, ge=0, le=1)
 
     @property
@@ -53,18 +112,30 @@ class AlignConfig(Config):
         """
         return parse(CADConfig, self.loss, "align.loss", alignment.PRESETS)
 
+    def batch_of(self, student: str, samples: int) -> int:
+        """Batch size of a student that has that many samples."""
+        return min(self.per_student.get(student, StudentConfig()).batch or self.batch, samples)
 
-class FuseConfig(Config):
+    def lr_of(self, student: str) -> float:
+        """Peak learning rate of a student."""
+        return self.per_student.get(student, StudentConfig()).lr or self.lr
+
+    def steps_of(self, student: str, samples: int) -> int:
+        """Optimiser steps of a student that has that many samples; its own settings count first, then epochs."""
+        own = self.per_student.get(student, StudentConfig())
+        batch = self.batch_of(student, samples) * self.accumulate
+        if own.steps is not None or own.epochs is not None:
+            return _steps(own.steps or 0, own.epochs, batch, samples)
+        return _steps(self.steps, self.epochs, batch, samples)
+
+
+class FuseConfig(StageConfig):
     """Stage II. Batch size, learning rate and number of epochs (as steps) follow the paper's Table 10.
 
     Attributes:
-        fusion: Changes to the ``fusion`` part of the model config; empty keeps it.
         steps: Optimiser steps (10 epochs of the paper's 50,080 combinations at its batch size are 978).
         batch: Combinations per step.
-        lr: Peak learning rate of AdamW.
-        weight_decay: Of AdamW.
-        warmup: As in stage I.
-        clip: Largest norm of the gradient.
+        fusion: Changes to the ``fusion`` part of the model config; empty keeps it.
         tau: Temperature of the contrastive loss.
         negatives: ``"wrong"`` (the wrong labels that single modalities predict, as in the paper) or ``"all"`` labels.
         text: Chance that the text of a combination is used: with an index the text that the combination has there,
@@ -72,15 +143,11 @@ class FuseConfig(Config):
         lie: Chance that one token of a combination of two or more shows something else (not in the paper).
     """
 
+    steps: int = Field(978, ge=0)
+    batch: int = Field(512, ge=2)
     fusion: dict[str, Any] = Field(default_factory=dict)
-    steps: int = Field(978, ge=1)
-    batch: int = Field(512, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1)
-    clip: float = Field(1.0, gt=0)
-    tau: float = Field(0.07, gt=0)
-    negatives: str = Field("wrong", pattern="^(wrong|all)$")
+    tau: PositiveFloat = 0.07
+    negatives: Literal["wrong", "all"] = "wrong"
     text: float = Field(0.1, ge=0, le=1)
     lie: float = Field(0.0, ge=0, le=1)
 
@@ -89,31 +156,46 @@ class TrainConfig(Config):
     """A whole experiment.
 
     Attributes:
-        model: Name or file of a model config.
+        model: Name or file of a model config; null is that of ``start``, without it ``lite``.
+        start: Name or folder of a trained model whose encoders, fusion, labels and calibration stage I begins with;
+            ``model`` may add modalities to it. Null begins from nothing.
+        plugins: Folders of further modalities.
         data: Folder with ``samples.csv``; not read when there is an index.
         index: Folder that ``omnibind data build`` or ``export`` wrote: its samples, label table and combinations are
             used. Null takes those of ``data`` and draws the combinations on the fly.
         labels: ``labels.csv`` that maps the sources' labels to concepts; null matches them anew.
         vocabulary: Least number of training samples of a concept, over all modalities, to be in the label bank.
         out: Folder that ``align/`` (after stage I) and ``model/`` (after stage II) are written to.
-        seed: Of everything random.
+        seed: Of everything random in training.
+        features_seed: Of the random variants in the feature cache; another one computes all features anew.
         device: ``auto``, ``cpu`` or ``cuda``.
+        devices: Processes on this machine, one GPU each; ``torchrun`` and ``fabric run`` say it themselves.
+        precision: ``32-true``, or ``bf16-mixed``: encoders and fusion in bfloat16, losses and weights in float32.
+        logger: Where every step is logged under ``log/``: ``csv``, ``tensorboard``, ``both`` or ``none``.
         augmentations: Random variants of each training sample in the feature cache, beside the sample itself.
         more_augmentations: Other numbers for single modalities.
+        tie: Step 0.
         align: Stage I.
         fuse: Stage II.
     """
 
-    model: str = "lite"
+    model: str | dict[str, Any] | None = None
+    start: str | None = None
+    plugins: list[str] = Field(default_factory=list)
     data: str | None = None
     index: str | None = None
     labels: str | None = None
-    vocabulary: int = Field(2, ge=1)
+    vocabulary: PositiveInt = 2
     out: str = "out/train"
     seed: int = Field(0, ge=0)
-    device: str = Field("auto", pattern="^(auto|cpu|cuda)$")
+    features_seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: PositiveInt = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    logger: Literal["csv", "tensorboard", "both", "none"] = "both"
     augmentations: int = Field(4, ge=0)
     more_augmentations: dict[str, int] = Field(default_factory=dict)
+    tie: TieConfig = Field(default_factory=TieConfig)
     align: AlignConfig = Field(default_factory=AlignConfig)
     fuse: FuseConfig = Field(default_factory=FuseConfig)
 
@@ -147,3 +229,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
 def dump(config: TrainConfig, path: Path) -> None:
     """Writes the resolved settings, so that the experiment can be run again."""
     path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
+
+
+def _steps(steps: int, epochs: float | None, batch: int, samples: int) -> int:
+    return steps if epochs is None else max(1, round(epochs * samples / batch))

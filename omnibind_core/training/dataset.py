@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -26,9 +27,10 @@ from omnibind_core.data.samples import Sample
 from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
-from omnibind_core.encoders.config import ModelConfig
+from omnibind_core.encoders.config import ModelConfig, TrunkConfig
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.labels import PAPER_TEMPLATES
 from omnibind_core.model import OmniBind
 from omnibind_core.optional import require
 from omnibind_core.training.config import TrainConfig
@@ -74,7 +76,13 @@ class TrainingData:
     index: ModalityFree | None = None
 
 
-def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, concepts: Concepts) -> TrainingData:
+def load(
+    config: TrainConfig,
+    model: ModelConfig,
+    encoder_set: EncoderSet,
+    concepts: Concepts,
+    known: Sequence[str] = (),
+) -> TrainingData:
     """Reads the samples and computes the trunk features that are not cached yet.
 
     Args:
@@ -82,6 +90,7 @@ def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, conce
         model: Architecture.
         encoder_set: Encoders with packaged weights loaded; already on their device.
         concepts: Label matching of the data.
+        known: The vocabulary begins with these names.
 
     Raises:
         DataError: No concept has enough samples, or the data set is broken.
@@ -90,13 +99,14 @@ def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, conce
     source = FolderSource(Path(str(config.data))) if index is None else index
     by_split = {split: _labelled(source, concepts, split) for split in ("train", "val")}
     counts = Counter(concept for _, concept in by_split["train"] if concept)
-    vocabulary = tuple(sorted(name for name, count in counts.items() if count >= config.vocabulary))
+    found = sorted(name for name, count in counts.items() if count >= config.vocabulary)
+    vocabulary = tuple(dict.fromkeys([*known, *found]))
     if not vocabulary:
         raise DataError(f"{config.index or config.data}: no concept has {config.vocabulary} training samples")
     number = {name: index for index, name in enumerate(vocabulary)}
     parts: dict[str, dict[str, Part]] = {"train": {}, "val": {}}
     for split, labelled in by_split.items():
-        for modality in modalities.NAMES:
+        for modality in modalities.names():
             items = [(sample, name) for sample, name in labelled if sample.modality == modality]
             rows = [row for row, (_, name) in enumerate(items) if name in number]
             if modality not in encoder_set.heads or modality == "text" or not rows:
@@ -104,7 +114,7 @@ def load(config: TrainConfig, model: ModelConfig, encoder_set: EncoderSet, conce
             augmentations = config.more_augmentations.get(modality, config.augmentations) if split == "train" else 0
             # Of all samples, so that a change of labels or vocabulary does not make the cached features useless.
             samples = [sample for sample, _ in items]
-            inputs = _inputs(source, samples, modality, model, encoder_set, augmentations, config.seed)
+            inputs = _inputs(source, samples, modality, model, encoder_set, augmentations, config.features_seed)
             parts[split][modality] = Part(
                 tuple(samples[row] for row in rows),
                 inputs if len(rows) == len(items) else inputs[rows],
@@ -145,7 +155,8 @@ def embed(data: TrainingData, model: OmniBind, split: str) -> Embedded:
     if data.index is not None:
         given, words = _given(data.index, split, parts, data.vocabulary)
     text = model.embed_text([word for _, word in words]).clone()
-    return Embedded(embeddings, concept, text, np.array([number for number, _ in words], np.int64), given)
+    slots = tuple(model.config.modalities)
+    return Embedded(embeddings, concept, text, np.array([number for number, _ in words], np.int64), given, slots)
 
 
 def _given(
@@ -202,6 +213,40 @@ def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs
     return torch.cat(out).reshape(*inputs.shape[:2], -1)
 
 
+def prompts(data: TrainingData, encoder_set: EncoderSet) -> Tensor:
+    """The text teacher's embeddings ``[C, D]`` of "a photo of a {concept}" for the whole vocabulary."""
+    with torch.inference_mode():
+        text = encoder_set.encode_text([PAPER_TEMPLATES[0].replace("{}", name) for name in data.vocabulary])
+    return text.clone()
+
+
+def top1(
+    data: TrainingData,
+    model: ModelConfig,
+    encoder_set: EncoderSet,
+    modality: str,
+    text: Tensor,
+    among: NDArray[np.int64] | None = None,
+) -> float:
+    """Share of a modality's validation samples that are nearest to the text of their concept.
+
+    Args:
+        data: Has validation samples of the modality.
+        model: Architecture.
+        encoder_set: The encoders, in eval mode.
+        modality: Whose samples.
+        text: What :func:`prompts` gives.
+        among: Concepts to choose from; None for all.
+    """
+    part = data.val[modality]
+    scores = embed_all(encoder_set, model, modality, part.inputs[:, :1])[:, 0] @ text.T
+    if among is not None:
+        others = np.setdiff1d(np.arange(len(text)), among)
+        scores[:, torch.from_numpy(others)] = -2.0
+    right = scores.argmax(1) == torch.from_numpy(part.concept).to(scores.device)
+    return right.float().mean().item()
+
+
 def _labelled(source: FolderSource | ModalityFree, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
     return [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
 
@@ -230,8 +275,8 @@ def _inputs(
             rows = encoder_set.features(part.trunk, torch.from_numpy(joined).to(device), [len(view) for view in views])
         return np.asarray(rows.cpu().numpy(), np.float32)
 
-    learnt = "input" if learns(trunk) else json.dumps(model.trunks[part.trunk].model_dump(), sort_keys=True)
-    key = f"{learnt}|{dataclasses.asdict(preset)}"
+    learnt = "input" if learns(trunk) else _identity(trunk, model.trunks[part.trunk])
+    key = f"{learnt}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}"
     return features(
         source,
         samples,
@@ -242,6 +287,17 @@ def _inputs(
         seed,
         progress=_Progress(f"{modality}: features of {len(samples)} samples x {1 + augmentations}"),
     )
+
+
+def _identity(trunk: nn.Module, config: TrunkConfig) -> str:
+    """What tells the features of one frozen trunk from those of another; packaged weights are always the same."""
+    settings = json.dumps(config.model_dump(), sort_keys=True)
+    if trunk.packaged:
+        return settings
+    digest = hashlib.sha256()
+    for value in trunk.state_dict().values():
+        digest.update(value.detach().cpu().numpy().tobytes())
+    return settings + digest.hexdigest()
 
 
 class _Progress:
@@ -256,13 +312,6 @@ class _Progress:
         if tenth > self.told:
             self.told = tenth
             _logger.info("%s: %d %%", self.what, 10 * tenth)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is a device, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def be_deterministic(seed: int) -> None:

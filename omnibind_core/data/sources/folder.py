@@ -74,8 +74,8 @@ def _problem(row: dict[str, str]) -> str:
     empty = [column for column in COLUMNS if column != "group" and not row[column]]
     if empty:
         return f"{', '.join(empty)} is empty"
-    if row["modality"] not in modalities.NAMES:
-        return f"unknown modality '{row['modality']}', expected one of {', '.join(modalities.NAMES)}"
+    if row["modality"] not in modalities.names():
+        return modalities.unknown(row["modality"])
     if row["split"] not in SPLITS:
         return f"unknown split '{row['split']}', expected one of {', '.join(SPLITS)}"
     path = PurePosixPath(row["path"].replace("\\", "/"))

@@ -9,7 +9,7 @@ the neighbours are gathered, as in ASSANet (Qian et al. 2021), and so runs once 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from omnibind_core.encoders.base import Trunk
 
@@ -55,12 +55,29 @@ def gather(values: Tensor, indices: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Normalises the last axis of ``[..., C]``."""
+    """Normalises the last axis of ``[..., C]``; in training by the whole batch, also when processes share it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., C]`` to the same."""
-        out: Tensor = super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        rows = x.flatten(0, -2)
+        if self.training and distributed.is_available() and distributed.is_initialized():
+            return self._together(rows).view_as(x)
+        out: Tensor = super().forward(rows).unflatten(0, x.shape[:-1])
         return out
+
+    def _together(self, rows: Tensor) -> Tensor:
+        # torch's SyncBatchNorm works on GPUs only.
+        from torch.distributed.nn.functional import all_reduce
+
+        count = all_reduce(rows.new_tensor(float(len(rows))))
+        mean = all_reduce(rows.sum(dim=0)) / count
+        centred = rows - mean
+        variance = all_reduce(centred.square().sum(dim=0)) / count
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
 
 
 class SurfacePatch(nn.Module):

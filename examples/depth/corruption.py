@@ -1,0 +1,35 @@
+"""Augmentation and damage of depth pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.modalities.pictures import corrupt_picture, random_crop
+
+CORRUPTIONS = ("gaussian", "holes", "occluded")
+
+
+def augment(raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Random crop (0.6 of the area or more), mirror, distance (20 % nearer or farther) and noise of up to 1 %."""
+    part = random_crop(raw, rng, min_area=0.6)
+    if not part.any():
+        part = raw
+    return measure(part * rng.uniform(0.8, 1.25), rng, part.max() * rng.uniform(0, 0.01))
+
+
+def corrupt(raw: NDArray[Any], kind: str, rng: np.random.Generator) -> NDArray[Any]:
+    """``gaussian`` noise of 5 % of the range, ``holes`` (70 % of the pixels lost) or ``occluded`` (half the area)."""
+    if kind == "gaussian":
+        return measure(raw, rng, 0.05 * raw.max())
+    if kind == "holes":
+        return np.where(rng.random(raw.shape) < 0.7, 0, raw)
+    return corrupt_picture(raw, kind, rng, 0.0, float(raw.max()))
+
+
+def measure(depth: NDArray[Any], rng: np.random.Generator, noise: float | NDArray[Any]) -> NDArray[Any]:
+    """Adds noise of a standard deviation in metres where something was measured; ``float32 [H, W]``."""
+    noisy = depth + noise * rng.standard_normal(depth.shape, np.float32)
+    return np.where(depth > 0, np.maximum(noisy, 1e-3), 0).astype(np.float32)

@@ -1,0 +1,68 @@
+"""Less of a training set: few samples of every label, or none of some labels. Validation samples stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core import modalities
+from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.modalities import Role
+from omnibind_core.training.dataset import Part, TrainingData
+
+
+def few_shot(data: TrainingData, shots: int, seed: int) -> TrainingData:
+    """Keeps a few training samples of every label for each student; the teachers keep all of theirs.
+
+    Args:
+        data: All samples.
+        shots: Samples that are kept of each label and modality, with all their variants; fewer where there are fewer.
+        seed: Of the draw. What is kept of a smaller number is also kept of a larger one.
+    """
+    train = dict(data.train)
+    for name, part in data.train.items():
+        if modalities.get(name).role is Role.STUDENT:
+            order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(len(part))
+            order = order[np.argsort(part.concept[order], kind="stable")]
+            concept = part.concept[order]
+            place = np.arange(len(part)) - np.searchsorted(concept, concept)
+            train[name] = take(part, np.sort(order[place < shots]))
+    return dataclasses.replace(data, train=train)
+
+
+def without_labels(data: TrainingData, left_out: Mapping[str, Collection[str]]) -> TrainingData:
+    """Takes the training samples of some labels from some modalities.
+
+    Args:
+        data: All samples.
+        left_out: Labels by modality.
+
+    Raises:
+        ConfigError: A modality has no training samples, or a label is not in the vocabulary.
+        DataError: A modality has no training sample left.
+    """
+    train = dict(data.train)
+    for name, labels in left_out.items():
+        unknown = sorted(set(labels) - set(data.vocabulary))
+        if name not in train or unknown:
+            raise ConfigError(f"cannot leave out {', '.join(unknown or labels)}: there is no such label of '{name}'")
+        numbers = [data.vocabulary.index(label) for label in labels]
+        rows = np.flatnonzero(~np.isin(train[name].concept, numbers))
+        if not len(rows):
+            raise DataError(f"{name}: no training sample is left without {', '.join(labels)}")
+        train[name] = take(train[name], rows)
+    return dataclasses.replace(data, train=train)
+
+
+def take(part: Part, rows: NDArray[np.int64]) -> Part:
+    """Some samples of a part.
+
+    Args:
+        part: All samples.
+        rows: ``int64 [K]``, which.
+    """
+    return Part(tuple(part.samples[row] for row in rows), part.inputs[rows], part.concept[rows])

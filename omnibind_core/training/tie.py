@@ -1,0 +1,61 @@
+"""Step 0, for families whose image teacher has a head to train: its embeddings are tied to the text teacher's.
+
+After this the image teacher is frozen like the text teacher. ImageBind and CLIP come tied and skip this.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from omnibind_core.encoders import EncoderSet
+from omnibind_core.encoders.config import ModelConfig
+from omnibind_core.training.batches import Batch, Batches
+from omnibind_core.training.config import TieConfig
+from omnibind_core.training.dataset import TrainingData, learns, prompts, top1
+from omnibind_core.training.engine import Stage
+
+
+class Tie(Stage):
+    """Photos against the text embeddings of all labels. Without photos, or a head that learns, it has no steps.
+
+    Args:
+        data: What to train on; its photos are used.
+        model: Architecture.
+        encoder_set: The encoders; the image head is changed.
+        settings: Of the stage.
+    """
+
+    def __init__(self, data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, settings: TieConfig) -> None:
+        super().__init__("tie", settings)
+        self.tau = settings.tau
+        self._frozen = (data, model, encoder_set.eval())
+        self.steps = 0
+        part = data.train.get("image")
+        if part is None or not learns(encoder_set.heads["image"]):
+            return
+        self.head = encoder_set.heads["image"]
+        self.text = prompts(data, encoder_set)
+        self.batches = Batches("image", part, min(settings.batch, len(part)), settings.balance)
+        self.steps = settings.steps_over(len(part))
+
+    def draw(self, step: int, rng: np.random.Generator) -> Batch:
+        """See :meth:`Stage.draw`."""
+        return self.batches.draw(rng)
+
+    def encode(self, batch: Batch, share: slice) -> Tensor:
+        """See :meth:`Stage.encode`."""
+        _, model, encoder_set = self._frozen
+        return batch.embed(share, encoder_set, model)
+
+    def losses(self, embeddings: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Stage.losses`."""
+        label = torch.from_numpy(batch.concept).to(embeddings.device)
+        return {"loss": F.cross_entropy(embeddings @ self.text.T / self.tau, label)}
+
+    def validate(self) -> dict[str, float]:
+        """See :meth:`Stage.validate`: top-1 of photos."""
+        data, model, encoder_set = self._frozen
+        return {"image": top1(data, model, encoder_set, "image", self.text)} if "image" in data.val else {}

@@ -1,0 +1,225 @@
+"""The comparison tables: subsets of the data, statistics, and a small run of every table through the command."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import yaml
+
+from omnibind_core import encoders
+from omnibind_core.commands import compare
+from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.samples import Sample
+from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.evaluation import comparison
+from omnibind_core.evaluation.tables import Measurement, markdown, mean_interval, summarise
+from omnibind_core.training import dataset
+from omnibind_core.training.config import TrainConfig
+from omnibind_core.training.dataset import Part, TrainingData
+from omnibind_core.training.subsets import few_shot, without_labels
+
+VOCABULARY = ("bell", "car", "cat", "cup", "dog", "drum", "fork", "key", "lamp", "rain", "shoe", "train")
+TAUGHT = {"image": 12, "touch": 6, "event": 4}  # the first labels of the vocabulary
+WIDTH = 32
+
+
+def part(modality: str, count: int, variants: int, seed: int) -> Part:
+    """Samples around one centre for each label; the image trunk's space is shared, so students can be taught."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(len(modality)).normal(size=(len(VOCABULARY), WIDTH))
+    concept = np.repeat(np.arange(TAUGHT[modality]), count)
+    inputs = centres[concept][:, None] + 0.5 * rng.normal(size=(len(concept), variants, WIDTH))
+    samples = tuple(
+        Sample(f"{modality}-{seed}-{row}", modality, "made", "x", VOCABULARY[c], "train", str(row))
+        for row, c in enumerate(concept)
+    )
+    return Part(samples, inputs.astype(np.float32), concept.astype(np.int64))
+
+
+@pytest.fixture
+def data() -> TrainingData:
+    train = {name: part(name, 5, 3, 0) for name in TAUGHT}
+    val = {name: part(name, 3, 1, 1) for name in TAUGHT}
+    return TrainingData(VOCABULARY, Concepts(()), train, val)
+
+
+def test_few_samples_are_nested_and_teachers_keep_all(data):
+    kept = {shots: few_shot(data, shots, 3) for shots in (1, 2, 4, 99)}
+    for name in ("touch", "event"):
+        ids = [{sample.id for sample in kept[shots].train[name].samples} for shots in (1, 2, 4, 99)]
+        assert ids[0] < ids[1] < ids[2] < ids[3]
+        two = kept[2].train[name]
+        assert np.bincount(two.concept).tolist() == [2] * TAUGHT[name]
+        rows = [data.train[name].samples.index(sample) for sample in two.samples]
+        np.testing.assert_array_equal(two.inputs, data.train[name].inputs[rows])
+        np.testing.assert_array_equal(two.concept, data.train[name].concept[rows])
+    assert kept[1].train["image"] is data.train["image"] and kept[1].val is data.val
+    other = few_shot(data, 1, 4).train["touch"].samples
+    assert other != kept[1].train["touch"].samples
+    assert few_shot(data, 1, 3).train["touch"].samples == kept[1].train["touch"].samples
+
+
+def test_labels_are_left_out_of_one_modality(data):
+    left = without_labels(data, {"touch": ["bell", "cat"]})
+    assert set(left.train["touch"].concept) == {1, 3, 4, 5}
+    assert len(left.train["touch"].samples) == len(left.train["touch"].inputs) == 20
+    assert left.train["event"] is data.train["event"] and left.val is data.val
+    with pytest.raises(ConfigError, match="cloud"):
+        without_labels(data, {"touch": ["cloud"]})
+    with pytest.raises(ConfigError, match="audio"):
+        without_labels(data, {"audio": ["bell"]})
+    with pytest.raises(DataError, match="event"):
+        without_labels(data, {"event": VOCABULARY[:4]})
+
+
+def test_intervals_are_students_t():
+    mean, half = mean_interval([0.8, 0.9, 1.0])
+    assert mean == pytest.approx(0.9)
+    assert half == pytest.approx(4.302652729911275 * 0.1 / math.sqrt(3))
+    assert math.isnan(mean_interval([0.5])[1])
+
+
+def test_differences_are_paired_with_the_first_method():
+    values = {"AF": (0.8, 0.9), "mean": (0.7, 0.85)}
+    rows = [Measurement("T", "2", m, seed, v) for m, both in values.items() for seed, v in enumerate(both)]
+    first, second = summarise(rows)
+    assert (first.method, first.seeds, math.isnan(first.ahead)) == ("AF", 2, True)
+    assert second.ahead == pytest.approx(0.075)
+    assert second.ahead_interval == pytest.approx(mean_interval([0.1, 0.05])[1])
+    text = markdown([first, second])
+    assert "| AF | 85.0 ± " in text and "| mean | +7.5 ± " in text
+
+
+@pytest.fixture
+def bench(data, monkeypatch):
+    """A comparison on made features; those of the random trunk would say nothing."""
+    monkeypatch.setattr(dataset, "load", lambda *args: data)
+    monkeypatch.setattr(dataset, "match", lambda *args: data.concepts)
+    stage = {"steps": 12, "batch": 16, "lr": 0.01}
+    config = TrainConfig(model="tiny", data="made", device="cpu", tie=stage, align=stage, fuse=stage)
+    return comparison.Comparison(config, ("touch", "event"))
+
+
+def test_every_fusion_and_probe_is_measured_on_the_same_seeds(bench):
+    found = list(bench.fusions(comparison.Settings(seeds=(0, 1), count=40)))
+    methods = {one.method for one in found}
+    assert methods == {"AF", "mean", "linear", "cat", "outer_product", "unseen", "Probes", "Probes with variants"}
+    assert {one.condition for one in found} == {"1 modality", "2 modalities", "3 modalities"}
+    assert len(found) == len(methods) * 3 * 2
+    best = {one.condition: one.value for one in found if one.method == "Probes" and one.seed == 0}
+    assert best["3 modalities"] > 0.8 and all(0 <= one.value <= 1 for one in found)
+    assert list(bench.fusions(comparison.Settings(seeds=(1,), count=40))) == [one for one in found if one.seed == 1]
+
+
+def test_probes_are_fused_on_the_combinations_that_the_fusions_see(bench):
+    model = bench.aligned(bench.data, 0)
+    val = dataset.embed(bench.data, model, "val")
+    probed = bench.probed(bench.probes(bench.data, variants=False), val)
+    for size in val.sizes:
+        one, other = (x.draw(30, np.random.default_rng(size), size=size) for x in (val, probed))
+        assert one.label.tolist() == other.label.tolist()
+        assert one.mask[:, :3].tolist() == other.mask.tolist()
+
+
+def test_loss_terms_are_measured_for_both_centres(bench):
+    found = list(bench.ablation(comparison.Settings(seeds=(0,))))
+    assert {one.condition for one in found} == {"touch", "event", "mean of students"}
+    assert len({one.method for one in found}) == 8
+    assert next(iter(found)).method == "centre text: L_in + L_cr + L_se"
+    assert len({round(one.value, 6) for one in found}) > 1
+
+
+def test_few_samples_are_compared_with_probes_alone_and_in_pairs(bench):
+    found = list(bench.few_shot(comparison.Settings(seeds=(0,), count=40, shots=(1, 2))))
+    assert {one.table for one in found} == {"Few samples, touch", "Few samples, event", "Few samples, pairs"}
+    assert {one.condition for one in found} == {"1 sample per label", "2 samples per label"}
+    alone = {one.method: one.value for one in found if one.table == "Few samples, touch"}
+    assert set(alone) == {"CAD", "CAD among all labels", "Probes", "Probes with variants"}
+    assert alone["CAD among all labels"] <= alone["CAD"]
+    assert next(one.method for one in found if one.table.endswith("pairs")) == "CAD and AF"
+
+
+def test_left_out_labels_are_told_from_others_that_were_never_seen(bench, monkeypatch):
+    taught: list[TrainingData] = []
+    aligned = bench.aligned
+
+    def spy(data, seed):
+        taught.append(data)
+        return aligned(data, seed)
+
+    monkeypatch.setattr(bench, "aligned", spy)
+    folds = bench._folds("touch", 2, 0)
+    assert sorted(np.concatenate(folds)) == list(range(6))
+    found = list(bench.left_out(comparison.Settings(seeds=(0,), folds=2)))
+    assert len(taught) == 2
+    for seen, fold in zip(taught, folds, strict=True):
+        assert not set(seen.train["touch"].concept) & set(fold.tolist())
+        assert set(seen.train["image"].concept) == set(range(12))
+    values = {(one.condition, one.method): one.value for one in found}
+    # three labels left out and six that touch has no samples of: nine candidates
+    assert values["touch", "chance"] == pytest.approx(1 / 9)
+    assert {name for name, _ in values} == {"touch", "event", "mean of students"}
+    assert {method for _, method in values} == {"CAD", "image head", "chance"}
+
+
+def parse(*argv: str) -> argparse.Namespace:
+    root = argparse.ArgumentParser()
+    compare.add_parser(root.add_subparsers())
+    args = root.parse_args(["compare", *argv])
+    args.verbose = False
+    return args
+
+
+def test_the_command_writes_its_tables(bench, monkeypatch, tmp_path, capsys):
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(bench.config.model_dump(mode="json")))
+    args = parse(
+        "--config", str(path), "--seeds", "2", "--count", "30", "--modalities", "touch", "event", "--out", str(tmp_path)
+    )
+    assert compare.run(args) == 0
+    assert "### Fusions" in capsys.readouterr().out
+    told = json.loads((tmp_path / "fusions.json").read_text())
+    assert told["settings"]["seeds"] == [0, 1] and told["settings"]["config"]["model"] == "tiny"
+    assert len(told["measurements"]) == 2 * len(told["summary"])
+    with (tmp_path / "fusions.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(told["summary"])
+    assert (tmp_path / "fusions.md").read_text().startswith("### Fusions")
+
+
+def test_encoders_of_a_trained_model_are_used_as_they_are(bench, data, tmp_path):
+    model = bench.aligned(data, 0)
+    model.save_pretrained(tmp_path)
+    again = comparison.Comparison(bench.config, ("touch", "event"), str(tmp_path))
+    one, other = (dataset.embed(data, x, "val").embeddings["touch"] for x in (model, again.aligned(data, 7)))
+    assert (one == other).all()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--seeds", "0"], "--seeds"),
+        (["--shots", "0"], "--shots"),
+        (["--tables", "ablation", "--model", "lite"], "--model"),
+    ],
+)
+def test_wrong_options_are_named(argv, message):
+    with pytest.raises(ConfigError, match=message):
+        compare.run(parse(*argv))
+
+
+def test_a_comparison_needs_af(bench):
+    bench.config = bench.config.model_copy(
+        update={"fuse": bench.config.fuse.model_copy(update={"fusion": {"type": "cat"}})}
+    )
+    with pytest.raises(ConfigError, match=r"fuse\.fusion\.type"):
+        bench.methods()
+
+
+def test_all_tables_can_be_asked_for():
+    assert tuple(comparison.TABLES) == compare.TABLES
+    assert set(encoders.load_config("tiny").modalities) >= set(TAUGHT)
