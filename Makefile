@@ -12,7 +12,10 @@ DATA ?=
 SPLIT ?= val
 OUT ?= out/demo
 
-.PHONY: help setup demo test test-slow test-gpu bench lint format train clean distclean
+# make soak MINUTES=5 torments the fusion node for five minutes.
+MINUTES ?= 30
+
+.PHONY: help setup demo test test-slow test-gpu soak bench lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +35,9 @@ test-slow: setup  ## runs the slow tests
 
 test-gpu: setup  ## runs the tests that need a CUDA device
 	@$(RUN) pytest -m gpu
+
+soak: setup  ## torments the running fusion node with random faults for half an hour and prints a report [MINUTES=30]
+	@$(RUN) python -m omnibind_ros.faults --minutes "$(MINUTES)"
 
 bench: setup  ## measures speed and memory of the modality-free data set at a million rows
 	@$(RUN) python tools/bench.py

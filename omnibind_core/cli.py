@@ -1,9 +1,13 @@
-"""The ``omnibind`` command. Each sub-command lives in its own module of :mod:`omnibind_core.commands`."""
+"""The ``omnibind`` command. Each sub-command lives in its own module.
+
+Those that concern ROS are in ``omnibind_ros.commands``, and are there where that package is installed, too.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
@@ -11,7 +15,12 @@ from collections.abc import Sequence
 from omnibind_core import __version__
 from omnibind_core.errors import OmniBindError
 
-COMMANDS: tuple[str, ...] = ("predict", "train", "data")
+COMMANDS: tuple[str, ...] = (
+    "omnibind_core.commands.predict",
+    "omnibind_core.commands.train",
+    "omnibind_core.commands.data",
+    "omnibind_ros.commands.bag",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("-v", "--verbose", action="store_true", help="log what is done, and show tracebacks")
     subparsers = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        importlib.import_module(f"omnibind_core.commands.{name}").add_parser(subparsers)
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            importlib.import_module(name).add_parser(subparsers)
     return root
 
 

@@ -206,7 +206,9 @@ class OmniBind(nn.Module):
         Raises:
             ConfigError: The model has no such modality.
         """
-        part = self._part(modality)
+        part = self.config.modalities.get(modality)  # no encoder is needed
+        if part is None:
+            raise self._unknown(modality)
         kind = modalities.get(modality)
         return kind.process(raw, kind.preset(part.preset))
 
@@ -293,8 +295,11 @@ class OmniBind(nn.Module):
 
     def _part(self, modality: str) -> Any:
         if modality not in self.encoders.heads:
-            raise ConfigError(f"this model cannot encode '{modality}'; it can encode {', '.join(self.modalities)}")
+            raise self._unknown(modality)
         return self.config.modalities[modality]
+
+    def _unknown(self, modality: str) -> ConfigError:
+        return ConfigError(f"this model cannot encode '{modality}'; it can encode {', '.join(self.modalities)}")
 
     def _check_views(self, modality: str, views: NDArray[Any]) -> None:
         preset = modalities.get(modality).preset(self._part(modality).preset)

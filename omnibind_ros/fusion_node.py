@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -17,16 +15,20 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
 from omnibind_core.errors import ConfigError
-from omnibind_core.labels import LabelBank
-from omnibind_core.runtime.engine import Selection
-from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport
+from omnibind_core.runtime.engine import PerceptionEngine, Selection
+from omnibind_core.runtime.trigger import Trigger
+from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
 from omnibind_ros import msg
+from omnibind_ros.discovery import Adopted, Discovery, name_of
 from omnibind_ros.messages import fill
 from omnibind_ros.node import PerceptionNode, Tick, run
-from omnibind_ros.parameters import FUSION_NODE
+from omnibind_ros.outputs import DebugImage, VisionOutputs, vision_messages
+from omnibind_ros.parameters import FUSION_NODE, SENSOR_TYPES
+from omnibind_ros.sync import ApproximateSync
 from omnibind_ros.topics import LATCHED
 
-_LATENCIES = 50  # predictions over which the latency in the status is averaged
+if TYPE_CHECKING:
+    from omnibind_core.labels import LabelBank
 
 
 class FusionNode(PerceptionNode):
@@ -39,18 +41,38 @@ class FusionNode(PerceptionNode):
         super().__init__("fusion_node", FUSION_NODE, **node_options)
         self._predictions = 0
         self._alive: tuple[str, ...] = ()
-        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self._discovery: Discovery | None = None
+        self._switches: set[str] = set()
         self._reported: Any = None
         self._own_labels: LabelBank | None = None
         self._own_threshold = 0.0
         self._publisher = self.create_lifecycle_publisher(msg.Prediction, "omnibind/prediction", 10)
         self._status = self.create_publisher(msg.FusionStatus, "~/status", LATCHED)
+        self._debug = DebugImage(self)
+        kinds = vision_messages()
+        self._vision = VisionOutputs(self, kinds) if kinds is not None else None
         for name in self.parameters.sensor_names:
-            self.create_service(SetBool, f"~/{name}/set_enabled", partial(self._on_set_enabled, name))
+            self._offer_switch(name)
 
     def settings(self) -> EngineSettings:
         """Settings of the engine, from the parameters."""
         return self.parameters.settings
+
+    @property
+    def wanted(self) -> set[str]:
+        """Modalities whose encoders are needed: those of the sensors, and of all that may be adopted."""
+        return super().wanted | (set(SENSOR_TYPES.values()) if self.parameters["discover"] else set())
+
+    @property
+    def has_touch(self) -> bool:
+        """Whether there may be a tactile sensor."""
+        return super().has_touch or bool(self.parameters["discover"])
+
+    def make_trigger(self, engine: PerceptionEngine) -> Trigger | ApproximateSync:
+        """What says when to tick, by the parameters ``sync`` and ``trigger``."""
+        if self.parameters["sync"] == "approximate":
+            return ApproximateSync(engine, self.parameters["slop"])
+        return Trigger(engine)
 
     def on_model(self) -> None:
         """Gives the model the labels and the threshold of the parameters."""
@@ -63,8 +85,19 @@ class FusionNode(PerceptionNode):
         """Starts the ticks, with all counters at zero."""
         self._predictions = 0
         self._alive = ()
-        self._latencies.clear()
         return super().on_activate(state)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the model and subscribes."""
+        self._discovery = Discovery(self.parameters.discovery) if self.parameters["discover"] else None
+        return super().on_configure(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees the model and lets adopted topics go."""
+        for name in list(self._discovery.adopted) if self._discovery is not None else ():
+            self._let_go(name)
+        self._discovery = None
+        return super().on_cleanup(state)
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Applies changed labels, threshold and rate.
@@ -86,7 +119,68 @@ class FusionNode(PerceptionNode):
             threshold = changes["threshold"]
             self.model.threshold = self._own_threshold if threshold < 0 else threshold
 
+    # Adopted topics -------------------------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        if self._discovery is not None and self.model is not None:
+            self._discover(self._discovery, self.model.modalities)
+        super()._poll()
+
+    def _discover(self, discovery: Discovery, known: Sequence[str]) -> None:
+        graph = {
+            topic: types
+            for topic, types in self.get_topic_names_and_types()
+            if any(info.node_name != self.get_name() for info in self.get_publishers_info_by_topic(topic))
+        }
+        for name in discovery.lost(graph, time.monotonic()):
+            self._let_go(name)
+        used = [self.link(name).topic for name in self.sensors]
+        for topic, ros_type, modality in discovery.candidates(graph.items(), known, used):
+            self._adopt(discovery, topic, ros_type, modality)
+
+    def _adopt(self, discovery: Discovery, topic: str, ros_type: str, modality: str) -> None:
+        name = name_of(topic, self.get_namespace(), set(self.sensors))
+        try:
+            sensor = self.parameters.add(name, type=modality, topic=topic, message_type=ros_type)
+        except ConfigError as error:
+            discovery.refused[topic] = str(error)
+            return
+        discovery.adopted[name] = Adopted(topic, ros_type, time.monotonic())
+        self.sensors[name] = sensor
+        self.connect(sensor)
+        self._offer_switch(name)
+        if self.engine is not None:
+            self.engine.add(sensor.config)
+        self.get_logger().info(f"[{name}] adopted {topic}: {modality} by {ros_type}")
+
+    def _let_go(self, name: str) -> None:
+        assert self._discovery is not None
+        adopted = self._discovery.adopted.pop(name)
+        if self.engine is not None:
+            self.engine.remove(name)
+        self.disconnect(name)
+        del self.sensors[name]
+        self.parameters.remove(name)
+        self.get_logger().info(f"[{name}] let {adopted.topic} go: no publisher")
+
+    def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
+        """What was adopted and what was not."""
+        if self._discovery is None:
+            return []
+        refused = self._discovery.refused
+        level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
+        values = {name: item.topic for name, item in self._discovery.adopted.items()} | refused
+        return [("discovery", (level, f"{len(self._discovery.adopted)} topics adopted, {len(refused)} not", values))]
+
+    def _offer_switch(self, sensor: str) -> None:
+        if sensor not in self._switches:  # it stays when a topic is let go: nothing is destroyed while we spin
+            self._switches.add(sensor)
+            self.create_service(SetBool, f"~/{sensor}/set_enabled", partial(self._on_set_enabled, sensor))
+
     def _on_set_enabled(self, sensor: str, request: Any, response: Any) -> Any:
+        if f"{sensor}.enabled" not in self.parameters:
+            response.success, response.message = False, f"there is no sensor '{sensor}' at present"
+            return response
         parameter = Parameter(f"{sensor}.enabled", Parameter.Type.BOOL, request.data)
         result = self.set_parameters([parameter])[0]
         response.success, response.message = result.successful, result.reason
@@ -105,10 +199,15 @@ class FusionNode(PerceptionNode):
             self._alive = ()
             return
         latency = time.monotonic() - tick.started
-        self._publisher.publish(self._message(prediction, latency))
+        message = self._message(prediction, latency)
+        self._publisher.publish(message)
         self._predictions += 1
-        self._latencies.append(latency)
+        self.inference.times.add({**prediction.stages, "latency": latency})
         self._alive = tuple(share.name for share in prediction.sensors)
+        if self._vision is not None:
+            self._vision.publish(message.header, prediction)
+        if self.engine is not None:
+            self._debug.publish(message.header, prediction, self.engine)
 
     def _message(self, prediction: Prediction, latency: float) -> msg.Prediction:
         shares = prediction.sensors
@@ -148,7 +247,9 @@ class FusionNode(PerceptionNode):
         """Publishes the status."""
         assert self.model is not None
         self._reported = self._key(reports)
-        latencies = tuple(self._latencies)
+        times = self.inference.times
+        if self._vision is not None:
+            self._vision.publish_labels(self.header(), self.model.labels.names, self.model.threshold)
         self._status.publish(
             msg.FusionStatus(
                 header=self.header(),
@@ -161,8 +262,8 @@ class FusionNode(PerceptionNode):
                 ticks=self.ticks,
                 predictions=self._predictions,
                 overruns=self.overruns,
-                latency_mean=sum(latencies) / len(latencies) if latencies else math.nan,
-                latency_max=max(latencies, default=math.nan),
+                latency_mean=times.mean("latency"),
+                latency_max=times.maximum("latency"),
             )
         )
 
@@ -175,6 +276,10 @@ class FusionNode(PerceptionNode):
             return "inactive"
         if self._alive:
             return f"perceiving by {', '.join(self._alive)}"
+        active = [report.name for report in reports if report.state == SensorState.ACTIVE]
+        wanted = self.parameters["min_sensors"]
+        if 0 < len(active) < wanted:
+            return f"only {', '.join(active)} alive, {wanted} sensors wanted (min_sensors)"
         return "no sensor alive: " + "; ".join(f"{r.name} {r.state.name.lower()}: {r.reason}" for r in reports)
 
     def _sensor_status(self, report: SensorReport) -> msg.SensorStatus:
@@ -192,21 +297,6 @@ class FusionNode(PerceptionNode):
             rejected=report.rejected,
             dropped=report.dropped,
         )
-
-    def inference_diagnostic(self) -> DiagnosticStatus:
-        """The worker's entry in /diagnostics, with the latency."""
-        from diagnostic_msgs.msg import KeyValue
-
-        status = super().inference_diagnostic()
-        latencies = tuple(self._latencies)
-        if latencies:
-            status.values = [
-                *status.values,
-                KeyValue(key="predictions", value=str(self._predictions)),
-                KeyValue(key="latency_mean", value=f"{sum(latencies) / len(latencies):.4f} s"),
-                KeyValue(key="latency_max", value=f"{max(latencies):.4f} s"),
-            ]
-        return status
 
 
 def main() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.runtime.types import EngineSettings, SensorConfig
-from omnibind_ros.messages import DecodeOptions, types_for
+from omnibind_ros.discovery import DiscoveryRules
+from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, types_for
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -27,6 +29,9 @@ SENSOR_TYPES: Mapping[str, str] = {
 """Modality of each sensor type; the name of a modality is accepted as a type, too."""
 
 _TOPIC_ENDINGS = {"event": "events", "point_cloud": "points", "audio": "audio", "text": "text"}
+
+DISCOVER_EXCLUDE = ("depth", "mask", "debug", "disparity", "segment", "theora", "omnibind")
+"""Pictures that are no camera's, encodings that are not decoded, and what the nodes of this package publish."""
 
 NEVER, UNCONFIGURED, ALWAYS = "never", "unconfigured", "always"
 
@@ -103,8 +108,33 @@ FUSION_NODE: tuple[Spec, ...] = (
     Spec("top_k", 5, "number of labels in a prediction", UNCONFIGURED, 1, 1000),
     Spec("min_sensors", 1, "fewer living sensors than this give no prediction", UNCONFIGURED, 1, 100),
     Spec(
+        "trigger",
+        "rate",
+        "rate, or the name of a sensor: a tick for each of its messages, and at the rate only while it is dead",
+    ),
+    Spec(
+        "max_wait",
+        0.05,
+        "s that a tick waits at most for what living sensors have measured, but not yet delivered",
+        UNCONFIGURED,
+        0.0,
+        10.0,
+    ),
+    Spec(
         "max_future", 0.5, "s by which a stamp may lie ahead of now; later ones are rejected", UNCONFIGURED, 0.0, 3600.0
     ),
+    Spec(
+        "sync",
+        "adaptive",
+        "adaptive: whatever is alive; approximate: complete sets of message_filters, for comparison",
+        choices=("adaptive", "approximate"),
+    ),
+    Spec("slop", 0.1, "s between the first and the last message of a set (sync: approximate)", UNCONFIGURED, 0.0, 10.0),
+    Spec("discover", False, "adopt topics by message type and name as they appear, and let them go"),
+    Spec("discover_include", [""], "regular expressions, one of which the topic must contain; empty: any topic"),
+    Spec("discover_exclude", list(DISCOVER_EXCLUDE), "regular expressions, none of which it may contain"),
+    Spec("discover_limit", 8, "topics adopted at most", UNCONFIGURED, 1, 100),
+    Spec("discover_forget", 10.0, "s without a publisher after which a topic is let go", UNCONFIGURED, 0.0, 3600.0),
     Spec("publish_embedding", False, "fill Prediction.embedding", ALWAYS),
     Spec("publish_similarities", False, "fill Prediction.similarities", ALWAYS),
 )
@@ -131,13 +161,21 @@ SENSOR: tuple[Spec, ...] = (
     Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion", ALWAYS, 0.01, 3600.0),
     Spec("time_offset", 0.0, "s added to the stamps of the sensor", ALWAYS, -3600.0, 3600.0),
     Spec("window", 0.0, "s; older items are not used, streams are cut to it; 0: the modality's own", minimum=0.0),
-    Spec("readmit_after", 1, "good messages in a row after which a lost sensor is back", minimum=1, maximum=1000),
+    Spec("readmit_after", 2, "good messages in a row after which a lost sensor is back", minimum=1, maximum=1000),
     Spec("qos", "auto", "auto copies the publisher's", choices=("auto", "sensor_data", "reliable")),
     Spec("queue_depth", 0, "messages that may wait; 0: 5 for frames, 100 for streams", minimum=0, maximum=10000),
     Spec("scale", 1.0, "16-bit or float pixels: value * scale + offset, °C (thermal) or 0..255 (tactile)"),
     Spec("offset", 0.0, "see scale"),
     Spec("sample_rate", 16000, "Hz, for sound messages that carry none", minimum=1, maximum=768000),
     Spec("channels", 1, "channels of the same messages", minimum=1, maximum=64),
+    Spec("sample_format", "S16LE", "how the same messages store a sample", choices=tuple(SAMPLE_FORMATS)),
+    Spec("coding_format", "wave", "how the same messages are coded; only wave, raw samples, is decoded"),
+    Spec(
+        "image_decoder",
+        "auto",
+        "native, cv_bridge, or auto: cv_bridge, where installed, for what native does not know",
+        choices=IMAGE_DECODERS,
+    ),
 )
 """The block of every sensor: ``<sensor>.type`` and so on."""
 
@@ -184,14 +222,39 @@ class Parameters:
         self._specs: dict[str, Spec] = {}
         for spec in specs:
             self._declare(spec, spec.name)
-        if not self.sensor_names:
-            raise ConfigError("parameter 'sensors' is empty, expected at least one name")
+        if not self.sensor_names and not ("discover" in self._specs and self["discover"]):
+            raise ConfigError("parameter 'sensors' is empty, expected at least one name, or discover: true")
         if len(set(self.sensor_names)) < len(self.sensor_names):
             raise ConfigError(f"parameter 'sensors' names one twice: {', '.join(self.sensor_names)}")
         for sensor in self.sensor_names:
+            self.add(sensor)
+        if "trigger" in self:
+            _ = self.settings, self.discovery
+
+    def add(self, sensor: str, **defaults: Any) -> Sensor:
+        """Declares the block of a sensor.
+
+        Args:
+            sensor: Name of the sensor.
+            **defaults: Other defaults of this sensor's parameters.
+
+        Raises:
+            ConfigError: A value given at the start is unusable.
+        """
+        try:
             for spec in SENSOR:
-                self._declare(spec, f"{sensor}.{spec.name}")
-            self.sensor(sensor)
+                self._declare(replace(spec, default=defaults.get(spec.name, spec.default)), f"{sensor}.{spec.name}")
+            return self.sensor(sensor)
+        except ConfigError:
+            self.remove(sensor)
+            raise
+
+    def remove(self, sensor: str) -> None:
+        """Takes the block of a sensor back."""
+        for name in [f"{sensor}.{spec.name}" for spec in SENSOR]:
+            if self._node.has_parameter(name):
+                self._node.undeclare_parameter(name)
+            self._specs.pop(name, None)
 
     def _declare(self, spec: Spec, name: str) -> None:
         from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -209,11 +272,11 @@ class Parameters:
                 descriptor.floating_point_range = [FloatingPointRange(from_value=spec.minimum, to_value=spec.maximum)]
             else:
                 descriptor.integer_range = [IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum))]
-        self._specs[name] = spec
         try:
             self._node.declare_parameter(name, spec.default, descriptor)
         except ParameterException as error:  # a value given at the start is out of range
             raise ConfigError(f"parameter '{name}': {error}, expected {spec.range}") from error
+        self._specs[name] = spec
         self[name]
 
     def __getitem__(self, name: str) -> Any:
@@ -246,8 +309,34 @@ class Parameters:
 
     @property
     def settings(self) -> EngineSettings:
-        """Settings of the runtime (fusion node)."""
-        return EngineSettings(top_k=self["top_k"], max_future=self["max_future"], min_sensors=self["min_sensors"])
+        """Settings of the runtime (fusion node).
+
+        Raises:
+            ConfigError: The trigger is no sensor.
+        """
+        if self["trigger"] not in ("rate", *self.sensor_names):
+            known = ", ".join(("rate", *self.sensor_names))
+            raise ConfigError(f"parameter 'trigger' is '{self['trigger']}', expected one of {known}")
+        names = ("top_k", "max_future", "min_sensors", "max_wait")
+        trigger = "" if self["trigger"] == "rate" else self["trigger"]
+        return EngineSettings(trigger=trigger, **{name: self[name] for name in names})
+
+    @property
+    def discovery(self) -> DiscoveryRules:
+        """Which topics are adopted (fusion node).
+
+        Raises:
+            ConfigError: A regular expression is none.
+        """
+        patterns = {}
+        for name in ("discover_include", "discover_exclude"):
+            try:
+                patterns[name] = tuple(re.compile(text, re.IGNORECASE) for text in self[name])
+            except re.error as error:
+                raise ConfigError(f"parameter '{name}': {error.pattern!r} is no regular expression: {error}") from error
+        return DiscoveryRules(
+            patterns["discover_include"], patterns["discover_exclude"], self["discover_limit"], self["discover_forget"]
+        )
 
     def sensor(self, name: str, changes: Mapping[str, Any] | None = None) -> Sensor:
         """Settings of one sensor.
@@ -293,6 +382,9 @@ class Parameters:
                 offset=values["offset"],
                 sample_rate=values["sample_rate"],
                 channels=values["channels"],
+                sample_format=values["sample_format"],
+                coding_format=values["coding_format"],
+                image_decoder=values["image_decoder"],
             ),
         )
 
@@ -307,6 +399,8 @@ class Parameters:
             block = name.partition(".")[0]
             if block == "qos_overrides" or ("sensor" in self and block != self["sensor"]):
                 continue
+            if "discover" in self and self["discover"] and name.removeprefix(f"{block}.") in {s.name for s in SENSOR}:
+                continue  # of a sensor that may come
             near = difflib.get_close_matches(name, self._specs, 1, cutoff=0.8)
             sentences.append(f"parameter '{name}' is unknown" + (f"; did you mean '{near[0]}'?" if near else ""))
         return sentences

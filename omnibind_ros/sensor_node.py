@@ -33,6 +33,11 @@ class SensorNode(PerceptionNode):
         """Settings of the engine."""
         return EngineSettings()
 
+    @property
+    def wanted(self) -> set[str]:
+        """Modalities whose encoders are needed: none if only preprocessed."""
+        return super().wanted if self.parameters["send"] == "embedding" else set()
+
     def compute(self, selection: Selection) -> Token | None:
         """What the sensor has that was not sent yet."""
         assert self.engine is not None

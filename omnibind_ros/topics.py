@@ -20,7 +20,8 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 
-from omnibind_core.errors import MissingDependencyError
+from omnibind_core.errors import ConfigError, MissingDependencyError
+from omnibind_core.runtime.types import SensorState
 
 Key = tuple[str, str, ReliabilityPolicy, DurabilityPolicy]
 """What makes a subscription: topic, message type, QoS."""
@@ -46,6 +47,13 @@ def message_class(ros_type: str) -> Any:
         raise MissingDependencyError(package, f"the message type {ros_type}", install) from error
 
 
+def _node_name(info: Any) -> str:
+    """Full name of the node behind an endpoint; middlewares know it a little later than the endpoint."""
+    if "UNKNOWN" in info.node_name:
+        return "an unknown node"
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+
+
 class SubscriptionPool:
     """All subscriptions of a node; the receiver of each can be changed or taken away."""
 
@@ -64,6 +72,7 @@ class SubscriptionPool:
 
         Raises:
             MissingDependencyError: The message type is not installed.
+            ConfigError: This process has used the topic with another type.
         """
         if key not in self._receivers:
             topic, ros_type, reliability, durability = key
@@ -75,6 +84,12 @@ class SubscriptionPool:
                 if receiver is not None:
                     receiver(message)
 
+            others = {other[1] for other in self._receivers if other[0] == topic} - {ros_type}
+            if others:  # middlewares keep the type of a topic as long as the process lives, and fail otherwise
+                raise ConfigError(
+                    f"messages of type {ros_type}, which were {', '.join(sorted(others))} before: "
+                    "a topic keeps its type until the node is started again"
+                )
             self._receivers[key] = None
             events = SubscriptionEventCallbacks(incompatible_qos=lambda event: changed(), use_default_callbacks=False)
             try:
@@ -107,6 +122,7 @@ class TopicLink:
         ros_type: Type of the messages; ``""`` while none is known.
         wrong_type: Why the publishers' type cannot be used; ``""`` if it can.
         incompatible: Why a publisher cannot be heard, with the policy's name; ``""`` if all is well.
+        publishers: Names of the nodes that publish on it.
     """
 
     def __init__(
@@ -123,6 +139,7 @@ class TopicLink:
         self.ros_type = ""
         self.wrong_type = ""
         self.incompatible = ""
+        self.publishers: tuple[str, ...] = ()
         self._node = node
         self._pool = pool
         self._requested = topic
@@ -137,19 +154,36 @@ class TopicLink:
     def poll(self) -> None:
         """Looks at the publishers and follows them; call it now and then."""
         publishers = self._node.get_publishers_info_by_topic(self._requested)
+        self.publishers = tuple(sorted(_node_name(info) for info in publishers))
+        self.wrong_type = self.incompatible = ""
         if not publishers:
-            self.wrong_type = self.incompatible = ""
             return  # a publisher that returns is heard by the subscription there is
         offered = {info.topic_type for info in publishers}
-        ros_type = next((name for name in self._types if name in offered), None)
+        # What the topic has had is kept: two types on one topic are one too many.
+        known = (self.ros_type, *self._types) if self.ros_type else self._types
+        ros_type = next((name for name in known if name in offered), None)
         if ros_type is None:
             self.wrong_type = f"messages of type {', '.join(sorted(offered))}, expected {' or '.join(self._types)}"
             return
-        self.wrong_type = ""
         profiles = [info.qos_profile for info in publishers if info.topic_type == ros_type]
-        if self.ros_type != ros_type or (self._qos == "auto" and self._unheard(profiles)):
-            self._subscribe(ros_type, profiles)
+        self._subscribe(ros_type, profiles)
         self.incompatible = self._unheard(profiles)
+
+    @property
+    def obstacle(self) -> tuple[SensorState, str] | None:
+        """Why the publishers cannot be heard; ``None`` if they can, or if there are none."""
+        if self.wrong_type:
+            return SensorState.REJECTED, f"{self.topic} has {self.wrong_type}"
+        if self.incompatible:
+            return SensorState.INCOMPATIBLE_QOS, self.incompatible
+        return None
+
+    @property
+    def note(self) -> str:
+        """Who publishes, in words."""
+        if not self.publishers:
+            return f"nobody publishes on {self.topic}"
+        return f"{' and '.join(dict.fromkeys(self.publishers))} should publish on {self.topic}"
 
     def close(self) -> None:
         """Stops receiving."""
@@ -159,7 +193,7 @@ class TopicLink:
         self.ros_type = ""
 
     def _subscribe(self, ros_type: str, profiles: Sequence[QoSProfile]) -> None:
-        self.close()
+        """Hears what the publishers offer; does nothing if that is so already."""
         reliable = self._qos == "reliable"
         latched = False
         if self._qos == "auto":
@@ -171,11 +205,15 @@ class TopicLink:
             ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
+        if key == self._key:
+            return
         try:
             self._pool.use(key, self._depth, lambda message: self._receive(ros_type, message), self.poll)
-        except MissingDependencyError as error:
+        except (MissingDependencyError, ConfigError) as error:
             self.wrong_type = str(error)
             return
+        if self._key is not None:
+            self._pool.mute(self._key)
         self._key, self.ros_type = key, ros_type
 
     def _unheard(self, profiles: Sequence[QoSProfile]) -> str:

@@ -28,3 +28,19 @@ def shared_data() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a saved model that is small and knows nothing."""
+    import torch
+
+    from omnibind_core import OmniBind, encoders, fusion
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    torch.manual_seed(0)
+    config = encoders.load_config("tiny")
+    model = OmniBind(config, encoders.build(config), fusion.build(config.embed_dim, config.fusion))
+    model.set_labels(("cup", "dog", "car", "rain"))
+    model.save_pretrained(folder)
+    return folder

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import array
 import functools
+import io
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from omnibind_core import modalities
-from omnibind_core.errors import InvalidInputError
+from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.modalities import Events, Sound
+from omnibind_core.modalities.event.evt3 import Evt3Decoder
+from omnibind_core.runtime import PerceptionEngine, SensorConfig
 from omnibind_core.runtime.types import Encoded
 from omnibind_ros import messages
-from omnibind_ros.messages import DecodeOptions
+from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder
 
 
 @functools.cache
@@ -111,16 +117,22 @@ def test_thermal_8_bit_stays_as_it_is_and_touch_values_become_8_bit():
     assert decode(messages.IMAGE, pressure, "touch", scale=0.25).tolist() == [[0, 128, 255]]
 
 
-def test_16_bit_grey_as_camera_picture_keeps_its_upper_byte():
-    decoded = decode(messages.IMAGE, image(np.array([[0x1234, 0xFF00]], np.uint16), "mono16"), "image")
-    assert decoded.tolist() == [[[0x12] * 3, [0xFF] * 3]]
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1", "rgb16", "bgr16", "rgba16", "16UC4"])
+def test_16_bit_camera_pictures_become_8_bit(encoding):
+    channels = messages.pictures.ENCODINGS[encoding].channels
+    pixels = np.array([[0, 257, 0x1234, 0xFFFF]], np.uint16)
+    pixels = pixels if channels == 1 else np.repeat(pixels[..., None], channels, axis=2)
+    decoded = decode(messages.IMAGE, image(pixels, encoding), "image")
+    assert decoded.dtype == np.uint8
+    assert decoded.tolist() == [[[0] * 3, [1] * 3, [18] * 3, [255] * 3]]
 
 
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
-def test_bayer_patterns_are_named_by_their_first_pixels(pattern):
+def test_bayer_patterns_are_named_by_their_first_pixels(pattern, bits):
     colour = {"r": 200, "g": 120, "b": 40}
-    mosaic = np.tile(np.array([colour[c] for c in pattern], np.uint8).reshape(2, 2), (8, 8))
-    decoded = decode(messages.IMAGE, image(mosaic, f"bayer_{pattern}8"), "image")
+    mosaic = np.tile(np.array([colour[c] for c in pattern], f"u{bits // 8}").reshape(2, 2), (8, 8))
+    decoded = decode(messages.IMAGE, image(mosaic * (257 if bits == 16 else 1), f"bayer_{pattern}{bits}"), "image")
     assert np.all(decoded[4:-4, 4:-4] == [200, 120, 40])
 
 
@@ -131,6 +143,63 @@ def test_yuv_422(encoding, order):
     message = SimpleNamespace(encoding=encoding, height=2, width=8, step=16, is_bigendian=0, data=np.tile(row, 2))
     decoded = decode(messages.IMAGE, message, "image").astype(int)
     assert np.abs(decoded - [255, 0, 0]).max() <= 4
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize(("encoding", "order", "chroma"), [("nv12", "uv", 0.5), ("nv21", "vu", 0.5), ("nv24", "uv", 2)])
+def test_yuv_with_colour_below_the_brightness(encoding, order, chroma, padding):
+    value = {"y": 81, "u": 90, "v": 240}  # ITU-R BT.601: pure red
+    height, width = 4, 6
+    brightness = np.full((height, width), value["y"], np.uint8)
+    length = width if chroma < 1 else 2 * width  # of a row of colour
+    colour = np.tile(
+        np.array([value[c] for c in order], np.uint8), (round(height * chroma * width / length), length // 2)
+    )
+    pad = padding * length // width
+    rows = [np.pad(brightness, ((0, 0), (0, padding))), np.pad(colour, ((0, 0), (0, pad)))]
+    message = SimpleNamespace(
+        encoding=encoding, height=height, width=width, step=width + padding, is_bigendian=0,
+        data=b"".join(part.tobytes() for part in rows),
+    )  # fmt: skip
+    decoded = decode(messages.IMAGE, message, "image").astype(int)
+    assert decoded.shape == (height, width, 3)
+    assert np.abs(decoded - [255, 0, 0]).max() <= 4
+    message.data = message.data[:-1]
+    with pytest.raises(InvalidInputError, match="rows of colour"):
+        decode(messages.IMAGE, message, "image")
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize(("encoding", "kind"), [("16SC1", "i2"), ("32SC1", "i4"), ("64FC1", "f8")])
+def test_signed_and_wide_values_are_for_sensors_that_measure(encoding, kind, endian):
+    values = np.array([[-20, 300]], endian + kind)
+    message = SimpleNamespace(
+        encoding=encoding, height=1, width=2, step=values.nbytes, is_bigendian=endian == ">", data=values.tobytes()
+    )
+    assert decode(messages.IMAGE, message, "thermal", scale=0.1, offset=1)[0].tolist() == pytest.approx([-1, 31])
+    with pytest.raises(InvalidInputError, match="8 or 16 bit"):
+        decode(messages.IMAGE, message, "image")
+
+
+def test_big_endian_colour(rng):
+    pixels = rng.integers(0, 65536, (4, 4, 3)).astype(np.uint16)
+    little = decode(messages.IMAGE, image(pixels, "bgr16"), "image")
+    big = image(pixels, "bgr16", is_bigendian=1, data=pixels.astype(">u2").tobytes())
+    assert np.array_equal(decode(messages.IMAGE, big, "image"), little)
+
+
+@pytest.mark.parametrize("kept", ["mono8", "16UC1", "rgb8"])
+@pytest.mark.parametrize("padding", [0, 6])
+def test_pictures_are_viewed_in_place(kept, padding, rng):
+    encoding = messages.pictures.ENCODINGS[kept]
+    pixels = rng.integers(0, 256, (4, 6, encoding.channels)).astype(encoding.dtype)
+    rows = np.pad(pixels.reshape(4, -1).view(np.uint8), ((0, 0), (0, padding)))
+    data = array.array("B", rows.tobytes())
+    message = SimpleNamespace(encoding=kept, height=4, width=6, step=rows.shape[1], is_bigendian=0, data=data)
+    decoded = decode(messages.IMAGE, message, "touch" if kept == "mono8" else "image")
+    shared = np.shares_memory(decoded, np.frombuffer(data, np.uint8))
+    assert shared == (kept != "16UC1"), "8 bit stays where it is"
+    assert np.array_equal(decoded, pixels.squeeze()) or kept == "16UC1"
 
 
 @pytest.mark.parametrize(("suffix", "channels"), [(".png", 1), (".png", 3), (".png", 4), (".jpg", 3)])
@@ -151,6 +220,39 @@ def test_compressed_16_bit_thermal():
 
 
 @pytest.mark.parametrize(
+    ("format", "expected"),
+    [("bgr8; jpeg compressed bgr8", [255, 255, 10]), ("rgb8; png compressed bgr8", [255, 255, 10]),
+     ("rgb8; jpeg compressed rgb8", [10, 255, 255]), ("bgra8; jpeg compressed ", [10, 255, 255]),
+     ("png", [255, 255, 10]), ("bayer_rggb8; jpeg compressed bgr8", [255, 255, 10])],
+)  # fmt: skip
+def test_compressed_pictures_in_the_colour_order_that_image_transport_tells(format, expected):
+    bgr = np.full((16, 16, 3), 255, np.uint8)
+    bgr[..., 0] = 10
+    message = SimpleNamespace(format=format, data=cv2.imencode(".png", bgr)[1])
+    assert np.all(decode(messages.COMPRESSED_IMAGE, message, "image") == expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_compressed_bayer_pictures_get_their_colours(dtype):
+    mosaic = np.tile(np.array([[200, 120], [120, 40]]), (8, 8)).astype(dtype) * (257 if dtype == np.uint16 else 1)
+    data = cv2.imencode(".png", mosaic.astype(dtype))[1]
+    message = SimpleNamespace(format=f"bayer_rggb{8 * np.dtype(dtype).itemsize}; png compressed ", data=data)
+    assert np.all(decode(messages.COMPRESSED_IMAGE, message, "image")[4:-4, 4:-4] == [200, 120, 40])
+    message.format = "bayer_rggb12; png compressed "
+    with pytest.raises(InvalidInputError, match="bayer_rggb12"):
+        decode(messages.COMPRESSED_IMAGE, message, "image")
+
+
+def test_compressed_16_bit_of_the_depth_plug_in():
+    png = cv2.imencode(".png", np.array([[1000, 2000]], np.uint16))[1].tobytes()
+    message = SimpleNamespace(format="16UC1; compressedDepth png", data=bytes(12) + png)
+    assert decode(messages.COMPRESSED_IMAGE, message, "thermal", scale=0.01).tolist() == [[10.0, 20.0]]
+    for format in ("32FC1; compressedDepth png", "16UC1; compressedDepth rvl"):
+        with pytest.raises(InvalidInputError, match="compressedDepth of 16UC1 as PNG"):
+            decode(messages.COMPRESSED_IMAGE, SimpleNamespace(format=format, data=bytes(12) + png), "thermal")
+
+
+@pytest.mark.parametrize(
     ("changes", "value", "expected"),
     [
         ({"step": 5}, "step 5", "6 bytes"),
@@ -167,7 +269,7 @@ def test_compressed_16_bit_thermal():
 def test_bad_images_are_refused_by_name_value_and_expectation(changes, value, expected):
     message = image(np.zeros((2, 2, 3), np.uint8), "rgb8", **changes)
     with pytest.raises(InvalidInputError) as caught:
-        decode(messages.IMAGE, message, "image")
+        decode(messages.IMAGE, message, "image", image_decoder="native")
     assert caught.value.source == "front"
     assert value in caught.value.value
     assert expected in caught.value.expected
@@ -177,6 +279,83 @@ def test_bad_images_are_refused_by_name_value_and_expectation(changes, value, ex
 def test_broken_compressed_image_is_refused(data):
     with pytest.raises(InvalidInputError, match=r"\[front\].*'jpeg'"):
         decode(messages.COMPRESSED_IMAGE, SimpleNamespace(format="jpeg", data=data), "image")
+
+
+# cv_bridge ------------------------------------------------------------------------------------------------------------
+
+
+class StandInBridge:
+    """Unpacks nothing, and says what it was asked for."""
+
+    asked: list[str]
+
+    def __init__(self):
+        StandInBridge.asked = []
+
+    def imgmsg_to_cv2(self, message, wanted):
+        self.asked.append(wanted)
+        if message.encoding == "broken":
+            raise RuntimeError("Unrecognized image encoding [broken]")
+        one = np.full((message.height, message.width), 1000, np.uint16)
+        return one if wanted == "passthrough" else np.full((message.height, message.width, 3), 7, np.uint8)
+
+
+@pytest.fixture
+def bridge(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv_bridge", SimpleNamespace(CvBridge=StandInBridge))
+    messages.pictures._installed_bridge.cache_clear()
+    yield StandInBridge
+    messages.pictures._installed_bridge.cache_clear()
+
+
+def test_cv_bridge_decodes_if_it_is_chosen(bridge):
+    colour = image(np.zeros((2, 2, 3), np.uint8), "rgb8")
+    assert np.all(decode(messages.IMAGE, colour, "image", image_decoder="cv_bridge") == 7)
+    assert bridge.asked == ["rgb8"]
+    warm = image(np.zeros((2, 2), np.uint16), "mono16")
+    assert np.all(decode(messages.IMAGE, warm, "thermal", image_decoder="cv_bridge", scale=0.01) == 10)
+    assert bridge.asked == ["passthrough"]
+
+
+def test_cv_bridge_is_left_alone_where_the_encoding_is_known(bridge):
+    colour = image(np.zeros((2, 2, 3), np.uint8), "rgb8")
+    for choice in ("auto", "native"):
+        assert not decode(messages.IMAGE, colour, "image", image_decoder=choice).any()
+
+
+def test_cv_bridge_is_asked_for_unknown_encodings(bridge):
+    unknown = image(np.zeros((2, 2, 3), np.uint8), "rgb8", encoding="rgb565")
+    assert np.all(decode(messages.IMAGE, unknown, "image") == 7)
+    with pytest.raises(InvalidInputError, match="rgb565"):
+        decode(messages.IMAGE, unknown, "image", image_decoder="native")
+    unknown.encoding = "broken"
+    with pytest.raises(InvalidInputError, match=r"\[front\] .*'broken', expected .*cv_bridge.*Unrecognized"):
+        decode(messages.IMAGE, unknown, "image")
+
+
+def test_cv_bridge_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    with pytest.raises(MissingDependencyError, match=r"apt install ros-.*-cv-bridge"):
+        decode(messages.IMAGE, image(np.zeros((2, 2), np.uint8), "mono8"), "image", image_decoder="cv_bridge")
+
+
+@pytest.mark.parametrize("modality", ["image", "thermal"])
+def test_cv_bridge_gives_the_same(modality, rng):
+    pytest.importorskip("cv_bridge.boost.cv_bridge_boost", reason="cv_bridge comes with a ROS installation only")
+    for encoding, layout in messages.pictures.ENCODINGS.items():
+        if layout.chroma or encoding in ("uyvy", "yuyv"):
+            continue  # cv_bridge does not know it
+        if modality == "image" and layout.dtype not in ("u1", "u2"):
+            continue  # refused by both
+        values = rng.integers(0, 1 << min(8 * np.dtype(layout.dtype).itemsize, 15), (8, 10, layout.channels))
+        pixels = values.astype(layout.dtype).squeeze()
+        rows = np.pad(pixels.reshape(8, -1).view(np.uint8), ((0, 0), (0, 2 * layout.channels * pixels.itemsize)))
+        message = image(pixels, encoding, step=rows.shape[1], data=rows.tobytes())
+        native, bridged = (
+            decode(messages.IMAGE, message, modality, image_decoder=choice, scale=0.1)
+            for choice in ("native", "cv_bridge")
+        )
+        assert np.array_equal(bridged, native), encoding
 
 
 # Clouds ---------------------------------------------------------------------------------------------------------------
@@ -219,10 +398,53 @@ def test_organised_cloud_of_mixed_types_in_any_byte_order(endian):
     assert decoded.tolist() == [[1.5, y, -2.5] for y in range(6)]
 
 
+@pytest.mark.parametrize("layout", ["xyz", "xyzi", "organised", "padded"])
+def test_clouds_are_viewed_in_place(layout, rng):
+    columns = {"xyz": 3, "organised": 3}.get(layout, 5)
+    points = rng.normal(size=(2, 3, columns)).astype(np.float32)
+    rows = points.reshape(2, -1).view(np.uint8)
+    if layout in ("organised", "padded"):
+        rows = np.pad(rows, ((0, 0), (0, 8)))
+    data = array.array("B", rows.tobytes())
+    fields = [{"name": name, "offset": 4 * at, "datatype": 7} for at, name in enumerate("xyz")]
+    message = cloud(points[0, :, :3], height=2, width=3, point_step=4 * columns, row_step=rows.shape[1], data=data,
+                    fields=fields)  # fmt: skip
+    if layout in ("xyz", "xyzi"):
+        message.height, message.width, message.row_step = 1, 6, 0
+    decoded = decode(messages.POINT_CLOUD, message, "point_cloud")
+    assert np.array_equal(decoded, points.reshape(-1, columns)[:, :3])
+    # Rows with a gap between them are no [N, 3].
+    assert np.shares_memory(decoded, np.frombuffer(data, np.uint8)) == (layout in ("xyz", "xyzi"))
+
+
+def test_cloud_whose_fields_lie_across_words():
+    points = np.arange(30, dtype=np.float32).reshape(10, 3) + 1
+    packed = np.zeros(10, np.dtype({"names": ["p"], "formats": ["3f4"], "offsets": [1], "itemsize": 15}))
+    packed["p"] = points
+    fields = [{"name": name, "offset": 1 + 4 * at, "datatype": 7} for at, name in enumerate("xyz")]
+    message = cloud(points, point_step=15, data=packed.tobytes(), fields=fields)
+    decoded = decode(messages.POINT_CLOUD, message, "point_cloud")
+    assert np.array_equal(decoded, points)
+    assert decoded.flags.aligned
+
+
+@pytest.mark.ros
+def test_sensor_msgs_py_reads_the_same(rng):
+    point_cloud2 = pytest.importorskip(
+        "sensor_msgs_py.point_cloud2", reason="sensor_msgs_py comes with a ROS installation only"
+    )
+    points = rng.normal(size=(20, 3)).astype(np.float32)
+    points[3] = np.nan
+    message = of_rclpy(messages.POINT_CLOUD, messages.point_cloud_fields(points))
+    read = point_cloud2.read_points_numpy(message, ["x", "y", "z"], skip_nans=True)
+    assert np.array_equal(decode(messages.POINT_CLOUD, message, "point_cloud"), read)
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
         ({"width": 0}, "at least one point"),
+        ({"point_step": 0}, "point_step 0"),
         ({"width": 3}, "24 bytes of data"),
         ({"height": 2, "row_step": 8}, "row_step 8"),
         ({"fields": []}, "fields x, y and z"),
@@ -247,6 +469,12 @@ def test_laser_scan_becomes_a_flat_cloud():
     )  # fmt: skip
     decoded = decode(messages.LASER_SCAN, scan, "point_cloud")
     assert np.allclose(decoded, [[1, 0, 0], [0, 2, 0]], atol=1e-6)
+
+
+def test_laser_scan_without_an_echo_is_refused():
+    scan = SimpleNamespace(ranges=[], angle_min=np.inf, angle_increment=np.nan, range_min=0.1, range_max=10.0)
+    with pytest.raises(InvalidInputError, match="0 points"):
+        decode(messages.LASER_SCAN, scan, "point_cloud")
 
 
 # Events, sound, text --------------------------------------------------------------------------------------------------
@@ -275,6 +503,171 @@ def test_bad_events_are_refused_by_the_decoder_or_the_check(changes):
     message = SimpleNamespace(**{**messages.event_array_fields(events()), **changes})
     with pytest.raises(InvalidInputError, match=r"\[front\]"):
         modalities.get("event").check(decode(messages.EVENT_ARRAY, message, "event"), "front")
+
+
+def test_events_are_viewed_in_place():
+    message = SimpleNamespace(**{name: messages.to_ros(value) for name, value in
+                                 messages.event_array_fields(events()).items()})  # fmt: skip
+    decoded = decode(messages.EVENT_ARRAY, message, "event")
+    for name in "xyp":
+        assert np.shares_memory(getattr(decoded, name), np.asarray(getattr(message, name)))
+
+
+@pytest.mark.parametrize("ros_type", [messages.DVS_EVENTS, messages.PROPHESEE_EVENTS])
+def test_events_of_older_drivers(ros_type):
+    when = [SimpleNamespace(sec=2, nanosec=1500), SimpleNamespace(sec=3, nanosec=999)]
+    items = [SimpleNamespace(x=1 + i, y=5, ts=ts, polarity=bool(i)) for i, ts in enumerate(when)]
+    decoded = decode(ros_type, SimpleNamespace(width=10, height=8, events=items), "event")
+    assert (decoded.x.tolist(), decoded.y.tolist(), decoded.p.tolist()) == ([1, 2], [5, 5], [0, 1])
+    assert decoded.t.tolist() == [2_000_001, 3_000_000]
+    modalities.get("event").check(decoded, "front")
+
+
+def packet(words, seq=0, encoding="evt3", width=640, height=480, **changes):
+    fields = {"encoding": encoding, "width": width, "height": height, "seq": seq, "time_base": 0, "is_bigendian": False}
+    return SimpleNamespace(**{**fields, "events": np.array(words, "<u2").view(np.uint8), **changes})
+
+
+START = [0x8001, 0x6005, 0x0007]  # time 4101, row 7
+
+
+@pytest.fixture(params=["native", "event_camera_py"])
+def packets(request, monkeypatch):
+    """Decoder of packets, with and without event_camera_py."""
+    messages.events._event_camera_py.cache_clear()
+    if request.param == "native":
+        monkeypatch.setitem(sys.modules, "event_camera_py", None)
+    else:
+        pytest.importorskip("event_camera_py", reason="event_camera_py comes with a ROS installation only")
+    yield PacketDecoder()
+    messages.events._event_camera_py.cache_clear()
+
+
+def test_packets_build_on_one_another(packets):
+    first, triggers = packets.decode(packet([*START, 0x2803, 0xA601], 4), "front")
+    second, _ = packets.decode(packet([0x2004], 5), "front")
+    assert [list(getattr(first, name)) for name in "xytp"] == [[3], [7], [4101], [1]]
+    assert [list(getattr(second, name)) for name in "xytp"] == [[4], [7], [4101], [0]]
+    assert [triggers.t.tolist(), triggers.p.tolist(), triggers.channel.tolist()] == [[4101], [1], [6]]
+    assert (packets.gaps, packets.unplaced, packets.malformed) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seq", [7, 4, 0], ids=["lost", "repeated", "driver restarted or bag looped"])
+def test_after_a_gap_nothing_is_misplaced(packets, seq):
+    packets.decode(packet([*START, 0x3010, 0x4001], 4), "front")
+    found, triggers = packets.decode(packet([0x2803, 0x4001, 0x5001, 0xA601], seq), "front")
+    assert len(found) == len(triggers) == 0
+    found, _ = packets.decode(packet([0x8009, 0x6001, 0x2003, 0x4001, 0x0001, 0x2005, 0x5001], seq + 1), "front")
+    assert [list(getattr(found, name)) for name in "xyt"] == [[5], [1], [9 * 4096 + 1]]
+    assert packets.gaps == 1
+
+
+def test_undefined_words_are_counted_and_the_others_used(packets):
+    found, _ = packets.decode(packet([0x1000, *START, 0xD123, 0x2003]), "front")
+    assert found.x.tolist() == [3]
+    assert packets.malformed == 2
+
+
+def test_after_a_malformed_packet_it_begins_anew(packets):
+    packets.decode(packet(START, 0), "front")
+    with pytest.raises(InvalidInputError, match=r"\[front\] got 3 bytes of EVT3"):
+        packets.decode(packet([], 1, events=np.zeros(3, np.uint8)), "front")
+    found, _ = packets.decode(packet([0x2003], 2), "front")
+    assert len(found) == 0
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_packets_of_single_events(packets, big):
+    values = np.array([1 << 63 | 5 << 48 | 9 << 32 | 1_500, 6 << 48 | 8 << 32 | 2_000_000], ">u8" if big else "<u8")
+    message = packet([], encoding="mono", time_base=7_000_700, is_bigendian=big, events=values.view(np.uint8))
+    found, triggers = packets.decode(message, "front")
+    assert [getattr(found, name).tolist() for name in "xytp"] == [[9, 8], [5, 6], [7_002, 9_000], [1, 0]]
+    assert len(triggers) == 0
+
+
+def test_packets_of_triggers(packets):
+    values = np.array([1 << 63 | 3 << 48 | 1_000, 2 << 48 | 5_000], "<u8")
+    found, triggers = packets.decode(packet([], encoding="trigger", events=values.view(np.uint8)), "front")
+    assert len(found) == 0
+    assert [triggers.t.tolist(), triggers.p.tolist(), triggers.channel.tolist()] == [[1, 5], [1, 0], [3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"encoding": "evt9"}, "'evt9', expected one of evt3, mono, trigger, and with event_camera_py libcaer"),
+        ({"encoding": "libcaer_cmp"}, "expected one of evt3, .*apt install ros-.*event-camera-py"),
+        ({"width": 0}, "0 x 480 pixels"),
+        ({"encoding": "mono"}, "6 bytes of 'mono'"),
+    ],
+)
+def test_bad_packets_are_refused(changes, complaint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "event_camera_py", None)
+    messages.events._event_camera_py.cache_clear()
+    with pytest.raises(InvalidInputError, match=rf"\[front\].*{complaint}"):
+        decode(messages.EVENT_PACKET, packet(START, **changes), "event")
+    messages.events._event_camera_py.cache_clear()
+
+
+def recorded_packets(shared_data):
+    pytest.importorskip("rosbags")
+    from omnibind_ros import bag
+
+    path = shared_data / "bags" / "event_camera_evt3"
+    if not path.is_dir():
+        pytest.skip(f"no recording of an event camera: {path} is missing")
+    return [(item.time_ns, bag.decode(item)) for item in bag.read(path)]
+
+
+def test_a_real_recording_is_the_same_with_and_without_event_camera_py(packets, shared_data):
+    plain = Evt3Decoder(640, 480)
+    for _, message in recorded_packets(shared_data):
+        expected, expected_triggers = plain.decode(message.events)
+        found, triggers = packets.decode(message, "front")
+        assert all(np.array_equal(getattr(found, name), getattr(expected, name)) for name in "xytp")
+        assert all(
+            np.array_equal(getattr(triggers, name), getattr(expected_triggers, name)) for name in ("t", "p", "channel")
+        )
+    assert packets.gaps == 0
+
+
+class CountingModel:
+    """Takes any events and fuses nothing."""
+
+    labels = SimpleNamespace(names=("a",))
+    threshold = 0.0
+
+    def process(self, modality, raw):
+        return np.zeros((1, 1), np.float32)
+
+    def embed(self, items):
+        return np.ones((len(items), 1), np.float32)
+
+    def recognise(self, kinds, embeddings):
+        rows = np.ones((1 + len(kinds), 1), np.float32)
+        weights = np.full(len(kinds), 1 / len(kinds))
+        return SimpleNamespace(embedding=rows[0], weights=weights, similarities=rows, probabilities=rows)
+
+
+def test_the_engine_decodes_every_packet_once_and_in_order(shared_data):
+    decoder, found, seen = Decoder("event", "front"), [], []
+
+    def decode_next(sensor, payload):
+        seen.append(payload.seq)
+        found.append(decoder.decode(messages.EVENT_PACKET, payload, DecodeOptions()))
+        return found[-1]
+
+    recorded = recorded_packets(shared_data)
+    engine = PerceptionEngine(CountingModel(), [SensorConfig("front", "event", window=0.2)], decode_next)
+    tick = recorded[0][0]
+    for time_ns, message in recorded:
+        while tick + 100_000_000 < time_ns:
+            tick += 100_000_000
+            engine.tick(tick)
+        engine.push("front", messages.stamp_ns(message), time_ns, message)
+    engine.tick(recorded[-1][0])
+    assert seen == [message.seq for _, message in recorded]
+    assert sum(map(len, found)) == 343_474
 
 
 def test_sound_of_every_library(message_of):
@@ -316,6 +709,49 @@ def test_sound_of_the_plain_audio_package_takes_rate_and_channels_from_the_optio
         assert decoded.sample_rate == 22050
         assert decoded.samples.tolist() == [0.25, -0.25]
     assert messages.stamp_ns(inner) is None
+
+
+@pytest.mark.parametrize(
+    ("sample_format", "values"),
+    [("S8", np.array([64, -128], "i1")), ("U8", np.array([192, 0], "u1")), ("S16BE", np.array([16384, -32768], ">i2")),
+     ("U16LE", np.array([49152, 0], "<u2")), ("S32LE", np.array([1 << 30, -(1 << 31)], "<i4")),
+     ("F32LE", np.array([0.5, -1], "<f4")), ("F64BE", np.array([0.5, -1], ">f8"))],
+)  # fmt: skip
+def test_sample_formats(sample_format, values):
+    message = SimpleNamespace(data=array.array("B", values.tobytes()))
+    decoded = decode(messages.AUDIO_DATA, message, "audio", sample_format=sample_format, sample_rate=48000)
+    assert decoded.sample_rate == 48000
+    assert decoded.samples.dtype == np.float32
+    assert decoded.samples.tolist() == [0.5, -1.0]
+
+
+def test_a_chunk_of_sound_is_viewed_in_place():
+    message = SimpleNamespace(samples=array.array("f", [0.5, 0.25]), sample_rate=8000, channels=1)
+    assert np.shares_memory(decode(messages.AUDIO_CHUNK, message, "audio").samples, np.asarray(message.samples))
+
+
+def test_mp3_is_not_taken_for_samples(rng):
+    soundfile = pytest.importorskip("soundfile")
+    if "MP3" not in soundfile.available_formats():
+        pytest.skip("this libsndfile cannot write MP3")
+    for rate, channels in ((16000, 1), (44100, 2)):
+        file = io.BytesIO()
+        soundfile.write(file, rng.uniform(-0.5, 0.5, (rate, channels)), rate, format="MP3")
+        data = file.getvalue()
+        start = data.index(b"\xff\xf3" if rate < 32000 else b"\xff\xfb")
+        with pytest.raises(InvalidInputError, match=r"\[front\] got MP3, expected raw samples"):
+            decode(messages.AUDIO_DATA, SimpleNamespace(data=data[start:]), "audio")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [({"coding_format": "mp3"}, "coded as 'mp3'"), ({"sample_format": "S24LE"}, "'S24LE', expected one of S8"),
+     ({"sample_format": "S32LE"}, "6 bytes of sound"), ({"sample_rate": 0}, "sample rate 0"),
+     ({"channels": 0}, "0 channels"), ({"channels": 2}, "3 samples in 2 channels")],
+)  # fmt: skip
+def test_bad_sound_of_the_plain_audio_package_is_refused(options, complaint):
+    with pytest.raises(InvalidInputError, match=rf"\[front\].*{complaint}"):
+        decode(messages.AUDIO_DATA, SimpleNamespace(data=bytes(6)), "audio", **options)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +820,12 @@ def test_a_type_of_another_modality_is_refused():
         decode(messages.LASER_SCAN, None, "image")
 
 
+def test_a_message_of_another_package_of_the_same_name_is_refused():
+    other = SimpleNamespace(audio=SimpleNamespace(data=b"", info=None))
+    with pytest.raises(InvalidInputError, match=r"\[front\] got a message without 'audio_data', expected the fields"):
+        decode(messages.AUDIO_STAMPED, other, "audio")
+
+
 def test_a_stamp_left_at_zero_is_no_stamp():
     header = SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0))
     assert messages.stamp_ns(SimpleNamespace(header=header)) is None
@@ -397,3 +839,122 @@ def test_arrays_for_ros_keep_type_and_values(dtype):
     assert np.asarray(converted).dtype == values.dtype
     assert converted.tolist() == [1, 2, 3, 4]
     assert messages.to_ros(["a"]) == ["a"]
+
+
+# Whatever comes, the answer is an item or a refusal -------------------------------------------------------------------
+
+NUMBERS = st.one_of(st.integers(0, 12), st.integers(0, (1 << 32) - 1))
+FLOATS = st.floats(width=32)
+BYTES = st.binary(max_size=200)
+NAMES = st.one_of(st.sampled_from("xyz"), st.text(max_size=3))
+
+
+def fake(**fields):
+    return st.builds(SimpleNamespace, **fields)
+
+
+def numbers(dtype, **limits):
+    return st.lists(st.integers(0, np.iinfo(dtype).max), max_size=20).map(lambda values: np.array(values, dtype))
+
+
+PICTURE = cv2.imencode(".png", np.zeros((2, 2), np.uint16))[1].tobytes()
+FORMATS = ("jpeg", "bgr8; jpeg compressed bgr8", "16UC1; compressedDepth png", "bayer_rggb8; png compressed ", ";")
+TIME = fake(sec=st.integers(-(1 << 31), (1 << 31) - 1), nanosec=NUMBERS)
+ARBITRARY = {
+    messages.IMAGE: fake(
+        encoding=st.sampled_from([*messages.pictures.ENCODINGS, "8UC2", ""]),
+        height=NUMBERS,
+        width=NUMBERS,
+        step=NUMBERS,
+        is_bigendian=st.integers(0, 255),
+        data=BYTES,
+    ),
+    messages.COMPRESSED_IMAGE: fake(
+        format=st.one_of(st.sampled_from(FORMATS), st.text(max_size=8)),
+        data=st.one_of(BYTES, BYTES.map(lambda tail: PICTURE[: len(tail)] + tail), st.just(PICTURE)),
+    ),
+    messages.POINT_CLOUD: fake(
+        height=NUMBERS,
+        width=NUMBERS,
+        point_step=NUMBERS,
+        row_step=NUMBERS,
+        is_bigendian=st.booleans(),
+        data=BYTES,
+        fields=st.lists(fake(name=NAMES, offset=NUMBERS, datatype=st.integers(0, 255), count=NUMBERS), max_size=4),
+    ),
+    messages.LASER_SCAN: fake(
+        ranges=st.lists(FLOATS, max_size=20).map(lambda values: array.array("f", values)),
+        angle_min=FLOATS,
+        angle_increment=FLOATS,
+        range_min=FLOATS,
+        range_max=FLOATS,
+    ),
+    messages.EVENT_ARRAY: fake(
+        width=NUMBERS, height=NUMBERS, x=numbers("u2"), y=numbers("u2"), t=numbers("u4"), p=numbers("u1")
+    ),
+    messages.EVENT_PACKET: fake(
+        encoding=st.sampled_from(["evt3", "mono", "trigger", "libcaer", ""]),
+        width=NUMBERS,
+        height=NUMBERS,
+        seq=st.integers(0, (1 << 64) - 1),
+        time_base=st.integers(0, (1 << 64) - 1),
+        is_bigendian=st.booleans(),
+        events=BYTES,
+    ),
+    messages.DVS_EVENTS: fake(
+        width=NUMBERS,
+        height=NUMBERS,
+        events=st.lists(
+            fake(x=st.integers(0, 65535), y=st.integers(0, 65535), ts=TIME, polarity=st.booleans()), max_size=5
+        ),
+    ),
+    messages.AUDIO_CHUNK: fake(
+        samples=st.lists(FLOATS, max_size=20).map(lambda values: array.array("f", values)),
+        sample_rate=NUMBERS,
+        channels=NUMBERS,
+    ),
+    messages.AUDIO_STAMPED: fake(
+        audio=fake(
+            audio_data=fake(
+                float32_data=st.lists(FLOATS, max_size=4).map(lambda values: array.array("f", values)),
+                int32_data=numbers("i4"),
+                int16_data=numbers("i2"),
+                int8_data=numbers("i1"),
+                uint8_data=numbers("u1"),
+            ),
+            info=fake(rate=st.integers(-(1 << 31), (1 << 31) - 1), channels=st.integers(-(1 << 31), (1 << 31) - 1)),
+        )
+    ),
+    messages.AUDIO_DATA: fake(data=BYTES),
+    messages.AUDIO_DATA_STAMPED: fake(audio=fake(data=BYTES)),
+    messages.STRING: fake(data=st.text(max_size=20)),
+    messages.MODALITY_FRAME: fake(
+        modality=st.sampled_from(modalities.NAMES),
+        model=st.sampled_from(["", "tiny@1"]),
+        kind=st.integers(0, 255),
+        dtype=st.integers(0, 255),
+        shape=st.lists(NUMBERS, max_size=4),
+        data=BYTES,
+    ),
+}
+ARBITRARY[messages.OLD_EVENT_PACKET] = ARBITRARY[messages.EVENT_PACKET]
+ARBITRARY[messages.PROPHESEE_EVENTS] = ARBITRARY[messages.DVS_EVENTS]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("modality", modalities.NAMES)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_message_is_decoded_or_refused_by_name(modality, data):
+    decoder = Decoder(modality, "front")
+    for _ in range(3):
+        ros_type = data.draw(st.sampled_from(messages.types_for(modality)))
+        message = data.draw(ARBITRARY[ros_type])
+        try:
+            raw = decoder.decode(ros_type, message, DecodeOptions())
+            if not isinstance(raw, Encoded):
+                modalities.get(modality).check(raw, "front")
+        except InvalidInputError as error:
+            assert error.source == "front"
+            assert error.value
+            assert error.expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +21,8 @@ pytest.importorskip("omnibind_ros.msg")
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -27,11 +31,12 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
+from std_srvs.srv import Trigger as TriggerService
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Events, Sound
-from omnibind_ros import messages, msg
+from omnibind_ros import messages, msg, outputs
 from omnibind_ros.fusion_node import FusionNode
 from omnibind_ros.sensor_node import SensorNode
 from omnibind_ros.topics import LATCHED
@@ -44,14 +49,15 @@ BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 PUBLISHER = """
 import sys, rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+import sensor_msgs.msg
 from omnibind_ros.messages import fill, image_fields
 import numpy as np
+Image = getattr(sensor_msgs.msg, sys.argv[3])
 rclpy.init()
 node = rclpy.create_node("camera_driver")
 policy = ReliabilityPolicy.RELIABLE if sys.argv[2] == "reliable" else ReliabilityPolicy.BEST_EFFORT
 publisher = node.create_publisher(Image, sys.argv[1], QoSProfile(depth=5, reliability=policy))
-message = fill(Image(), image_fields(np.zeros((24, 32, 3), np.uint8), "rgb8"))
+message = fill(Image(), image_fields(np.zeros((24, 32, 3), np.uint8), "rgb8") if sys.argv[3] == "Image" else {})
 def publish():
     message.header.stamp = node.get_clock().now().to_msg()
     publisher.publish(message)
@@ -68,6 +74,7 @@ class StandIn:
     """A model that embeds every item as the same vector and says that it is a cat."""
 
     identity = "stand_in@1"
+    modalities = modalities.NAMES
 
     def __init__(self, device, wanted):
         self.device, self.wanted = device, wanted
@@ -122,9 +129,9 @@ class Rig:
         self.thread = threading.Thread(target=self.executor.spin, daemon=True)
         self.thread.start()
 
-    def start(self, kind, start=True, **parameters):
+    def start(self, kind, start=True, namespace=None, **parameters):
         overrides = [Parameter(name.replace("__", "."), value=value) for name, value in parameters.items()]
-        node = kind(context=self.context, parameter_overrides=overrides)
+        node = kind(context=self.context, parameter_overrides=overrides, namespace=namespace)
         if start:
             assert node.start()
         self.executor.add_node(node)
@@ -134,9 +141,9 @@ class Rig:
     def fusion(self, start=True, **parameters):
         return self.start(FusionNode, start, **{"rate": 20.0, "sensors": ["camera"], **parameters})
 
-    def camera_process(self, topic="camera/image_raw", reliability="best_effort"):
+    def camera_process(self, topic="camera/image_raw", reliability="best_effort", kind="Image"):
         environment = {**os.environ, "ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        process = subprocess.Popen([sys.executable, "-c", PUBLISHER, topic, reliability], env=environment)
+        process = subprocess.Popen([sys.executable, "-c", PUBLISHER, topic, reliability, kind], env=environment)
         self.processes.append(process)
         return process
 
@@ -181,6 +188,14 @@ class Rig:
     def wait_for_state(self, name, state):
         self.wait(lambda: self.sensor(name).state == state, f"state {state} of {name}, which is {self.sensor(name)}")
         return self.sensor(name)
+
+    def call(self, kind, name, request):
+        """Calls a service of a node."""
+        client = self.helper.create_client(kind, name)
+        assert client.wait_for_service(PATIENCE)
+        future = client.call_async(request)
+        self.wait(future.done, f"the service {name}")
+        return future.result()
 
     def close(self):
         for process in self.processes:
@@ -263,7 +278,9 @@ def test_a_killed_sensor_leaves_within_its_timeout_and_returns(rig):
 def test_without_any_sensor_the_status_says_so_and_nothing_is_predicted(rig):
     rig.fusion()
     rig.wait(lambda: rig.statuses and rig.statuses[-1].ticks > 5, "ticks")
-    assert rig.statuses[-1].message == "no sensor alive: camera waiting: no message yet"
+    assert rig.statuses[-1].message == (
+        "no sensor alive: camera waiting: no message yet; nobody publishes on /camera/image_raw"
+    )
     assert not rig.predictions and not rig.statuses[-1].alive
     assert rig.statuses[-1].model == "stand_in@1" and list(rig.statuses[-1].labels) == ["cat", "dog"]
 
@@ -339,6 +356,128 @@ def test_a_latched_publisher_that_was_there_before_is_heard(rig):
     rig.wait_for_prediction("camera")
 
 
+def test_a_topic_whose_type_changes_is_refused(rig):
+    rig.fusion()
+    timer = rig.camera()
+    rig.wait_for_prediction("camera")
+    timer.cancel()
+    rig.helper.destroy_publisher(next(p for p in rig.helper.publishers if p.topic_name == "/camera/image_raw"))
+    rig.camera_process(kind="CompressedImage")
+    status = rig.wait_for_state("camera", msg.SensorStatus.STATE_REJECTED)
+    assert "a topic keeps its type until the node is started again" in status.reason
+
+
+# Ticks ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_trigger_sensor_gives_one_prediction_for_each_of_its_messages(rig):
+    rig.fusion(sensors=["camera", "thermal"], trigger="camera", rate=0.5)
+    rig.publish(Image, "thermal/image_raw", messages.image_fields(np.zeros((12, 16), np.uint8), "mono8"), period=0.02)
+    rig.camera(period=0.2)
+    rig.wait(lambda: sum(p.header.frame_id == "camera/image_raw_frame" for p in rig.predictions) > 5, "predictions")
+    stamps = [messages.stamp_ns(p) for p in rig.predictions if p.header.frame_id == "camera/image_raw_frame"]
+    assert stamps == sorted(set(stamps))
+
+
+def test_a_tick_waits_for_the_end_of_max_wait_and_no_longer(rig):
+    node = rig.fusion(sensors=["camera", "thermal"], rate=2.0, max_wait=0.2, camera__timeout=60.0)
+    rig.publish(Image, "thermal/image_raw", messages.image_fields(np.zeros((12, 16), np.uint8), "mono8"))
+    camera = rig.camera()
+    rig.wait_for_prediction("camera", "thermal")
+    camera.cancel()  # overdue from now on, and not given up for a minute
+    rig.wait(lambda: not node._wait_timer.is_canceled(), "a tick that waits")
+    seen = len(rig.predictions)
+    rig.wait(lambda: len(rig.predictions) > seen + 2, "predictions in spite of that")
+
+
+def test_too_few_sensors_are_told(rig):
+    rig.fusion(sensors=["camera", "thermal"], min_sensors=2)
+    rig.camera()
+    rig.wait_for_state("camera", msg.SensorStatus.STATE_ACTIVE)
+    rig.wait(lambda: "only camera alive, 2 sensors wanted" in rig.statuses[-1].message, "the message")
+    assert not rig.predictions
+
+
+def test_a_bag_loop_gives_the_same_number_of_predictions_each_time(rig):
+    clock = rig.helper.create_publisher(Clock, "/clock", 10)
+    node = rig.fusion(use_sim_time=True, trigger="camera", camera__qos="reliable")
+    camera = rig.helper.create_publisher(Image, "camera/image_raw", 10)
+    message = messages.fill(Image(), messages.image_fields(np.zeros((24, 32, 3), np.uint8), "rgb8"))
+    rig.wait(lambda: node.link("camera").ros_type and camera.get_subscription_count(), "the connection")
+    counts = []
+    for _ in range(3):
+        begin = len(rig.predictions)
+        for step in range(1, 13):
+            now = rclpy.time.Time(nanoseconds=1_000_000_000 * 100 + step * 100_000_000)
+            clock.publish(Clock(clock=now.to_msg()))
+            rig.wait(lambda now=now: node.now_ns == now.nanoseconds, "the time")
+            message.header.stamp = now.to_msg()
+            camera.publish(message)
+            rig.wait(lambda now=now: rig.predictions and messages.stamp_ns(rig.predictions[-1]) == now.nanoseconds,
+                     "a prediction for the message")  # fmt: skip
+        counts.append(len(rig.predictions) - begin)
+    assert counts == [12, 12, 12]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("message_filters") is not None, reason="message_filters is installed")
+def test_what_needs_a_package_that_is_missing_says_so(rig, capfd):
+    node = rig.fusion(start=False, sync="approximate")
+    assert not node.start()
+    reason = "cannot activate: sync: approximate needs the package 'message_filters': apt install ros-$ROS_DISTRO-"
+    assert reason in capfd.readouterr().err
+
+
+def test_sync_by_message_filters_predicts_and_adapts(rig):
+    pytest.importorskip("message_filters", reason="message_filters comes with a ROS installation only")
+    rig.fusion(sensors=["camera", "thermal"], sync="approximate", thermal__timeout=0.5)
+    rig.camera()
+    picture = messages.image_fields(np.zeros((12, 16), np.uint8), "mono8")
+    thermal = rig.publish(Image, "thermal/image_raw", picture)
+    rig.wait_for_prediction("camera", "thermal")
+    thermal.cancel()
+    rig.wait_for_prediction("camera")
+
+
+# Discovery ------------------------------------------------------------------------------------------------------------
+
+
+def test_topics_are_adopted_as_they_appear_and_let_go(rig):
+    node = rig.fusion(sensors=[""], discover=True, discover_forget=0.5, front_camera__timeout=0.3)
+    assert node.model.wanted == {"image", "thermal", "event", "touch", "point_cloud", "audio"}
+    rig.publish(Image, "rear/lwir/image_raw", messages.image_fields(np.zeros((12, 16), np.uint8), "mono8"))
+    rig.publish(Image, "rear/depth/image_raw", messages.image_fields(np.zeros((12, 16), np.uint8), "mono8"))
+    rig.publish(String, "chatter", {"data": "hello"})
+    rig.wait_for_prediction("rear_lwir")
+    assert set(node.sensors) == {"rear_lwir"} and rig.sensor("rear_lwir").modality == "thermal"
+    driver = rig.camera_process("front/camera/image_raw")
+    rig.wait_for_prediction("rear_lwir", "front_camera")
+    assert node.parameters["front_camera.timeout"] == 0.3  # from the parameter file, before the sensor was there
+    assert rig.call(SetBool, "fusion_node/front_camera/set_enabled", SetBool.Request(data=False)).success
+    rig.wait_for_state("front_camera", msg.SensorStatus.STATE_DISABLED)
+    driver.send_signal(signal.SIGINT)
+    rig.wait(lambda: "front_camera" not in node.sensors, "the topic to be let go")
+    rig.wait(lambda: len(rig.statuses[-1].sensors) == 1, "the status")
+    refused = rig.call(SetBool, "fusion_node/front_camera/set_enabled", SetBool.Request(data=True))
+    assert not refused.success and "no sensor 'front_camera'" in refused.message
+    rig.camera_process("front/camera/image_raw")
+    rig.wait_for_prediction("rear_lwir", "front_camera")
+
+
+def test_adoption_has_a_limit(rig):
+    rig.fusion(sensors=[""], discover=True, discover_limit=1)
+    rig.camera("a/image_raw")
+    rig.wait_for_prediction("a")
+    rig.camera("b/image_raw")
+    entry = "fusion_node: discovery"
+    rig.wait(
+        lambda: any(
+            value.key == "/b/image_raw" and "discover_limit" in value.value
+            for array in rig.diagnostics for status in array.status if status.name == entry for value in status.values
+        ),
+        "the reason",
+    )  # fmt: skip
+
+
 # Sensor nodes ---------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +489,7 @@ def test_a_sensor_node_feeds_the_fusion_node(rig, send):
     prediction = rig.wait_for_prediction("camera")
     assert prediction.header.frame_id == "camera/image_raw_frame"
     assert sensor.model.processed and not fusion.model.processed
+    assert sensor.model.wanted == (set() if send == "preprocessed" else {"image"})  # encoders that it needs
 
 
 def test_frames_for_another_model_are_rejected(rig):
@@ -358,6 +498,126 @@ def test_frames_for_another_model_are_rejected(rig):
              "shape": np.array([2], np.uint32), "data": np.array([0.6, 0.8], np.float32).view(np.uint8)}  # fmt: skip
     rig.publish(msg.ModalityFrame, "omnibind/camera", frame)
     assert "'other@2', expected 'stand_in@1'" in rig.wait_for_state("camera", msg.SensorStatus.STATE_REJECTED).reason
+
+
+# Outputs --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_debug_image_is_made_for_subscribers_only_and_reliable(rig):
+    node = rig.fusion(sensors=["thermal", "camera"])
+    rig.camera()
+    rig.publish(Image, "thermal/image_raw", messages.image_fields(np.full((12, 16), 30000, np.uint16), "mono16"))
+    rig.wait_for_prediction("thermal", "camera")
+    offered = node.get_publishers_info_by_topic("fusion_node/debug_image")
+    assert [info.qos_profile.reliability for info in offered] == [ReliabilityPolicy.RELIABLE]
+    pictures = []
+    rig.helper.create_subscription(Image, "fusion_node/debug_image", pictures.append, 1)
+    rig.wait(lambda: pictures, "a picture")
+    picture = pictures[0]
+    assert (picture.encoding, picture.width) == ("rgb8", 640) and picture.height > 480
+    assert picture.header.frame_id.endswith("_frame")
+    assert np.frombuffer(picture.data, np.uint8).max() == 255  # something is written on it
+
+
+class Record(SimpleNamespace):
+    """A message of vision_msgs as far as the node can tell."""
+
+
+VISION = SimpleNamespace(Classification=Record, ObjectHypothesis=Record, VisionClass=Record, LabelInfo=Record)
+
+
+def test_standard_messages_say_the_same_as_ours():
+    prediction = SimpleNamespace(unknown=False, labels=("cat", "dog"), scores=(0.75, 0.25))
+    message = outputs.classification(VISION, "header", prediction)
+    assert message.header == "header"
+    assert [(result.class_id, result.score) for result in message.results] == [("cat", 0.75), ("dog", 0.25)]
+    prediction.unknown = True
+    assert outputs.classification(VISION, "header", prediction).results == []
+    info = outputs.label_info(VISION, "header", ("cat", "dog"), 0.5)
+    assert [(entry.class_id, entry.class_name) for entry in info.class_map] == [(0, "cat"), (1, "dog")]
+    assert info.threshold == 0.5
+
+
+def test_standard_messages_over_dds(rig):
+    vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs comes with a ROS installation only")
+    rig.fusion()
+    infos, classes = [], []
+    rig.camera()
+    rig.wait_for_prediction("camera")
+    rig.helper.create_subscription(vision.LabelInfo, "omnibind/label_info", infos.append, LATCHED)
+    rig.helper.create_subscription(vision.Classification, "omnibind/classification", classes.append, 10)
+    rig.wait(lambda: infos and classes, "both")
+    assert [entry.class_name for entry in infos[0].class_map] == ["cat", "dog"]
+    assert classes[0].results[0].class_id == "cat" and classes[0].header.frame_id == "camera/image_raw_frame"
+
+
+def test_diagnostics_tell_the_stage_times_and_a_node_that_is_too_slow(rig):
+    node = rig.fusion(rate=50.0)
+    rig.camera()
+    embed = node.model.embed
+
+    def slow(items):
+        time.sleep(0.3)
+        return embed(items)
+
+    node.model.embed = slow
+
+    def entry(name):
+        found = [s for array in rig.diagnostics for s in array.status if s.name == f"fusion_node: {name}"]
+        return found[-1] if found else None
+
+    rig.wait(lambda: entry("inference") and "too slow" in entry("inference").message, "the warning")
+    values = {value.key: value.value for value in entry("inference").values}
+    assert float(values["encode_mean"].split()[0]) > 0.05 and float(values["latency_max"].split()[0]) > 0.3
+    assert int(values["overruns"]) > 0 and values["errors"] == "0"
+    assert entry("inference").level == b"\x01"
+    values = {value.key: value.value for value in entry("sensor camera").values}
+    assert values["topic"] == "/camera/image_raw" and values["publishers"] == "/helper"
+
+
+def test_diagnostics_come_while_simulated_time_stands_still(rig):
+    rig.fusion(use_sim_time=True)
+    rig.wait(lambda: len(rig.diagnostics) >= 2, "diagnostics")
+    message = rig.diagnostics[-1].status[-1].message
+    assert message == "use_sim_time is true and nothing publishes /clock"
+    assert messages.stamp_ns(rig.diagnostics[-1]) is None
+
+
+# Tactile reference ----------------------------------------------------------------------------------------------------
+
+
+def test_the_tactile_reference_is_taken_from_the_newest_picture(rig):
+    seen = []
+    node = rig.fusion(sensors=["tactile", "camera"])
+    node.model.process = lambda modality, raw: seen.append((modality, raw)) or np.zeros((1, 4), np.float32)
+    service = "fusion_node/set_tactile_reference"
+    answer = rig.call(TriggerService, service, TriggerService.Request())
+    assert not answer.success and "[tactile] got no message now" in answer.message
+    rig.publish(Image, "tactile/image_raw", messages.image_fields(np.full((12, 16, 3), 90, np.uint8), "rgb8"))
+    rig.wait(lambda: seen and seen[-1][1].max() == 90, "pictures")
+    answer = rig.call(TriggerService, service, TriggerService.Request())
+    assert answer.success and answer.message == "[tactile] reference of 16 x 12 pixels taken"
+    rig.wait(lambda: (seen[-1][1] == 128).all(), "pictures without what was there before")
+
+
+# Robots ---------------------------------------------------------------------------------------------------------------
+
+
+def test_two_robots_on_one_machine(rig):
+    first = rig.fusion(namespace="one")
+    second = rig.fusion(namespace="two")
+    rig.camera("one/camera/image_raw")
+    heard = {name: [] for name in ("one", "two")}
+    for name, predictions in heard.items():
+        rig.helper.create_subscription(msg.Prediction, f"{name}/omnibind/prediction", predictions.append, 10)
+    rig.wait(lambda: len(heard["one"]) > 5, "predictions of the first")
+    assert not heard["two"] and not rig.predictions
+    assert first.link("camera").topic == "/one/camera/image_raw"
+    assert second.link("camera").topic == "/two/camera/image_raw"
+    rig.wait(
+        lambda: {s.hardware_id for a in rig.diagnostics for s in a.status} == {"/one/fusion_node", "/two/fusion_node"},
+        "diagnostics of both",
+    )
 
 
 # Lifecycle and parameters ---------------------------------------------------------------------------------------------
@@ -376,8 +636,27 @@ def test_lifecycle(rig):
         seen = len(rig.predictions)
         time.sleep(0.3)
         assert len(rig.predictions) == seen
+        model = weakref.ref(node.model)
         assert node.trigger_cleanup() == success
-        assert node.model is None
+        assert node.model is None and model() is None  # nothing holds it any more
+
+
+def test_a_lifecycle_manager_without_bond_drives_the_node(rig):
+    rig.fusion(start=False)
+    rig.camera()
+    steps = [
+        (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
+        (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
+        (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
+        (Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, State.PRIMARY_STATE_FINALIZED),
+    ]
+    for transition, state in steps:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert rig.call(ChangeState, "fusion_node/change_state", request).success
+        assert rig.call(GetState, "fusion_node/get_state", GetState.Request()).current_state.id == state
+        if state == State.PRIMARY_STATE_ACTIVE:
+            rig.wait_for_prediction("camera")
 
 
 def test_a_model_that_does_not_exist_fails_the_configuration_and_can_be_corrected(rig):
@@ -398,6 +677,9 @@ def test_a_model_that_does_not_exist_fails_the_configuration_and_can_be_correcte
         ({"camera__qos": "best"}, "'camera.qos' is 'best', expected one of auto"),
         ({"camera__message_type": "std_msgs/msg/String"}, "'camera.message_type'"),
         ({"rate": 0.0}, "'rate'"),
+        ({"trigger": "lidar"}, "'trigger' is 'lidar', expected one of rate, camera"),
+        ({"sensors": [""]}, "'sensors' is empty"),
+        ({"discover_exclude": ["("]}, "'discover_exclude': .* is no regular expression"),
     ],
 )
 def test_unusable_parameters_are_refused_by_name(rig, parameters, complaint):

@@ -166,9 +166,11 @@ def test_touch_scales() -> None:
 def test_touch_reference(rng: np.random.Generator) -> None:
     reference = rng.integers(0, 256, (6, 8, 3), np.uint8)
     assert (subtract_reference(reference, reference) == 128).all()
-    white, black = np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8)
-    assert subtract_reference(white, black)[0, 0] == 255 and subtract_reference(black, white)[0, 0] == 0
-    with pytest.raises(InvalidInputError, match=r"\[2, 2\].*\[6, 8, 3\]"):
+    white, black = np.full((2, 2, 3), 255, np.uint8), np.zeros((2, 2, 3), np.uint8)
+    assert (subtract_reference(white, black) == 255).all() and (subtract_reference(black, white) == 0).all()
+    grey = subtract_reference(np.array([[10, 90]], np.uint8), np.array([[30, 30]], np.uint8))
+    assert grey.tolist() == [[0, 60]]  # pressure beyond that of no contact
+    with pytest.raises(InvalidInputError, match=r"\[2, 2, 3\].*\[6, 8, 3\]"):
         subtract_reference(reference, white)
 
 

@@ -23,6 +23,7 @@ from omnibind_core.runtime import (
     PerceptionEngine,
     SensorConfig,
     SensorState,
+    Trigger,
 )
 
 S = 1_000_000_000
@@ -254,14 +255,15 @@ def test_enabled_switch():
 
 def test_incompatible_qos_shows_while_the_sensor_is_silent():
     engine = make("camera")
-    engine.mark_incompatible("camera", "RELIABILITY: publisher offers BEST_EFFORT, RELIABLE requested")
+    reason = "RELIABILITY: publisher offers BEST_EFFORT, RELIABLE requested"
+    engine.set_obstacle("camera", (SensorState.INCOMPATIBLE_QOS, reason))
     assert report(engine, 0).state == SensorState.INCOMPATIBLE_QOS
     assert "RELIABILITY" in report(engine, 0).reason
     push(engine, "camera", 0)  # another publisher of the topic is heard
     assert names(tick(engine, 0)) == ["camera"]
     assert report(engine, 0).state == SensorState.ACTIVE
     assert report(engine, 5).state == SensorState.INCOMPATIBLE_QOS
-    engine.clear_incompatible("camera")
+    engine.set_obstacle("camera", None)
     assert report(engine, 5).state == SensorState.STALE
 
 
@@ -376,6 +378,179 @@ def test_prediction_begun_before_time_went_back_is_void():
     assert engine.compute(selection) is None
 
 
+# Ticks: rate, trigger, waiting --------------------------------------------------------------------------------------
+
+
+class Clockwork:
+    """An engine with its trigger, driven by messages and periods in the order of time."""
+
+    def __init__(self, *sensors, **engine_settings):
+        self.engine = make(*sensors, **engine_settings)
+        self.trigger = Trigger(self.engine)
+        self.ticks = []  # (time in s, prediction)
+
+    def push(self, sensor, at, lag=0.0, **kwargs):
+        receive = T0 + round(at * S)
+        payload = kwargs.pop("payload", sample(sensor))
+        stamp = self.engine.push(sensor, receive - round(lag * S), receive, payload, **kwargs)
+        self.trigger.heard(sensor, stamp, receive)
+        self.poll(at)
+
+    def due(self, at):
+        self.trigger.due(T0 + round(at * S))
+        self.poll(at)
+
+    def poll(self, at):
+        while (selection := self.trigger.poll(T0 + round(at * S))) is not None:
+            self.ticks.append((at, self.engine.compute(selection)))
+
+
+def test_a_tick_waits_for_what_a_living_sensor_has_measured_already():
+    clock = Clockwork("camera", "lidar", max_wait=0.1)
+    for step in range(1, 11):
+        clock.push("camera", step / 10, lag=0.05)  # stamped 0.05, 0.15, ...
+        clock.push("lidar", step / 10)
+    clock.push("lidar", 1.1)
+    clock.due(1.06)  # what the camera measured at 1.05 arrives at 1.1
+    assert not clock.ticks
+    assert clock.trigger.deadline_ns == T0 + round(1.16 * S)
+    clock.push("camera", 1.1, lag=0.05)
+    assert [at for at, _ in clock.ticks] == [1.1]
+    assert names(clock.ticks[0][1]) == ["camera", "lidar"]
+    assert clock.trigger.deadline_ns is None
+
+
+def test_a_tick_waits_max_wait_at_most_and_not_for_the_dead():
+    clock = Clockwork("camera", "lidar", max_wait=0.1)
+    for step in range(11):
+        clock.push("camera", step / 10)
+        clock.push("lidar", step / 10)
+    for step in range(11, 31):  # the lidar died at 1.0
+        clock.push("camera", step / 10)
+        clock.due(step / 10 + 0.01)
+        if step < 20:
+            assert len(clock.ticks) == step - 11  # the lidar is overdue
+            clock.poll(step / 10 + 0.09)
+            assert len(clock.ticks) == step - 11
+            clock.poll(step / 10 + 0.11)
+        assert len(clock.ticks) == step - 10
+    assert names(clock.ticks[0][1]) == ["camera", "lidar"]
+    assert names(clock.ticks[-1][1]) == ["camera"]
+
+
+@pytest.mark.parametrize("lag", [0.3, 100.0])
+def test_no_tick_waits_for_what_cannot_come_in_time(lag):
+    clock = Clockwork("camera", "lidar", max_wait=0.05)
+    for step in range(1, 21):
+        clock.push("lidar", step / 10, lag=lag)  # far behind, or on another clock
+        clock.push("camera", step / 10)
+        clock.due(step / 10 + 0.01)
+        assert len(clock.ticks) == step
+    assert names(clock.ticks[-1][1]) == ["camera", "lidar"][: 2 if lag < 1 else 1]
+
+
+def test_without_max_wait_no_tick_waits():
+    clock = Clockwork("camera", "lidar")
+    for step in range(1, 20):
+        clock.push("camera", step / 10, lag=0.05)
+        clock.due(step / 10 + 0.09)
+    assert len(clock.ticks) == 19
+
+
+def test_a_trigger_sensor_ticks_with_its_header_and_what_is_nearest_to_it():
+    clock = Clockwork("camera", "lidar", trigger="camera")
+    for step in range(1, 60):
+        if step % 4 == 0:
+            clock.push("camera", step / 100, lag=0.017, header=step)  # nearest to the scan of 0.02 before
+        else:
+            clock.push("lidar", step / 100)
+        clock.due(step / 100)  # the rate does not count while the camera is alive
+    assert [prediction.header for _, prediction in clock.ticks] == [None] * 3 + list(range(4, 60, 4))
+    for at, prediction in clock.ticks[4:]:
+        camera, lidar = prediction.sensors
+        assert camera.stamp_ns == T0 + round((at - 0.017) * S)
+        assert lidar.stamp_ns == T0 + round((at - 0.02) * S)
+
+
+def test_while_the_trigger_sensor_is_dead_the_rate_goes_on():
+    clock = Clockwork("camera", "lidar", trigger="camera")
+    for step in range(60):
+        if not 10 <= step < 40:
+            clock.push("camera", step / 10, header=step)
+        clock.push("lidar", step / 10)
+        clock.due(step / 10 + 0.05)
+    by_rate = [at for at, _ in clock.ticks if round(at * 100) % 10 == 5]
+    assert by_rate == pytest.approx([step / 10 + 0.05 for step in range(19, 40)])
+    assert names(clock.ticks[-1][1]) == ["camera", "lidar"]
+    assert clock.ticks[-1][1].header == 59
+
+
+def test_a_trigger_sensor_with_a_wrong_clock_does_not_silence_the_others():
+    clock = Clockwork("camera", "lidar", trigger="camera")
+    for step in range(20):
+        clock.push("camera", step / 10, lag=50.0)
+        clock.push("lidar", step / 10)
+        clock.due(step / 10)
+    assert [names(prediction) for _, prediction in clock.ticks] == [["lidar"]] * 20
+
+
+def test_references_come_in_order_and_each_once():
+    clock = Clockwork("camera", trigger="camera", max_wait=0.1)
+    for at, stamp in ((0.1, 0.1), (0.2, 0.2), (0.3, 0.15), (0.4, 0.2), (0.5, 0.5)):
+        clock.push("camera", at, lag=at - stamp, header=stamp)
+    assert [prediction.header for _, prediction in clock.ticks] == [0.1, 0.2, 0.5]
+
+
+def test_a_bag_loop_gives_the_same_predictions_in_each_loop():
+    clock = Clockwork(*SIX, trigger="camera", max_wait=0.05)
+    counts = []
+    for _ in range(3):
+        seen = len(clock.ticks)
+        for step in range(1, 100):
+            for index, sensor in enumerate(SIX):
+                if step % (index + 2) == 0:
+                    clock.push(sensor, step / 50, lag=0.01 * index)
+            clock.due(step / 50)
+        counts.append([names(prediction) for _, prediction in clock.ticks[seen:]])
+    assert len(counts[0]) == 50
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_a_sensor_that_is_added_and_removed_while_running():
+    engine = make("camera")
+    push(engine, "camera", 0)
+    engine.add(SensorConfig("lidar", "point_cloud"))
+    push(engine, "lidar", 0)
+    selection = engine.select(T0)
+    assert names(engine.compute(selection)) == ["camera", "lidar"]
+    push(engine, "lidar", 0.1, "garbage")
+    selection = engine.select(T0 + S // 10)
+    engine.remove("lidar")
+    assert names(engine.compute(selection)) == ["camera"]
+    with pytest.raises(ConfigError, match="lidar"):
+        engine.push("lidar", T0, T0, 1.0)
+    assert [item.name for item in engine.reports(T0)] == ["camera"]
+
+
+def test_a_fast_clock_and_a_slow_sensor_are_pointed_out():
+    engine = make("camera", "lidar")
+    for step in range(5):
+        push(engine, "camera", step * 1.5, lag=-0.3)
+        assert tick(engine, step * 1.5) is not None
+    assert "stamped 0.30 s ahead of the time of receipt: check use_sim_time" in report(engine, 6.0).reason
+    assert (
+        report(engine, 7.2).reason == "silent for 1.2 s, timeout 1.0 s; it used to come every 1.5 s: raise its timeout"
+    )
+
+
+def test_stages_are_timed():
+    engine = make("camera")
+    push(engine, "camera", 0)
+    stages = tick(engine, 0).stages
+    assert list(stages) == ["decode", "encode", "fuse"]
+    assert all(seconds >= 0 for seconds in stages.values())
+
+
 # Unusable data -------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +580,18 @@ def test_rejected_sensor_is_back_after_enough_good_items():
         push(engine, "camera", at, payload)
         assert names(tick(engine, at)) == expected
     assert tick(engine, 0.5) is not None
+
+
+def test_a_rejected_sensor_that_was_silent_is_judged_anew():
+    engine = make("camera", reject_after=1)
+    push(engine, "camera", 0, "garbage")
+    assert tick(engine, 0) is None
+    assert report(engine, 0).state == SensorState.REJECTED
+    assert report(engine, 2).state == SensorState.STALE
+    push(engine, "camera", 3, lag=100)
+    tick(engine, 3)
+    assert report(engine, 3).state == SensorState.LATE
+    assert "100.00 s old" in report(engine, 3).reason
 
 
 def test_one_item_is_rejected_once():
@@ -694,6 +881,85 @@ def test_random_schedules_keep_every_promise(batches):
         assert item.rejected + item.dropped <= sent
         assert len(sensor._items) <= 25 * 5
         assert item.state == (SensorState.STALE if sent else SensorState.WAITING)
+
+
+def summary(selection, prediction):
+    content = prediction and (prediction.sensors, prediction.header, prediction.scores)
+    return selection.now_ns, selection.reference_ns, content
+
+
+_EVENT = st.tuples(
+    st.sampled_from([*SIX, "period"]),
+    st.integers(0, 400),  # when, in hundredths
+    st.integers(-60, 120),  # how long before its receipt it was stamped, in hundredths
+    st.sampled_from([1.0, 2.0, "garbage"]),
+)
+_EVENTS = st.lists(_EVENT, max_size=60, unique_by=lambda event: (event[0], event[1] - event[2], event[1]))
+
+
+def _run(events, shuffle, **engine_settings):
+    """Drives a clockwork; events of one moment arrive in any order. Returns it, and the items of each prediction."""
+    clock = Clockwork(*SIX, **engine_settings)
+    used = []
+    compute = clock.engine.compute
+
+    def spy(selection):
+        prediction = compute(selection)
+        used.append((selection, prediction))
+        return prediction
+
+    clock.engine.compute = spy
+    for at, group in itertools.groupby(sorted(events, key=lambda event: event[1]), key=lambda event: event[1]):
+        for sensor, _, lag, value in shuffle(list(group)):
+            if sensor == "period":
+                continue
+            payload = value if value == "garbage" else sample(sensor, value)
+            receive = T0 + at * S // 100
+            stamp = clock.engine.push(sensor, receive - lag * S // 100, receive, payload, (sensor, at, lag))
+            clock.trigger.heard(sensor, stamp, receive)
+        if any(event[0] == "period" for event in events if event[1] == at):
+            clock.trigger.due(T0 + at * S // 100)
+        clock.poll(at / 100)
+        for sensor in clock.engine._sensors.values():
+            assert len(sensor._items) <= (1024 if sensor._is_stream else 8)
+        assert len(clock.trigger._references) <= 9
+    return clock, used
+
+
+@_RELAXED
+@given(_EVENTS, st.sampled_from(["", "camera", "microphone"]), st.sampled_from([0.0, 0.05, 0.3]),
+       st.randoms(use_true_random=False))  # fmt: skip
+def test_any_schedule_gives_predictions_in_order_of_items_of_their_moment(events, trigger, max_wait, random):
+    options = {"trigger": trigger, "max_wait": max_wait}
+    clock, used = _run(events, lambda group: group, **options)
+    _, shuffled = _run(events, lambda group: random.sample(group, len(group)), **options)
+    moments = [selection.now_ns for selection, _ in used]
+    assert moments == sorted(moments)
+    references, frames = [], {}
+    for selection, prediction in used:
+        for pick in selection.picks:
+            name, newest = pick.sensor.name, pick.newest
+            limit = 2.0 if FakeModality(SIX[name]).is_stream else 1.0
+            assert selection.now_ns - newest.stamp_ns <= (limit + (2.0 if selection.reference_ns else 0.0)) * S
+            assert newest.stamp_ns - selection.now_ns <= 0.5 * S
+            assert newest.order >= frames.get(name, newest.order)  # never back to an older frame
+            if not FakeModality(SIX[name]).is_stream:
+                frames[name] = newest.order
+        if prediction is None:
+            continue
+        assert len(set(names(prediction))) == len(prediction.sensors)  # a sensor takes part once
+        leader = next((share for share in prediction.sensors if share.name == trigger), None)
+        if leader is not None and leader.stamp_ns == selection.reference_ns:
+            references.append(prediction.header)
+            assert prediction.header[0] == trigger
+    assert len(references) == len(set(references))  # a reference is used once
+    stamps = [at - lag for _, at, lag in references]
+    assert stamps == sorted(stamps)
+    # An item is encoded once, whatever the number of ticks that use it.
+    sent = sum(event[0] in ("camera", "thermal", "lidar", "tactile") for event in events)
+    model = clock.engine.model
+    assert sum(kind in ("image", "thermal", "point_cloud", "touch") for kind, _ in model.processed) <= sent
+    assert [summary(*tick) for tick in used] == [summary(*tick) for tick in shuffled]
 
 
 # Threads -------------------------------------------------------------------------------------------------------------

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from omnibind_core import baselines, cli
+from omnibind_core import baselines, cli, modalities
 from omnibind_core.alignment import CADConfig
 from omnibind_core.data.build import BuildConfig, SourceConfig
 from omnibind_core.data.cells import MatchingConfig
 from omnibind_core.fusion import FusionConfig
 from omnibind_core.training.config import AlignConfig, FuseConfig, StageConfig, StudentConfig, TieConfig, TrainConfig
+from omnibind_ros import messages
 
 REPO = Path(__file__).resolve().parent.parent
 LITE = REPO / "omnibind_core" / "weights" / "lite"
@@ -131,10 +132,34 @@ def combinations() -> Iterator[str]:
         yield row(str(values["modalities"]), str(values["n"]), *shares)
 
 
+def accepted() -> Iterator[str]:
+    """Message types that a sensor of each modality may have."""
+    yield row("modality", "message types, preferred ones first")
+    yield row(*["---"] * 2)
+    for modality in modalities.NAMES:
+        yield row(modality, ", ".join(f"`{name}`" for name in messages.types_for(modality)))
+
+
+def encodings() -> Iterator[str]:
+    """Encodings inside these messages."""
+    kinds = {
+        "pixels of `sensor_msgs/msg/Image`": messages.pictures.ENCODINGS,
+        "events of `event_camera_msgs/msg/EventPacket`": messages.events.ENCODINGS,
+        "the same, where event_camera_py is installed": messages.events.BY_PACKAGE,
+        "samples of `audio_common_msgs/msg/AudioData`": messages.SAMPLE_FORMATS,
+    }
+    yield row("what", "encodings")
+    yield row(*["---"] * 2)
+    for kind, names in kinds.items():
+        yield row(kind, ", ".join(f"`{name}`" for name in names))
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "training": training,
     "building": building,
     "cli": commands,
+    "accepted": accepted,
+    "encodings": encodings,
     "single": single,
     "combinations": combinations,
 }

@@ -2,6 +2,7 @@
 
 from omnibind_core.runtime.encoding import Recogniser
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
+from omnibind_core.runtime.trigger import Trigger
 from omnibind_core.runtime.types import (
     Encoded,
     EngineSettings,
@@ -25,4 +26,5 @@ __all__ = [
     "SensorReport",
     "SensorShare",
     "SensorState",
+    "Trigger",
 ]

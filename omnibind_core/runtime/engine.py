@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from omnibind_core.errors import ConfigError
 from omnibind_core.runtime.encoding import Recognised, Recogniser, Token, TokenCache
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.sensor import SECOND, Pick, Sensor
-from omnibind_core.runtime.types import EngineSettings, Prediction, SensorConfig, SensorReport, SensorShare
+from omnibind_core.runtime.types import EngineSettings, Prediction, SensorConfig, SensorReport, SensorShare, SensorState
 
 _log = logging.getLogger(__name__)
 
@@ -32,11 +33,13 @@ class Selection:
         now_ns: Time of the tick.
         picks: One per sensor that offers something, in the order of the configuration.
         epoch: How often time had gone backwards before.
+        reference_ns: Stamp of the trigger sensor's item that this tick is for; ``None`` if the rate made it.
     """
 
     now_ns: int
     picks: tuple[Pick, ...]
     epoch: int
+    reference_ns: int | None = None
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -46,6 +49,8 @@ class Selection:
 
 class PerceptionEngine:
     """Buffers, states and fusion of any number of sensors.
+
+    If time goes backwards by more than ``max_future``, all buffers are cleared.
 
     Thread-safe; the lock is never held while something is decoded or encoded. Only :meth:`compute` is for one thread
     at a time.
@@ -73,16 +78,14 @@ class PerceptionEngine:
         self._lock = threading.Lock()
         self._sensors: dict[str, Sensor] = {}
         for config in sensors:
-            if config.name in self._sensors:
-                raise ConfigError(f"two sensors are named '{config.name}', expected unique names")
-            self._sensors[config.name] = Sensor(config, self.settings, modalities.get(config.modality).is_stream)
+            self._add(config)
         self._tokens = TokenCache(model, decode, self._mark_unusable, self._judge)
         self._epoch = 0
         self._last_tick_ns: int | None = None
 
     # Messages ----------------------------------------------------------------------------------------------------
 
-    def push(self, sensor: str, stamp_ns: int, receive_ns: int, payload: Any, header: Any = None) -> None:
+    def push(self, sensor: str, stamp_ns: int, receive_ns: int, payload: Any, header: Any = None) -> int | None:
         """Takes one message in constant time. Nothing is decoded; only the stamp is checked.
 
         Args:
@@ -90,13 +93,18 @@ class PerceptionEngine:
             stamp_ns: When it was measured (streams: when its first sample or event was).
             receive_ns: When it was received, on the clock of the ticks.
             payload: What ``decode`` will get, if the item is used.
-            header: Comes back in :attr:`Prediction.header` if this is the newest item used.
+            header: Comes back in :attr:`Prediction.header` if this is the trigger's item, or the newest one used.
+
+        Returns:
+            The stamp with ``time_offset``; ``None`` if the message was refused.
 
         Raises:
             ConfigError: No such sensor.
         """
         with self._lock:
-            self._sensor(sensor).push(stamp_ns, receive_ns, payload, header)
+            self._look(receive_ns)
+            item = self._sensor(sensor).push(stamp_ns, receive_ns, payload, header)
+            return None if item is None else item.stamp_ns
 
     def reject(self, sensor: str, reason: str, receive_ns: int | None = None) -> None:
         """Counts a message that was received, but found unusable before it could be pushed (a wrong type).
@@ -115,18 +123,49 @@ class PerceptionEngine:
         """Perceives now: :meth:`compute` of :meth:`select`."""
         return self.compute(self.select(now_ns))
 
-    def select(self, now_ns: int) -> Selection:
+    def select(self, now_ns: int, reference_ns: int | None = None) -> Selection:
         """Updates the states and picks what every living sensor offers.
 
-        Clears all buffers if time went backwards by more than ``max_future`` since the last tick.
+        Args:
+            now_ns: Time of the tick.
+            reference_ns: Stamp of the trigger's item; what is nearest to it is picked, without it the newest.
         """
         with self._lock:
-            if self._last_tick_ns is not None and now_ns < self._last_tick_ns - self.settings.max_future * SECOND:
-                _log.warning("time went back by %.3f s; buffers cleared", (self._last_tick_ns - now_ns) / SECOND)
-                self._clear()
+            self._look(now_ns)
             self._last_tick_ns = now_ns
-            picks = [sensor.select(now_ns) for sensor in self._sensors.values()]
+            picks = [sensor.select(now_ns, reference_ns) for sensor in self._sensors.values()]
+            return Selection(now_ns, tuple(pick for pick in picks if pick is not None), self._epoch, reference_ns)
+
+    def select_set(self, now_ns: int, stamps: Mapping[str, int]) -> Selection:
+        """Like :meth:`select`, but picks the items of given stamps, of these sensors only.
+
+        Args:
+            now_ns: Time of the tick.
+            stamps: Stamp of the wanted item of each sensor; the nearest is taken if it is gone.
+        """
+        with self._lock:
+            self._look(now_ns)
+            self._last_tick_ns = now_ns
+            picks = []
+            for name, sensor in self._sensors.items():
+                if name in stamps:
+                    picks.append(sensor.select(now_ns, stamps[name]))
+                else:
+                    sensor.update(now_ns)
             return Selection(now_ns, tuple(pick for pick in picks if pick is not None), self._epoch)
+
+    def awaited(self, reference_ns: int, deadline_ns: int, now_ns: int) -> tuple[str, ...]:
+        """Living sensors that have measured something by the reference, which should arrive by the deadline."""
+        with self._lock:
+            return tuple(
+                name for name, sensor in self._sensors.items() if sensor.awaited(reference_ns, deadline_ns, now_ns)
+            )
+
+    def leads(self, sensor: str, now_ns: int) -> bool:
+        """Whether a sensor is there and alive, and has stamps of now, so that its items can be references."""
+        with self._lock:
+            self._look(now_ns)
+            return sensor in self._sensors and self._sensors[sensor].leads(now_ns)
 
     def compute(self, selection: Selection) -> Prediction | None:
         """Decodes, encodes and fuses a selection.
@@ -138,6 +177,7 @@ class PerceptionEngine:
         tokens = self.tokens(selection)
         if len(tokens) < self.settings.min_sensors:
             return None
+        begin = time.perf_counter()
         kinds = [token.sensor.modality for token in tokens]
         embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
         while True:
@@ -147,7 +187,8 @@ class PerceptionEngine:
                 break
         if selection.epoch != self._epoch:
             return None
-        return self._predict(selection.now_ns, tokens, recognised, names)
+        stages = {**self._tokens.seconds, "fuse": time.perf_counter() - begin}
+        return self._predict(selection, tokens, recognised, names, stages)
 
     def tokens(self, selection: Selection, embed: bool = True) -> list[Token]:
         """Decodes and encodes a selection without fusing it: for a node that sends its items to another.
@@ -161,11 +202,27 @@ class PerceptionEngine:
         """
         tokens = self._tokens.encode(selection.picks, embed) if selection.epoch == self._epoch else []
         with self._lock:
-            return [token for token in tokens if self._sensors[token.sensor.name].takes_part]
+            return [token for token in tokens if self._takes_part(token.sensor.name)]
+
+    def newest(self, sensor: str) -> Any:
+        """The raw item of a sensor that was decoded last, for showing it; ``None`` if there is none.
+
+        To be called on the thread of :meth:`compute`.
+        """
+        return self._tokens.newest(sensor)
 
     def _predict(
-        self, now_ns: int, tokens: Sequence[Token], recognised: Recognised, names: Sequence[str]
+        self,
+        selection: Selection,
+        tokens: Sequence[Token],
+        recognised: Recognised,
+        names: Sequence[str],
+        stages: Mapping[str, float],
     ) -> Prediction:
+        now_ns = selection.now_ns
+        newest = max((token.newest for token in tokens), key=lambda item: item.stamp_ns)
+        leaders = (token.newest for token in tokens if token.sensor.name == self.settings.trigger)
+        leader = next((item for item in leaders if item.stamp_ns == selection.reference_ns), newest)
         fused = rank(recognised.probabilities[0], names, self.settings.top_k, self.model.threshold)
         shares = tuple(
             SensorShare(
@@ -181,7 +238,7 @@ class PerceptionEngine:
         )
         return Prediction(
             tick_ns=now_ns,
-            header=max((token.newest for token in tokens), key=lambda item: item.stamp_ns).header,
+            header=leader.header,
             label=fused.label,
             confidence=fused.confidence,
             unknown=fused.unknown,
@@ -191,6 +248,7 @@ class PerceptionEngine:
             sensors=shares,
             embedding=recognised.embedding,
             similarities=recognised.similarities,
+            stages=stages,
         )
 
     # Control -----------------------------------------------------------------------------------------------------
@@ -212,19 +270,44 @@ class PerceptionEngine:
         with self._lock:
             self._sensor(sensor).set_enabled(enabled)
 
-    def mark_incompatible(self, sensor: str, reason: str) -> None:
-        """Notes that a publisher of the sensor cannot be heard because of its QoS; shown while the sensor is silent."""
-        with self._lock:
-            self._sensor(sensor).set_incompatible(reason)
+    def add(self, config: SensorConfig) -> None:
+        """Takes in another sensor.
 
-    def clear_incompatible(self, sensor: str) -> None:
-        """Notes that no publisher of the sensor is incompatible any more."""
+        Raises:
+            ConfigError: There is one of that name, or its modality is unknown.
+        """
         with self._lock:
-            self._sensor(sensor).set_incompatible(None)
+            self._add(config)
+
+    def remove(self, sensor: str) -> None:
+        """Forgets a sensor."""
+        with self._lock:
+            self._sensor(sensor)
+            del self._sensors[sensor]
+
+    def set_obstacle(self, sensor: str, obstacle: tuple[SensorState, str] | None) -> None:
+        """Notes that the publishers of a sensor cannot be heard, or that this is over; shown while it is silent.
+
+        Args:
+            sensor: Name of the sensor.
+            obstacle: ``INCOMPATIBLE_QOS`` or ``REJECTED``, and the reason.
+        """
+        with self._lock:
+            self._sensor(sensor).set_obstacle(obstacle)
+
+    def set_note(self, sensor: str, note: str) -> None:
+        """Adds something to the reason of a sensor while it is silent: who publishes, if anybody."""
+        with self._lock:
+            self._sensor(sensor).set_note(note)
 
     def clear(self) -> None:
         """Empties all buffers, because time went backwards; counters are kept, and running computations are void."""
         with self._lock:
+            self._clear()
+
+    def _look(self, now_ns: int) -> None:
+        if self._last_tick_ns is not None and now_ns < self._last_tick_ns - self.settings.max_future * SECOND:
+            _log.warning("time went back by %.3f s; buffers cleared", (self._last_tick_ns - now_ns) / SECOND)
             self._clear()
 
     def _clear(self) -> None:
@@ -240,10 +323,22 @@ class PerceptionEngine:
         except KeyError:
             raise ConfigError(f"no sensor '{name}'; there are {', '.join(self._sensors) or 'none'}") from None
 
+    def _add(self, config: SensorConfig) -> None:
+        if config.name in self._sensors:
+            raise ConfigError(f"two sensors are named '{config.name}', expected unique names")
+        self._sensors[config.name] = Sensor(config, self.settings, modalities.get(config.modality).is_stream)
+
+    def _takes_part(self, sensor: str) -> bool:
+        return sensor in self._sensors and self._sensors[sensor].takes_part
+
+    # The worker's thread may speak of a sensor that has just been removed.
+
     def _mark_unusable(self, sensor: str, reason: str) -> None:
         with self._lock:
-            self._sensors[sensor].mark_unusable(reason)
+            if sensor in self._sensors:
+                self._sensors[sensor].mark_unusable(reason)
 
     def _judge(self, sensor: str, usable: bool) -> None:
         with self._lock:
-            self._sensors[sensor].judge(usable)
+            if sensor in self._sensors:
+                self._sensors[sensor].judge(usable)

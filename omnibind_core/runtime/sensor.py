@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from bisect import insort
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +21,8 @@ SECOND = 1_000_000_000
 
 _CLOCK_HINT = "check use_sim_time and clock synchronisation"
 _RATE_MESSAGES = 16  # the rate is the mean over this many messages
+_AHEAD = 0.05  # s; stamps further ahead of their receipt are pointed out: no network delivers before it was sent
+_TRIGGER_LAG = 0.5  # s of a stream kept beyond its window, because a trigger's item lies in the past
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class Pick:
 
     Attributes:
         sensor: Its configuration.
-        parts: The newest frame alone, or the parts of a stream that cover its window, oldest first.
+        parts: One frame alone, or the parts of a stream that cover its window, oldest first.
         oldest_ns: What was stamped before that is too old for the tick.
     """
 
@@ -86,7 +89,8 @@ class Sensor:
         self._settings = settings
         self._is_stream = is_stream
         self._enabled = config.enabled
-        self._incompatible: str | None = None
+        self._obstacle: tuple[SensorState, str] | None = None
+        self._note = ""
         self._received = self._rejected = self._dropped = 0
         self._state = SensorState.WAITING if config.enabled else SensorState.DISABLED
         self._reason = ""
@@ -95,7 +99,7 @@ class Sensor:
     def _forget(self) -> None:
         """Starts over as a sensor that was never heard, counters kept."""
         self._items: deque[Item] = deque()
-        self._receipts: deque[int] = deque(maxlen=_RATE_MESSAGES)
+        self._receipts: list[int] = []  # of the last accepted messages, in order
         self._last: Item | None = None  # the accepted item that was received last
         self._heard_ns: int | None = None  # the last message of any kind
         self._refused_untimed = False
@@ -108,14 +112,15 @@ class Sensor:
         self._out = False  # too many messages in a row were of no use
         self._last_rejection = ""
         self._late = ""
+        self._floor: tuple[int, int] | None = None  # order of the frame that was picked last
 
     # Messages ----------------------------------------------------------------------------------------------------
 
-    def push(self, stamp_ns: int, receive_ns: int, payload: Any, header: Any) -> None:
-        """Takes one message; only its stamp is checked."""
+    def push(self, stamp_ns: int, receive_ns: int, payload: Any, header: Any) -> Item | None:
+        """Takes one message; only its stamp is checked. Returns the item, ``None`` if it was refused."""
         if not self._enabled:
             self._received += 1
-            return
+            return None
         item = Item(stamp_ns + _ns(self.config.time_offset), receive_ns, payload, header)
         ahead = item.stamp_ns - receive_ns
         if ahead > _ns(self._settings.max_future):
@@ -124,15 +129,19 @@ class Sensor:
                 f"most {self._settings.max_future:.3f} s: {_CLOCK_HINT}",
                 receive_ns,
             )
-            return
+            return None
         self._received += 1
         self._accepted += 1
+        if self._stale and not self._returned:
+            self._receipts.clear()  # the rate is that of now, without the gap
         self._returned += self._stale
-        self._receipts.append(receive_ns)
+        insort(self._receipts, receive_ns)
+        del self._receipts[:-_RATE_MESSAGES]
         self._hear(receive_ns)
-        if self._last is None or receive_ns >= self._last.receive_ns:
+        if self._last is None or (receive_ns, item.stamp_ns) >= (self._last.receive_ns, self._last.stamp_ns):
             self._last = item
         self._insert(item)
+        return item
 
     def refuse(self, reason: str, receive_ns: int | None = None) -> None:
         """Counts a message that cannot even be buffered (stamp, type)."""
@@ -175,6 +184,9 @@ class Sensor:
         self._heard_ns = receive_ns if self._heard_ns is None else max(self._heard_ns, receive_ns)
 
     def _insert(self, item: Item) -> None:
+        if self._floor is not None and item.order < self._floor:
+            self._dropped += 1  # a tick has used a newer frame: there is no way back
+            return
         items, index = self._items, len(self._items)
         while index and items[index - 1].order > item.order:  # messages come nearly in order
             index -= 1
@@ -184,7 +196,8 @@ class Sensor:
                 self._drop_oldest()
             return
         # A part ends where the next begins, so of those before the window only the last can reach into it.
-        start = items[-1].stamp_ns - _ns(self.config.window)
+        lag = _TRIGGER_LAG if self._settings.trigger else 0.0
+        start = items[-1].stamp_ns - _ns(self.config.window + lag)
         while len(items) > self._settings.max_parts or (len(items) > 1 and items[1].stamp_ns <= start):
             self._drop_oldest()
 
@@ -198,18 +211,36 @@ class Sensor:
         """Whether its items are fused now."""
         return self._enabled and self._last is not None and not self._stale and not self._out
 
-    def select(self, now_ns: int) -> Pick | None:
-        """Picks the newest item for a tick and updates the state.
+    def select(self, now_ns: int, reference_ns: int | None = None) -> Pick | None:
+        """Picks for a tick what is nearest to the reference, or the newest without one, and updates the state.
 
         A rejected sensor's items are picked too: that is how it is found to be usable again.
         """
         self._advance(now_ns)
         pick = None
         if self._enabled and self._last is not None and not self._stale:
-            pick = self._pick(now_ns)
-            self._late = "" if pick else self._explain_late(now_ns)
+            pick = self._pick(now_ns, reference_ns)
+            self._late = "" if pick else self._explain_late(now_ns, reference_ns)
         self._transition(*self._evaluate(now_ns))
         return pick
+
+    def awaited(self, reference_ns: int, deadline_ns: int, now_ns: int) -> bool:
+        """Whether it has measured something by the reference that should arrive by the deadline, but has not yet.
+
+        Only a sensor whose rhythm is known is waited for, and none whose items lie outside its window anyway.
+        """
+        self._advance(now_ns)
+        period = self._period
+        if not self.takes_part or self._late or self._last is None or math.isnan(period):
+            return False
+        step = _ns(period)
+        return self._last.stamp_ns + step <= reference_ns and self._last.receive_ns + step <= deadline_ns
+
+    def leads(self, now_ns: int) -> bool:
+        """Whether its items can be the reference of ticks: it is alive, and its stamps are of now."""
+        self._advance(now_ns)
+        last = self._last
+        return self.takes_part and last is not None and now_ns - last.stamp_ns <= self._max_age_ns
 
     def update(self, now_ns: int) -> None:
         """Updates the state."""
@@ -226,7 +257,7 @@ class Sensor:
             self._state,
             self._reason,
             age,
-            self._rate(),
+            1 / self._period,
             self._received,
             self._rejected,
             self._dropped,
@@ -240,9 +271,13 @@ class Sensor:
         self._forget()
         self._transition(*self._evaluate(0))
 
-    def set_incompatible(self, reason: str | None) -> None:
-        """Notes that a publisher cannot be heard because of its QoS, or that this is over."""
-        self._incompatible = reason
+    def set_obstacle(self, obstacle: tuple[SensorState, str] | None) -> None:
+        """Notes the state and the reason of a sensor whose publisher cannot be heard, or that this is over."""
+        self._obstacle = obstacle
+
+    def set_note(self, note: str) -> None:
+        """Adds something to the reason while the sensor is silent."""
+        self._note = f"; {note}" if note else ""
 
     def clear(self) -> None:
         """Empties the buffer after time went backwards; counters are kept."""
@@ -258,6 +293,10 @@ class Sensor:
         self._refused_untimed, self._accepted, self._refused = False, 0, 0
         if self._refused_row >= self._settings.reject_after:
             self._out, self._usable_row = True, 0
+        if self._heard_ns is not None and now_ns - self._heard_ns > _ns(self.config.timeout):
+            self._out = False  # what it was rejected for is past; when it returns it is judged anew
+            self._refused_row = self._unusable_row = 0
+            self._last_rejection = ""
         if self._last is None:
             return
         if now_ns - self._last.receive_ns > _ns(self.config.timeout):
@@ -267,21 +306,30 @@ class Sensor:
         elif self._stale and self._returned >= self.config.readmit_after:
             self._stale = False
 
-    def _pick(self, now_ns: int) -> Pick | None:
-        items = self._items
+    def _pick(self, now_ns: int, reference_ns: int | None) -> Pick | None:
+        items, stream = self._items, self._is_stream
+        target_ns = now_ns if reference_ns is None else reference_ns
+        latest_ns = now_ns + _ns(self._settings.max_future)
+        if reference_ns is not None:  # of a stream what came after the reference is not of its moment
+            latest_ns = min(latest_ns, target_ns + (0 if stream else _ns(self.config.window)))
         last = len(items) - 1
-        while last >= 0 and items[last].stamp_ns > now_ns + _ns(self._settings.max_future):
+        while last >= 0 and items[last].stamp_ns > latest_ns:
             last -= 1
-        oldest_ns = now_ns - self._max_age_ns
+        if reference_ns is not None and not stream:
+            while last > 0 and abs(items[last - 1].stamp_ns - target_ns) < abs(items[last].stamp_ns - target_ns):
+                last -= 1
+        oldest_ns = target_ns - self._max_age_ns
         fresh = last >= 0 and items[last].stamp_ns >= oldest_ns
-        if not fresh or not self._is_stream:  # later ticks will want nothing older than this one does
+        if not fresh or not stream:  # later ticks will want nothing older than this one does
             for _ in range(last + (not fresh)):
                 self._drop_oldest()
         if not fresh:
             return None
-        parts = tuple(islice(items, last + 1)) if self._is_stream else (items[0],)
+        parts = tuple(islice(items, last + 1)) if stream else (items[0],)
         for part in parts:
             part.picked = True
+        if not stream:
+            self._floor = parts[0].order
         return Pick(self.config, parts, oldest_ns)
 
     @property
@@ -294,15 +342,16 @@ class Sensor:
         timeout = self.config.timeout
         if not self._enabled:
             return SensorState.DISABLED, "switched off"
-        if self._heard_ns is None:
-            if self._incompatible:
-                return SensorState.INCOMPATIBLE_QOS, self._incompatible
-            return SensorState.WAITING, "no message yet"
-        silence = now_ns - self._heard_ns
+        silence = math.inf if self._heard_ns is None else now_ns - self._heard_ns
         if silence > _ns(timeout):
-            if self._incompatible:
-                return SensorState.INCOMPATIBLE_QOS, self._incompatible
-            return SensorState.STALE, f"silent for {silence / SECOND:.1f} s, timeout {timeout:.1f} s"
+            if self._obstacle is not None:
+                return self._obstacle
+            if self._heard_ns is None:
+                return SensorState.WAITING, f"no message yet{self._note}"
+            reason = f"silent for {silence / SECOND:.1f} s, timeout {timeout:.1f} s"
+            if self._period > timeout:
+                reason += f"; it used to come every {self._period:.1f} s: raise its timeout"
+            return SensorState.STALE, reason + self._note
         if self._out or (self._stale and not self._returned):
             return SensorState.REJECTED, self._last_rejection
         if self._stale:
@@ -313,14 +362,20 @@ class Sensor:
             return SensorState.LATE, self._late
         age = (now_ns - self._last.stamp_ns) / SECOND
         reason = f"newest item {age:.2f} s old, limit {self._max_age_ns / SECOND:.2f} s"
+        ahead = (self._last.stamp_ns - self._last.receive_ns) / SECOND
+        if ahead > _AHEAD:
+            reason += f"; stamped {ahead:.2f} s ahead of the time of receipt: {_CLOCK_HINT}"
         if self._last_rejection:
             reason += f"; {self._rejected} messages rejected, the last: {self._last_rejection}"
         return SensorState.ACTIVE, reason
 
-    def _explain_late(self, now_ns: int) -> str:
+    def _explain_late(self, now_ns: int, reference_ns: int | None) -> str:
         if self._last is None:
             return ""
         limit = self._max_age_ns
+        if reference_ns is not None and now_ns - self._last.stamp_ns <= limit:
+            away = (self._last.stamp_ns - reference_ns) / SECOND
+            return f"newest item {away:+.2f} s from the trigger's, nothing of its moment"
         age, lag = now_ns - self._last.stamp_ns, self._last.receive_ns - self._last.stamp_ns
         reason = f"newest item {age / SECOND:.2f} s old by its stamp, limit {limit / SECOND:.2f} s"
         if lag > limit:
@@ -340,10 +395,12 @@ class Sensor:
             )
         self._state, self._reason = state, reason
 
-    def _rate(self) -> float:
-        """Accepted messages in Hz, NaN if fewer than two were received at different times."""
-        span = max(self._receipts) - min(self._receipts) if self._receipts else 0
-        return (len(self._receipts) - 1) * SECOND / span if span > 0 else math.nan
+    @property
+    def _period(self) -> float:
+        """Mean s between accepted messages, NaN if fewer than two were received at different times."""
+        receipts = self._receipts
+        span = receipts[-1] - receipts[0] if receipts else 0
+        return span / SECOND / (len(receipts) - 1) if span > 0 else math.nan
 
 
 def _ns(seconds: float) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,6 +69,9 @@ class EngineSettings:
         top_k: Number of labels in a prediction.
         max_future: s by which a stamp may lie ahead of the receive time; later ones are rejected.
         min_sensors: Fewer living sensors than this give no prediction.
+        trigger: Name of the sensor whose messages are the ticks; ``""`` if they come at a fixed rate. While that sensor
+            is not alive they come at the rate, too.
+        max_wait: s that a tick waits at most for what living sensors have measured, but not yet delivered.
         reject_after: Unusable messages in a row after which a sensor is rejected.
         max_frames: Frames kept per sensor that comes in frames.
         max_parts: Parts kept per sensor that comes as a stream, however long its window.
@@ -76,16 +80,20 @@ class EngineSettings:
     top_k: int = 5
     max_future: float = 0.5
     min_sensors: int = 1
+    trigger: str = ""
+    max_wait: float = 0.0
     reject_after: int = 3
-    max_frames: int = 4
+    max_frames: int = 8
     max_parts: int = 1024
 
     def __post_init__(self) -> None:
         for key in ("top_k", "min_sensors", "reject_after", "max_frames", "max_parts"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}, expected 1 or more")
-        if not (math.isfinite(self.max_future) and self.max_future >= 0):
-            raise ConfigError(f"max_future is {self.max_future}, expected 0 or more seconds")
+        for key in ("max_future", "max_wait"):
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{key} is {value}, expected 0 or more seconds")
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class Prediction:
 
     Attributes:
         tick_ns: Time of the tick.
-        header: Opaque header of the newest item used, as it was pushed.
+        header: Opaque header, as it was pushed, of the trigger's item; without a trigger, of the newest item used.
         label: Most probable label, or ``""`` if unknown.
         confidence: Its calibrated probability.
         unknown: Whether the confidence is below the threshold.
@@ -156,6 +164,7 @@ class Prediction:
         sensors: One entry per sensor that took part.
         embedding: ``float32 [D]``, unit length.
         similarities: ``float32 [1 + S, C]`` cosines to every label; row 0 fused, then one per sensor.
+        stages: s that each stage took: ``decode`` (and preprocess), ``encode``, ``fuse``.
     """
 
     tick_ns: int
@@ -169,3 +178,4 @@ class Prediction:
     sensors: tuple[SensorShare, ...]
     embedding: NDArray[np.float32] = field(repr=False)
     similarities: NDArray[np.float32] = field(repr=False)
+    stages: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)

@@ -30,18 +30,21 @@ def process(raw: NDArray[Any], preset: PicturePreset) -> NDArray[np.uint8]:
 
 
 def subtract_reference(raw: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Removes the look of the untouched skin: the difference to it, on mid grey.
+    """Removes the look of the untouched sensor.
 
     Args:
         raw: ``uint8 [H, W]`` or RGB ``uint8 [H, W, 3]``.
         reference: Picture of the same sensor without contact, of the same shape.
 
     Returns:
-        ``uint8`` of the same shape; 128 where nothing changed, half of the contrast.
+        ``uint8`` of the same shape. Grey is pressure: what exceeds the reference. Colour is a skin seen by a camera:
+        the difference on mid grey, 128 where nothing changed, half of the contrast.
 
     Raises:
         InvalidInputError: The shapes differ.
     """
     if raw.shape != reference.shape:
         raise InvalidInputError("touch reference", f"shape {list(reference.shape)}", f"that of {list(raw.shape)}")
+    if raw.ndim == 2:
+        return np.maximum(raw, reference) - reference
     return ((raw.astype(np.int16) - reference + 256) >> 1).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Sub-commands of ``omnibind`` that this package adds; none of them needs ROS."""

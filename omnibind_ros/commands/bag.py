@@ -1,0 +1,98 @@
+"""``omnibind bag inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnibind_ros.inspection import BagSummary, EventSummary, TopicSummary
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the sub-command."""
+    parser = subparsers.add_parser("bag", help="look at recordings of ROS 2")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "print the topics of a bag, their rates, which modality they feed, and all events"
+    inspect = actions.add_parser("inspect", help=text, description=text)
+    inspect.add_argument("bag", type=Path, metavar="BAG", help="folder of a rosbag2 (MCAP or sqlite3), or its file")
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.set_defaults(run=_inspect)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    """Returns 0, or 1 if the bag could not be read to its end."""
+    from omnibind_ros.inspection import inspect
+
+    summary = inspect(args.bag)
+    if args.json:
+        print(json.dumps(_plain(summary), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(summary)))
+    if summary.damage:
+        print(f"omnibind: read up to there only: {summary.damage}", file=sys.stderr)
+    return 1 if summary.damage else 0
+
+
+def _plain(summary: BagSummary) -> dict[str, Any]:
+    topics = [
+        {
+            **dataclasses.asdict(topic),
+            "span_s": topic.span_s,
+            "rate": topic.rate,
+            "events": None if topic.events is None else _plain_events(topic.events),
+        }
+        for topic in summary.topics
+    ]
+    return {
+        "path": summary.path,
+        "start_ns": summary.start_ns,
+        "span_s": summary.span_s,
+        "messages": summary.messages,
+        "damage": summary.damage,
+        "topics": topics,
+    }
+
+
+def _plain_events(events: EventSummary) -> dict[str, Any]:
+    return {**dataclasses.asdict(events), "darker": events.events - events.brighter, "span_s": events.span_s}
+
+
+def _lines(summary: BagSummary) -> Iterator[str]:
+    yield f"{summary.path}: {summary.messages} messages on {len(summary.topics)} topics in {summary.span_s:.3f} s"
+    if summary.start_ns is not None:
+        start = datetime.datetime.fromtimestamp(summary.start_ns / 1e9, datetime.timezone.utc)
+        yield f"from {start.isoformat(sep=' ', timespec='milliseconds')}"
+    for topic in summary.topics:
+        yield ""
+        yield from _topic_lines(topic)
+
+
+def _topic_lines(topic: TopicSummary) -> Iterator[str]:
+    yield f"{topic.topic}  ({topic.type})"
+    rate = "" if topic.rate is None else f" at {topic.rate:.2f} Hz"
+    yield f"  {topic.messages} messages{rate} in {topic.span_s:.3f} s" + (f": {topic.content}" if topic.content else "")
+    yield f"  feeds: {topic.modality or 'nothing'}"
+    if topic.rejected:
+        yield f"  {topic.rejected} unusable, the last: {topic.reason}"
+    events = topic.events
+    if events is None:
+        return
+    share = f"{events.brighter} brighter, {events.events - events.brighter} darker"
+    rate = f", {events.events / events.span_s:.0f} a second" if events.span_s else ""
+    yield f"  {events.events} events of {events.width} x {events.height} pixels: {share}{rate}"
+    if events.first_us is not None and events.last_us is not None:
+        span = f"from {events.first_us / 1e6:.6f} s to {events.last_us / 1e6:.6f} s"
+        yield f"  time: {events.span_s:.6f} s, {span} on the events' clock"
+    if events.encoding:
+        edges = ", ".join(f"{count} at {edge}" for edge, count in events.triggers.items())
+        yield f"  triggers: {edges or 'none'}"
+        lost = f"{events.gaps} gaps, {events.unplaced} events left out after them, {events.malformed} malformed words"
+        yield f"  encoding {events.encoding}: {lost}"
+    yield f"  decoded in {events.decode_s:.3f} s"

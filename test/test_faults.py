@@ -1,0 +1,199 @@
+"""The fusion node as a process, with publishers as processes that are killed, return and misbehave, over real DDS."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("omnibind_ros.msg")
+
+from omnibind_ros import msg
+from omnibind_ros.faults import trial
+from omnibind_ros.faults.fleet import Fleet
+from omnibind_ros.faults.observer import Observer
+from omnibind_ros.faults.publisher import STREAMS
+
+pytestmark = pytest.mark.ros
+
+TIMEOUT, RATE = 0.5, 10.0
+STATE = msg.SensorStatus
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_model):
+    """A running fusion node with the tiny model, an observer, and a fleet of publishers."""
+    folder = tmp_path_factory.mktemp("faults")
+    domain = random.SystemRandom().randint(1, 230)
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "OMP_NUM_THREADS": "1",
+    }
+    parameters = {
+        "model": str(tiny_model),
+        "device": "cpu",
+        "rate": RATE,
+        "sensors": [*STREAMS, "strict"],
+        "strict": {"type": "camera", "topic": "strict/image_raw", "qos": "reliable"},
+        **{name: {"timeout": TIMEOUT} for name in STREAMS},
+    }
+    node = trial.NodeProcess(folder, parameters, environment)
+    observer = Observer(domain)
+    fleet = Fleet(environment)
+    world = World(node, observer, fleet)
+    try:
+        observer.wait(lambda: observer.status is not None, "the node", 60)
+        yield world
+    finally:
+        fleet.close()
+        observer.close()
+        status = node.close()
+    assert status == 0, node.log
+
+
+class World:
+    def __init__(self, node, observer, fleet):
+        self.node, self.observer, self.fleet = node, observer, fleet
+
+    def diagnostic(self, name):
+        entry = self.observer.diagnostic(f"fusion_node: {name}")
+        return entry, {value.key: value.value for value in entry.values} if entry else {}
+
+
+@pytest.fixture
+def quiet(world):
+    """The world without publishers, before and after a test."""
+    yield world
+    for key in world.fleet.running:
+        world.fleet.kill(key)
+    heard = (STATE.STATE_ACTIVE, STATE.STATE_LATE)  # DDS takes its time to give dead publishers up
+    world.observer.wait(lambda: not any(row.state in heard for row in world.observer.status.sensors), "silence")
+    assert world.node.alive and world.node.exceptions == 0, world.node.log
+
+
+def check_schedules(world, seeds, length):
+    for sensor in STREAMS:
+        world.fleet.start(sensor)
+    world.observer.wait_for(*STREAMS)
+    memory = []
+    for seed in seeds:
+        outages = trial.plan(seed, length, TIMEOUT)
+        result = trial.run(world.fleet, world.observer, outages, TIMEOUT, RATE)
+        assert not result.complaints, f"seed {seed}: {result.complaints}; {outages}"
+        assert result.predictions > 0
+        memory.append(world.node.memory)
+    settled = memory[len(memory) // 3 :]  # the first schedules fill caches and DDS histories
+    assert settled[-1] < 1.03 * settled[0], memory
+    assert all(row.rejected == 0 for row in world.observer.status.sensors)
+
+
+def test_sensors_that_are_killed_leave_and_return_by_random_schedules(quiet):
+    check_schedules(quiet, range(4), 5.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_fifty_random_schedules(quiet):
+    check_schedules(quiet, range(100, 150), 6.0)
+
+
+def test_a_flood_is_thinned_out_and_the_others_are_not_affected(quiet):
+    quiet.fleet.start("camera", fault="flood", rate=20.0)
+    quiet.fleet.start("lidar")
+    quiet.observer.wait_for("camera", "lidar")
+    quiet.observer.wait(lambda: quiet.observer.sensor("camera").rate > 60, "the rate to be seen")
+    row = quiet.observer.sensor("camera")
+    assert row.state == STATE.STATE_ACTIVE and row.dropped > 0 and row.rejected == 0
+    assert quiet.observer.sensor("lidar").state == STATE.STATE_ACTIVE
+    begin = len(quiet.observer.predictions)
+    quiet.observer.wait(lambda: len(quiet.observer.predictions) > begin + 10, "predictions at the node's rate")
+
+
+def test_jitter_of_100_ms_costs_no_prediction_and_no_order(quiet):
+    quiet.fleet.start("camera", fault="jitter", rate=20.0)
+    quiet.fleet.start("thermal")
+    quiet.observer.wait_for("camera", "thermal")
+    begin = len(quiet.observer.predictions)
+    quiet.observer.wait(lambda: len(quiet.observer.predictions) > begin + 15, "predictions")
+    seen = quiet.observer.predictions[begin:]
+    assert all(set(p.sensors) == {"camera", "thermal"} for p in seen)
+    assert [p.tick_ns for p in seen] == sorted(p.tick_ns for p in seen)
+    assert quiet.observer.sensor("camera").state == STATE.STATE_ACTIVE
+
+
+def test_two_publishers_on_one_topic_are_named_and_one_is_enough(quiet):
+    quiet.fleet.start("camera")
+    quiet.fleet.start("second", sensor="camera")
+    quiet.observer.wait_for("camera")
+    quiet.observer.wait(
+        lambda: quiet.diagnostic("sensor camera")[1].get("publishers", "").count("/camera_driver") >= 2,
+        "both publishers in the diagnostics",
+    )
+    quiet.fleet.kill("second")
+    begin = len(quiet.observer.predictions)
+    quiet.observer.wait(lambda: len(quiet.observer.predictions) > begin + 10, "predictions from the other")
+    assert quiet.observer.sensor("camera").state == STATE.STATE_ACTIVE
+
+
+def test_a_silent_publisher_is_told_from_none(quiet):
+    quiet.fleet.start("tactile", fault="silent")
+    quiet.observer.wait(
+        lambda: "/tactile_driver should publish on /tactile/image_raw" in quiet.observer.sensor("tactile").reason,
+        "the publisher in the reason",
+    )
+    assert quiet.observer.sensor("tactile").state in (STATE.STATE_WAITING, STATE.STATE_STALE)
+
+
+@pytest.mark.parametrize("sensor", ["camera", "lidar", "event_camera", "microphone"])
+def test_unusable_messages_are_rejected_with_the_reason(quiet, sensor):
+    quiet.fleet.start("thermal")
+    quiet.fleet.start(sensor, fault="encoding")
+    row = quiet.observer.wait_for_state(sensor, STATE.STATE_REJECTED)
+    assert f"[{sensor}]" in row.reason and "expected" in row.reason and row.rejected >= 3
+    assert {"camera": "rgb565"}.get(sensor, "") in row.reason
+    quiet.observer.wait_for("thermal")
+    quiet.observer.wait(lambda: quiet.diagnostic(f"sensor {sensor}")[0].level == b"\x02", "an ERROR in the diagnostics")
+
+
+def test_values_that_are_not_finite_are_rejected(quiet):
+    quiet.fleet.start("lidar", fault="nan")
+    quiet.observer.wait(lambda: "none is finite" in quiet.observer.sensor("lidar").reason, "the reason")
+    quiet.observer.wait_for_state("lidar", STATE.STATE_REJECTED)
+
+
+def test_wrong_qos_is_named_by_its_policy(quiet):
+    quiet.fleet.start("strict", sensor="camera", topic="strict/image_raw")
+    row = quiet.observer.wait_for_state("strict", STATE.STATE_INCOMPATIBLE_QOS)
+    assert "eliab" in row.reason and "use qos: auto" in row.reason
+
+
+def test_auto_qos_follows_a_publisher_through_restarts(quiet):
+    for qos in ("reliable", "best_effort", "latched", "best_effort"):
+        quiet.fleet.start("camera", qos=qos)
+        quiet.observer.wait_for("camera")
+        quiet.fleet.kill("camera")
+        quiet.observer.wait_for_state("camera", STATE.STATE_STALE)
+
+
+@pytest.mark.parametrize(("fault", "state", "word"), [
+    ("behind", STATE.STATE_LATE, "stamped 3600"), ("ahead", STATE.STATE_REJECTED, "ahead of"),
+])  # fmt: skip
+def test_a_sensor_on_another_clock_is_named_with_a_hint(quiet, fault, state, word):
+    quiet.fleet.start("microphone", fault=fault)
+    quiet.fleet.start("camera")
+    row = quiet.observer.wait_for_state("microphone", state)
+    assert word in row.reason and "check use_sim_time and clock synchronisation" in row.reason
+    quiet.observer.wait_for("camera")
+
+
+# The last one: middlewares keep the type of a topic as long as a process lives.
+def test_another_type_is_refused_and_named(quiet):
+    received = quiet.observer.sensor("thermal").received
+    quiet.fleet.start("thermal", fault="type")
+    row = quiet.observer.wait_for_state("thermal", STATE.STATE_REJECTED)
+    assert "std_msgs/msg/String" in row.reason and "sensor_msgs/msg/Image" in row.reason
+    assert row.received == received  # looking at the graph is no message
