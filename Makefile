@@ -39,8 +39,9 @@ test-gpu: setup  ## runs the tests that need a CUDA device
 soak: setup  ## torments the running fusion node with random faults for half an hour and prints a report [MINUTES=30]
 	@$(RUN) python -m omnibind_ros.faults --minutes "$(MINUTES)"
 
-bench: setup  ## measures speed and memory of the modality-free data set at a million rows
+bench: setup  ## measures speed and memory of the data set at a million rows, and what the feature cache saves
 	@$(RUN) python tools/bench.py
+	@$(RUN) python tools/bench_features.py
 
 lint: setup  ## checks style and types
 	@$(RUN) ruff check

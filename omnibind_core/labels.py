@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ class LabelBank:
         templates: Prompts the rows were made with; ``{}`` stands for the label.
         aliases: Further names per label; each gave rows of its own.
         reduce: How several rows of a label make one score: ``"max"`` (nearest row, as UniBind's centre embeddings) or
-            ``"mean"`` (mean cosine).
+            ``"mean"`` (cosine to the normalised mean row, so that labels with few and many rows compete fairly).
+        descriptions: Sentences on what a label means; those of one label gave one row, the last of the label's.
     """
 
     names: tuple[str, ...]
@@ -38,6 +40,7 @@ class LabelBank:
     templates: tuple[str, ...] = PAPER_TEMPLATES
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reduce: str = "mean"
+    descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.reduce not in ("max", "mean"):
@@ -55,6 +58,7 @@ class LabelBank:
         templates: Sequence[str] = PAPER_TEMPLATES,
         aliases: Mapping[str, Sequence[str]] | None = None,
         reduce: str = "mean",
+        descriptions: Mapping[str, Sequence[str]] | None = None,
     ) -> LabelBank:
         """Embeds a vocabulary.
 
@@ -64,37 +68,59 @@ class LabelBank:
             templates: Prompts, each with one ``{}``.
             aliases: Further names of a label.
             reduce: See :class:`LabelBank`.
+            descriptions: Sentences on what a label means, such as ``"ketch: a sailing vessel with two masts"``; the
+                normalised mean of their embeddings is one more row of the label.
 
         Raises:
             ConfigError: No name is left, or a template lacks ``{}``.
         """
-        unique = tuple(dict.fromkeys(" ".join(name.split()) for name in names if name.strip()))
+        unique = tuple(dict.fromkeys(_clean(name) for name in names if name.strip()))
         if not unique:
             raise ConfigError("the list of labels is empty, expected at least one name")
         for template in templates:
             if "{}" not in template:
                 raise ConfigError(f"label template '{template}' has no '{{}}' for the label")
         known = {name: tuple(words) for name, words in (aliases or {}).items() if name in unique}
+        told = {_clean(name): tuple(texts) for name, texts in (descriptions or {}).items() if texts}
+        told = {name: told[name] for name in unique if name in told}
         sentences: list[str] = []
+        row: list[int] = []  # of each sentence
         owner: list[int] = []
         for index, name in enumerate(unique):
-            for word in (name, *known.get(name, ())):
-                for template in templates:
-                    sentences.append(template.replace("{}", word))
-                    owner.append(index)
-        rows = F.normalize(embed_text(sentences).float(), dim=-1)
-        return cls(unique, rows, torch.tensor(owner, device=rows.device), tuple(templates), known, reduce)
+            words = (name, *known.get(name, ()))
+            groups = [(template.replace("{}", word),) for word in words for template in templates]
+            for group in (*groups, told[name]) if name in told else groups:
+                sentences += group
+                row += [len(owner)] * len(group)
+                owner.append(index)
+        embedded = embed_text(sentences).float()
+        sums = embedded.new_zeros(len(owner), embedded.shape[1])
+        sums.index_add_(0, torch.tensor(row, device=embedded.device), embedded)
+        rows = F.normalize(sums, dim=-1)
+        return cls(unique, rows, torch.tensor(owner, device=rows.device), tuple(templates), known, reduce, told)
 
-    def extended(self, names: Sequence[str], embed_text: EmbedText) -> LabelBank:
-        """The same bank with further names at its end; rows that are there stay as they are, bit for bit."""
+    def extended(
+        self, names: Sequence[str], embed_text: EmbedText, descriptions: Mapping[str, Sequence[str]] | None = None
+    ) -> LabelBank:
+        """The same bank with further names at its end; rows that are there stay as they are, bit for bit.
+
+        Args:
+            names: Labels; those that the bank has are skipped.
+            embed_text: Sentences to unit-length embeddings ``[N, D]``.
+            descriptions: Of the further names.
+        """
         known = {*self.names}
         new = [name for name in names if name not in known]
         if not new:
             return self
-        more = LabelBank.from_names(new, embed_text, self.templates)
-        rows = torch.cat([self.rows, more.rows.to(self.rows.device)])
-        owner = torch.cat([self.owner, more.owner.to(self.owner.device) + len(self.names)])
-        return LabelBank((*self.names, *more.names), rows, owner, self.templates, self.aliases, self.reduce)
+        more = LabelBank.from_names(new, embed_text, self.templates, descriptions=descriptions)
+        return replace(
+            self,
+            names=(*self.names, *more.names),
+            rows=torch.cat([self.rows, more.rows.to(self.rows.device)]),
+            owner=torch.cat([self.owner, more.owner.to(self.owner.device) + len(self.names)]),
+            descriptions={**self.descriptions, **more.descriptions},
+        )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,24 +134,25 @@ class LabelBank:
         Returns:
             ``float32 [..., C]``, -1..1.
         """
+        if self.reduce == "mean":
+            return embeddings @ self.prototypes().T
         scores = embeddings @ self.rows.T
-        if self.rows.shape[0] == len(self.names):
-            return scores
-        shape = (*scores.shape[:-1], len(self.names))
-        index = self.owner.expand_as(scores)
-        start = scores.new_full(shape, -1.0) if self.reduce == "max" else scores.new_zeros(shape)
-        how = "amax" if self.reduce == "max" else "mean"
-        return start.scatter_reduce(-1, index, scores, how, include_self=False)
+        start = scores.new_full((*scores.shape[:-1], len(self.names)), -1.0)
+        return start.scatter_reduce(-1, self.owner.expand_as(scores), scores, "amax", include_self=False)
 
     def prototypes(self) -> Tensor:
         """One unit-length embedding per label, ``[C, D]``: the normalised mean of its rows."""
-        sums = self.rows.new_zeros(len(self.names), self.rows.shape[1]).index_add_(0, self.owner, self.rows)
-        return F.normalize(sums, dim=-1)
+        return self._prototypes
+
+    @functools.cached_property
+    def _prototypes(self) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():  # training may use them, too
+            sums = self.rows.new_zeros(len(self.names), self.rows.shape[1]).index_add_(0, self.owner, self.rows)
+            return F.normalize(sums, dim=-1)
 
     def to(self, device: torch.device | str) -> LabelBank:
         """The same bank on another device."""
-        rows, owner = self.rows.to(device), self.owner.to(device)
-        return LabelBank(self.names, rows, owner, self.templates, self.aliases, self.reduce)
+        return replace(self, rows=self.rows.to(device), owner=self.owner.to(device))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the rows, for ``labels.json``."""
@@ -134,12 +161,13 @@ class LabelBank:
             "templates": list(self.templates),
             "aliases": {name: list(words) for name, words in self.aliases.items()},
             "reduce": self.reduce,
+            "descriptions": {name: list(texts) for name, texts in self.descriptions.items()},
             "owner": self.owner.tolist(),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], rows: Tensor) -> LabelBank:
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`; ``descriptions`` may be missing, as in files of older models.
 
         Raises:
             ConfigError: A key is missing, or the rows do not fit the names.
@@ -152,6 +180,11 @@ class LabelBank:
                 tuple(data["templates"]),
                 {name: tuple(words) for name, words in data["aliases"].items()},
                 data["reduce"],
+                {name: tuple(texts) for name, texts in data.get("descriptions", {}).items()},
             )
         except KeyError as error:
             raise ConfigError(f"labels.json has no key {error}") from error
+
+
+def _clean(name: str) -> str:
+    return " ".join(name.split())

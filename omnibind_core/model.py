@@ -22,7 +22,7 @@ from omnibind_core import encoders, fusion, modalities
 from omnibind_core.config import Config, parse, read_mapping
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
-from omnibind_core.labels import LabelBank
+from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Models that come with the package, one folder each."""
@@ -175,17 +175,20 @@ class OmniBind(nn.Module):
     def labels(self, bank: LabelBank) -> None:
         self._labels = bank.to(self.device)
 
-    def set_labels(self, names: Sequence[str]) -> None:
+    def set_labels(self, labels: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
         """Replaces the vocabulary, with the prompts of the present one.
+
+        Args:
+            labels: Names, which keep the descriptions that the present vocabulary has of them; or names with
+                descriptions of their own, see :meth:`LabelBank.from_names`.
 
         Raises:
             ConfigError: No name is left.
         """
         old = self._labels
-        if old is None:
-            self.labels = LabelBank.from_names(names, self.embed_text)
-        else:
-            self.labels = LabelBank.from_names(names, self.embed_text, old.templates, reduce=old.reduce)
+        templates, reduce = (PAPER_TEMPLATES, "mean") if old is None else (old.templates, old.reduce)
+        told = labels if isinstance(labels, Mapping) else {} if old is None else old.descriptions
+        self.labels = LabelBank.from_names(tuple(labels), self.embed_text, templates, reduce=reduce, descriptions=told)
 
     def _apply(self, fn: Any, recurse: bool = True) -> OmniBind:
         # The label bank is no module, since it is swapped at run time; it still follows the model to a device.

@@ -183,3 +183,17 @@ def test_join_gaps_overlaps_and_errors() -> None:
         AUDIO.join([(0, one)], 10_000_000_000, 1.0)
     with pytest.raises(InvalidInputError, match="no samples in the window"):
         AUDIO.join([], 0, 1.0)
+
+
+def test_padding_with_silence_changes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    loud = rng.standard_normal(15600).astype(np.float32) * 0.1
+    padded = np.concatenate([loud, np.zeros(5 * 16000, np.float32)])
+    patches = processing.yamnet_patches(padded)
+    np.testing.assert_array_equal(patches[0], processing.yamnet_patches(loud)[0])
+    assert len(patches) == 3  # those that reach into the sound
+
+
+def test_silence_is_still_one_view() -> None:
+    patches = processing.yamnet_patches(np.zeros(32000, np.float32))
+    assert patches.shape[1:] == (96, 64) and len(patches) >= 1 and np.isfinite(patches).all()

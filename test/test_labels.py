@@ -27,14 +27,29 @@ def test_one_row_per_label_scores_are_cosines():
     torch.testing.assert_close(scores, query @ bank.rows.T)
 
 
-@pytest.mark.parametrize("reduce", ["max", "mean"])
-def test_several_rows_are_reduced(reduce):
-    bank = LabelBank.from_names(["cup", "dog"], embed, ("a {}", "the {}"), {"cup": ["mug"]}, reduce)
+def test_the_nearest_of_several_rows_counts():
+    bank = LabelBank.from_names(["cup", "dog"], embed, ("a {}", "the {}"), {"cup": ["mug"]}, "max")
     query = embed(["x", "y"])
     cosines = query @ bank.rows.T
-    cup, dog = cosines[:, :4], cosines[:, 4:]
-    want = torch.stack([getattr(part, "amax" if reduce == "max" else "mean")(dim=1) for part in (cup, dog)], dim=1)
+    want = torch.stack([cosines[:, :4].amax(dim=1), cosines[:, 4:].amax(dim=1)], dim=1)
     torch.testing.assert_close(bank.similarities(query), want)
+
+
+def test_the_mean_of_several_rows_has_no_disadvantage_against_a_single_row():
+    bank = LabelBank.from_names(["cup", "dog"], embed, ("a {}",), {"cup": ["mug", "beaker"]}, "mean")
+    means = torch.stack([bank.rows[:3].mean(dim=0), bank.rows[3]])
+    want = embed(["x", "y"]) @ torch.nn.functional.normalize(means, dim=-1).T
+    torch.testing.assert_close(bank.similarities(embed(["x", "y"])), want)
+    torch.testing.assert_close(bank.similarities(bank.prototypes()).diagonal(), torch.ones(2))
+
+
+def test_prototypes_made_in_inference_can_be_trained_with():
+    bank = LabelBank.from_names(["cup", "dog"], embed)
+    with torch.inference_mode():
+        bank.similarities(embed(["x"]))
+    query = embed(["x"]).clone().requires_grad_()
+    bank.similarities(query).sum().backward()
+    assert query.grad is not None
 
 
 def test_round_trip():
@@ -43,6 +58,29 @@ def test_round_trip():
     query = embed(["x"])
     assert again.names == bank.names
     torch.testing.assert_close(again.similarities(query), bank.similarities(query))
+
+
+def test_descriptions_are_one_more_row():
+    told = {"cup": ["cup: a vessel", "cup: a hole on a green"], " dog ": (), "cat": ["not in the vocabulary"]}
+    bank = LabelBank.from_names(["dog", "cup"], embed, ("a {}", "the {}"), descriptions=told)
+    assert bank.owner.tolist() == [0, 0, 1, 1, 1]
+    plain = embed(["a dog", "the dog", "a cup", "the cup"])
+    torch.testing.assert_close(bank.rows[:4], plain)
+    torch.testing.assert_close(bank.rows[4], F.normalize(embed(told["cup"]).mean(dim=0), dim=0))
+    torch.testing.assert_close(bank.prototypes()[1], F.normalize(bank.rows[2:].sum(dim=0), dim=0))
+    assert bank.descriptions == {"cup": tuple(told["cup"])}
+    query = embed(["x"])
+    torch.testing.assert_close(bank.similarities(query)[0, 1], query[0] @ bank.prototypes()[1])
+
+
+def test_descriptions_are_saved_and_kept_when_labels_are_added():
+    bank = LabelBank.from_names(["cup"], embed, descriptions={"cup": ["cup: a vessel"]})
+    assert LabelBank.from_dict(bank.to_dict(), bank.rows).descriptions == bank.descriptions
+    more = bank.extended(["cup", "ketch"], embed, {"cup": ["other"], "ketch": ["ketch: a ship"]})
+    assert more.descriptions == {"cup": ("cup: a vessel",), "ketch": ("ketch: a ship",)}
+    assert torch.equal(more.rows[:2], bank.rows) and more.owner.tolist() == [0, 0, 1, 1]
+    older = {key: value for key, value in bank.to_dict().items() if key != "descriptions"}
+    assert LabelBank.from_dict(older, bank.rows).descriptions == {}
 
 
 def test_names_are_cleaned_and_unique():

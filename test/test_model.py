@@ -115,6 +115,17 @@ def test_labels_are_swapped_at_run_time(items):
     assert found.similarities.shape == (2, 2)
 
 
+def test_names_alone_keep_the_descriptions_that_the_model_has_of_them():
+    model = fresh()
+    model.set_labels({"tree": ["a plant"], "stone": ()})
+    rows = model.labels.rows
+    model.set_labels(["stone", "tree"])
+    assert model.labels.descriptions == {"tree": ("a plant",)}
+    torch.testing.assert_close(model.labels.rows, rows[[2, 0, 1]])
+    model.set_labels({"tree": []})
+    assert model.labels.descriptions == {} and len(model.labels.rows) == 1
+
+
 @pytest.mark.parametrize(
     "views",
     [

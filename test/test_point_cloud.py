@@ -109,3 +109,35 @@ def test_partial_view_drops_one_side(rng: np.random.Generator) -> None:
     assert kept.mean() == pytest.approx(0.6, abs=0.01)
     direction = cloud[~kept].mean(axis=0) - cloud[kept].mean(axis=0)
     assert np.abs(direction[:2]).max() > 0.5
+
+
+def test_pictures_show_the_cloud_from_three_sides() -> None:
+    preset = CLOUD.preset("pictures")
+    rng = np.random.default_rng(0)
+    plank = rng.uniform(-0.5, 0.5, (3000, 3)).astype(np.float32) * [2.0, 0.2, 0.4]
+    views = CLOUD.process(plank.astype(np.float32), preset)
+    assert views.shape == (3, 3, 224, 224) and views.dtype == np.uint8
+    assert (views[:, 0] == views[:, 2]).all() and (views[:, 0, 0, 0] == 255).all()  # grey, on white
+    drawn = [np.nonzero((view[0] < 255).any(axis=0))[0] for view in views]
+    widths = [columns[-1] - columns[0] for columns in drawn]
+    heights = [np.ptp(np.nonzero((view[0] < 255).any(axis=1))[0]) for view in views]
+    assert min(widths[0], widths[2]) > heights[0] > 0  # wider than high, unless seen from its end
+    assert widths[1] < widths[0]
+    assert (views == CLOUD.process(plank.astype(np.float32), preset)).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_pictures_do_not_depend_on_place_and_size(shift: float) -> None:
+    cloud = np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32)
+    preset = CLOUD.preset("pictures")
+    moved = CLOUD.process((cloud * 8 + np.float32(shift)).astype(np.float32), preset).astype(int)
+    differing = np.abs(moved - CLOUD.process(cloud, preset)) > 40
+    assert differing.mean() < (0.001 if shift == 0 else 0.05)  # float32 leaves 1 mm at 10 km
+
+
+@pytest.mark.parametrize("points", [8, 9000])
+def test_few_points_and_many_make_pictures(points: int) -> None:
+    line = np.zeros((points, 3), np.float32)
+    line[:, 0] = np.linspace(0, 1, points)
+    views = CLOUD.process(line, CLOUD.preset("pictures"))
+    assert views.shape == (3, 3, 224, 224) and (views < 255).any()

@@ -102,6 +102,17 @@ def test_own_vocabulary_as_list_and_as_file(run, folder, capsys):
         assert {entry["label"] for entry in result["top"]} == {"fire truck", "whistle"}
 
 
+def test_own_vocabulary_with_descriptions(run, folder, capsys):
+    (folder / "names.yaml").write_text("fire truck: [a red car with a ladder]\nwhistle:\n", encoding="utf-8")
+    scores = []
+    for source in ("fire truck, whistle", "names.yaml"):
+        assert run("--text", "fire truck", "--labels", source, "--json", "--top-k", "2") == 0
+        result = json.loads(capsys.readouterr().out)
+        scores.append({entry["label"]: entry["score"] for entry in result["top"]})
+    assert scores[0].keys() == scores[1].keys() == {"fire truck", "whistle"}
+    assert scores[0] != scores[1]
+
+
 @pytest.mark.parametrize(
     ("source", "message"), [("missing.txt", "missing.txt"), (" , ", "no name"), ("bad.bin", "UTF-8")]
 )

@@ -59,6 +59,7 @@ def tree(tmp_path_factory):
     (root / "labels.csv").write_text(
         "source,label,canonical,score,reason\n" + "".join(f"made,{word},{word},1.0,same word\n" for word in WORDS)
     )
+    (root / "words.yaml").write_text(f"{WORDS[0]}: [a thing, something that one can see and hear]\n")
     return root
 
 
@@ -73,6 +74,7 @@ def train(tree, out, *extra: str) -> None:
         "model": "tiny",
         "data": str(tree),
         "labels": str(tree / "labels.csv"),
+        "descriptions": str(tree / "words.yaml"),
         "out": str(out),
         "augmentations": 2,
         "tie": {"lr": 0.01, "batch": 16},
@@ -113,6 +115,13 @@ def test_the_trained_model_recognises_what_it_was_trained_on(trained, tree):
         assert found.probabilities.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
         right += model.labels.names[int(found.similarities[0].argmax())] == word
     assert right >= 2
+
+
+def test_descriptions_of_labels_are_in_the_bank_of_both_stages(trained):
+    aligned, fused = (OmniBind.from_pretrained(trained / "first" / stage).labels for stage in ("align", "model"))
+    assert fused.descriptions == {WORDS[0]: ("a thing", "something that one can see and hear")}
+    assert len(fused.rows) == len(WORDS) + 1
+    assert aligned.descriptions == fused.descriptions and (aligned.rows == fused.rows).all()
 
 
 def test_same_settings_give_the_same_bytes(trained):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omnibind_core.errors import ConfigError
 
-TABLES: tuple[str, ...] = ("fusions", "ablation", "few-shot", "left-out")
+TABLES: tuple[str, ...] = ("fusions", "ablation", "few-shot", "left-out", "zero-shot")
 _SHOTS = (1, 2, 4, 8, 16)
 
 

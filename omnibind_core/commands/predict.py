@@ -31,12 +31,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnibind_core import modalities
+from omnibind_core.data.label_descriptions import read_label_descriptions
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.runtime.ranking import Ranking, rank
 
 if TYPE_CHECKING:
     from omnibind_core.model import OmniBind
 
+_LABELS = "own vocabulary: names, a text file with one a line, or YAML or JSON that maps names to lists of descriptions"
 _WIDEST_SOURCE = 48  # characters of an input's name in the table
 
 
@@ -65,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar, what = ("SENTENCE", "a description") if name == "text" else ("FILE", f"{words} file")
         parser.add_argument(flag, nargs="+", action="extend", default=[], metavar=metavar, help=what)
     parser.add_argument("--model", default="lite", help="name of a model, or its folder (default: %(default)s)")
-    parser.add_argument("--labels", metavar="A,B,C|FILE", help="own vocabulary: names, or a text file with one a line")
+    parser.add_argument("--labels", metavar="A,B,C|FILE", help=_LABELS)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="N", help="labels shown (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
@@ -137,13 +139,17 @@ def load_model(source: str, device: str, wanted: set[str], threads: int | None =
     return OmniBind.from_pretrained(source, device, wanted)
 
 
-def read_labels(source: str) -> list[str]:
+def read_labels(source: str) -> list[str] | dict[str, tuple[str, ...]]:
     """Label names from ``"a,b,c"`` or from a UTF-8 text file with one name a line; blank and ``#`` lines are skipped.
+
+    A YAML or JSON file, told by its suffix, maps names to descriptions.
 
     Raises:
         ConfigError: The file is missing or is no text, or no name is left.
     """
     path = Path(source).expanduser()
+    if "," not in source and path.suffix in (".yaml", ".yml", ".json"):
+        return read_label_descriptions(path)
     if "," not in source and (path.is_file() or path.suffix == ".txt"):
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -44,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _align(args: argparse.Namespace) -> int:
+    from omnibind_core.data.label_descriptions import describe_labels
     from omnibind_core.training import align, checkpoint, dataset
     from omnibind_core.training.start import begin
     from omnibind_core.training.tie import Tie
@@ -53,8 +54,9 @@ def _align(args: argparse.Namespace) -> int:
     model = begin(config, fabric.device)
     concepts = dataset.match(config, model.encoders)
     with fabric.rank_zero_first(local=True):  # the others then find the features in the cache
-        known = () if config.start is None else model.labels.names
-        data = dataset.load(config, model.config, model.encoders, concepts, known)
+        known = None if config.start is None else model.labels
+        descriptions = describe_labels(config.descriptions, concepts)
+        data = dataset.load(config, model.config, model.encoders, concepts, known, descriptions)
     trainer.agreement.update(checkpoint.flat(model.config.model_dump(), "model."), start=model.identity)
     trainer.agreement.update(_describe(data))
     if config.start is None:
@@ -62,10 +64,7 @@ def _align(args: argparse.Namespace) -> int:
     trainer.run(align.Align(data, model.config, model.encoders, config.align, config.seed))
     if not fabric.is_global_zero:
         return 0
-    if config.start is None:
-        model.set_labels(data.vocabulary)
-    else:
-        model.labels = model.labels.extended(data.vocabulary, model.embed_text)
+    model.labels = data.bank(model.embed_text)
     figures = align.accuracy(data, model.config, model.encoders)
     out = Path(config.out) / "align"
     seconds = round(time.monotonic() - started, 1)
@@ -99,7 +98,7 @@ def _fuse(args: argparse.Namespace) -> int:
         model = OmniBind(architecture, model.encoders, fresh, model.labels)
     concepts = dataset.Concepts.read(aligned / "labels.csv")
     with fabric.rank_zero_first(local=True):
-        known = () if config.start is None else model.labels.names
+        known = None if config.start is None else model.labels
         data = dataset.load(config, model.config, model.encoders, concepts, known)
     if data.vocabulary != model.labels.names:
         raise ConfigError(
@@ -150,7 +149,8 @@ def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tu
 def _describe(data: TrainingData) -> dict[str, int]:
     """What tells changed data from those that a checkpoint was written with."""
     samples = {f"{name} samples": len(part) for name, part in data.train.items()}
-    return {"labels": len(data.vocabulary), **samples}
+    sentences = sum(len(texts) for texts in data.descriptions.values())
+    return {"labels": len(data.vocabulary), "sentences on labels": sentences, **samples}
 
 
 def _save(model: OmniBind, out: Path, concepts: Concepts, config: TrainConfig, figures: dict[str, Any]) -> None:

@@ -153,14 +153,14 @@ def write_folder_atomically(path: Path, ours: Collection[str]) -> Iterator[Path]
 
 
 def _address(source: Loads, samples: Sequence[Sample], modality: str, key: str, augmentations: int, seed: int) -> str:
-    """Hash of everything that the features depend on; files by size and time of change, as make does."""
+    """Hash of everything that the features depend on, the content of the files included."""
     digest = hashlib.sha256(json.dumps([modality, key, augmentations, seed]).encode())
     for sample in samples:
         try:
-            status = source.path(sample).stat()
+            content = hashlib.sha256(source.path(sample).read_bytes()).hexdigest()
         except OSError as error:
             raise DataError(f"the file of sample '{sample.id}' is gone: {source.path(sample)}") from error
-        digest.update(f"\n{sample.id}\t{sample.path}\t{status.st_size}\t{status.st_mtime_ns}".encode())
+        digest.update(f"\n{sample.id}\t{sample.path}\t{content}".encode())
     return digest.hexdigest()[:20]
 
 

@@ -146,7 +146,10 @@ class WordNet:
         return sum(int(lemma.count()) for lemma in lemmas if lemma.name().lower() in spellings)
 
     def _synset(self, sense: str) -> Any:
-        return self._reader.synset(sense)
+        try:
+            return self._reader.synset(sense)
+        except require("nltk.corpus.reader.wordnet", "Reading WordNet").WordNetError as error:
+            raise DataError(f"WordNet has no sense '{sense}': {error}") from error
 
 
 def find_wordnet() -> WordNet | None:

@@ -20,11 +20,13 @@ class Trunk(nn.Module):
 
     Attributes:
         feature_dim: Width of the features.
+        parts: Widths of the parts that the features consist of, whose scales may differ; empty if they are one.
         packaged: The weights come from an installed package, so they are not saved with the model.
         trainable: Trained by us; other trunks are frozen.
     """
 
     feature_dim: int
+    parts: tuple[int, ...] = ()
     packaged: ClassVar[bool] = False
     trainable: ClassVar[bool] = False
 

@@ -16,9 +16,15 @@ CONFIGS = Path(__file__).parent.parent / "model_configs"
 
 
 class EfficientNetConfig(Config):
-    """EfficientNet-Lite0 with the packaged ImageNet weights."""
+    """EfficientNet-Lite0 with the packaged ImageNet weights.
+
+    Attributes:
+        levels: Features of earlier stages beside those of the last, see
+            :class:`omnibind_core.encoders.lite.efficientnet.EfficientNetLite0`.
+    """
 
     type: Literal["efficientnet_lite0"]
+    levels: bool = False
 
 
 class MiniLMConfig(Config):
@@ -105,23 +111,39 @@ class ConSEConfig(Config):
     """See :class:`omnibind_core.encoders.heads.ConSE`; the trunk must have a classifier.
 
     Attributes:
-        classes: Which class names belong to the classifier.
+        classes: Which class names belong to the classifier: ImageNet's or AudioSet's.
         prompt: Sentence that is embedded for each name of a class; ``{}`` stands for the name.
         names: How many of a class's names are embedded, 0 for all; their embeddings are averaged.
+        definitions: WordNet's definitions of the classes count as much as their names (ImageNet only).
+        ignored: Names of classes that do not vote, because they say too little.
         top_k: How many classes vote.
         temperature: Divides the logits before the softmax.
+        centre: How much of the mean class embedding is taken from each.
         refinement: Hidden width of a trained MLP beside the vote; 0 for none.
+        dropout: Share of the refinement's hidden values dropped in training.
+        residual: Adds a linear path to the refinement.
         share: Share of the refinement that is used after training.
     """
 
     type: Literal["conse"]
-    classes: Literal["imagenet"] = "imagenet"
+    classes: Literal["imagenet", "audioset"] = "imagenet"
     prompt: str = Field("{}", pattern=r"\{\}")
     names: int = Field(2, ge=0)
+    definitions: bool = False
+    ignored: tuple[str, ...] = ()
     top_k: PositiveInt = 10
     temperature: PositiveFloat = 1.0
+    centre: float = Field(0.0, ge=0, le=1)
     refinement: NonNegativeInt = 0
+    dropout: float = Field(0.3, ge=0, lt=1)
+    residual: bool = False
     share: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _defined(self) -> ConSEConfig:
+        if self.definitions and self.classes != "imagenet":
+            raise ValueError("definitions: only ImageNet's classes have them")
+        return self
 
 
 HeadConfig = Annotated[IdentityConfig | LinearConfig | MLPConfig | ConSEConfig, Field(discriminator="type")]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import functools
+import re
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from omnibind_core import modalities
 from omnibind_core.encoders import config as c
 from omnibind_core.encoders import heads
 from omnibind_core.encoders.base import EncoderSet, TextTower, Trunk
+from omnibind_core.encoders.packages import YAMNET_CLASSES, packaged_file
 from omnibind_core.errors import ConfigError, WeightsError
 
 _IMAGENET_CLASSES = Path(__file__).parent / "lite" / "imagenet_classes.txt"
@@ -23,8 +26,28 @@ _IMAGENET_CLASSES = Path(__file__).parent / "lite" / "imagenet_classes.txt"
 
 def imagenet_classes() -> list[list[str]]:
     """The names of the 1000 ImageNet classes, in the classifier's order; WordNet's synonyms, the commonest first."""
-    lines = _IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()
-    return [line.partition("\t")[2].split(", ") for line in lines]
+    return [line[1].split(", ") for line in _imagenet()]
+
+
+def imagenet_definitions() -> list[str]:
+    """WordNet's definitions of the 1000 ImageNet classes."""
+    return [line[2] for line in _imagenet()]
+
+
+def _imagenet() -> list[list[str]]:
+    return [line.split("\t") for line in _IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()]
+
+
+def audioset_classes() -> list[list[str]]:
+    """The names of YAMNet's 521 AudioSet classes, in the classifier's order.
+
+    Raises:
+        MissingDependencyError: The package that carries them is not installed.
+        WeightsError: Its file is not the known one.
+    """
+    with packaged_file(YAMNET_CLASSES).open(encoding="utf-8", newline="") as file:
+        names = [row["display_name"] for row in csv.DictReader(file)]
+    return [[part.strip() for part in re.split(r"[,()]", name) if part.strip()] for name in names]
 
 
 def build(config: c.ModelConfig, modalities: Collection[str] | None = None) -> EncoderSet:
@@ -73,7 +96,7 @@ def _trunk(config: c.TrunkConfig) -> Trunk | TextTower:
     if isinstance(config, c.EfficientNetConfig):
         from omnibind_core.encoders.lite.efficientnet import EfficientNetLite0
 
-        return EfficientNetLite0.from_package()
+        return EfficientNetLite0.from_package(config.levels)
     if isinstance(config, c.YamNetConfig):
         from omnibind_core.encoders.lite.yamnet import YamNet
 
@@ -112,18 +135,11 @@ def _head(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> nn.
     part = config.modalities[modality].head
     if isinstance(part, c.LinearConfig):
         return nn.Linear(trunk.feature_dim, config.embed_dim)
+    parts = getattr(trunk, "parts", ())
     if isinstance(part, c.MLPConfig):
-        return heads.MLP(trunk.feature_dim, config.embed_dim, part.hidden, part.dropout, part.residual)
+        return heads.MLP(trunk.feature_dim, config.embed_dim, part.hidden, part.dropout, part.residual, parts)
     if isinstance(part, c.ConSEConfig):
-        classifier = getattr(trunk, "classifier", None)
-        classes = imagenet_classes()
-        if not isinstance(classifier, nn.Linear) or classifier.out_features != len(classes):
-            raise ConfigError(
-                f"modalities.{modality}.head: 'conse' needs a trunk with a classifier of ImageNet's classes"
-            )
-        embed = functools.partial(_embed_classes, config, part)
-        refinement = _refinement(trunk.feature_dim, config.embed_dim, part.refinement) if part.refinement else None
-        return heads.ConSE(classifier, config.embed_dim, embed, part.top_k, part.temperature, refinement, part.share)
+        return _conse(config, modality, part, trunk, parts)
     if trunk.feature_dim != config.embed_dim:
         raise ConfigError(
             f"modalities.{modality}.head: 'identity' needs features as wide as embed_dim ({config.embed_dim}), "
@@ -132,21 +148,47 @@ def _head(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> nn.
     return nn.Identity()
 
 
-def _refinement(width_in: int, width_out: int, hidden: int) -> heads.MLP:
-    """Starts as nothing, so that an untrained head is the plain vote."""
-    mlp = heads.MLP(width_in, width_out, hidden, dropout=0.3)
-    for parameter in mlp.layers[-1].parameters():
-        nn.init.zeros_(parameter)
-    return mlp
+def _conse(
+    config: c.ModelConfig, modality: str, head: c.ConSEConfig, trunk: Trunk | TextTower, parts: Sequence[int]
+) -> heads.ConSE:
+    classifier = getattr(trunk, "classifier", None)
+    classes = imagenet_classes() if head.classes == "imagenet" else audioset_classes()
+    where = f"modalities.{modality}.head"
+    if not isinstance(classifier, nn.Linear) or classifier.out_features != len(classes):
+        raise ConfigError(f"{where}: 'conse' needs a trunk with a classifier of the classes '{head.classes}'")
+    number = {", ".join(names): index for index, names in enumerate(classes)}
+    unknown = [name for name in head.ignored if name not in number]
+    if unknown:
+        raise ConfigError(f"{where}.ignored: {head.classes} has no class '{unknown[0]}'")
+    refinement: heads.MLP | None = None
+    if head.refinement:
+        width, dim = trunk.feature_dim, config.embed_dim
+        refinement = heads.MLP(width, dim, head.refinement, head.dropout, head.residual, parts)
+        refinement.start_as_nothing()
+    return heads.ConSE(
+        classifier,
+        config.embed_dim,
+        functools.partial(_embed_classes, config, head, classes),
+        head.top_k,
+        head.temperature,
+        refinement,
+        head.share,
+        head.centre,
+        [number[name] for name in head.ignored],
+    )
 
 
-def _embed_classes(config: c.ModelConfig, head: c.ConSEConfig) -> Tensor:
-    """Text embeddings of the ImageNet classes, unit length: the mean over the names of a class."""
+def _embed_classes(config: c.ModelConfig, head: c.ConSEConfig, classes: list[list[str]]) -> Tensor:
+    """Text embeddings of a classifier's classes, unit length: the mean over the names of each, and its definition."""
     text = build(config, {"text"})
-    names = [words[: head.names or None] for words in imagenet_classes()]
+    names = [words[: head.names or None] for words in classes]
     rows = text.encode_text([head.prompt.replace("{}", name) for words in names for name in words])
     means = [part.mean(dim=0) for part in rows.split([len(words) for words in names])]
-    return F.normalize(torch.stack(means), dim=1)
+    embeddings = F.normalize(torch.stack(means), dim=1)
+    if not head.definitions:
+        return embeddings
+    told = [f"{words[0]}: {meaning}" for words, meaning in zip(classes, imagenet_definitions(), strict=True)]
+    return F.normalize(embeddings + text.encode_text(told), dim=1)
 
 
 def own_state(encoders: EncoderSet) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ The heads ``identity`` and ``linear`` are torch's own modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +20,30 @@ class MLP(nn.Module):
         hidden: Width between the two layers.
         dropout: Share of hidden values dropped in training.
         residual: Adds the linear path.
+        parts: Widths of the parts of the features, each of which is normalised by itself; empty for one part.
     """
 
     def __init__(
-        self, width_in: int, width_out: int, hidden: int, dropout: float = 0.0, residual: bool = False
+        self,
+        width_in: int,
+        width_out: int,
+        hidden: int,
+        dropout: float = 0.0,
+        residual: bool = False,
+        parts: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width_in)
+        self.norm = PartNorm(parts) if parts else nn.LayerNorm(width_in)
         self.layers = nn.Sequential(
             nn.Linear(width_in, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width_out)
         )
         self.skip = nn.Linear(width_in, width_out, bias=False) if residual else None
+
+    @torch.no_grad()
+    def start_as_nothing(self) -> None:
+        """Makes the output zero until it is trained."""
+        for parameter in (*self.layers[-1].parameters(), *(self.skip.parameters() if self.skip else ())):
+            parameter.zero_()
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, width_in]`` to ``[N, width_out]``."""
@@ -39,16 +52,34 @@ class MLP(nn.Module):
         return out if self.skip is None else out + self.skip(x)
 
 
+class PartNorm(nn.Module):
+    """LayerNorm of each part of the features by itself.
+
+    Args:
+        parts: Widths of the parts.
+    """
+
+    def __init__(self, parts: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = list(parts)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in parts)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[N, sum(parts)]`` to the same shape."""
+        split = features.split(self.widths, dim=1)
+        return torch.cat([norm(part) for norm, part in zip(self.norms, split, strict=True)], dim=1)
+
+
 class ConSE(nn.Module):
     """Convex combination of semantic embeddings (Norouzi et al. 2013), with an optional trained refinement.
 
     The classifier's most probable classes vote: the embedding is the mean of the text embeddings of their names,
     weighted by their probabilities. The refinement is added to the unit-length vote. After training only a share of it
-    is used, which keeps what the vote knows of labels that no training photo showed (as weight-space ensembles do,
+    is used, which keeps what the vote knows of labels that no training sample showed (as weight-space ensembles do,
     Wortsman et al. 2022).
 
     Args:
-        classifier: Logits of the classes; copied, frozen.
+        classifier: Logits of the classes, from the first of the features; copied, frozen.
         embed_dim: Width of the class embeddings.
         embed_classes: Makes the class embeddings ``[classes, embed_dim]``. Called once, when they are needed and no
             saved ones were loaded.
@@ -56,6 +87,9 @@ class ConSE(nn.Module):
         temperature: Divides the logits before the softmax.
         refinement: ``[N, features] -> [N, embed_dim]``, trained; None for the plain vote.
         share: Share of the refinement that is used in eval mode, 0..1.
+        centre: How much of the mean class embedding is taken from each, 0..1. What all classes have in common says
+            nothing, but is near to some labels.
+        ignored: Classes that do not vote.
     """
 
     class_embeddings: Tensor
@@ -71,6 +105,8 @@ class ConSE(nn.Module):
         temperature: float = 1.0,
         refinement: nn.Module | None = None,
         share: float = 0.5,
+        centre: float = 0.0,
+        ignored: Collection[int] = (),
     ) -> None:
         super().__init__()
         self.refinement = refinement
@@ -79,8 +115,11 @@ class ConSE(nn.Module):
         self.embed_classes = embed_classes
         self.top_k = top_k
         self.temperature = temperature
+        self.centre = centre
+        bias = classifier.bias.detach().clone()
+        bias[list(ignored)] = -torch.inf
         self.register_buffer("weight", classifier.weight.detach().clone(), persistent=False)
-        self.register_buffer("bias", classifier.bias.detach().clone(), persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
         self.register_buffer("class_embeddings", torch.full((classifier.out_features, embed_dim), torch.nan))
 
     @torch.no_grad()
@@ -89,13 +128,14 @@ class ConSE(nn.Module):
         if self._tied:
             return  # asking the tensor each time would make a GPU wait
         if self.class_embeddings[0, 0].isnan():
-            self.class_embeddings.copy_(self.embed_classes())
+            rows = self.embed_classes()
+            self.class_embeddings.copy_(rows - self.centre * rows.mean(dim=0))
         self._tied = True
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, feature_dim]`` to ``[N, embed_dim]``; without a refinement in the hull of the class embeddings."""
         self.tie()
-        logits = nn.functional.linear(features, self.weight, self.bias) / self.temperature
+        logits = nn.functional.linear(features[:, : self.weight.shape[1]], self.weight, self.bias) / self.temperature
         top, classes = logits.topk(self.top_k, dim=1)
         vote = torch.einsum("nk,nkd->nd", top.softmax(dim=1), self.class_embeddings[classes])
         if self.refinement is None:

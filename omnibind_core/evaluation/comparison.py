@@ -7,10 +7,11 @@ features. The methods of one seed share everything but what is compared.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import math
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnibind_core import baselines, encoders, fusion, modalities
+from omnibind_core.data.label_descriptions import describe_labels
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, load_config
-from omnibind_core.errors import ConfigError
+from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.combinations import Draw, Embedded, top1
 from omnibind_core.evaluation.probes import Probes, shape_features
 from omnibind_core.evaluation.tables import Measurement
@@ -92,7 +94,9 @@ class Comparison:
             self.base = encoders.build(self.architecture, wanted).to(self.fabric.device)
         else:
             self.architecture, self.base = self.trained.config, self.trained.encoders
-        self.data = dataset.load(config, self.architecture, self.base, dataset.match(config, self.base))
+        concepts = dataset.match(config, self.base)
+        descriptions = describe_labels(config.descriptions, concepts)
+        self.data = dataset.load(config, self.architecture, self.base, concepts, None, descriptions)
         self.students = [name for name in self.data.val if _is_student(name) and name in self.data.train]
         self._tied: tuple[int, EncoderSet] | None = None
 
@@ -187,6 +191,37 @@ class Comparison:
                 for name, value in figures.items():
                     yield Measurement(f"Labels never seen, {WAYS} candidates", name, method, seed, value)
 
+    def zero_shot(self, settings: Settings) -> Iterator[Measurement]:
+        """Photos of labels that the image teacher was tied on no photo of, told from each other; no student learns.
+
+        The labels are those of all validation photos, the tie sees the training photos of all others. For comparison,
+        the vote of the trunk's own classes without a tie, and a tie on all photos. If the experiment has descriptions
+        of labels, once without and once with them.
+
+        Raises:
+            DataError: There are no validation photos, or no training photos of other labels.
+        """
+        if "image" not in self.data.val or "image" not in self.data.train:
+            raise DataError("the table zero-shot needs photos: expected training and validation samples of 'image'")
+        among = np.unique(self.data.val["image"].concept)
+        others = subsets.without_labels(self.data, {"image": [self.data.vocabulary[index] for index in among]})
+        ties = {"tied on other labels": others, "class vote alone": None, "tied on all photos": self.data}
+        texts: dict[str, Mapping[str, Sequence[str]]] = {"prompt": {}}
+        if self.data.descriptions:
+            texts["prompt and descriptions"] = self.data.descriptions
+        for seed in settings.seeds:
+            fresh = self._fresh(seed)
+            for condition, descriptions in texts.items():
+                for method, data in ties.items():
+                    told = dataclasses.replace(data or self.data, descriptions=descriptions)
+                    built = _copy(fresh)
+                    if data is not None:
+                        self._tie(told, built, seed)
+                    text = dataset.prompts(told, built)
+                    value = dataset.top1(told, self.architecture, built, "image", text, among)
+                    yield Measurement(f"Zero-shot photos, {len(among)} labels", condition, method, seed, value)
+            _logger.info("zero-shot: seed %d done", seed)
+
     def aligned(self, data: TrainingData, seed: int, settings: AlignConfig | None = None) -> OmniBind:
         """A model after stage I on some data; its image teacher is tied to text on all photos.
 
@@ -196,7 +231,7 @@ class Comparison:
             settings: Of stage I; None takes the experiment's.
         """
         if self.trained is None:
-            built = _copy(self._tie(seed))
+            built = _copy(self._teachers(seed))
             stage = Align(data, self.architecture, built, _unwatched(settings or self.config.align), seed)
             Trainer(seed, self.fabric).run(stage)
         else:
@@ -204,7 +239,7 @@ class Comparison:
         slots = tuple(self.architecture.modalities)
         untrained = fusion.build(self.architecture.embed_dim, self.architecture.fusion, slots)
         model = OmniBind(self.architecture, built, untrained.to(self.fabric.device))
-        model.set_labels(data.vocabulary)
+        model.labels = data.bank(model.embed_text)
         return model
 
     def fused(self, train: Embedded, labels: LabelBank, part: Mapping[str, Any], seed: int) -> fusion.Fusion:
@@ -263,18 +298,26 @@ class Comparison:
         among = np.unique(data.train[name].concept) if own else None
         return dataset.top1(data, self.architecture, model.encoders, name, model.labels.prototypes(), among)
 
-    def _tie(self, seed: int) -> EncoderSet:
+    def _teachers(self, seed: int) -> EncoderSet:
         """Fresh encoders, the image teacher tied; kept, since all runs of a seed begin with them."""
         if self._tied is None or self._tied[0] != seed:
-            names = set(self.base.heads)
-            fresh = encoders.build(self.architecture.model_copy(update={"seed": seed}), names).to(self.fabric.device)
-            encoders.own_state(self.base)  # makes what a head gets from text, which takes seconds
-            buffers = dict(self.base.heads.named_buffers())
-            for key, buffer in fresh.heads.named_buffers():
-                buffer.copy_(buffers[key])
-            Trainer(seed, self.fabric).run(Tie(self.data, self.architecture, fresh, _unwatched(self.config.tie)))
+            fresh = self._fresh(seed)
+            self._tie(self.data, fresh, seed)
             self._tied = seed, fresh
         return self._tied[1]
+
+    def _tie(self, data: TrainingData, encoder_set: EncoderSet, seed: int) -> None:
+        Trainer(seed, self.fabric).run(Tie(data, self.architecture, encoder_set, _unwatched(self.config.tie)))
+
+    def _fresh(self, seed: int) -> EncoderSet:
+        """Encoders with the initial weights of a seed."""
+        names = set(self.base.heads)
+        fresh = encoders.build(self.architecture.model_copy(update={"seed": seed}), names).to(self.fabric.device)
+        encoders.own_state(self.base)  # makes what a head gets from text, which takes seconds
+        buffers = dict(self.base.heads.named_buffers())
+        for key, buffer in fresh.heads.named_buffers():
+            buffer.copy_(buffers[key])
+        return fresh
 
     def _pairs(
         self,
@@ -335,6 +378,7 @@ TABLES = {
     "ablation": Comparison.ablation,
     "few-shot": Comparison.few_shot,
     "left-out": Comparison.left_out,
+    "zero-shot": Comparison.zero_shot,
 }
 """The comparisons by name."""
 

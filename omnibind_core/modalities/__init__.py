@@ -162,17 +162,15 @@ def plugin_module(name: str, part: str) -> ModuleType | None:
 
 
 def fingerprint(name: str) -> str:
-    """Hash of the code that makes a plug-in's features, so that those of older code are not taken for its own.
-
-    Returns:
-        Empty for a built-in modality, whose presets say enough.
-    """
-    get(name)
+    """Hash of the code that makes a modality's features, so that those of older code are not taken for its own."""
+    modality = get(name)
+    package = sys.modules[type(modality).__module__.rpartition(".")[0]]
+    files = [file for folder in package.__path__ for file in sorted(Path(folder).glob("*.py"))]
     if name not in _plugins:
-        return ""
+        files.append(Path(__file__).parent / "pictures.py")
     digest = hashlib.sha256()
-    for folder in sys.modules[_plugins[name].package].__path__:
-        for file in sorted(set(Path(folder).glob("*.py")) - {Path(folder, "messages.py")}):
+    for file in files:
+        if file.name != "messages.py":
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 

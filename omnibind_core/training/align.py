@@ -19,7 +19,7 @@ from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Role
 from omnibind_core.training.batches import Batch, Batches
 from omnibind_core.training.config import AlignConfig
-from omnibind_core.training.dataset import TrainingData, embed_all, learns, prompts, top1
+from omnibind_core.training.dataset import Part, TrainingData, embed_all, learns, prompts, top1
 from omnibind_core.training.engine import Stage
 
 
@@ -107,10 +107,7 @@ class Align(Stage):
         self._groups = self._by_student(settings, trunk_of)
         self.teachers = Teachers.of(data, model, encoder_set)
         sizes = {name: len(data.train[name]) for name in self.students}
-        self.batches = [
-            Batches(name, data.train[name], settings.batch_of(name, sizes[name]), settings.balance)
-            for name in self.students
-        ]
+        self.batches = [Batches(name, _shares(data, name, settings), settings.balance) for name in self.students]
         turns = [settings.steps_of(name, sizes[name]) for name in self.students]
         rng = np.random.default_rng((seed, zlib.crc32(b"order")))
         self.order = rng.permutation(np.repeat(np.arange(len(self.students)), turns))
@@ -178,6 +175,16 @@ def choose_students(settings: AlignConfig, available: list[str]) -> list[str]:
                 f"align.students has '{name}', expected some of those with training samples: {', '.join(students)}"
             )
     return [name for name in students if name in settings.students]
+
+
+def _shares(data: TrainingData, student: str, settings: AlignConfig) -> list[tuple[Part, int]]:
+    """What a batch of a student is made of: real samples, at least one, and imagined ones."""
+    real, imagined = data.train[student], data.imagined.get(student)
+    size = settings.batch_of(student, len(real))
+    if imagined is None:
+        return [(real, size)]
+    few = int(settings.imagined.get(student, 0.0) * size)
+    return [(real, size - few), (imagined, few)]
 
 
 def accuracy(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,28 +22,21 @@ class Batch:
 
     Attributes:
         modality: Whose.
-        part: What :attr:`rows` counts.
-        rows: ``int64 [B]``, samples.
-        variants: ``int64 [B]``.
+        inputs: ``float32 [B, F]``, rows of :attr:`Part.inputs`.
+        concept: ``int64 [B]``, index into the vocabulary.
     """
 
     modality: str
-    part: Part
-    rows: NDArray[np.int64]
-    variants: NDArray[np.int64]
+    inputs: NDArray[np.float32]
+    concept: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def concept(self) -> NDArray[np.int64]:
-        """``int64 [B]``, index into the vocabulary."""
-        return self.part.concept[self.rows]
+        return len(self.concept)
 
     def embed(self, share: slice, encoder_set: EncoderSet, model: ModelConfig) -> Tensor:
         """Unit-length embeddings ``[len(share), D]`` of a share of the batch, with gradient."""
         device = next(encoder_set.parameters()).device
-        inputs = torch.from_numpy(self.part.inputs[self.rows[share], self.variants[share]]).to(device)
+        inputs = torch.from_numpy(self.inputs[share]).to(device)
         features = trunk_features(encoder_set, model, self.modality, inputs)
         return F.normalize(encoder_set.heads[self.modality](features), dim=-1)
 
@@ -52,21 +46,26 @@ class Batches:
 
     Args:
         modality: Whose.
-        part: Its samples.
-        size: Samples in a batch.
-        balance: 0 draws samples as often as they occur, 1 draws every concept equally often.
+        parts: Samples, and how many of them are in a batch.
+        balance: 0 draws samples as often as they occur, 1 draws every concept of a part equally often.
     """
 
-    def __init__(self, modality: str, part: Part, size: int, balance: float) -> None:
+    def __init__(self, modality: str, parts: Sequence[tuple[Part, int]], balance: float) -> None:
         self.modality = modality
-        self.part = part
-        self.size = size
-        weight = np.bincount(part.concept).astype(np.float64)[part.concept] ** -balance
-        self._cumulative = np.cumsum(weight) / weight.sum()
-        self._cumulative[-1] = 1.0
+        self._parts = [(part, size, _cumulative(part.concept, balance)) for part, size in parts]
 
     def draw(self, rng: np.random.Generator) -> Batch:
-        """The next batch."""
-        rows = np.searchsorted(self._cumulative, rng.random(self.size), side="right")
-        variants = rng.integers(self.part.inputs.shape[1], size=self.size)
-        return Batch(self.modality, self.part, rows, variants)
+        """The next batch, part after part."""
+        inputs, concept = [], []
+        for part, size, cumulative in self._parts:
+            rows = np.searchsorted(cumulative, rng.random(size), side="right")
+            inputs.append(part.inputs[rows, rng.integers(part.inputs.shape[1], size=size)])
+            concept.append(part.concept[rows])
+        return Batch(self.modality, np.concatenate(inputs), np.concatenate(concept))
+
+
+def _cumulative(concept: NDArray[np.int64], balance: float) -> NDArray[np.float64]:
+    weight = np.bincount(concept).astype(np.float64)[concept] ** -balance
+    cumulative = np.cumsum(weight) / weight.sum()
+    cumulative[-1] = 1.0
+    return cumulative

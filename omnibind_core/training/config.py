@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from omnibind_core import alignment
 from omnibind_core.alignment import CADConfig
 from omnibind_core.config import Config, load_named, parse
+from omnibind_core.data.imagine import IMAGINE
 
 
 class StageConfig(Config):
@@ -96,12 +97,25 @@ class AlignConfig(StageConfig):
         per_student: Other settings of single students, by name.
         loss: Settings of :class:`omnibind_core.alignment.CADConfig`, with ``preset``.
         balance: 0 draws samples as often as they occur, 1 draws every concept equally often.
+        imagined: By student, the share of a batch that is imagined from the training photos, 0 to 1 exclusive (not in
+            the paper).
     """
 
     students: list[str] | None = Field(None, min_length=1)
     per_student: dict[str, StudentConfig] = Field(default_factory=dict)
     loss: dict[str, Any] = Field(default_factory=lambda: {"preset": "equation"})
     balance: float = Field(0.5, ge=0, le=1)
+    imagined: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("imagined")
+    @classmethod
+    def _check_imagined(cls, imagined: dict[str, float]) -> dict[str, float]:
+        for name, share in imagined.items():
+            if name not in IMAGINE:
+                raise ValueError(f"'{name}' cannot be imagined from photos, expected some of: {', '.join(IMAGINE)}")
+            if not 0 <= share < 1:
+                raise ValueError(f"the share of {name} is {share}, expected 0 to below 1")
+        return imagined
 
     @property
     def cad(self) -> CADConfig:
@@ -164,6 +178,8 @@ class TrainConfig(Config):
         index: Folder that ``omnibind data build`` or ``export`` wrote: its samples, label table and combinations are
             used. Null takes those of ``data`` and draws the combinations on the fly.
         labels: ``labels.csv`` that maps the sources' labels to concepts; null matches them anew.
+        descriptions: Sentences on what labels mean, beside the prompt: ``none``, ``wordnet`` (its definitions), or a
+            YAML or JSON file that maps labels to lists of sentences.
         vocabulary: Least number of training samples of a concept, over all modalities, to be in the label bank.
         out: Folder that ``align/`` (after stage I) and ``model/`` (after stage II) are written to.
         seed: Of everything random in training.
@@ -185,6 +201,7 @@ class TrainConfig(Config):
     data: str | None = None
     index: str | None = None
     labels: str | None = None
+    descriptions: str = "none"
     vocabulary: PositiveInt = 2
     out: str = "out/train"
     seed: int = Field(0, ge=0)

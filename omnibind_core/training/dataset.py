@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from omnibind_core import modalities
-from omnibind_core.data.cache import features
+from omnibind_core.data.cache import Loads, features
 from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.imagine import Imagined
 from omnibind_core.data.matching import match_labels
 from omnibind_core.data.modality_free import ModalityFree
 from omnibind_core.data.samples import Sample
@@ -28,12 +29,12 @@ from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, TrunkConfig
-from omnibind_core.errors import DataError
+from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.combinations import Embedded
-from omnibind_core.labels import PAPER_TEMPLATES
+from omnibind_core.labels import EmbedText, LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.optional import require
-from omnibind_core.training.config import TrainConfig
+from omnibind_core.training.config import AlignConfig, TrainConfig
 
 _logger = logging.getLogger(__name__)
 
@@ -67,6 +68,9 @@ class TrainingData:
         train: Parts by modality.
         val: Parts by modality, without augmented variants.
         index: Combinations to train and evaluate on; None draws them on the fly.
+        imagined: By student, what its sensor would have seen of the training photos.
+        descriptions: Sentences on what concepts mean.
+        known: Label bank that the vocabulary begins with; None for none.
     """
 
     vocabulary: tuple[str, ...]
@@ -74,6 +78,15 @@ class TrainingData:
     train: dict[str, Part]
     val: dict[str, Part]
     index: ModalityFree | None = None
+    imagined: dict[str, Part] = dataclasses.field(default_factory=dict)
+    descriptions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    known: LabelBank | None = None
+
+    def bank(self, embed_text: EmbedText) -> LabelBank:
+        """The label bank of the vocabulary."""
+        if self.known is not None:
+            return self.known.extended(self.vocabulary, embed_text, self.descriptions)
+        return LabelBank.from_names(self.vocabulary, embed_text, descriptions=self.descriptions)
 
 
 def load(
@@ -81,7 +94,8 @@ def load(
     model: ModelConfig,
     encoder_set: EncoderSet,
     concepts: Concepts,
-    known: Sequence[str] = (),
+    known: LabelBank | None = None,
+    descriptions: Mapping[str, Sequence[str]] | None = None,
 ) -> TrainingData:
     """Reads the samples and computes the trunk features that are not cached yet.
 
@@ -90,9 +104,11 @@ def load(
         model: Architecture.
         encoder_set: Encoders with packaged weights loaded; already on their device.
         concepts: Label matching of the data.
-        known: The vocabulary begins with these names.
+        known: The vocabulary begins with this one.
+        descriptions: Of concepts; those of ``known`` keep what they have.
 
     Raises:
+        ConfigError: What ``align.imagined`` asks for needs a frozen trunk.
         DataError: No concept has enough samples, or the data set is broken.
     """
     index = None if config.index is None else ModalityFree.open(config.index)
@@ -100,27 +116,28 @@ def load(
     by_split = {split: _labelled(source, concepts, split) for split in ("train", "val")}
     counts = Counter(concept for _, concept in by_split["train"] if concept)
     found = sorted(name for name, count in counts.items() if count >= config.vocabulary)
-    vocabulary = tuple(dict.fromkeys([*known, *found]))
+    vocabulary = tuple(dict.fromkeys([*(known.names if known else ()), *found]))
     if not vocabulary:
         raise DataError(f"{config.index or config.data}: no concept has {config.vocabulary} training samples")
     number = {name: index for index, name in enumerate(vocabulary)}
     parts: dict[str, dict[str, Part]] = {"train": {}, "val": {}}
+    # Features of all samples, so that a change of labels or vocabulary does not make the cached ones useless.
     for split, labelled in by_split.items():
         for modality in modalities.names():
             items = [(sample, name) for sample, name in labelled if sample.modality == modality]
-            rows = [row for row, (_, name) in enumerate(items) if name in number]
-            if modality not in encoder_set.heads or modality == "text" or not rows:
+            if modality not in encoder_set.heads or modality == "text" or not any(name in number for _, name in items):
                 continue
             augmentations = config.more_augmentations.get(modality, config.augmentations) if split == "train" else 0
-            # Of all samples, so that a change of labels or vocabulary does not make the cached features useless.
             samples = [sample for sample, _ in items]
             inputs = _inputs(source, samples, modality, model, encoder_set, augmentations, config.features_seed)
-            parts[split][modality] = Part(
-                tuple(samples[row] for row in rows),
-                inputs if len(rows) == len(items) else inputs[rows],
-                np.array([number[items[row][1]] for row in rows], np.int64),
-            )
-    return TrainingData(vocabulary, concepts, parts["train"], parts["val"], index)
+            parts[split][modality] = _part(items, inputs, number)
+    photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
+    imagined = {}
+    for student in _imagining(config.align, parts["train"], model, encoder_set):
+        part = _imagined(source, photos, student, model, encoder_set, config.features_seed, number)
+        if len(part):
+            imagined[student] = part
+    return TrainingData(vocabulary, concepts, parts["train"], parts["val"], index, imagined, descriptions or {}, known)
 
 
 def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
@@ -214,9 +231,9 @@ def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs
 
 
 def prompts(data: TrainingData, encoder_set: EncoderSet) -> Tensor:
-    """The text teacher's embeddings ``[C, D]`` of "a photo of a {concept}" for the whole vocabulary."""
+    """The text teacher's embeddings ``[C, D]`` of the whole vocabulary: the prototypes of its label bank."""
     with torch.inference_mode():
-        text = encoder_set.encode_text([PAPER_TEMPLATES[0].replace("{}", name) for name in data.vocabulary])
+        text = data.bank(encoder_set.encode_text).prototypes()
     return text.clone()
 
 
@@ -247,36 +264,89 @@ def top1(
     return right.float().mean().item()
 
 
+def _part(items: Sequence[tuple[Sample, str]], inputs: NDArray[np.float32], number: Mapping[str, int]) -> Part:
+    """The samples whose concept is in the vocabulary."""
+    rows = [row for row, (_, name) in enumerate(items) if name in number]
+    return Part(
+        tuple(items[row][0] for row in rows),
+        inputs if len(rows) == len(items) else inputs[rows],
+        np.array([number[items[row][1]] for row in rows], np.int64),
+    )
+
+
+def _imagining(
+    settings: AlignConfig, train: Collection[str], model: ModelConfig, encoder_set: EncoderSet
+) -> Iterator[str]:
+    """The students that are to learn from imagined samples, too.
+
+    Raises:
+        ConfigError: The trunk of one learns.
+    """
+    if "image" not in train:
+        return
+    for student, share in settings.imagined.items():
+        if share == 0 or student not in train or student not in (settings.students or [student]):
+            continue
+        trunk = model.modalities[student].trunk
+        if learns(encoder_set.trunks[trunk]):
+            raise ConfigError(f"align.imagined.{student}: its trunk '{trunk}' learns, expected one that is frozen")
+        yield student
+
+
+def _imagined(
+    source: FolderSource | ModalityFree,
+    photos: Sequence[tuple[Sample, str]],
+    student: str,
+    model: ModelConfig,
+    encoder_set: EncoderSet,
+    seed: int,
+    number: Mapping[str, int],
+) -> Part:
+    """What a student's sensor would have seen of the photos, but of those that are no good for it."""
+    items = [(dataclasses.replace(photo, modality=student), name) for photo, name in photos]
+    samples = [sample for sample, _ in items]
+    inputs = _inputs(Imagined(source, seed), samples, student, model, encoder_set, 0, seed, "imagined ")
+    good = np.flatnonzero(~np.isnan(inputs[:, 0, 0]))
+    _logger.info("%s: %d of %d photos could be imagined", student, len(good), len(photos))
+    return _part([items[row] for row in good], inputs[good], number)
+
+
 def _labelled(source: FolderSource | ModalityFree, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
     return [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
 
 
 def _inputs(
-    source: FolderSource | ModalityFree,
+    source: Loads,
     samples: Sequence[Sample],
     modality: str,
     model: ModelConfig,
     encoder_set: EncoderSet,
     augmentations: int,
     seed: int,
+    what: str = "",
 ) -> NDArray[np.float32]:
+    """Features of all samples, NaN of those that the source has None for; ``what`` tells such sources apart."""
     part = model.modalities[modality]
     kind = modalities.get(modality)
     preset = kind.preset(part.preset)
     trunk = encoder_set.trunks[part.trunk]
+    width: Any = trunk.feature_dim
     device = next(trunk.parameters()).device
 
     def extract(items: Sequence[Any]) -> NDArray[np.float32]:
-        views = [kind.process(item, preset) for item in items]
-        joined = np.concatenate(views)
+        views = [kind.process(item, preset) for item in items if item is not None]
         if learns(trunk):
-            return joined.reshape(len(items), -1)
-        with torch.inference_mode():
-            rows = encoder_set.features(part.trunk, torch.from_numpy(joined).to(device), [len(view) for view in views])
-        return np.asarray(rows.cpu().numpy(), np.float32)
+            return np.concatenate(views).reshape(len(items), -1)
+        found = np.full((len(items), width), np.nan, np.float32)
+        if views:
+            joined = torch.from_numpy(np.concatenate(views)).to(device)
+            with torch.inference_mode():
+                rows = encoder_set.features(part.trunk, joined, [len(view) for view in views])
+            found[[item is not None for item in items]] = rows.cpu().numpy()
+        return found
 
     learnt = "input" if learns(trunk) else _identity(trunk, model.trunks[part.trunk])
-    key = f"{learnt}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}"
+    key = f"{learnt}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}{what}"
     return features(
         source,
         samples,
@@ -285,7 +355,7 @@ def _inputs(
         key,
         augmentations,
         seed,
-        progress=_Progress(f"{modality}: features of {len(samples)} samples x {1 + augmentations}"),
+        progress=_Progress(f"{modality}: {what}features of {len(samples)} samples x {1 + augmentations}"),
     )
 
 

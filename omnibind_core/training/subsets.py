@@ -18,6 +18,8 @@ from omnibind_core.training.dataset import Part, TrainingData
 def few_shot(data: TrainingData, shots: int, seed: int) -> TrainingData:
     """Keeps a few training samples of every label for each student; the teachers keep all of theirs.
 
+    What is imagined of the teachers' photos is kept, too.
+
     Args:
         data: All samples.
         shots: Samples that are kept of each label and modality, with all their variants; fewer where there are fewer.
@@ -35,7 +37,9 @@ def few_shot(data: TrainingData, shots: int, seed: int) -> TrainingData:
 
 
 def without_labels(data: TrainingData, left_out: Mapping[str, Collection[str]]) -> TrainingData:
-    """Takes the training samples of some labels from some modalities.
+    """Takes the training samples of some labels from some students: their sensors never saw them.
+
+    The teachers still know these labels, so what is imagined of the teachers' photos is kept.
 
     Args:
         data: All samples.

@@ -38,7 +38,7 @@ class Tie(Stage):
             return
         self.head = encoder_set.heads["image"]
         self.text = prompts(data, encoder_set)
-        self.batches = Batches("image", part, min(settings.batch, len(part)), settings.balance)
+        self.batches = Batches("image", [(part, min(settings.batch, len(part)))], settings.balance)
         self.steps = settings.steps_over(len(part))
 
     def draw(self, step: int, rng: np.random.Generator) -> Batch:

@@ -25,7 +25,7 @@ _SUFFIXES = (".jpeg", ".jpg")
 def class_names() -> dict[str, str]:
     """First WordNet name of each of the 1000 classes, lower-case, by WordNet id such as ``"n01440764"``."""
     lines = (line.split("\t") for line in _CLASSES.read_text(encoding="utf-8").splitlines())
-    return {wnid: _DISTINCT.get(wnid, names.split(", ")[0].lower()) for wnid, names in lines}
+    return {wnid: _DISTINCT.get(wnid, names.split(", ")[0].lower()) for wnid, names, _ in lines}
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -21,6 +21,7 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+_LEVELS = (2, 4, 5)  # stages of 40, 112 and 192 channels
 
 
 class InvertedResidual(nn.Module):
@@ -42,39 +43,48 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(Trunk):
-    """Pictures ``uint8 [N, 3, 224, 224]`` to pooled features ``float32 [N, 1280]``.
+    """Pictures ``uint8 [N, 3, 224, 224]`` to pooled features ``float32 [N, 1280]``, or ``[N, 2288]`` with levels.
 
     Batch normalisation is folded into the convolutions, so this trunk is for inference only.
 
+    Args:
+        levels: Adds what lies before the last layer: the mean and the maximum of three stages, and the mean of the
+            last. It costs no time, and tells sensors that are unlike photographs more.
+
     Attributes:
-        classifier: The 1000 ImageNet classes: logits of features.
+        classifier: The 1000 ImageNet classes: logits of the first 1280 features.
     """
 
     packaged = True
-    feature_dim = 1280
 
-    def __init__(self) -> None:
+    def __init__(self, levels: bool = False) -> None:
         super().__init__()
         self.stem = SameConv(3, 32, 3, stride=2)
         blocks = []
         width = 32
+        ends = []
         for repeats, kernel, stride, expansion, width_out in _STAGES:
             for step in range(repeats):
                 blocks.append(InvertedResidual(width, width_out, kernel, stride if step == 0 else 1, expansion))
                 width = width_out
+            ends.append((len(blocks) - 1, width))
         self.blocks = nn.Sequential(*blocks)
         self.head = SameConv(320, 1280, 1)
         self.classifier = nn.Linear(1280, 1000)
+        self._levels = dict(ends[i] for i in _LEVELS) if levels else {}
+        last = (320,) if levels else ()
+        self.parts = (1280, *(width for width in self._levels.values() for _ in range(2)), *last)
+        self.feature_dim = sum(self.parts)
 
     @classmethod
-    def from_package(cls) -> EfficientNetLite0:
+    def from_package(cls, levels: bool = False) -> EfficientNetLite0:
         """The ImageNet-trained trunk.
 
         Raises:
             MissingDependencyError: The package that carries the weights is not installed.
             WeightsError: Its file is not the known one.
         """
-        trunk = cls()
+        trunk = cls(levels)
         trunk.load_state_dict(efficientnet_lite0(read_torch(EFFICIENTNET_LITE0)))
         return trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -83,5 +93,12 @@ class EfficientNetLite0(Trunk):
         # (x - 127) / 128: the normalisation this network was trained with, not ImageNet's mean and deviation.
         x = views.to(self.stem.weight.dtype, memory_format=torch.channels_last).sub_(127.0).mul_(1 / 128)
         x = F.relu6(self.stem(x), inplace=True)
-        x = F.relu6(self.head(self.blocks(x)), inplace=True)
-        return x.mean(dim=(2, 3))
+        pooled = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self._levels:
+                pooled += [x.mean(dim=(2, 3)), x.amax(dim=(2, 3))]
+        if self._levels:
+            pooled.append(x.mean(dim=(2, 3)))
+        x = F.relu6(self.head(x), inplace=True).mean(dim=(2, 3))
+        return torch.cat([x, *pooled], dim=1) if pooled else x

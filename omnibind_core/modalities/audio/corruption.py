@@ -13,9 +13,9 @@ Samples = NDArray[np.float32]
 
 
 def augment(raw: Sound, rng: np.random.Generator) -> Sound:
-    """Another start (rotated in time), loudness (-12 to 6 dB) and background noise (10 to 40 dB below)."""
+    """Another start (rotated in time), loudness (-12 to 6 dB) and background noise (25 to 50 dB below)."""
     samples = np.roll(raw.samples, rng.integers(len(raw.samples)))
-    noisy = samples + _noise(samples, rng.uniform(10, 40), rng)
+    noisy = samples + _noise(samples, rng.uniform(25, 50), rng)
     gain = 10 ** (rng.uniform(-12, 6) / 20)
     return Sound(np.clip(noisy * np.float32(gain), -1, 1), raw.sample_rate)
 

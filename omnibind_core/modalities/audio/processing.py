@@ -44,6 +44,7 @@ _WINDOW, _HOP, _FFT = 400, 160, 512  # samples
 _BANDS, _LOW_HZ, _HIGH_HZ = 64, 125.0, 7500.0
 _LOG_OFFSET = 0.001
 _PATCH, _PATCH_HOP = 96, 48  # frames
+_QUIET_DB = 30.0  # patches this far below the loudest are left out: clips are often padded with silence
 
 # ImageBind (imagebind/data.py): three clips of two seconds, normalised by AudioSet's mean and std.
 _CLIPS, _CLIP_SECONDS = 3, 2.0
@@ -71,7 +72,7 @@ def resample(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float
 
 
 def yamnet_patches(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Patches of 0.96 s every 0.48 s of log-mel frames.
+    """Patches of 0.96 s every 0.48 s of log-mel frames, without those that are much quieter than the loudest.
 
     The end is padded with zeros to whole patches, as YAMNet does: 0.975 s for the first, 0.48 s for each further one.
 
@@ -86,7 +87,9 @@ def yamnet_patches(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     patches = 1 + max(0, math.ceil((len(samples) - first) / step))
     padded = np.pad(samples, (0, first + (patches - 1) * step - len(samples)))
     mel = log_mel(padded)
-    return np.ascontiguousarray(sliding_window_view(mel, _PATCH, axis=0)[::_PATCH_HOP].transpose(0, 2, 1))
+    energy = np.square(sliding_window_view(padded, first)[::step]).sum(axis=1)
+    heard = energy >= energy.max() * np.float32(10 ** (-_QUIET_DB / 10))
+    return np.ascontiguousarray(sliding_window_view(mel, _PATCH, axis=0)[::_PATCH_HOP][heard].transpose(0, 2, 1))
 
 
 def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from omnibind_core.modalities.base import Events
 
 _MAX_SHIFT = 20  # pixels, as EventCLIP's augmentation
+_MAX_TURN = 30.0  # degrees
 _MIN_EVENTS = 100  # never fewer than this are left
 _HOT_PIXELS = 10
 
 
 def augment(raw: Events, rng: np.random.Generator) -> Events:
-    """A shorter slice, missing events, mirror, shift, background noise; polarity swapped half of the time.
+    """A shorter slice, missing events, mirror, turn, shift, background noise; polarity swapped half of the time.
 
     Swapping polarity is what moving the other way does to most edges.
     """
@@ -28,7 +29,7 @@ def augment(raw: Events, rng: np.random.Generator) -> Events:
         events = replace(events, x=(events.width - 1 - events.x).astype(np.uint16))
     if rng.random() < 0.5:
         events = replace(events, p=1 - events.p)
-    events = _shift(events, rng)
+    events = _shift(_turn(events, np.radians(rng.uniform(-_MAX_TURN, _MAX_TURN))), rng)
     return _merge(events, _background(events, round(rng.uniform(0, 0.1) * len(events)), rng))
 
 
@@ -42,10 +43,24 @@ def _thin(events: Events, share: float, rng: np.random.Generator) -> Events:
     return _select(events, np.sort(rng.choice(len(events), keep, replace=False)))
 
 
+def _turn(events: Events, angle: float) -> Events:
+    """Turns the events about their middle; those that leave the sensor are dropped, unless all would."""
+    x, y = events.x.astype(np.float32), events.y.astype(np.float32)
+    x, y = x - x.mean(), y - y.mean()
+    sin, cos = np.sin(angle), np.cos(angle)
+    turned_x = cos * x - sin * y + np.mean(events.x)
+    turned_y = sin * x + cos * y + np.mean(events.y)
+    return _placed(events, np.rint(turned_x).astype(np.int32), np.rint(turned_y).astype(np.int32))
+
+
 def _shift(events: Events, rng: np.random.Generator) -> Events:
     """Moves the events; those that leave the sensor are dropped, unless all would."""
     x = events.x.astype(np.int32) + rng.integers(-_MAX_SHIFT, _MAX_SHIFT + 1)
     y = events.y.astype(np.int32) + rng.integers(-_MAX_SHIFT, _MAX_SHIFT + 1)
+    return _placed(events, x, y)
+
+
+def _placed(events: Events, x: NDArray[np.int32], y: NDArray[np.int32]) -> Events:
     inside = (x >= 0) & (x < events.width) & (y >= 0) & (y < events.height)
     if not inside.any():
         return events

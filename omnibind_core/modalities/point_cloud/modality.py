@@ -10,22 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Modality, Role, readable_file
+from omnibind_core.modalities.base import Modality, Preset, Role, readable_file
 from omnibind_core.modalities.pictures import read_array
 from omnibind_core.modalities.point_cloud import corruption, processing
-from omnibind_core.modalities.point_cloud.processing import CloudPreset
 from omnibind_core.optional import require
 
 MIN_POINTS = 8  # fewer say nothing about a shape
 
 
-class PointCloud(Modality[NDArray[np.float32], CloudPreset]):
+class PointCloud(Modality[NDArray[np.float32], Preset]):
     """Point cloud. Raw form: ``float32 [N, 3]``, metres, x, y, z with z up."""
 
     name: ClassVar[str] = "point_cloud"
     role: ClassVar[Role] = Role.STUDENT
     suffixes: ClassVar[tuple[str, ...]] = (".npz", ".npy", ".bin", ".pcd", ".ply")
-    presets: ClassVar[dict[str, CloudPreset]] = processing.PRESETS
+    presets: ClassVar[dict[str, Preset]] = processing.PRESETS
     corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
 
     def check(self, raw: NDArray[np.float32], source: str) -> NDArray[np.float32]:
@@ -63,8 +62,8 @@ class PointCloud(Modality[NDArray[np.float32], CloudPreset]):
             points = _read_open3d(path)
         return self.check(points, str(path))
 
-    def process(self, raw: NDArray[np.float32], preset: CloudPreset) -> NDArray[np.float32]:
-        """Cloud to ``float32 [1, points, 3]`` in the unit ball."""
+    def process(self, raw: NDArray[np.float32], preset: Preset) -> NDArray[Any]:
+        """Cloud to ``float32 [1, points, 3]`` in the unit ball, or to ``uint8 [views, 3, 224, 224]`` pictures."""
         return processing.process(raw, preset)
 
     def augment(self, raw: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

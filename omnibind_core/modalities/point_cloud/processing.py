@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.modalities.base import Preset
+from omnibind_core.modalities.base import PicturePreset, Preset
 
 _CANDIDATES = 2  # farthest point sampling starts from this many times the wanted points
 
@@ -23,14 +25,87 @@ class CloudPreset(Preset):
     points: int = 1024
 
 
-PRESETS = {
+@dataclass(frozen=True)
+class CloudPicturePreset(PicturePreset):
+    """A cloud as an image trunk can see it: shaded pictures of its surface, from several sides.
+
+    Attributes:
+        azimuths: Directions to look from, degrees about z.
+        elevation: Angle above the horizon to look from, degrees.
+        points: Larger clouds are thinned to so many.
+        pixels: Side of the picture in which the points are drawn, before it is enlarged.
+    """
+
+    azimuths: tuple[float, ...] = (30.0, 90.0, 150.0)
+    elevation: float = 20.0
+    points: int = 8192
+    pixels: int = 160
+
+
+PRESETS: dict[str, Preset] = {
     f"unit_{points}": CloudPreset(f"unit_{points}", shape=(points, 3), points=points) for points in (1024, 2048, 8192)
-}
+} | {"pictures": CloudPicturePreset("pictures")}
 
 
-def process(raw: NDArray[np.float32], preset: CloudPreset) -> NDArray[np.float32]:
-    """``float32 [N, 3]`` to ``float32 [1, points, 3]``: centroid at the origin, farthest point at distance 1."""
-    return normalise(sample(raw, preset.points))[None]
+def process(raw: NDArray[np.float32], preset: Preset) -> NDArray[Any]:
+    """``float32 [N, 3]`` to ``float32 [1, points, 3]`` in the unit ball, or to ``uint8 [views, 3, 224, 224]``."""
+    if isinstance(preset, CloudPreset):
+        return normalise(sample(raw, preset.points))[None]
+    assert isinstance(preset, CloudPicturePreset)
+    return pictures(raw, preset)
+
+
+def pictures(points: NDArray[np.float32], preset: CloudPicturePreset) -> NDArray[np.uint8]:
+    """Draws ``[N, 3]`` from every azimuth: ``uint8 [views, 3, side, side]``, three equal channels, on white.
+
+    Grey shows the slope of the surface against a lamp above the viewer's right shoulder, and its nearness.
+    """
+    if len(points) > preset.points:
+        points = points[np.random.default_rng(0).choice(len(points), preset.points, replace=False)]
+    side = preset.shape[-1]
+    drawn = []
+    for azimuth in preset.azimuths:
+        grey = _shade(_depth(points, np.radians(azimuth), np.radians(preset.elevation), preset.pixels))
+        drawn.append(cv2.resize(grey, (side, side), interpolation=cv2.INTER_LINEAR))
+    return np.repeat(np.stack(drawn)[:, None], 3, axis=1)
+
+
+_FILL = 0.82  # of the picture's side that the cloud's larger extent takes
+_FAR = -9.0  # nearer than any point: where nothing was drawn
+_LAMP = np.array([0.3, 0.6, 0.74], np.float32)  # direction to the light: right, up, towards the viewer
+
+
+def _depth(points: NDArray[np.float32], azimuth: float, elevation: float, size: int) -> NDArray[np.float32]:
+    """Nearness of the surface ``[size, size]`` in units of the picture's extent, :data:`_FAR` beside it."""
+    sa, ca, se, ce = np.sin(azimuth), np.cos(azimuth), np.sin(elevation), np.cos(elevation)
+    axes = np.array([[ca, sa, 0], [-sa * se, ca * se, ce], [sa * ce, -ca * ce, se]], np.float32)
+    seen = (points - points.mean(axis=0)) @ axes.T  # right, up, towards the viewer
+    low, high = seen.min(axis=0), seen.max(axis=0)
+    extent = max(float((high - low)[:2].max()), float(np.finfo(np.float32).tiny))
+    seen = (seen - (low + high) / 2) / extent
+    column = np.clip(seen[:, 0] * _FILL * size + size / 2, 0, size - 1).astype(np.intp)
+    row = np.clip(size / 2 - seen[:, 1] * _FILL * size, 0, size - 1).astype(np.intp)
+    nearness = np.full((size, size), _FAR, np.float32)
+    np.maximum.at(nearness, (row, column), seen[:, 2])
+    reach = int(np.clip(round(0.6 * size / np.sqrt(len(points))), 1, size // 16))  # half the distance of neighbours
+    spread = cv2.dilate(nearness, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    closed = cv2.morphologyEx((spread > _FAR).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    filled = np.where(spread > _FAR, spread, cv2.dilate(spread, np.ones((7, 7), np.uint8)))
+    return np.where(closed > 0, filled, np.float32(_FAR))
+
+
+def _shade(nearness: NDArray[np.float32]) -> NDArray[np.uint8]:
+    there = nearness > _FAR
+    weight = cv2.GaussianBlur(there.astype(np.float32), (0, 0), 1.5)
+    smooth = cv2.GaussianBlur(np.where(there, nearness, 0), (0, 0), 1.5) / np.maximum(weight, 1e-3)
+    scale = _FILL * len(nearness) / 8  # of Sobel's kernel, and of the extent to pixels
+    across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=3) * scale
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=3) * scale
+    light = (_LAMP[2] - _LAMP[0] * across + _LAMP[1] * down) / np.sqrt(1 + across**2 + down**2)
+    low, high = np.percentile(smooth[there], (2, 98))
+    near = np.clip((smooth - low) / max(float(high - low), 1e-3), 0, 1)
+    grey = (0.25 + 0.55 * np.clip(light, 0, 1) + 0.2 * near) * 230
+    return np.where(there, np.clip(grey, 0, 255), 255).astype(np.uint8)
 
 
 def normalise(points: NDArray[np.float32]) -> NDArray[np.float32]:
