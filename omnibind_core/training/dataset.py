@@ -129,7 +129,7 @@ def load(
                 continue
             augmentations = config.more_augmentations.get(modality, config.augmentations) if split == "train" else 0
             samples = [sample for sample, _ in items]
-            inputs = _inputs(source, samples, modality, model, encoder_set, augmentations, config.features_seed)
+            inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, config.features_seed)
             parts[split][modality] = _part(items, inputs, number)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
     imagined = {}
@@ -305,7 +305,7 @@ def _imagined(
     """What a student's sensor would have seen of the photos, but of those that are no good for it."""
     items = [(dataclasses.replace(photo, modality=student), name) for photo, name in photos]
     samples = [sample for sample, _ in items]
-    inputs = _inputs(Imagined(source, seed), samples, student, model, encoder_set, 0, seed, "imagined ")
+    inputs = sample_features(Imagined(source, seed), samples, student, model, encoder_set, 0, seed, "imagined ")
     good = np.flatnonzero(~np.isnan(inputs[:, 0, 0]))
     _logger.info("%s: %d of %d photos could be imagined", student, len(good), len(photos))
     return _part([items[row] for row in good], inputs[good], number)
@@ -315,7 +315,7 @@ def _labelled(source: FolderSource | ModalityFree, concepts: Concepts, split: st
     return [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
 
 
-def _inputs(
+def sample_features(
     source: Loads,
     samples: Sequence[Sample],
     modality: str,
