@@ -19,6 +19,7 @@ COMMANDS: tuple[str, ...] = (
     "omnibind_core.commands.predict",
     "omnibind_core.commands.train",
     "omnibind_core.commands.data",
+    "omnibind_core.commands.weights",
     "omnibind_ros.commands.bag",
 )
 

@@ -114,7 +114,7 @@ class OmniBind(nn.Module):
         folder = _model_folder(source)
         config = load_config(folder / "config.json")
         wanted = None if modalities is None else {*modalities, "text"}
-        encoder_set = encoders.build(config, wanted)
+        encoder_set = encoders.build(config, wanted, device)
         fusion_module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
         state = _read_weights(folder / "model.safetensors")
         rows = state.pop("labels.rows", None)

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,16 @@ def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
         return Concepts.read(Path(config.labels))
     samples = FolderSource(Path(str(config.data))).samples()
     pairs = sorted({(sample.source, sample.label, sample.modality) for sample in samples})
+    tower: Callable[[Sequence[str]], Tensor] = encoder_set.encode_text
+    if encoder_set.trunks[encoder_set.trunk_of["text"]].fingerprint:
+        # What matching takes for the same was measured with MiniLM; to CLIP all short texts are much alike.
+        from omnibind_core.encoders.lite.minilm import MiniLMTower
+
+        tower = MiniLMTower()
 
     def embed_words(sentences: Sequence[str]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return np.asarray(encoder_set.encode_text(list(sentences)).cpu().numpy(), np.float32)
+            return np.asarray(tower(list(sentences)).cpu().numpy(), np.float32)
 
     return match_labels(pairs, embed_words)
 
@@ -361,12 +367,12 @@ def sample_features(
 
 def _identity(trunk: nn.Module, config: TrunkConfig) -> str:
     """What tells the features of one frozen trunk from those of another; packaged weights are always the same."""
-    settings = json.dumps(config.model_dump(), sort_keys=True)
+    settings = json.dumps(config.model_dump(exclude={"weights"}), sort_keys=True)  # where a file lies makes no features
     if trunk.packaged:
-        return settings
+        return f"{settings}{trunk.fingerprint}"
     digest = hashlib.sha256()
     for value in trunk.state_dict().values():
-        digest.update(value.detach().cpu().numpy().tobytes())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     return settings + digest.hexdigest()
 
 
