@@ -18,6 +18,8 @@ from omnibind_core.modalities import Events, Sound
 
 NOISE = "noise only"
 """Kind of damage that leaves nothing of the sample: noise of its shape and range. All sensor modalities have it."""
+ANY = "any"
+"""Any of a modality's kinds of damage, drawn anew for every sample."""
 
 
 def kinds(modality: str) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ class Damaged:
 
     Attributes:
         source: Has the samples.
-        kind: One of :func:`kinds`.
+        kind: One of :func:`kinds`, or :data:`ANY`.
         seed: Of what is random.
     """
 
@@ -53,9 +55,10 @@ class Damaged:
         """
         rng = np.random.default_rng((self.seed, zlib.crc32(f"{sample.id}|{self.kind}".encode())))
         raw = self.source.load(sample)
-        if self.kind == NOISE and sample.modality in _NOISE:
+        kind = str(rng.choice(kinds(sample.modality))) if self.kind == ANY else self.kind
+        if kind == NOISE and sample.modality in _NOISE:
             return _NOISE[sample.modality](raw, rng)
-        return modalities.get(sample.modality).corrupt(raw, self.kind, rng)
+        return modalities.get(sample.modality).corrupt(raw, kind, rng)
 
 
 def _picture(raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

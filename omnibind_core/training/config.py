@@ -155,6 +155,8 @@ class FuseConfig(StageConfig):
         text: Chance that the text of a combination is used: with an index the text that the combination has there,
             else any of the sources' own words for the concept.
         lie: Chance that one token of a combination of two or more shows something else (not in the paper).
+        damage: Variants of each training sample with a damaged sensor that are drawn beside the others (not in the
+            paper).
     """
 
     steps: int = Field(978, ge=0)
@@ -164,6 +166,7 @@ class FuseConfig(StageConfig):
     negatives: Literal["wrong", "all"] = "wrong"
     text: float = Field(0.1, ge=0, le=1)
     lie: float = Field(0.0, ge=0, le=1)
+    damage: int = Field(0, ge=0)
 
 
 class TrainConfig(Config):
