@@ -6,6 +6,8 @@ import argparse
 import json
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +41,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. align.lr=0.0005"
         )
         stage.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
-        stage.set_defaults(run=run)
+        stage.set_defaults(run=partial(_together, run))
     compare.add_parser(stages)
+
+
+def _together(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    from omnibind_core.training.engine import leave
+
+    code = run(args)
+    leave()
+    return code
 
 
 def _align(args: argparse.Namespace) -> int:

@@ -245,6 +245,16 @@ def launch(device: str = "auto", devices: int = 1, precision: str = "32-true") -
     return fabric
 
 
+def leave() -> None:
+    """Ends the work of several processes together; to be called by each when it is done.
+
+    A process that goes while another still saves the model may be aborted by its open connections.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def learning_rate(step: int, steps: int, warmup: float) -> float:
     """Share of the peak learning rate at a step: a linear rise over ``warmup * steps``, then a linear fall to 0."""
     rise = max(1, round(warmup * steps))
