@@ -18,7 +18,7 @@ DOCS := out/docs
 # make soak MINUTES=5 torments the fusion node for five minutes.
 MINUTES ?= 30
 
-.PHONY: help setup demo test test-slow test-gpu soak bench docs lint format train clean distclean
+.PHONY: help setup demo test test-slow test-gpu soak bench bench-backbones docs lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ soak: setup  ## torments the running fusion node with random faults for half an 
 bench: setup  ## measures speed and memory of the data set at a million rows, and what the feature cache saves
 	@$(RUN) python tools/bench.py
 	@$(RUN) python tools/bench_features.py
+
+bench-backbones: setup  ## measures memory and time of loading ImageBind's towers (needs 5 GB of disk and 10 GB of memory)
+	@$(RUN) python tools/bench_backbones.py
 
 $(DOCS)/venv/done: requirements/docs.txt
 	@mkdir -p $(DOCS)

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ COMMANDS: tuple[str, ...] = (
     "omnibind_core.commands.train",
     "omnibind_core.commands.eval",
     "omnibind_core.commands.data",
+    "omnibind_core.commands.weights",
     "omnibind_ros.commands.bag",
     "omnibind_ros.commands.view",
 )
@@ -40,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 failed, 2 wrong use or unusable input, 130 interrupted."""
     verbose = False
+    # On a busy machine MKL would take fewer threads, which changes the last digits of every training run.
+    os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     try:
         args = parser().parse_args(argv)  # asks the registered modalities for their options
         verbose = args.verbose

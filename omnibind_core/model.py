@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -32,14 +32,21 @@ class Calibration(Config):
     """How cosines become probabilities; fitted on validation data at the end of stage II.
 
     Attributes:
-        temperature: Divides the cosines of the fused embedding before the softmax.
-        single_temperature: The same for the embedding of one sensor alone.
+        temperatures: Divide the cosines of the fused embedding before the softmax: of one, two, ... tokens; the last
+            one holds for more.
+        single: By modality, the same for the embedding of one token alone, instead of the first of these.
         threshold: Confidence below which a prediction is unknown, 0..1.
     """
 
-    temperature: float = Field(0.05, gt=0)
-    single_temperature: float = Field(0.05, gt=0)
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.05,), min_length=1)
+    single: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     threshold: float = Field(0.0, ge=0, le=1)
+
+    def temperature(self, modalities: Sequence[str]) -> float:
+        """Of the embedding of tokens of these modalities, at least one, fused."""
+        if len(modalities) == 1:
+            return self.single.get(modalities[0], self.temperatures[0])
+        return self.temperatures[min(len(modalities), len(self.temperatures)) - 1]
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,15 @@ class Recognition:
         weights: ``float32 [n]``, share of each token, sum 1.
         similarities: ``float32 [1 + n, C]`` cosines to every label; row 0 fused, then each token alone.
         probabilities: ``float32 [1 + n, C]``, calibrated; each row sums to 1.
+        without: ``float32 [n, C]``, calibrated probabilities of what is left without each token; uniform where nothing
+            is left.
     """
 
     embedding: NDArray[np.float32]
     weights: NDArray[np.float32]
     similarities: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    without: NDArray[np.float32]
 
 
 class OmniBind(nn.Module):
@@ -114,7 +124,7 @@ class OmniBind(nn.Module):
         folder = _model_folder(source)
         config = load_config(folder / "config.json")
         wanted = None if modalities is None else {*modalities, "text"}
-        encoder_set = encoders.build(config, wanted)
+        encoder_set = encoders.build(config, wanted, device)
         fusion_module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
         state = _read_weights(folder / "model.safetensors")
         rows = state.pop("labels.rows", None)
@@ -283,17 +293,29 @@ class OmniBind(nn.Module):
         unknown = sorted(set(modalities) - set(slots))
         if unknown:
             raise ConfigError(f"this model has no modality {', '.join(unknown)}; it has {', '.join(slots)}")
-        kind = torch.tensor([[slots.index(name) for name in modalities]], device=self.device)
-        fused = self.fusion(tokens[None], torch.ones_like(kind, dtype=torch.bool), kind)
+        count = len(modalities)
+        kind = torch.tensor([slots.index(name) for name in modalities], device=self.device).expand(count + 1, -1)
+        # Row 0 has all tokens, row i lacks token i: what the answer would be without it costs one batch, not n passes.
+        mask = torch.ones(count + 1, count, dtype=torch.bool, device=self.device)
+        if count > 1:
+            mask[1:].fill_diagonal_(False)
+        fused = self.fusion(tokens.expand(count + 1, -1, -1), mask, kind)
         similarities = self.labels.similarities(torch.cat([fused.embedding, tokens]))
-        temperature = similarities.new_full((len(similarities), 1), self.calibration.single_temperature)
-        temperature[0] = self.calibration.temperature
+        sets = [modalities]
+        sets += [[*modalities[:index], *modalities[index + 1 :]] or modalities for index in range(count)]
+        sets += [[name] for name in modalities]
+        temperature = similarities.new_tensor([self.calibration.temperature(names) for names in sets])[:, None]
         probabilities = (similarities / temperature).softmax(dim=-1)
+        without = (
+            probabilities[1 : count + 1] if count > 1 else torch.full_like(probabilities[:1], 1 / len(self.labels))
+        )
+        alone = [0, *range(count + 1, 2 * count + 1)]
         return Recognition(
             fused.embedding[0].cpu().numpy(),
             fused.weights[0].cpu().numpy(),
-            similarities.cpu().numpy(),
-            probabilities.cpu().numpy(),
+            similarities[alone].cpu().numpy(),
+            probabilities[alone].cpu().numpy(),
+            without.cpu().numpy(),
         )
 
     def _part(self, modality: str) -> Any:

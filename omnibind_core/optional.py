@@ -11,6 +11,7 @@ _INSTALL = {
     "open3d": "pip install open3d (it also needs the system library libusb-1.0: apt install libusb-1.0-0)",
     "soundfile": "pip install soundfile",
     "tokenizers": "pip install tokenizers",
+    "ftfy": "pip install ftfy",
     "transformers": "pip install transformers",
     "matplotlib": "pip install matplotlib",
     "jinja2": "pip install jinja2",

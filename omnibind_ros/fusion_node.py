@@ -224,6 +224,8 @@ class FusionNode(PerceptionNode):
             "ages": np.array([share.age for share in shares], np.float32),
             "sensor_labels": [share.label for share in shares],
             "sensor_confidences": np.array([share.confidence for share in shares], np.float32),
+            "labels_without": [share.label_without for share in shares],
+            "confidences_without": np.array([share.confidence_without for share in shares], np.float32),
             "latency": latency,
         }
         if prediction.header is not None:  # of a message type without a header otherwise

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from omnibind_core import fusion
 from omnibind_core.baselines import MeanFusion
 from omnibind_core.errors import ConfigError
-from omnibind_core.evaluation.combinations import Draw
+from omnibind_core.evaluation.combinations import Draw, with_lies
 from omnibind_core.fusion import AttentionLayer, FusionConfig, fusion_loss, wrong_predictions
-from omnibind_core.training.fuse import with_lies
 
 DIM = 32
 
@@ -27,7 +26,16 @@ def full(batch: int, count: int) -> torch.Tensor:
     return torch.ones(batch, count, dtype=torch.bool)
 
 
-@pytest.fixture(params=[{"preset": "paper"}, {"preset": "residual", "ffn": 2}, {"preset": "residual", "layers": 2}])
+FORMS = (
+    {"preset": "paper"},
+    {"preset": "residual", "ffn": 2},
+    {"preset": "residual", "layers": 2},
+    {"preset": "reliability", "dropout": 0.0},
+    {"preset": "residual", "pool": "reliability", "dropout": 0.0},
+)
+
+
+@pytest.fixture(params=FORMS)
 def module(request):
     torch.manual_seed(0)
     built = fusion.build(DIM, request.param)
@@ -172,3 +180,42 @@ def test_lies_change_one_token_of_some_combinations_and_no_label():
     assert draw.label.tolist() == label.tolist() and draw.mask is mask
     donors = draw.tokens[changed]
     assert all((x == row).all(dim=-1).any() for row in donors)
+
+
+def test_reliability_starts_as_the_mean_and_never_leaves_what_the_tokens_say():
+    x, mask = tokens(5, 4), full(5, 4)
+    module = fusion.build(DIM, {"preset": "reliability"}).eval()
+    torch.testing.assert_close(module(x, mask).embedding, F.normalize(x.mean(dim=1), dim=-1))
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=1.0)
+    fused = module(x, mask)
+    assert fused.weights.std(dim=1).min() > 0
+    torch.testing.assert_close(fused.embedding, F.normalize((fused.weights[..., None] * x).sum(dim=1), dim=-1))
+
+
+def test_reliability_learns_to_leave_damaged_tokens_out():
+    """Noise lies near one direction whatever the label is; a label that training lacked is fused as well as others."""
+    rng = torch.Generator().manual_seed(0)
+    labels, noise = F.normalize(torch.randn(12, DIM, generator=rng), dim=-1), F.normalize(torch.randn(DIM), dim=0)
+    torch.manual_seed(0)
+    module = fusion.build(DIM, {"preset": "reliability", "dropout": 0.2})
+    optimiser = torch.optim.Adam(module.parameters(), lr=0.01)
+
+    def draw(label):
+        clean = labels[label][:, None] + 0.1 * torch.randn(len(label), 2, DIM, generator=rng)
+        broken = torch.rand(len(label), generator=rng) < 0.5
+        clean[broken, 0] = noise + 0.1 * torch.randn(int(broken.sum()), DIM, generator=rng)
+        return F.normalize(clean, dim=-1), broken
+
+    for _ in range(100):
+        label = torch.randint(0, 9, (64,), generator=rng)
+        loss = F.cross_entropy(module(draw(label)[0], full(64, 2)).embedding @ labels.T / 0.1, label)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    label = torch.randint(9, 12, (300,), generator=rng)
+    x, broken = draw(label)
+    fused = module.eval()(x, full(300, 2))
+    assert fused.weights[broken, 0].mean() < 0.1
+    assert (fused.weights[~broken, 0] - 0.5).abs().mean() < 0.2
+    assert ((fused.embedding @ labels.T).argmax(dim=1) == label).float().mean() > 0.99

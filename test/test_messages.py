@@ -646,7 +646,9 @@ class CountingModel:
     def recognise(self, kinds, embeddings):
         rows = np.ones((1 + len(kinds), 1), np.float32)
         weights = np.full(len(kinds), 1 / len(kinds))
-        return SimpleNamespace(embedding=rows[0], weights=weights, similarities=rows, probabilities=rows)
+        return SimpleNamespace(
+            embedding=rows[0], weights=weights, similarities=rows, probabilities=rows, without=rows[1:]
+        )
 
 
 def test_the_engine_decodes_every_packet_once_and_in_order(shared_data):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from omnibind_core import OmniBind, encoders, fusion, modalities
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
 from omnibind_core.modalities import Events, Sound
+from omnibind_core.model import Calibration
 
 LABELS = ("cup", "dog", "car", "rain")
 
@@ -81,6 +82,27 @@ def test_recognition_is_a_distribution_with_shares(model, items):
     assert found.similarities.shape == found.probabilities.shape == (8, len(LABELS))
     np.testing.assert_allclose(found.probabilities.sum(axis=1), 1, atol=1e-5)
     assert found.weights.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_what_is_left_without_a_token_is_what_the_others_say(model, items):
+    names, embeddings = [name for name, _ in items[:4]], model.embed(items[:4])
+    found = model.recognise(names, embeddings)
+    for left_out in range(4):
+        rest = [index for index in range(4) if index != left_out]
+        others = model.recognise([names[index] for index in rest], embeddings[rest])
+        np.testing.assert_allclose(found.without[left_out], others.probabilities[0], atol=1e-6)
+    alone = model.recognise(names[:1], embeddings[:1])
+    np.testing.assert_allclose(alone.without, np.full((1, len(LABELS)), 1 / len(LABELS)), atol=1e-6)
+
+
+def test_every_number_of_tokens_has_its_temperature(items):
+    model = fresh()
+    model.calibration = Calibration(temperatures=(0.5, 0.1), single={"touch": 0.3})
+    for start, count, temperature in ((0, 1, 0.5), (0, 2, 0.1), (0, 5, 0.1), (2, 1, 0.3)):
+        part = items[start : start + count]
+        found = model.recognise([name for name, _ in part], model.embed(part))
+        expected = np.exp(found.similarities[0] / temperature)
+        np.testing.assert_allclose(found.probabilities[0], expected / expected.sum(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("count", range(1, 8))
@@ -194,6 +216,6 @@ def test_broken_weights_are_refused_with_what_is_wrong(tmp_path, how, message):
 
 def test_a_broken_calibration_names_the_key(tmp_path):
     fresh().save_pretrained(tmp_path)
-    (tmp_path / "calibration.json").write_text(json.dumps({"temperature": -1}))
+    (tmp_path / "calibration.json").write_text(json.dumps({"temperatures": [0.1, -1]}))
     with pytest.raises(ConfigError, match=r"calibration\.temperature"):
         OmniBind.from_pretrained(tmp_path)

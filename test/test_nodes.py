@@ -104,7 +104,11 @@ class StandIn:
         rows[:, 0] = 0.8
         weights = np.full(len(kinds), 1 / len(kinds), np.float32)
         return SimpleNamespace(
-            embedding=np.array([0.6, 0.8], np.float32), weights=weights, similarities=rows, probabilities=rows
+            embedding=np.array([0.6, 0.8], np.float32),
+            weights=weights,
+            similarities=rows,
+            probabilities=rows,
+            without=rows[1:],
         )
 
     def set_labels(self, names):

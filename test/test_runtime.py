@@ -121,6 +121,7 @@ class FakeModel:
             weights=weights,
             similarities=similarities,
             probabilities=exp / exp.sum(axis=1, keepdims=True),
+            without=(exp / exp.sum(axis=1, keepdims=True))[:0:-1],
         )
 
 

@@ -22,10 +22,10 @@ SENSORS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model() -> OmniBind:
+@pytest.fixture(scope="module", params=["tiny", "point_bind_tiny", "open_clip_tiny"])
+def model(request) -> OmniBind:
     torch.manual_seed(0)
-    config = encoders.load_config("tiny")
+    config = encoders.load_config(request.param)
     model = OmniBind(config, encoders.build(config), fusion.build(config.embed_dim, config.fusion))
     model.set_labels(("cup", "dog", "car", "rain"))
     return model

@@ -19,7 +19,7 @@ from omnibind_core.baselines import MeanFusion
 from omnibind_core.data.cache import cache_folder
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.packages import find_objects
-from omnibind_core.evaluation.combinations import Embedded, accuracy_by_size
+from omnibind_core.evaluation.combinations import Embedded, accuracy_by_size, with_lies
 from omnibind_core.fusion import Fusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
@@ -61,7 +61,7 @@ def top1(labels: LabelBank, fusion: Fusion, tokens: Tensor, mask: Tensor) -> Ten
 def lied_to(val: Embedded, labels: LabelBank, fusion: Fusion, size: int) -> float:
     """Accuracy where one sensor of each combination shows something else."""
     rng = np.random.default_rng((9, size))
-    draw = fuse.with_lies(val.draw(COUNT, rng, size=size), 1.0, rng)
+    draw = with_lies(val.draw(COUNT, rng, size=size), 1.0, rng)
     return float((top1(labels, fusion, draw.tokens, draw.mask) == draw.label).float().mean())
 
 

@@ -12,6 +12,7 @@ With ``--json`` one object is printed::
       "top": [{"label": "dog", "score": 0.93}, ...],
       "inputs": [                     one per usable input, by modality, then in the order given
         {"modality": "image", "source": "dog.jpg", "weight": 0.52,
+         "without": {"label": "dog", "score": 0.71},   what the others say without it; null if it is the only one
          "label": "dog", "confidence": 0.88, "unknown": false, "entropy": 0.6,
          "top": [{"label": "dog", "score": 0.88}, ...]},
         ...
@@ -36,6 +37,9 @@ from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependen
 from omnibind_core.runtime.ranking import Ranking, rank
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from omnibind_core.model import OmniBind
 
 _LABELS = "own vocabulary: names, a text file with one a line, or YAML or JSON that maps names to lists of descriptions"
@@ -200,10 +204,22 @@ def _recognise(model: OmniBind, inputs: Sequence[_Input], top_k: int) -> dict[st
         "threshold": model.threshold,
         **_ranking(fused),
         "inputs": [
-            {"modality": item.modality, "source": item.source, "weight": float(weight), **_ranking(ranking)}
-            for item, weight, ranking in zip(inputs, recognition.weights, alone, strict=True)
+            {
+                "modality": item.modality,
+                "source": item.source,
+                "weight": float(weight),
+                "without": _best(others, model.labels.names) if len(inputs) > 1 else None,
+                **_ranking(ranking),
+            }
+            for item, weight, others, ranking in zip(
+                inputs, recognition.weights, recognition.without, alone, strict=True
+            )
         ],
     }
+
+
+def _best(probabilities: NDArray[np.float32], names: Sequence[str]) -> dict[str, Any]:
+    return {"label": names[int(probabilities.argmax())], "score": float(probabilities.max())}
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
@@ -221,15 +237,17 @@ def _table(result: dict[str, Any]) -> str:
         verdict = f"{best} ({result['confidence']:.3f})"
     lines = [verdict, "", "score  label"]
     lines += [f"{entry['score']:.3f}  {entry['label']}" for entry in result["top"]]
-    rows = [("input", "modality", "weight", "score", "label")]
+    rows = [("input", "modality", "weight", "score", "label", "others without it")]
     for item in result["inputs"]:
         label = f"unknown ({item['top'][0]['label']}?)" if item["unknown"] else item["label"]
         source = item["source"]
         if len(source) > _WIDEST_SOURCE:  # the start of a sentence says most, and the end of a path
             cut = _WIDEST_SOURCE - 1
             source = source[:cut] + "…" if item["modality"] == "text" else "…" + source[-cut:]
-        rows.append((source, item["modality"], f"{item['weight']:.3f}", f"{item['confidence']:.3f}", label))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        without = item["without"]
+        others = "" if without is None else f"{without['label']} ({without['score']:.3f})"
+        rows.append((source, item["modality"], f"{item['weight']:.3f}", f"{item['confidence']:.3f}", label, others))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines.append("")
     lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join(lines)

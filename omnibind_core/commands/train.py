@@ -99,7 +99,7 @@ def _fuse(args: argparse.Namespace) -> int:
     concepts = dataset.Concepts.read(aligned / "labels.csv")
     with fabric.rank_zero_first(local=True):
         known = None if config.start is None else model.labels
-        data = dataset.load(config, model.config, model.encoders, concepts, known)
+        data = dataset.load(config, model.config, model.encoders, concepts, known, damage=config.fuse.damage)
     if data.vocabulary != model.labels.names:
         raise ConfigError(
             f"{aligned} was trained with {len(model.labels)} labels, data and settings now give {len(data.vocabulary)} "

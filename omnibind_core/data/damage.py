@@ -18,6 +18,8 @@ from omnibind_core.modalities import Events, Sound
 
 NOISE = "noise only"
 """Kind of damage that leaves nothing of the sample: noise of its shape and range. All sensor modalities have it."""
+ANY = "any"
+"""Any of a modality's kinds of damage, drawn anew for every sample."""
 
 
 def kinds(modality: str) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ class Damaged:
 
     Attributes:
         source: Has the samples.
-        kind: One of :func:`kinds`.
+        kind: One of :func:`kinds`, or :data:`ANY`.
         seed: Of what is random.
     """
 
@@ -60,7 +62,7 @@ def damaged(modality: str, raw: Any, kind: str, identity: str, seed: int = 0) ->
     Args:
         modality: Its modality.
         raw: The item.
-        kind: One of :func:`kinds`.
+        kind: One of :func:`kinds`, or :data:`ANY`.
         identity: Name of the item; what is random depends on it, on the kind and on the seed.
         seed: Of what is random.
 
@@ -68,9 +70,10 @@ def damaged(modality: str, raw: Any, kind: str, identity: str, seed: int = 0) ->
         ConfigError: The modality has no such kind of damage.
     """
     rng = np.random.default_rng((seed, zlib.crc32(f"{identity}|{kind}".encode())))
-    if kind == NOISE and modality in _NOISE:
+    chosen = str(rng.choice(kinds(modality))) if kind == ANY else kind
+    if chosen == NOISE and modality in _NOISE:
         return _NOISE[modality](raw, rng)
-    return modalities.get(modality).corrupt(raw, kind, rng)
+    return modalities.get(modality).corrupt(raw, chosen, rng)
 
 
 def _picture(raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

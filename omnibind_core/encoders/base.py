@@ -21,13 +21,18 @@ class Trunk(nn.Module):
     Attributes:
         feature_dim: Width of the features.
         parts: Widths of the parts that the features consist of, whose scales may differ; empty if they are one.
-        packaged: The weights come from an installed package, so they are not saved with the model.
+        packaged: The weights come from an installed package or a file of the user, so they are not saved with the
+            model.
+        fingerprint: Of weights from a file, to tell them from others; empty otherwise.
+        takes: Shape of one view, -1 for any size, and dtype, as of a preset; None if presets are not compared with it.
         trainable: Trained by us; other trunks are frozen.
     """
 
     feature_dim: int
     parts: tuple[int, ...] = ()
-    packaged: ClassVar[bool] = False
+    takes: tuple[tuple[int, ...], str] | None = None
+    packaged: bool = False
+    fingerprint: str = ""
     trainable: ClassVar[bool] = False
 
     @abstractmethod
@@ -49,11 +54,13 @@ class TextTower(nn.Module):
     Attributes:
         feature_dim: Width of the embeddings.
         packaged: As of a :class:`Trunk`.
+        fingerprint: As of a :class:`Trunk`.
         trainable: As of a :class:`Trunk`.
     """
 
     feature_dim: int
-    packaged: ClassVar[bool] = False
+    packaged: bool = False
+    fingerprint: str = ""
     trainable: ClassVar[bool] = False
 
     @abstractmethod

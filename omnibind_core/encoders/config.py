@@ -4,70 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from omnibind_core import modalities
 from omnibind_core.config import Config, parse, read_mapping
+from omnibind_core.encoders.families import FAMILIES
+from omnibind_core.encoders.family import TrunkConfig
 from omnibind_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omnibind_core.encoders.base import Trunk
 
 CONFIGS = Path(__file__).parent.parent / "model_configs"
 
 
-class EfficientNetConfig(Config):
-    """EfficientNet-Lite0 with the packaged ImageNet weights.
-
-    Attributes:
-        levels: Features of earlier stages beside those of the last, see
-            :class:`omnibind_core.encoders.lite.efficientnet.EfficientNetLite0`.
-    """
-
-    type: Literal["efficientnet_lite0"]
-    levels: bool = False
-
-
-class MiniLMConfig(Config):
-    """all-MiniLM-L6-v2 with the packaged weights."""
-
-    type: Literal["minilm_l6"]
-
-
-class YamNetConfig(Config):
-    """YAMNet with the packaged AudioSet weights."""
-
-    type: Literal["yamnet"]
-
-
-class PointConfig(Config):
-    """Our point-cloud trunk; see :class:`omnibind_core.encoders.lite.point.PointTrunk`."""
-
-    type: Literal["point"]
-    width: PositiveInt
-    centres: tuple[PositiveInt, PositiveInt]
-    neighbours: PositiveInt
-    blocks: tuple[NonNegativeInt, NonNegativeInt]
-    feature_dim: PositiveInt
-
-
-class RandomConvConfig(Config):
-    """A small random convolution over pictures or log-mel patches, for tests."""
-
-    type: Literal["random_conv"]
-    channels: PositiveInt
-    pool: PositiveInt
-    feature_dim: PositiveInt
-
-
-class HashedTextConfig(Config):
-    """A random vector per word, for tests."""
-
-    type: Literal["hashed_text"]
-    buckets: PositiveInt
-    feature_dim: PositiveInt
-
-
-class PluginConfig(Config):
+class PluginConfig(TrunkConfig):
     """A trunk that a plug-in brings: what ``build(**settings)`` in its ``encoder.py`` returns.
 
     Attributes:
@@ -79,11 +32,32 @@ class PluginConfig(Config):
     modality: str
     settings: dict[str, Any] = Field(default_factory=dict)
 
+    def build(self) -> Trunk:
+        """See :meth:`TrunkConfig.build`.
 
-TrunkConfig = Annotated[
-    EfficientNetConfig | MiniLMConfig | YamNetConfig | PointConfig | RandomConvConfig | HashedTextConfig | PluginConfig,
-    Field(discriminator="type"),
-]
+        Raises:
+            ConfigError: The plug-in's ``encoder.py`` is missing, or does not make a trunk of these settings.
+        """
+        from omnibind_core.encoders.base import Trunk
+
+        where = f"the trunk of the plug-in '{self.modality}'"
+        build = getattr(modalities.plugin_module(self.modality, "encoder"), "build", None)
+        if build is None:
+            raise ConfigError(f"{where}: expected an encoder.py with a function build in its folder")
+        try:
+            trunk = build(**self.settings)
+        except TypeError as error:
+            raise ConfigError(f"{where}: {error}; its settings are {self.settings}") from error
+        if not isinstance(trunk, Trunk) or not isinstance(getattr(trunk, "feature_dim", None), int):
+            raise ConfigError(f"{where}: build returned {type(trunk).__name__}, expected a Trunk with a feature_dim")
+        return trunk
+
+
+if TYPE_CHECKING:
+    AnyTrunkConfig = TrunkConfig
+else:
+    _SCHEMAS = (*(schema for family in FAMILIES.values() for schema in family.schemas), PluginConfig)
+    AnyTrunkConfig = Annotated[Union[_SCHEMAS], Field(discriminator="type")]  # noqa: UP007 (made at run time)
 
 
 class IdentityConfig(Config):
@@ -168,24 +142,29 @@ class ModelConfig(Config):
 
     Attributes:
         name: Name of the model.
-        family: Which family of encoders it is made of.
+        family: Which of the families in ``families.py`` it belongs to. Trunks of others may be mixed in.
         embed_dim: Width of the shared space.
         seed: Seed of everything that is drawn at random when a model is built.
+        weights: File or folder with the weights of the trunks that need one, see
+            :class:`omnibind_core.encoders.family.FileTrunkConfig`.
         trunks: Trunks by name.
         modalities: Modalities by name.
         fusion: Settings of the fusion, checked by :func:`omnibind_core.fusion.build`.
     """
 
     name: str
-    family: Literal["lite"]
+    family: str
     embed_dim: PositiveInt
     seed: int = 0
-    trunks: dict[str, TrunkConfig]
+    weights: str | None = None
+    trunks: dict[str, AnyTrunkConfig]
     modalities: dict[str, ModalityConfig] = Field(min_length=1)
     fusion: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_exist(self) -> ModelConfig:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family is '{self.family}', expected one of {', '.join(FAMILIES)}")
         for name, modality in self.modalities.items():
             if name not in modalities.names():
                 raise ValueError(f"modalities.{name}: {modalities.unknown(name)}")

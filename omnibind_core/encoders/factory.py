@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import csv
 import functools
+import logging
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnibind_core import modalities
 from omnibind_core.encoders import config as c
 from omnibind_core.encoders import heads
 from omnibind_core.encoders.base import EncoderSet, TextTower, Trunk
+from omnibind_core.encoders.checkpoints import Checkpoint, fingerprint, open_checkpoint
+from omnibind_core.encoders.family import FileTrunkConfig, TrunkConfig, weights_path
 from omnibind_core.encoders.packages import YAMNET_CLASSES, packaged_file
 from omnibind_core.errors import ConfigError, WeightsError
+from omnibind_core.modalities import get as modality_of
 
+_logger = logging.getLogger(__name__)
+_TOLD = 8  # problems that an error message names
 _IMAGENET_CLASSES = Path(__file__).parent / "lite" / "imagenet_classes.txt"
 
 
@@ -50,20 +56,23 @@ def audioset_classes() -> list[list[str]]:
     return [[part.strip() for part in re.split(r"[,()]", name) if part.strip()] for name in names]
 
 
-def build(config: c.ModelConfig, modalities: Collection[str] | None = None) -> EncoderSet:
-    """Builds the encoders of a model, in eval mode.
+def build(
+    config: c.ModelConfig, modalities: Collection[str] | None = None, device: str | torch.device = "cpu"
+) -> EncoderSet:
+    """Builds the encoders of a model, in eval mode, on the CPU.
 
-    Packaged trunks get their weights and are frozen, as is every trunk that is not trainable. What is trained starts
-    at random, the same for the same ``config.seed`` whichever modalities are built.
+    Packaged trunks and those with a weights file get their weights and are frozen, as is every trunk that is not
+    trainable. What is trained starts at random, the same for the same ``config.seed`` whichever modalities are built.
 
     Args:
         config: The architecture.
         modalities: Only these, and only the trunks they need; None for all of the config.
+        device: Where they will run: a CPU is refused for weights in half precision.
 
     Raises:
-        ConfigError: A modality is not in the config, or a trunk and a head do not fit together.
+        ConfigError: A modality is not in the config, or a trunk does not fit its preset or its head.
         MissingDependencyError: A package that carries weights is not installed.
-        WeightsError: A packaged file is not the known one.
+        WeightsError: A packaged file is not the known one; a weights file is missing, damaged, or does not fit.
     """
     chosen = [name for name in config.modalities if modalities is None or name in modalities]
     unknown = sorted(set(modalities or ()) - set(config.modalities))
@@ -71,15 +80,25 @@ def build(config: c.ModelConfig, modalities: Collection[str] | None = None) -> E
         known = ", ".join(config.modalities)
         raise ConfigError(f"model '{config.name}' has no modality {', '.join(unknown) or 'chosen'}; it has {known}")
     trunk_of = {name: config.modalities[name].trunk for name in chosen}
-    trunks = {
-        name: _seeded(config.seed, f"trunks.{name}", functools.partial(_trunk, part))
-        for name, part in config.trunks.items()
-        if name in trunk_of.values()
-    }
+    parts = {name: _with_weights(config, part) for name, part in config.trunks.items() if name in trunk_of.values()}
+    files = _open_weights(parts)
+    trunks: dict[str, Any] = {}
+    states = {}
+    for name, file in files.items():
+        part = parts[name]
+        trunks[name] = _seeded(config.seed, f"trunks.{name}", functools.partial(_trunk, part, file))
+        if file is not None:
+            states[name] = _checked_state(part, trunks[name], file, torch.device(device))
+    for name in chosen:
+        _check_preset(config, name, trunks[trunk_of[name]])
+    for name, state in states.items():  # only now, when all is known to fit, is anything read
+        _fill(trunks[name], state, parts[name])
     made = {
         name: _seeded(config.seed, f"heads.{name}", functools.partial(_head, config, name, trunks[trunk_of[name]]))
         for name in chosen
     }
+    for name, head in made.items():
+        _load_head(config, name, head, files[trunk_of[name]])
     for trunk in trunks.values():
         trunk.requires_grad_(trunk.trainable)
     return EncoderSet(trunks, made, trunk_of, config.embed_dim).eval()
@@ -91,44 +110,124 @@ def _seeded(seed: int, name: str, make: Callable[[], Any]) -> Any:
         return make()
 
 
-def _trunk(config: c.TrunkConfig) -> Trunk | TextTower:
-    # Imported here, so that a model without, say, text never imports what only text needs.
-    if isinstance(config, c.EfficientNetConfig):
-        from omnibind_core.encoders.lite.efficientnet import EfficientNetLite0
-
-        return EfficientNetLite0.from_package(config.levels)
-    if isinstance(config, c.YamNetConfig):
-        from omnibind_core.encoders.lite.yamnet import YamNet
-
-        return YamNet.from_package()
-    if isinstance(config, c.MiniLMConfig):
-        from omnibind_core.encoders.lite.minilm import MiniLMTower
-
-        return MiniLMTower()
-    if isinstance(config, c.PluginConfig):
-        return _plugin_trunk(config)
-    settings = config.model_dump(exclude={"type"})
-    if isinstance(config, c.PointConfig):
-        from omnibind_core.encoders.lite.point import PointTrunk
-
-        return PointTrunk(**settings)
-    from omnibind_core.encoders.lite.stand_ins import HashedText, RandomConv
-
-    return RandomConv(**settings) if isinstance(config, c.RandomConvConfig) else HashedText(**settings)
+def _with_weights(config: c.ModelConfig, part: TrunkConfig) -> TrunkConfig:
+    """A trunk's settings, with the model's weights file if it has none of its own."""
+    if not isinstance(part, FileTrunkConfig) or part.weights is not None:
+        return part
+    return part.model_copy(update={"weights": config.weights})
 
 
-def _plugin_trunk(config: c.PluginConfig) -> Trunk:
-    where = f"the trunk of the plug-in '{config.modality}'"
-    build = getattr(modalities.plugin_module(config.modality, "encoder"), "build", None)
-    if build is None:
-        raise ConfigError(f"{where}: expected an encoder.py with a function build in its folder")
+def _open_weights(parts: Mapping[str, TrunkConfig]) -> dict[str, Checkpoint | None]:
+    """The weights file of each trunk, None for those without; a file of several trunks is opened once."""
+    sources = {name: part.weights if isinstance(part, FileTrunkConfig) else None for name, part in parts.items()}
+    opened = {source: open_checkpoint(weights_path(source)) for source in set(sources.values()) if source is not None}
+    return {name: None if source is None else opened[source] for name, source in sources.items()}
+
+
+def _trunk(part: TrunkConfig, checkpoint: Checkpoint | None) -> Trunk | TextTower:
+    if checkpoint is not None:
+        with torch.device("meta"):  # every tensor will be replaced; the largest trunks have hundreds of millions
+            return part.build()
+    trunk = part.build()
+    return trunk.to(getattr(torch, part.precision or "float32")) if isinstance(part, FileTrunkConfig) else trunk
+
+
+def _checked_state(
+    part: TrunkConfig, trunk: nn.Module, checkpoint: Checkpoint, device: torch.device
+) -> dict[str, Tensor]:
+    """The state dict of a trunk out of its weights file, which is mapped into memory, but not read."""
+    assert isinstance(part, FileTrunkConfig)
+    listed = listed_state(part, trunk.state_dict(), checkpoint)
+    if device.type == "cpu" and _precision(part, listed) == torch.float16:
+        found = "precision is float16" if part.precision else f"{checkpoint.path} is in float16"
+        raise WeightsError(
+            f"the trunk '{part.type}': {found}, in which a CPU does not compute; expected a GPU (device cuda), or "
+            "'precision' float32 or bfloat16 in the trunk's part of the model config"
+        )
+    return part.state(checkpoint)
+
+
+def listed_state(part: FileTrunkConfig, expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """What a file has of a trunk, as empty tensors: nothing is read.
+
+    Args:
+        part: Settings of the trunk.
+        expected: Its state dict.
+        checkpoint: The opened file.
+
+    Raises:
+        WeightsError: The file does not fit; names the tensors that are missing, unknown or of another shape.
+    """
+    message = f"{checkpoint.path} does not fit the trunk '{part.type}'"
     try:
-        trunk = build(**config.settings)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}; its settings are {config.settings}") from error
-    if not isinstance(trunk, Trunk) or not isinstance(getattr(trunk, "feature_dim", None), int):
-        raise ConfigError(f"{where}: build returned {type(trunk).__name__}, expected a Trunk with a feature_dim")
-    return trunk
+        state = part.state(checkpoint.listing)
+    except WeightsError as error:
+        raise WeightsError(f"{message}: {error}") from error
+    _check_fit(expected, state, message)
+    return state
+
+
+def _precision(part: FileTrunkConfig, state: Mapping[str, Tensor]) -> torch.dtype:
+    """The type that a trunk computes in: that of its config, else that of most numbers of the file."""
+    if part.precision is not None:
+        return cast(torch.dtype, getattr(torch, part.precision))
+    count: Counter[torch.dtype] = Counter()
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            count[tensor.dtype] += tensor.numel()
+    return count.most_common(1)[0][0]
+
+
+def _check_preset(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> None:
+    """Refuses a preset whose views the trunk cannot take."""
+    takes = getattr(trunk, "takes", None)
+    if takes is None:
+        return
+    preset = modality_of(modality).preset(config.modalities[modality].preset)
+    sizes, dtype = takes
+    fits = len(sizes) == len(preset.shape) and all(
+        -1 in pair or pair[0] == pair[1] for pair in zip(sizes, preset.shape, strict=True)
+    )
+    if not fits or preset.dtype != dtype:
+        raise ConfigError(
+            f"modalities.{modality}.preset: '{preset.name}' makes {preset.dtype} {list(preset.shape)}, expected what "
+            f"the trunk '{config.modalities[modality].trunk}' takes, {dtype} {list(sizes)}"
+        )
+
+
+def _fill(trunk: Trunk | TextTower, state: Mapping[str, Tensor], part: TrunkConfig) -> None:
+    assert isinstance(part, FileTrunkConfig)
+    precision = _precision(part, state)
+    own = {name: tensor.to(precision) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    trunk.load_state_dict(own, assign=True)
+    trunk.packaged, trunk.fingerprint = True, fingerprint(state)
+
+
+def _load_head(config: c.ModelConfig, modality: str, head: nn.Module, checkpoint: Checkpoint | None) -> None:
+    """Starts a linear head from that of the weights file, if there is one."""
+    part = config.modalities[modality]
+    trunk = config.trunks[part.trunk]
+    if checkpoint is None or not isinstance(trunk, FileTrunkConfig) or not isinstance(part.head, c.LinearConfig):
+        return
+    state = trunk.head_state(checkpoint, modality)
+    if state:
+        _check_fit(head.state_dict(), state, f"{checkpoint.path} does not fit the head of '{modality}'")
+        head.load_state_dict(state)
+        _logger.info("%s: linear head taken from %s", modality, checkpoint.path)
+
+
+def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], message: str) -> None:
+    """Refuses a state dict with missing or unknown tensors or wrong shapes."""
+    problems = [f"'{name}' is missing" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"'{name}' is not of this model" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"'{name}' has shape {list(found[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
+        raise WeightsError(f"{message}: {'; '.join(problems[:_TOLD])}{more}")
 
 
 def _head(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> nn.Module:
@@ -192,7 +291,7 @@ def _embed_classes(config: c.ModelConfig, head: c.ConSEConfig, classes: list[lis
 
 
 def own_state(encoders: EncoderSet) -> dict[str, Tensor]:
-    """The tensors that belong to a saved model: those that no installed package can give again.
+    """The tensors that belong to a saved model: those that no installed package and no weights file can give again.
 
     Args:
         encoders: The encoders.
@@ -208,7 +307,14 @@ def own_state(encoders: EncoderSet) -> dict[str, Tensor]:
 
 def _own(encoders: EncoderSet) -> dict[str, Tensor]:
     packaged = tuple(f"trunks.{name}." for name, trunk in encoders.trunks.items() if trunk.packaged)
-    return {name: tensor for name, tensor in encoders.state_dict().items() if not name.startswith(packaged)}
+    state = {name: tensor for name, tensor in encoders.state_dict().items() if not name.startswith(packaged)}
+    # Instead of the weights in a file, what tells them from others.
+    marks = {f"trunks.{name}.fingerprint": str(trunk.fingerprint) for name, trunk in encoders.trunks.items()}
+    return state | {name: torch.tensor(list(mark.encode()), dtype=torch.uint8) for name, mark in marks.items() if mark}
+
+
+def _text(tensor: Tensor) -> str:
+    return bytes(tensor.tolist()).decode(errors="replace")
 
 
 @torch.no_grad()
@@ -220,17 +326,16 @@ def load_own_state(encoders: EncoderSet, state: Mapping[str, Tensor]) -> None:
         state: What :func:`own_state` gave, for the modalities of these encoders.
 
     Raises:
-        WeightsError: Tensors are missing, too many or of the wrong shape; names them. Nothing was changed.
+        WeightsError: Tensors are missing, too many or of the wrong shape, or a weights file is another one than the
+            saved model's; names them. Nothing was changed.
     """
     ours = _own(encoders)
-    problems = [f"'{name}' is missing" for name in sorted(ours.keys() - state.keys())]
-    problems += [f"'{name}' is not of this model" for name in sorted(state.keys() - ours.keys())]
-    problems += [
-        f"'{name}' has shape {list(state[name].shape)}, expected {list(tensor.shape)}"
-        for name, tensor in ours.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if problems:
-        raise WeightsError("the encoder weights do not fit the model config: " + "; ".join(problems))
+    _check_fit(ours, state, "the encoder weights do not fit the model config")
+    for name, trunk in encoders.trunks.items():
+        if trunk.fingerprint and _text(state[f"trunks.{name}.fingerprint"]) != trunk.fingerprint:
+            raise WeightsError(
+                f"the weights file of the trunk '{name}' is another one than when this model was made: its fingerprint "
+                f"is {trunk.fingerprint}, expected {_text(state[f'trunks.{name}.fingerprint'])}"
+            )
     for name, tensor in ours.items():
         tensor.copy_(state[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,10 @@ class Draw:
     label: Tensor
     kind: Tensor | None = None
 
+    def copy(self) -> Draw:
+        """The same with tokens of its own."""
+        return replace(self, tokens=self.tokens.clone())
+
 
 class Embedded:
     """Embeddings of one split, ready to be combined.
@@ -58,6 +62,7 @@ class Embedded:
         self.modalities = tuple(embeddings)
         self.embeddings = dict(embeddings)
         self.given = given
+        self.concept = dict(concept)
         self.sampler = CombinationSampler(concept)
         self.text = text
         columns = (*self.modalities, *([] if text is None else ["text"]))
@@ -114,6 +119,25 @@ class Embedded:
                     mask[row, -1] = True
         kind = None if self._kind is None else self._kind.to(first.device).expand(batch, -1)
         return Draw(tokens, mask, torch.from_numpy(concept).to(first.device), kind)
+
+
+def with_lies(draw: Draw, chance: float, rng: np.random.Generator) -> Draw:
+    """Lets one sensor in some combinations lie: its token becomes that of another combination with another label.
+
+    Args:
+        draw: Combinations; changed in place.
+        chance: Of a lie, in combinations of two or more tokens.
+        rng: Source of randomness.
+    """
+    count = len(draw.label)
+    order = torch.from_numpy(rng.random(draw.mask.shape)).masked_fill(~draw.mask.cpu(), -1)
+    column = order.argmax(dim=1).to(draw.mask.device)  # a random present token
+    donor = torch.from_numpy(rng.permutation(count)).to(draw.mask.device)
+    lying = torch.from_numpy(rng.random(count) < chance).to(draw.mask.device)
+    lying &= (draw.mask.sum(dim=1) > 1) & draw.mask[donor, column] & (draw.label[donor] != draw.label)
+    rows = lying.nonzero()[:, 0]
+    draw.tokens[rows, column[rows]] = draw.tokens[donor[rows], column[rows]]
+    return draw
 
 
 def accuracy_by_size(

@@ -97,7 +97,7 @@ class Comparison:
             self.architecture, self.base = self.trained.config, self.trained.encoders
         concepts = dataset.match(config, self.base)
         descriptions = describe_labels(config.descriptions, concepts)
-        self.data = dataset.load(config, self.architecture, self.base, concepts, None, descriptions)
+        self.data = dataset.load(config, self.architecture, self.base, concepts, None, descriptions, config.fuse.damage)
         self.students = [name for name in self.data.val if _is_student(name) and name in self.data.train]
         self._tied: tuple[int, EncoderSet] | None = None
 

@@ -54,6 +54,11 @@ class Recognised(Protocol):
         """Calibrated, ``[1 + n, C]``."""
         ...
 
+    @property
+    def without(self) -> NDArray[np.float32]:
+        """Probabilities of every label without each token, ``[n, C]``."""
+        ...
+
 
 class Recogniser(Protocol):
     """What the runtime needs of a model; :class:`omnibind_core.model.OmniBind` is one."""

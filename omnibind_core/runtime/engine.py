@@ -232,9 +232,13 @@ class PerceptionEngine:
                 age=(now_ns - token.newest.stamp_ns) / SECOND,
                 label=names[int(row.argmax())],
                 confidence=float(row.max()),
+                label_without=names[int(others.argmax())] if len(tokens) > 1 else "",
+                confidence_without=float(others.max()) if len(tokens) > 1 else 0.0,
                 stamp_ns=token.newest.stamp_ns,
             )
-            for token, weight, row in zip(tokens, recognised.weights, recognised.probabilities[1:], strict=True)
+            for token, weight, row, others in zip(
+                tokens, recognised.weights, recognised.probabilities[1:], recognised.without, strict=True
+            )
         )
         return Prediction(
             tick_ns=now_ns,

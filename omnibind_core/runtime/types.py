@@ -136,6 +136,8 @@ class SensorShare:
         age: s from the item's stamp to the tick.
         label: What this sensor alone would have said.
         confidence: Calibrated probability of that label.
+        label_without: What the others would have said without this sensor; ``""`` if it is the only one.
+        confidence_without: Calibrated probability of that label; 0 if it is the only one.
         stamp_ns: Stamp of the item, after ``time_offset``.
     """
 
@@ -145,6 +147,8 @@ class SensorShare:
     age: float
     label: str
     confidence: float
+    label_without: str
+    confidence_without: float
     stamp_ns: int
 
 

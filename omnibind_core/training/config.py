@@ -155,6 +155,8 @@ class FuseConfig(StageConfig):
         text: Chance that the text of a combination is used: with an index the text that the combination has there,
             else any of the sources' own words for the concept.
         lie: Chance that one token of a combination of two or more shows something else (not in the paper).
+        damage: Variants of each training sample with a damaged sensor that are drawn beside the others (not in the
+            paper).
     """
 
     steps: int = Field(978, ge=0)
@@ -164,6 +166,7 @@ class FuseConfig(StageConfig):
     negatives: Literal["wrong", "all"] = "wrong"
     text: float = Field(0.1, ge=0, le=1)
     lie: float = Field(0.0, ge=0, le=1)
+    damage: int = Field(0, ge=0)
 
 
 class TrainConfig(Config):
@@ -171,6 +174,8 @@ class TrainConfig(Config):
 
     Attributes:
         model: Name or file of a model config; null is that of ``start``, without it ``lite``.
+        weights: File or folder with the weights of the model's trunks, for model configs that need one
+            (docs/weights.md); null is what the model config says.
         start: Name or folder of a trained model whose encoders, fusion, labels and calibration stage I begins with;
             ``model`` may add modalities to it. Null begins from nothing.
         plugins: Folders of further modalities.
@@ -196,6 +201,7 @@ class TrainConfig(Config):
     """
 
     model: str | dict[str, Any] | None = None
+    weights: str | None = None
     start: str | None = None
     plugins: list[str] = Field(default_factory=list)
     data: str | None = None
@@ -222,6 +228,12 @@ class TrainConfig(Config):
             raise ValueError("data (a folder with samples.csv) or index (a built data set) is needed")
         if self.labels is not None and self.index is not None:
             raise ValueError("labels and index exclude each other: an index has its own label table")
+        return self
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> TrainConfig:
+        if self.weights is not None and self.start is not None:
+            raise ValueError("weights and start exclude each other: a trained model names its own weights")
         return self
 
     @model_validator(mode="after")

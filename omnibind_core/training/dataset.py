@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from omnibind_core import modalities
 from omnibind_core.data.cache import Loads, features
 from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.damage import ANY, Damaged
+from omnibind_core.data.damage import kinds as damage_kinds
 from omnibind_core.data.imagine import Imagined
 from omnibind_core.data.matching import match_labels
 from omnibind_core.data.modality_free import ModalityFree
@@ -48,11 +50,13 @@ class Part:
         inputs: ``float32 [N, 1 + A, F]`` trunk features of every sample and its augmented variants; for a trunk that
             learns, its flattened input instead.
         concept: ``int64 [N]``, index into the vocabulary.
+        damaged: ``float32 [N, K, F]``, the same of K variants with a damaged sensor, for stage II; None for none.
     """
 
     samples: tuple[Sample, ...]
     inputs: NDArray[np.float32]
     concept: NDArray[np.int64]
+    damaged: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -96,6 +100,7 @@ def load(
     concepts: Concepts,
     known: LabelBank | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
+    damage: int = 0,
 ) -> TrainingData:
     """Reads the samples and computes the trunk features that are not cached yet.
 
@@ -106,6 +111,7 @@ def load(
         concepts: Label matching of the data.
         known: The vocabulary begins with this one.
         descriptions: Of concepts; those of ``known`` keep what they have.
+        damage: Variants of each training sample with a damaged sensor.
 
     Raises:
         ConfigError: What ``align.imagined`` asks for needs a frozen trunk.
@@ -129,8 +135,12 @@ def load(
                 continue
             augmentations = config.more_augmentations.get(modality, config.augmentations) if split == "train" else 0
             samples = [sample for sample, _ in items]
-            inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, config.features_seed)
-            parts[split][modality] = _part(items, inputs, number)
+            seed = config.features_seed
+            inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, seed)
+            damaged = None
+            if split == "train" and damage and damage_kinds(modality):
+                damaged = _damaged(source, samples, modality, model, encoder_set, damage, seed)
+            parts[split][modality] = _part(items, inputs, number, damaged)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
     imagined = {}
     for student in _imagining(config.align, parts["train"], model, encoder_set):
@@ -152,19 +162,36 @@ def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
         return Concepts.read(Path(config.labels))
     samples = FolderSource(Path(str(config.data))).samples()
     pairs = sorted({(sample.source, sample.label, sample.modality) for sample in samples})
+    tower: Callable[[Sequence[str]], Tensor] = encoder_set.encode_text
+    if encoder_set.trunks[encoder_set.trunk_of["text"]].fingerprint:
+        # What matching takes for the same was measured with MiniLM; to CLIP all short texts are much alike.
+        from omnibind_core.encoders.lite.minilm import MiniLMTower
+
+        tower = MiniLMTower()
 
     def embed_words(sentences: Sequence[str]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return np.asarray(encoder_set.encode_text(list(sentences)).cpu().numpy(), np.float32)
+            return np.asarray(tower(list(sentences)).cpu().numpy(), np.float32)
 
     return match_labels(pairs, embed_words)
 
 
 def embed(data: TrainingData, model: OmniBind, split: str) -> Embedded:
-    """Embeddings of one split, and of the sources' own words for the concepts, ready to be combined."""
+    """Embeddings of one split, and of the sources' own words for the concepts, ready to be combined.
+
+    Variants with a damaged sensor count as further variants.
+    """
     parts = data.train if split == "train" else data.val
     embeddings = {
-        name: embed_all(model.encoders, model.config, name, part.inputs).clone() for name, part in parts.items()
+        name: torch.cat(
+            [
+                embed_all(model.encoders, model.config, name, rows)
+                for rows in (part.inputs, part.damaged)
+                if rows is not None
+            ],
+            dim=1,
+        ).clone()
+        for name, part in parts.items()
     }
     concept = {name: part.concept for name, part in parts.items()}
     words = sorted({(int(c), s.label) for p in parts.values() for s, c in zip(p.samples, p.concept, strict=True)})
@@ -264,13 +291,19 @@ def top1(
     return right.float().mean().item()
 
 
-def _part(items: Sequence[tuple[Sample, str]], inputs: NDArray[np.float32], number: Mapping[str, int]) -> Part:
+def _part(
+    items: Sequence[tuple[Sample, str]],
+    inputs: NDArray[np.float32],
+    number: Mapping[str, int],
+    damaged: NDArray[np.float32] | None = None,
+) -> Part:
     """The samples whose concept is in the vocabulary."""
     rows = [row for row, (_, name) in enumerate(items) if name in number]
     return Part(
         tuple(items[row][0] for row in rows),
         inputs if len(rows) == len(items) else inputs[rows],
         np.array([number[items[row][1]] for row in rows], np.int64),
+        damaged if damaged is None or len(rows) == len(items) else damaged[rows],
     )
 
 
@@ -309,6 +342,32 @@ def _imagined(
     good = np.flatnonzero(~np.isnan(inputs[:, 0, 0]))
     _logger.info("%s: %d of %d photos could be imagined", student, len(good), len(photos))
     return _part([items[row] for row in good], inputs[good], number)
+
+
+def _damaged(
+    source: Loads,
+    samples: Sequence[Sample],
+    modality: str,
+    model: ModelConfig,
+    encoder_set: EncoderSet,
+    count: int,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Features ``[N, count, F]`` of variants with a sensor damaged in any way."""
+    variants = [
+        sample_features(
+            Damaged(source, ANY, seed + index),
+            samples,
+            modality,
+            model,
+            encoder_set,
+            0,
+            seed + index,
+            f"damaged {ANY} ",
+        )
+        for index in range(count)
+    ]
+    return np.concatenate(variants, axis=1)
 
 
 def _labelled(source: FolderSource | ModalityFree, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
@@ -361,12 +420,12 @@ def sample_features(
 
 def _identity(trunk: nn.Module, config: TrunkConfig) -> str:
     """What tells the features of one frozen trunk from those of another; packaged weights are always the same."""
-    settings = json.dumps(config.model_dump(), sort_keys=True)
+    settings = json.dumps(config.model_dump(exclude={"weights"}), sort_keys=True)  # where a file lies makes no features
     if trunk.packaged:
-        return settings
+        return f"{settings}{trunk.fingerprint}"
     digest = hashlib.sha256()
     for value in trunk.state_dict().values():
-        digest.update(value.detach().cpu().numpy().tobytes())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     return settings + digest.hexdigest()
 
 

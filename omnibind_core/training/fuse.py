@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnibind_core.evaluation.combinations import Draw, Embedded, top1
+from omnibind_core.evaluation.combinations import Draw, Embedded, top1, with_lies
 from omnibind_core.fusion import Fusion, fusion_loss, wrong_predictions
 from omnibind_core.labels import LabelBank
 from omnibind_core.training.config import FuseConfig
@@ -92,22 +92,3 @@ class Fuse(Stage):
     def validate(self) -> dict[str, float]:
         """See :meth:`Stage.validate`: top-1 for every size of combination."""
         return {size: top1(self._labels, self.fusion, draw) for size, draw in self._val.items()}
-
-
-def with_lies(draw: Draw, chance: float, rng: np.random.Generator) -> Draw:
-    """Lets one sensor in some combinations lie: its token becomes that of another combination with another label.
-
-    Args:
-        draw: Combinations; changed in place.
-        chance: Of a lie, in combinations of two or more tokens.
-        rng: Source of randomness.
-    """
-    count = len(draw.label)
-    order = torch.from_numpy(rng.random(draw.mask.shape)).masked_fill(~draw.mask.cpu(), -1)
-    column = order.argmax(dim=1).to(draw.mask.device)  # a random present token
-    donor = torch.from_numpy(rng.permutation(count)).to(draw.mask.device)
-    lying = torch.from_numpy(rng.random(count) < chance).to(draw.mask.device)
-    lying &= (draw.mask.sum(dim=1) > 1) & draw.mask[donor, column] & (draw.label[donor] != draw.label)
-    rows = lying.nonzero()[:, 0]
-    draw.tokens[rows, column[rows]] = draw.tokens[donor[rows], column[rows]]
-    return draw

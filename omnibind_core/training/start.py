@@ -7,6 +7,7 @@ import torch
 from omnibind_core import encoders, fusion
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, load_config
+from omnibind_core.encoders.family import FileTrunkConfig, weights_path
 from omnibind_core.errors import ConfigError
 from omnibind_core.model import OmniBind
 from omnibind_core.training.config import TrainConfig
@@ -23,11 +24,11 @@ def begin(config: TrainConfig, device: torch.device) -> OmniBind:
         WeightsError: Weights are missing or broken.
     """
     if config.start is None:
-        architecture = load_config(config.model or "lite")
-        built = encoders.build(architecture)
+        architecture = _with_weights(load_config(config.model or "lite"), config.weights)
+        built = encoders.build(architecture, device=device)
         fusion_module = fusion.build(architecture.embed_dim, architecture.fusion, tuple(architecture.modalities))
         return OmniBind(architecture, built, fusion_module).to(device)
-    old = OmniBind.from_pretrained(config.start)
+    old = OmniBind.from_pretrained(config.start, device)
     wanted = old.config if config.model is None else load_config(config.model)
     _refuse_differences(old.config, wanted, config.start)
     added = [name for name in wanted.modalities if name not in old.config.modalities]
@@ -36,7 +37,7 @@ def begin(config: TrainConfig, device: torch.device) -> OmniBind:
     _refuse_fusion(old, architecture, config.start)
     encoder_set = old.encoders
     if added:
-        new = encoders.build(architecture, added)
+        new = encoders.build(architecture, added, device)
         encoder_set = EncoderSet(
             {**new.trunks, **old.encoders.trunks},
             {**old.encoders.heads, **new.heads},
@@ -49,6 +50,17 @@ def begin(config: TrainConfig, device: torch.device) -> OmniBind:
             if name not in config.align.students:
                 model.encoders.trunks[trunk].requires_grad_(False)
     return model.to(device)
+
+
+def _with_weights(architecture: ModelConfig, weights: str | None) -> ModelConfig:
+    if weights is None:
+        return architecture
+    if not any(isinstance(trunk, FileTrunkConfig) for trunk in architecture.trunks.values()):
+        raise ConfigError(
+            f"weights is {weights}, but the weights of all trunks of '{architecture.name}' are in packages"
+        )
+    # Absolute, so that the trained model finds them from any working directory.
+    return architecture.model_copy(update={"weights": str(weights_path(weights).absolute())})
 
 
 def _joined(old: ModelConfig, wanted: ModelConfig, added: list[str]) -> ModelConfig:

@@ -69,4 +69,5 @@ def take(part: Part, rows: NDArray[np.int64]) -> Part:
         part: All samples.
         rows: ``int64 [K]``, which.
     """
-    return Part(tuple(part.samples[row] for row in rows), part.inputs[rows], part.concept[rows])
+    damaged = None if part.damaged is None else part.damaged[rows]
+    return Part(tuple(part.samples[row] for row in rows), part.inputs[rows], part.concept[rows], damaged)

@@ -1,0 +1,58 @@
+"""Temperatures by the number of modalities, and the threshold of ``unknown``."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from omnibind_core.baselines import MeanFusion
+from omnibind_core.evaluation.calibration import KEEP, best_temperature, calibrate
+from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.labels import LabelBank
+
+DIM, LABELS, SAMPLES = 16, 12, 30
+
+
+def made(noise, seed=0):
+    """Samples of three modalities of every label, near the label's embedding."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = F.normalize(torch.randn(LABELS, DIM, generator=generator), dim=-1)
+    concept = np.repeat(np.arange(LABELS), SAMPLES)
+    tokens = {
+        name: F.normalize(rows[concept] + noise * torch.randn(len(concept), DIM, generator=generator), dim=-1)[:, None]
+        for name in ("image", "touch", "audio")
+    }
+    bank = LabelBank(tuple(f"label {i}" for i in range(LABELS)), rows, torch.arange(LABELS))
+    return Embedded(tokens, dict.fromkeys(tokens, concept)), bank
+
+
+def found_names(count):
+    return ["image", "touch", "audio"][:count]
+
+
+def test_confidence_is_how_often_the_answer_is_right():
+    embedded, bank = made(0.25)
+    found = calibrate(embedded, bank, MeanFusion(), 2000, 0)
+    assert len(found.temperatures) == 3
+    for count in (1, 2):
+        draw = embedded.draw(2000, np.random.default_rng(9), size=count)
+        fused = bank.similarities(MeanFusion()(draw.tokens, draw.mask).embedding)
+        confidence, answer = (fused / found.temperature(found_names(count))).softmax(-1).max(-1)
+        assert abs(float(confidence.mean() - (answer == draw.label).float().mean())) < 0.05
+
+
+def test_most_right_answers_of_single_sensors_stay_above_the_threshold():
+    embedded, bank = made(0.25)
+    found = calibrate(embedded, bank, MeanFusion(), 2000, 0)
+    draw = embedded.draw(2000, np.random.default_rng(9), size=1)
+    fused = bank.similarities(MeanFusion()(draw.tokens, draw.mask).embedding)
+    confidence, answer = (fused / found.temperature(found_names(1))).softmax(-1).max(-1)
+    assert abs(float((confidence[answer == draw.label] >= found.threshold).float().mean()) - KEEP) < 0.03
+
+
+def test_pairs_that_are_always_right_are_not_taken_for_certain():
+    embedded, bank = made(0.15)
+    found = calibrate(embedded, bank, MeanFusion(), 500, 0)
+    draw = embedded.draw(500, np.random.default_rng(9), size=2)
+    fused = bank.similarities(MeanFusion()(draw.tokens, draw.mask).embedding)
+    assert best_temperature(fused, draw.label) < found.temperature(found_names(2))
+    assert embedded.embeddings["image"].norm(dim=-1).allclose(torch.ones(1))  # lies are not written into the data
