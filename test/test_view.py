@@ -37,7 +37,7 @@ def events(times_us, width=8, height=6):
 
 
 def share(name, modality, weight):
-    return SensorShare(name, modality, weight, 0.1, "dog", 0.6, T0)
+    return SensorShare(name, modality, weight, 0.1, "dog", 0.6, "cat", 0.5, T0)
 
 
 def prediction(tick_ns=T0, label="cup", shares=(), unknown=False):
@@ -403,6 +403,8 @@ def test_live(tmp_path):
                     ages=[0.1],
                     sensor_labels=["cup"],
                     sensor_confidences=[0.9],
+                    labels_without=[""],
+                    confidences_without=[0.0],
                     latency=0.02,
                 )
             )

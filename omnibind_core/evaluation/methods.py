@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +33,19 @@ TRAINED = {"Linear": "linear", "Unseen": "unseen", "Cat": "cat", "OuterProduct":
 _BATCH = 4096  # combinations at a time
 
 
-def probabilities(model: OmniBind, similarities: Tensor, count: Tensor) -> Tensor:
+def probabilities(model: OmniBind, similarities: Tensor, columns: Sequence[str], mask: NDArray[np.bool_]) -> Tensor:
     """Calibrated probabilities ``[B, C]`` of fused embeddings, as the model itself gives them.
 
     Args:
         model: Has the calibration.
         similarities: ``[B, C]`` cosines of fused embeddings to the labels.
-        count: ``int64 [B]``, number of tokens that were fused.
+        columns: Modality of each column of the combinations.
+        mask: ``bool [B, M]``, which of them were fused.
     """
-    return (similarities / model.calibration.temperature).softmax(dim=-1)
+    sets, place = np.unique(mask, axis=0, return_inverse=True)
+    found = [model.calibration.temperature([columns[column] for column in np.flatnonzero(row)]) for row in sets]
+    temperature = similarities.new_tensor(found)[torch.from_numpy(place.reshape(-1)).to(similarities.device)]
+    return (similarities / temperature[:, None]).softmax(dim=-1)
 
 
 def threshold(model: OmniBind, count: int) -> float:

@@ -48,8 +48,7 @@ def answers(bench: Bench, method: Method, combos: Combos, among: NDArray[np.int6
     chosen = np.arange(scores.shape[1]) if among is None else among
     scores = scores[:, torch.from_numpy(chosen)]
     if method.name == AF:
-        count = torch.from_numpy(combos.mask.sum(axis=1)).to(scores.device)
-        scores = probabilities(bench.model, scores, count)
+        scores = probabilities(bench.model, scores, combos.columns, combos.mask)
     else:
         scores = scores / scores.sum(dim=1, keepdim=True).clamp(min=1e-12)
     confidence, answer = scores.cpu().double().max(dim=1)

@@ -39,11 +39,13 @@ def prediction_of(message: Any, tick_ns: int) -> Prediction:
         message.ages,
         message.sensor_labels,
         message.sensor_confidences,
+        message.labels_without,
+        message.confidences_without,
         strict=True,
     )
     shares = tuple(
-        SensorShare(name, modality, weight, age, label, confidence, tick_ns - round(age * 1e9))
-        for name, modality, weight, age, label, confidence in rows
+        SensorShare(name, modality, weight, age, label, confidence, others, others_sure, tick_ns - round(age * 1e9))
+        for name, modality, weight, age, label, confidence, others, others_sure in rows
     )
     nothing = np.empty(0, np.float32)
     return Prediction(
