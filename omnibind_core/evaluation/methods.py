@@ -43,7 +43,7 @@ def probabilities(model: OmniBind, similarities: Tensor, columns: Sequence[str],
         mask: ``bool [B, M]``, which of them were fused.
     """
     sets, place = np.unique(mask, axis=0, return_inverse=True)
-    found = [model.calibration.temperature([columns[column] for column in np.flatnonzero(row)]) for row in sets]
+    found = [model.calibration.temperature([columns[int(column)] for column in np.flatnonzero(row)]) for row in sets]
     temperature = similarities.new_tensor(found)[torch.from_numpy(place.reshape(-1)).to(similarities.device)]
     return (similarities / temperature[:, None]).softmax(dim=-1)
 
