@@ -12,10 +12,13 @@ DATA ?=
 SPLIT ?= val
 OUT ?= out/demo
 
+# The site of the documentation, with the virtual environment that builds it.
+DOCS := out/docs
+
 # make soak MINUTES=5 torments the fusion node for five minutes.
 MINUTES ?= 30
 
-.PHONY: help setup demo test test-slow test-gpu soak bench bench-backbones lint format train clean distclean
+.PHONY: help setup demo test test-slow test-gpu soak bench bench-backbones docs lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +48,16 @@ bench: setup  ## measures speed and memory of the data set at a million rows, an
 
 bench-backbones: setup  ## measures memory and time of loading ImageBind's towers (needs 5 GB of disk and 10 GB of memory)
 	@$(RUN) python tools/bench_backbones.py
+
+$(DOCS)/venv/done: requirements/docs.txt
+	@mkdir -p $(DOCS)
+	@$(PYTHON) -m venv $(DOCS)/venv
+	@$(DOCS)/venv/bin/pip install --quiet --disable-pip-version-check -r requirements/docs.txt -c requirements/constraints.txt
+	@touch $@
+
+docs: $(DOCS)/venv/done  ## builds the documentation as a site, out/docs/site/index.html; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/venv/bin/mkdocs build --quiet
+	@echo "$(DOCS)/site/index.html"
 
 lint: setup  ## checks style and types
 	@$(RUN) ruff check

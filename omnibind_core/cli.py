@@ -19,9 +19,11 @@ from omnibind_core.errors import OmniBindError
 COMMANDS: tuple[str, ...] = (
     "omnibind_core.commands.predict",
     "omnibind_core.commands.train",
+    "omnibind_core.commands.eval",
     "omnibind_core.commands.data",
     "omnibind_core.commands.weights",
     "omnibind_ros.commands.bag",
+    "omnibind_ros.commands.view",
 )
 
 

@@ -7,15 +7,18 @@ import functools
 import os
 import sqlite3
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import yaml
+
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.optional import require
 from omnibind_ros.definitions import DEFINITIONS, SAME_NAME
+from omnibind_ros.mending import MendedPath, is_cut
 
 PACKAGE = "omnibind_ros"
 
@@ -121,9 +124,146 @@ class BagWriter:
             time_ns: When it was received, ns.
             item: From :func:`message`.
         """
+        self.write_raw(topic, ros_type, time_ns, typestore().serialize_cdr(item, ros_type))
+
+    def write_raw(self, topic: str, ros_type: str, time_ns: int, data: bytes) -> None:
+        """Appends one message that is in CDR already; see :meth:`write`, and :func:`learn` for foreign types."""
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(topic, ros_type, typestore=typestore())
-        self._writer.write(self._connections[topic], time_ns, typestore().serialize_cdr(item, ros_type))
+        self._writer.write(self._connections[topic], time_ns, data)
+
+
+class SplitBagWriter:
+    """Writes a rosbag2 whose files are no longer than wanted. A context manager with the ``write_raw`` of a bag.
+
+    Until it is closed, each file is a bag of its own in the folder; so what was recorded before a failure can be read.
+
+    Args:
+        path: Folder of the bag; must not exist.
+        size: Bytes of messages in a file; 0: one file only.
+
+    Raises:
+        DataError: The folder exists.
+    """
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        if path.exists():
+            raise DataError(f"{path} exists already; bags are not overwritten")
+        self._path = path
+        self._size = size
+        self._parts: list[Path] = []
+        self._written = 0
+        self._writer: BagWriter | None = None
+
+    def __enter__(self) -> SplitBagWriter:
+        return self
+
+    def write_raw(self, topic: str, ros_type: str, time_ns: int, data: bytes) -> None:
+        """Appends one message in CDR; see :meth:`BagWriter.write_raw`."""
+        if self._writer is None or (self._size and self._written >= self._size):
+            self._begin()
+        assert self._writer is not None
+        self._writer.write_raw(topic, ros_type, time_ns, data)
+        self._written += len(data)
+
+    def _begin(self) -> None:
+        self._end()
+        self._parts.append(self._path / f"{self._path.name}_{len(self._parts)}")
+        self._writer = BagWriter(self._parts[-1]).__enter__()
+        self._written = 0
+
+    def _end(self) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(None, None, None)
+        self._writer = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        if self._parts:
+            _join(self._path, self._parts)
+
+
+def _join(path: Path, parts: Sequence[Path]) -> None:
+    """Makes one bag of several files out of bags that lie in its folder."""
+    infos = [_read_metadata(part) for part in parts]
+    whole = dict(infos[0])
+    topics_of: dict[str, Any] = {}
+    for info in infos:
+        for row in info["topics_with_message_count"]:
+            known = topics_of.setdefault(row["topic_metadata"]["name"], {**row, "message_count": 0})
+            known["message_count"] += row["message_count"]
+    files = [file for info in infos for file in info["files"]]
+    starts = [file["starting_time"]["nanoseconds_since_epoch"] for file in files]
+    end = max(start + file["duration"]["nanoseconds"] for start, file in zip(starts, files, strict=True))
+    whole.update(
+        relative_file_paths=[file["path"] for file in files],
+        starting_time={"nanoseconds_since_epoch": min(starts)},
+        duration={"nanoseconds": end - min(starts)},
+        message_count=sum(info["message_count"] for info in infos),
+        topics_with_message_count=list(topics_of.values()),
+        files=files,
+    )
+    for part, info in zip(parts, infos, strict=True):
+        for name in info["relative_file_paths"]:
+            (part / name).replace(path / name)
+        (part / "metadata.yaml").unlink()
+        part.rmdir()
+    text = yaml.safe_dump({"rosbag2_bagfile_information": whole}, sort_keys=False)
+    (path / "metadata.yaml").write_text(text, encoding="utf-8")
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))
+    info: dict[str, Any] = content["rosbag2_bagfile_information"]
+    return info
+
+
+def learn(ros_type: str) -> None:
+    """Makes a message type known that is installed on this machine, so that it can be written.
+
+    Raises:
+        DataError: Its definition is not found.
+    """
+    if ros_type in typestore().types:
+        return
+    parse = require("rosbags.typesys", "Writing a bag").get_types_from_msg
+    found: dict[str, Any] = {}
+    missing = [ros_type]
+    while missing:
+        name = missing.pop()
+        text = _installed_definition(name) or DEFINITIONS.get(name)
+        if text is None:
+            raise DataError(f"the definition of the message type {name} is not installed")
+        found.update(parse(text, name))
+        known = {*found, *typestore().types}
+        missing = [*missing, *(one for one in _referred(found[name]) if one not in known)]
+    typestore().register(found)
+
+
+def _installed_definition(ros_type: str) -> str | None:
+    package, _, name = ros_type.partition("/msg/")
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        path = Path(prefix, "share", package, "msg", f"{name}.msg")
+        if prefix and path.is_file():
+            return path.read_text(encoding="utf-8")
+    return None
+
+
+def _referred(definition: Any) -> Iterator[str]:
+    """Message types that the fields of a parsed definition have."""
+    for _, field_type in definition[1]:
+        inner = field_type[1]
+        while isinstance(inner, tuple) and isinstance(inner[0], tuple):  # arrays and sequences of something
+            inner = inner[0][1]
+        if isinstance(inner, str) and "/msg/" in inner:
+            yield inner
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a folder looks like a rosbag2, or a file like its only one."""
+    return (path / "metadata.yaml").is_file() if path.is_dir() else path.suffix in (".mcap", ".db3")
 
 
 def topics(path: Path) -> dict[str, str]:
@@ -134,6 +274,19 @@ def topics(path: Path) -> dict[str, str]:
     """
     with _open(path) as reader:
         return {connection.topic: connection.msgtype for connection in reader.connections}
+
+
+def latched(path: Path) -> set[str]:
+    """Topics whose publishers kept messages for late subscribers (durability transient local).
+
+    Raises:
+        DataError: There is no readable bag.
+    """
+    with _open(path) as reader:
+        profiles = {connection.topic: connection.ext.offered_qos_profiles for connection in reader.connections}
+    return {
+        name for name, kept in profiles.items() if kept and all(p.durability.name == "TRANSIENT_LOCAL" for p in kept)
+    }
 
 
 def read(path: Path, only: Collection[str] | None = None, start_ns: int | None = None) -> Iterator[RecordedMessage]:
@@ -158,6 +311,8 @@ def read(path: Path, only: Collection[str] | None = None, start_ns: int | None =
         types = _types_of(reader.connections)
         for connection, time_ns, data in reader.messages(wanted, start=start_ns):
             yield RecordedMessage(connection.topic, connection.msgtype, time_ns, data, types)
+    if is_cut(path):
+        raise DataError(f"{path} is cut off: what was written last is missing")
 
 
 def decode(item: RecordedMessage) -> Any:
@@ -182,7 +337,7 @@ def span_ns(path: Path) -> tuple[int, int]:
         DataError: There is no readable bag.
     """
     with _open(path) as reader:
-        return reader.start_time, reader.end_time
+        return reader.start_time, max(reader.end_time - 1, 0)  # rosbags counts to the ns behind the last one
 
 
 def _types_of(connections: Collection[Any]) -> Any:
@@ -222,10 +377,10 @@ def _open(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise DataError(f"{path} is not a readable rosbag2: there is no such folder or file")
     if path.is_dir() and not (path / "metadata.yaml").is_file():
-        hint = f"it has no metadata.yaml; restore it by: ros2 bag reindex {path}"
+        hint = f"it has no metadata.yaml; restore it by: ros2 bag reindex {path}, or name its .mcap or .db3 file"
         raise DataError(f"{path} is not a readable rosbag2: {hint}")
     try:
-        with rosbag2.Reader(path) as reader:
+        with rosbag2.Reader(MendedPath(path) if is_cut(path) else path) as reader:
             yield reader
     except (rosbag2.ReaderError, OSError, sqlite3.Error, struct.error, ValueError, EOFError) as error:
         raise DataError(f"{path} is not a readable rosbag2: {error}") from error

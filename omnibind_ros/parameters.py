@@ -210,15 +210,15 @@ class Parameters:
     """Declares the parameters of a node and reads them.
 
     Args:
-        node: The node.
+        node: The node; ``None`` in a subclass that keeps the values elsewhere.
         specs: Its own parameters; the blocks of its sensors come on top.
 
     Raises:
         ConfigError: A value given at the start is unusable.
     """
 
-    def __init__(self, node: Node, specs: Sequence[Spec]) -> None:
-        self._node = node
+    def __init__(self, node: Node | None, specs: Sequence[Spec]) -> None:
+        self._node: Any = node
         self._specs: dict[str, Spec] = {}
         for spec in specs:
             self._declare(spec, spec.name)
@@ -252,11 +252,22 @@ class Parameters:
     def remove(self, sensor: str) -> None:
         """Takes the block of a sensor back."""
         for name in [f"{sensor}.{spec.name}" for spec in SENSOR]:
-            if self._node.has_parameter(name):
-                self._node.undeclare_parameter(name)
+            self._withdraw(name)
             self._specs.pop(name, None)
 
     def _declare(self, spec: Spec, name: str) -> None:
+        self._offer(spec, name)
+        self._specs[name] = spec
+        self[name]
+
+    def _value(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def _withdraw(self, name: str) -> None:
+        if self._node.has_parameter(name):
+            self._node.undeclare_parameter(name)
+
+    def _offer(self, spec: Spec, name: str) -> None:
         from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
         from rclpy.exceptions import ParameterException
 
@@ -276,11 +287,9 @@ class Parameters:
             self._node.declare_parameter(name, spec.default, descriptor)
         except ParameterException as error:  # a value given at the start is out of range
             raise ConfigError(f"parameter '{name}': {error}, expected {spec.range}") from error
-        self._specs[name] = spec
-        self[name]
 
     def __getitem__(self, name: str) -> Any:
-        return self.check(name, self._node.get_parameter(name).value)
+        return self.check(name, self._value(name))
 
     def check(self, name: str, value: Any) -> Any:
         """Returns the value as the parameter's type.

@@ -1,13 +1,15 @@
-"""Composes the demo's recording: scenes one after the other, each one object seen by the sensors that have data of it.
+"""Composes recordings of six sensors, the demo's among them: scenes one after the other, each one object seen by the
+sensors that have data of it.
 
 A scene's samples are repeated in the rhythm of real sensors. A sensor without a sample of the object publishes nothing
-during the scene: nothing in contact, nothing in range, no sound. The file ``labels.csv`` beside the bag says what was
-there when, by which sensors, and which of these streams are recorded and which are rendered.
+during the scene: nothing in contact, nothing in range, no sound. A table says what was there when, by which sensors,
+and which of these streams are recorded and which are rendered.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import omnibind_core
 from omnibind_core.data import packages
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.scenes import Scene, compose_scenes
@@ -113,16 +116,15 @@ class SceneLabel:
         return tuple(name for name in SENSORS if name in self.recorded + self.rendered)
 
 
-def from_packages(
-    cache: Path | None, out: Path, seed: int = 0, scenes: int = 16, known: Collection[str] | None = None
-) -> list[SceneLabel]:
-    """Makes a recording from Debian packages: photographs and sounds as they are, the other sensors rendered.
+def scenes_of_packages(
+    cache: Path | None, seed: int = 0, scenes: int = 16, known: Collection[str] | None = None
+) -> Iterator[SceneData]:
+    """Scenes made of Debian packages: photographs and sounds as they are, the other sensors rendered.
 
     Two thirds of the scenes have as many sensors as possible, the others lack the sound or the mesh.
 
     Args:
         cache: Where packages are unpacked, None for the default.
-        out: Folder for ``recording/`` and ``labels.csv``.
         seed: Of the choice of objects and of all rendering.
         scenes: Number of scenes.
         known: Only objects with one of these names, if given.
@@ -148,20 +150,19 @@ def from_packages(
         origin = {name: paths.get(name, one.photo.name) for name in raw}
         return SceneData(one.name, raw, frozenset(packages.RENDERED) & raw.keys(), origin)
 
-    return write(out, (scene(chosen[i]) for i in rng.permutation(len(chosen))), seed)
+    return (scene(chosen[i]) for i in rng.permutation(len(chosen)))
 
 
-def from_samples(
-    root: Path, concepts: Concepts, out: Path, split: str = "val", seed: int = 0, scenes: int = 16
-) -> list[SceneLabel]:
-    """Makes a recording from a folder with ``samples.csv``: every stream is a real sensor's.
+def scenes_of_samples(
+    root: Path, concepts: Concepts, split: str = "val", seed: int = 0, scenes: int = 16
+) -> Iterator[SceneData]:
+    """Scenes made of a folder with ``samples.csv``: every stream is a real sensor's.
 
     Samples of one concept are put together, from different sources: no two sensors looked at the same thing.
 
     Args:
         root: Folder of ``samples.csv``.
         concepts: Which labels mean the same; see ``omnibind data match``.
-        out: Folder for ``recording/`` and ``labels.csv``.
         split: Split that the samples are taken from.
         seed: Of the choice.
         scenes: Number of scenes, each with two sensors or more.
@@ -174,19 +175,27 @@ def from_samples(
     names = {sensor.modality: name for name, sensor in SENSORS.items()}
     samples = [sample for sample in source.samples(split=split) if sample.modality in names]
     chosen = _balanced(compose_scenes(samples, concepts, seed, 4 * scenes), scenes)
-    return write(
-        out,
-        (
-            SceneData(
-                scene.concept,
-                {modality: source.load(items[0]) for modality, items in scene.samples.items()},
-                frozenset(),
-                {modality: items[0].path for modality, items in scene.samples.items()},
-            )
-            for scene in chosen
-        ),
-        seed,
+    return (
+        SceneData(
+            scene.concept,
+            {modality: source.load(items[0]) for modality, items in scene.samples.items()},
+            frozenset(),
+            {modality: items[0].path for modality, items in scene.samples.items()},
+        )
+        for scene in chosen
     )
+
+
+def model_folder(model: str) -> Path:
+    """Folder of a model that comes with the package, or the folder itself. Found without loading torch."""
+    shipped = Path(omnibind_core.__file__).parent / "weights" / model
+    return shipped if shipped.is_dir() else Path(model)
+
+
+def vocabulary(model: str) -> set[str] | None:
+    """Names that a model can recognise; None if its folder does not tell."""
+    path = model_folder(model) / "labels.json"
+    return set(json.loads(path.read_text(encoding="utf-8"))["names"]) if path.is_file() else None
 
 
 def _balanced(scenes: Sequence[Scene], number: int) -> list[Scene]:
@@ -206,21 +215,26 @@ def _pick(items: Sequence[Any], number: int, rng: np.random.Generator) -> list[A
     return [items[i] for i in rng.permutation(len(items))[:number]]
 
 
-def write(out: Path, scenes: Iterable[SceneData], seed: int = 0, duration: float = 5.0) -> list[SceneLabel]:
-    """Writes ``recording/`` (rosbag2, MCAP) and ``labels.csv``. Same scenes and seed, same messages.
+def write(
+    path: Path, table: Path, scenes: Iterable[SceneData], seed: int = 0, duration: float = 5.0, away: float = 0.0
+) -> list[SceneLabel]:
+    """Writes a bag (rosbag2, MCAP) and the table of what is in it. Same scenes and seed, same messages.
 
     Args:
-        out: Folder; made if need be.
+        path: Folder of the bag.
+        table: File of the table; it may lie in the bag's folder.
         scenes: The scenes, in order.
-        seed: Of the jitter between pictures.
+        seed: Of the jitter between pictures, and of the sensors that go away.
         duration: Length of each scene, s.
+        away: Share of the scenes in the middle of which one of several sensors is silent for half of the scene.
 
     Raises:
-        DataError: There is a recording already.
+        DataError: There is a bag already.
     """
     rng = np.random.default_rng(seed)
+    fate = np.random.default_rng((seed, 1))
     labels: list[SceneLabel] = []
-    with bag.BagWriter(out / "recording") as writer:
+    with bag.BagWriter(path) as writer:
         for number, scene in enumerate(scenes):
             start_ns = EPOCH_NS + int(number * duration * 1e9)
             present = {name: sensor for name, sensor in SENSORS.items() if sensor.modality in scene.raw}
@@ -229,7 +243,11 @@ def write(out: Path, scenes: Iterable[SceneData], seed: int = 0, duration: float
                 for name, sensor in present.items()
                 for time_ns, stamp_ns, content in _messages(sensor, scene.raw[sensor.modality], start_ns, duration, rng)
             ]
+            lost = str(fate.choice(sorted(present))) if len(present) > 1 and fate.random() < away else ""
+            silence = range(start_ns + int(duration * 0.35e9), start_ns + int(duration * 0.85e9))
             for time_ns, sensor, stamp_ns, content, name in sorted(items, key=lambda item: item[0]):
+                if name == lost and time_ns in silence:
+                    continue
                 writer.write(sensor.topic, sensor.type, time_ns, bag.message(sensor.type, content, stamp_ns, name))
             rendered = tuple(name for name, sensor in present.items() if sensor.modality in scene.rendered)
             recorded = tuple(name for name in present if name not in rendered)
@@ -237,7 +255,7 @@ def write(out: Path, scenes: Iterable[SceneData], seed: int = 0, duration: float
             labels.append(
                 SceneLabel(number * duration, (number + 1) * duration, scene.label, recorded, rendered, origin)
             )
-    write_labels(out / "labels.csv", labels)
+    write_labels(table, labels)
     return labels
 
 

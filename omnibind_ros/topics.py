@@ -55,10 +55,16 @@ def _node_name(info: Any) -> str:
 
 
 class SubscriptionPool:
-    """All subscriptions of a node; the receiver of each can be changed or taken away."""
+    """All subscriptions of a node; the receiver of each can be changed or taken away.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        node: The node.
+        raw: Whether messages are given as they came over the wire, in CDR.
+    """
+
+    def __init__(self, node: Node, raw: bool = False) -> None:
         self._node = node
+        self._raw = raw
         self._receivers: dict[Key, Callable[[Any], None] | None] = {}
 
     def use(self, key: Key, depth: int, receive: Callable[[Any], None], changed: Callable[[], None]) -> None:
@@ -93,10 +99,10 @@ class SubscriptionPool:
             self._receivers[key] = None
             events = SubscriptionEventCallbacks(incompatible_qos=lambda event: changed(), use_default_callbacks=False)
             try:
-                self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=events)
+                self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=events, raw=self._raw)
             except UnsupportedEventTypeError:  # not every middleware tells; polling finds it, too
                 silent = SubscriptionEventCallbacks(use_default_callbacks=False)
-                self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=silent)
+                self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=silent, raw=self._raw)
         self._receivers[key] = receive
 
     def mute(self, key: Key) -> None:

@@ -257,7 +257,13 @@ def test_damaged_bags_are_refused_by_name(kind, storage, tmp_path, capsys):
     damage(path, kind)
     with pytest.raises(SystemExit) as ended:
         cli.main(["bag", "inspect", str(path)])
-    errors = capsys.readouterr().err.strip()
+    output = capsys.readouterr()
+    errors = output.err.strip()
+    if kind == "half" and storage == rosbag2.StoragePlugin.MCAP:  # its messages are whole, its index is not
+        assert ended.value.code == 1
+        assert "4 events" in output.out
+        assert "is cut off" in errors
+        return
     assert ended.value.code == 2
     assert errors.startswith(f"omnibind: {path} is not a readable rosbag2: ")
     assert "\n" not in errors

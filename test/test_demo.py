@@ -186,7 +186,7 @@ def small_bag(tmp_path: Path) -> Path:
 
     raw = {"touch": np.zeros((28, 50), np.uint8), "audio": Sound(np.zeros(3200, np.float32), 16000)}
     data = recording.SceneData("nothing", raw, frozenset(), dict.fromkeys(raw, "test"))
-    recording.write(tmp_path, [data], duration=60.0)
+    recording.write(tmp_path / "recording", tmp_path / "labels.csv", [data], duration=60.0)
     return tmp_path / "recording"
 
 

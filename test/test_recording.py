@@ -253,7 +253,7 @@ def scenes(rng: np.random.Generator) -> list[recording.SceneData]:
 def written(
     out: Path, scenes: list[recording.SceneData]
 ) -> tuple[list[recording.SceneLabel], list[bag.RecordedMessage]]:
-    labels = recording.write(out, scenes, seed=3, duration=1.0)
+    labels = recording.write(out / "recording", out / "labels.csv", scenes, seed=3, duration=1.0)
     return labels, list(bag.read(out / "recording"))
 
 
@@ -328,7 +328,8 @@ def test_labels_with_other_columns_are_refused(tmp_path: Path) -> None:
 
 def test_recording_from_packages(cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("open3d", exc_type=ImportError)
-    labels = recording.from_packages(cache, tmp_path / "out", seed=0, scenes=3)
+    found = recording.scenes_of_packages(cache, seed=0, scenes=3)
+    labels = recording.write(tmp_path / "recording", tmp_path / "labels.csv", found)
     assert {row.label for row in labels} == {"dog", "cow"}
     assert {name for row in labels for name in row.recorded} == {"camera", "microphone"}
     assert {name for row in labels for name in row.rendered} == {"thermal", "event_camera", "tactile", "lidar"}

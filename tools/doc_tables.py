@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes the tables of the documents that are made from the code and from the shipped model's figures.
 
-`python tools/doc_tables.py` writes them, `--check` only compares.
+`python tools/doc_tables.py` writes them, `--check` only compares. `--report FILE` first takes what the documents show
+from the `report.json` of an evaluation of the shipped model into `docs/figures/report-lite.json`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -20,12 +22,17 @@ from omnibind_core import baselines, cli, modalities
 from omnibind_core.alignment import CADConfig
 from omnibind_core.data.build import BuildConfig, SourceConfig
 from omnibind_core.data.cells import MatchingConfig
+from omnibind_core.evaluation.report import dumps
 from omnibind_core.fusion import FusionConfig
 from omnibind_core.training.config import AlignConfig, FuseConfig, StageConfig, StudentConfig, TieConfig, TrainConfig
 from omnibind_ros import messages
 
 REPO = Path(__file__).resolve().parent.parent
 LITE = REPO / "omnibind_core" / "weights" / "lite"
+REPORT = REPO / "docs" / "figures" / "report-lite.json"
+SHOWN = ("targets", "by_size", "noise_any")
+WRONG = ("noise only", "another label")
+"""Tables of a report, and ways in which a sensor is wrong, that documents show."""
 DOCUMENTS = (*sorted((REPO / "docs").glob("*.md")), REPO / "README.md", LITE / "README.md")
 
 
@@ -132,6 +139,59 @@ def combinations() -> Iterator[str]:
         yield row(str(values["modalities"]), str(values["n"]), *shares)
 
 
+def _figures() -> Any:
+    return json.loads(REPORT.read_text(encoding="utf-8"))
+
+
+def trust() -> Iterator[str]:
+    """What is aimed at and what was measured, of the shipped model."""
+    rows = _figures()["tables"]["targets"]["rows"]
+    yield row("aim", "where", "target", "measured", "probes, fused late", "met")
+    yield row(*["---"] * 6)
+    for values in rows:
+        cells = [values[key] or "" for key in ("goal", "condition", "target", "measured", "probes")]
+        yield row(*cells, "yes" if values["met"] else "no")
+
+
+def methods() -> Iterator[str]:
+    """Accuracy of every method by the number of modalities, clean and with one wrong sensor."""
+    tables = _figures()["tables"]
+    clean = tables["by_size"]["rows"]
+    wrong = tables["noise_any"]["rows"]
+    sizes = sorted({values["modalities"] for values in clean if values["modalities"] > 1})
+    head = [f"{size} modalities, labels: {_labels_of(clean, size)}" for size in sizes]
+    yield row("one sensor is", "method", *head)
+    yield row(*["---"] * (2 + len(sizes)))
+    kinds = {"right": clean, **{kind: [values for values in wrong if values["kind"] == kind] for kind in WRONG}}
+    for kind, rows in kinds.items():
+        for method in dict.fromkeys(values["method"] for values in rows):
+            cells = {values["modalities"]: values for values in rows if values["method"] == method}
+            yield row(kind, method, *(_share(cells.get(size)) for size in sizes))
+
+
+def _labels_of(rows: Sequence[dict[str, Any]], size: int) -> int:
+    """How many labels have so many modalities."""
+    return max(int(values["labels"]) for values in rows if values["modalities"] == size)
+
+
+def _share(values: dict[str, Any] | None) -> str:
+    if values is None:
+        return ""
+    low, high = values["interval"]
+    return f"{100 * values['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def take_report(path: Path) -> None:
+    """Keeps the tables that documents show, small enough to be committed."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    report["tables"] = {name: report["tables"][name] for name in SHOWN}
+    rows = report["tables"]["noise_any"]["rows"]
+    report["tables"]["noise_any"]["rows"] = [values for values in rows if values["kind"] in WRONG]
+    report["sections"] = []
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(dumps(report), encoding="utf-8")
+
+
 def accepted() -> Iterator[str]:
     """Message types that a sensor of each modality may have."""
     yield row("modality", "message types, preferred ones first")
@@ -162,6 +222,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "encodings": encodings,
     "single": single,
     "combinations": combinations,
+    "trust": trust,
+    "methods": methods,
 }
 
 
@@ -176,6 +238,8 @@ def render(text: str) -> str:
 
 def main() -> int:
     """Writes or checks every document."""
+    if "--report" in sys.argv[1:]:
+        take_report(Path(sys.argv[sys.argv.index("--report") + 1]))
     stale = []
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")

@@ -116,13 +116,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def load_model(source: str, device: str, wanted: set[str], threads: int | None = None) -> OmniBind:
+def load_model(source: str, device: str, wanted: set[str] | None, threads: int | None = None) -> OmniBind:
     """Loads what is needed of a model.
 
     Args:
         source: Name or folder.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
-        wanted: Modalities that will be encoded.
+        wanted: Modalities that will be encoded; ``None`` for all of the model.
         threads: CPU threads; ``None`` leaves torch's choice.
 
     Raises:

@@ -53,12 +53,27 @@ class Damaged:
             ConfigError: The modality has no such kind of damage.
             InvalidInputError: The sample cannot be read.
         """
-        rng = np.random.default_rng((self.seed, zlib.crc32(f"{sample.id}|{self.kind}".encode())))
-        raw = self.source.load(sample)
-        kind = str(rng.choice(kinds(sample.modality))) if self.kind == ANY else self.kind
-        if kind == NOISE and sample.modality in _NOISE:
-            return _NOISE[sample.modality](raw, rng)
-        return modalities.get(sample.modality).corrupt(raw, kind, rng)
+        return damaged(sample.modality, self.source.load(sample), self.kind, sample.id, self.seed)
+
+
+def damaged(modality: str, raw: Any, kind: str, identity: str, seed: int = 0) -> Any:
+    """A damaged variant of a checked raw item.
+
+    Args:
+        modality: Its modality.
+        raw: The item.
+        kind: One of :func:`kinds`, or :data:`ANY`.
+        identity: Name of the item; what is random depends on it, on the kind and on the seed.
+        seed: Of what is random.
+
+    Raises:
+        ConfigError: The modality has no such kind of damage.
+    """
+    rng = np.random.default_rng((seed, zlib.crc32(f"{identity}|{kind}".encode())))
+    chosen = str(rng.choice(kinds(modality))) if kind == ANY else kind
+    if chosen == NOISE and modality in _NOISE:
+        return _NOISE[modality](raw, rng)
+    return modalities.get(modality).corrupt(raw, chosen, rng)
 
 
 def _picture(raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

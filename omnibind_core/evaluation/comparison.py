@@ -26,7 +26,8 @@ from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.combinations import Draw, Embedded, top1
-from omnibind_core.evaluation.probes import Probes, shape_features
+from omnibind_core.evaluation.methods import probe_rows
+from omnibind_core.evaluation.probes import Probes
 from omnibind_core.evaluation.tables import Measurement
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Role
@@ -275,13 +276,7 @@ class Comparison:
 
     def probe_inputs(self, name: str, part: Part, *, variants: bool = False) -> NDArray[np.float32]:
         """What a probe sees of samples, ``[N, A, F]``: frozen features, or shape features where the trunk learns."""
-        inputs = part.inputs if variants else part.inputs[:, :1]
-        if not learns(self.base.trunks[self.base.trunk_of[name]]) or name != "point_cloud":
-            return inputs
-        points = modalities.get(name).preset(self.architecture.modalities[name].preset).shape
-        flat = inputs.reshape(-1, *points)
-        rows = np.concatenate([shape_features(flat[start : start + 512]) for start in range(0, len(flat), 512)])
-        return rows.reshape(*inputs.shape[:2], -1)
+        return probe_rows(self.base, self.architecture, name, part.inputs, variants=variants)
 
     def probed(self, probes: Probes, val: Embedded) -> Embedded:
         """The validation split with the probes' probabilities as tokens, so that the same draws can be fused late."""

@@ -107,6 +107,21 @@ class Token:
         """The newest of its items."""
         return self.parts[-1]
 
+    @property
+    def content(self) -> Any:
+        """What is encoded: the raw item of a frame, the window that is cut out of a stream, or an :class:`Encoded`.
+
+        Raises:
+            InvalidInputError: The parts of the stream do not fit together.
+        """
+        raw, modality = self.newest.raw, modalities.get(self.sensor.modality)
+        if isinstance(raw, Encoded) or not modality.is_stream:
+            return raw
+        # The window ends with the data, not with the tick: the same parts always give the same embedding.
+        end_ns = self.newest.stamp_ns + round(raw.duration * SECOND)
+        parts = [(part.stamp_ns, part.raw) for part in self.parts if not isinstance(part.raw, Encoded)]
+        return modality.join(parts, end_ns, self.sensor.window)
+
 
 class TokenCache:
     """Makes tokens and keeps the newest of every sensor, so that a tick without new data encodes nothing.
@@ -201,8 +216,7 @@ class TokenCache:
 
     def _prepare(self, token: Token) -> None:
         """Fills ``views``, or ``embedding`` if it came with one."""
-        sensor, newest = token.sensor, token.newest
-        raw = newest.raw
+        sensor, raw = token.sensor, token.content
         if isinstance(raw, Encoded) and raw.kind == "embedding":
             embedding = _checked(raw.array, sensor.name)
             self._model.recognise([sensor.modality], embedding[None])  # refuses another model's width
@@ -210,12 +224,6 @@ class TokenCache:
         elif isinstance(raw, Encoded):
             token.views = raw.array
         else:
-            modality = modalities.get(sensor.modality)
-            if modality.is_stream:
-                # The window ends with the data, not with the tick: the same parts always give the same embedding.
-                end_ns = newest.stamp_ns + round(raw.duration * SECOND)
-                parts = [(part.stamp_ns, part.raw) for part in token.parts if not isinstance(part.raw, Encoded)]
-                raw = modality.join(parts, end_ns, sensor.window)
             token.views = self._model.process(sensor.modality, raw)
 
     def _embed(self, tokens: Sequence[Token]) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-import omnibind_core
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.errors import OmniBindError
 from omnibind_ros import recording
@@ -118,14 +117,13 @@ def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel
     shutil.rmtree(options.out / "recording", ignore_errors=True)
     begin = time.monotonic()
     if options.data:
-        table_of_labels = options.labels or _model_folder(options.model) / "labels.csv"
-        labels = recording.from_samples(
-            options.data, Concepts.read(table_of_labels), options.out, options.split, options.seed, options.scenes
-        )
+        concepts = Concepts.read(options.labels or recording.model_folder(options.model) / "labels.csv")
+        scenes = recording.scenes_of_samples(options.data, concepts, options.split, options.seed, options.scenes)
     else:
         console.line("making the recording from Debian packages (the first time they are downloaded: 280 MB) ...")
-        known = _vocabulary(options.model)
-        labels = recording.from_packages(options.cache, options.out, options.seed, options.scenes, known)
+        known = recording.vocabulary(options.model)
+        scenes = recording.scenes_of_packages(options.cache, options.seed, options.scenes, known)
+    labels = recording.write(options.out / "recording", sidecar, scenes, options.seed)
     made_of.write_text(json.dumps(source))
     size = sum(path.stat().st_size for path in (options.out / "recording").iterdir()) / 1e6
     console.line(f"recording made in {time.monotonic() - begin:.1f} s: {len(labels)} scenes, {size:.1f} MB")
@@ -144,18 +142,6 @@ def _write_parameters(options: argparse.Namespace) -> None:
     parameters["thermal"].update(scale=THERMAL_SCALE, offset=THERMAL_OFFSET)
     content = {NODE: {"ros__parameters": parameters}}
     (options.out / "parameters.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _model_folder(model: str) -> Path:
-    """Folder of a model that comes with the package, or the folder itself. Found without loading torch."""
-    shipped = Path(omnibind_core.__file__).parent / "weights" / model
-    return shipped if shipped.is_dir() else Path(model)
-
-
-def _vocabulary(model: str) -> set[str] | None:
-    """Names that the model can recognise; None if its folder does not tell."""
-    path = _model_folder(model) / "labels.json"
-    return set(json.loads(path.read_text(encoding="utf-8"))["names"]) if path.is_file() else None
 
 
 def _wait_for_model(executor: Any, monitor: Monitor, processes: Processes, console: Console) -> None:

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from omnibind_ros.inspection import BagSummary, EventSummary, TopicSummary
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = subparsers.add_parser("bag", help="look at recordings of ROS 2")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the action."""
     text = "print the topics of a bag, their rates, which modality they feed, and all events"
     inspect = actions.add_parser("inspect", help=text, description=text)
     inspect.add_argument("bag", type=Path, metavar="BAG", help="folder of a rosbag2 (MCAP or sqlite3), or its file")

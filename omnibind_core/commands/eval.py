@@ -1,0 +1,173 @@
+"""``omnibind eval``: a report on how right a model is on data, and how far it can be trusted."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnibind_core.commands.predict import load_model
+from omnibind_core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from omnibind_core.data.concepts import Concepts
+    from omnibind_core.evaluation.report import Report
+    from omnibind_core.evaluation.samples import Split
+    from omnibind_core.model import OmniBind
+    from omnibind_core.training.config import TrainConfig
+
+_logger = logging.getLogger(__name__)
+
+TABLES = ("combinations", "single", "retrieval", "noise", "missing", "several", "confidence", "spaces", "retrained")
+MOST_STEPS = 300
+"""Steps of a trained baseline, if the model itself had more."""
+BASELINES = ("Linear", "Unseen", "Cat", "OuterProduct")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the sub-command."""
+    text = "measure a model on data: accuracy, robustness, calibration; one HTML report, JSON and CSV"
+    parser = subparsers.add_parser("eval", help=text, description=text)
+    parser.add_argument("--model", default="lite", help="name of a model, or its folder (default: %(default)s)")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with samples.csv")
+    parser.add_argument("--split", default="val", help="split to evaluate on (default: %(default)s)")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="labels.csv of these data (default: the model's own, then matching)"
+    )
+    parser.add_argument(
+        "--train-data",
+        type=Path,
+        metavar="DIR",
+        help="folder whose split 'train' Probes and baselines learn from (default: DIR of --data)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: %(default)s)")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, metavar="NAME", help=f"only these: {', '.join(TABLES)}")
+    parser.add_argument("--count", type=int, default=2000, metavar="N", help="combinations per figure (default: 2000)")
+    parser.add_argument(
+        "--damage",
+        type=int,
+        default=64,
+        metavar="N",
+        help="damaged samples per modality and kind, 0 for all (default: 64)",
+    )
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=BASELINES,
+        default=list(BASELINES),
+        metavar="NAME",
+        help=f"baselines to train, none to save time (default: {' '.join(BASELINES)})",
+    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trained copies of each (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
+    parser.add_argument("--compare", type=Path, metavar="DIR", help="add tables that omnibind train compare wrote")
+    parser.add_argument(
+        "--retrain",
+        action="store_true",
+        help="train what only training tells: losses, few samples, parts of AF (hours)",
+    )
+    parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print report.json")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, writes the report and prints a summary."""
+    from omnibind_core.data.concepts import Concepts
+    from omnibind_core.evaluation import bench, retrained, samples
+    from omnibind_core.evaluation.evaluate import Extras, evaluate
+    from omnibind_core.evaluation.methods import Training
+    from omnibind_core.evaluation.report import dumps
+    from omnibind_core.model import WEIGHTS
+    from omnibind_core.optional import require
+    from omnibind_core.training.dataset import be_deterministic
+
+    for key, least in (("seeds", 1), ("count", 1), ("damage", 0), ("seed", 0)):
+        if getattr(args, key) < least:
+            raise ConfigError(f"--{key} is {getattr(args, key)}, expected {least} or more")
+    for package in ("jinja2", "matplotlib"):  # rather now than after all the work
+        require(package, "Writing a report")
+    if args.out.exists() and not args.out.is_dir():
+        raise ConfigError(f"--out: {args.out} is a file, expected a folder, or none")
+    if not args.verbose:
+        logging.getLogger("omnibind_core.training.logs").setLevel(logging.WARNING)
+    be_deterministic(args.seed)
+    compared = {} if args.compare is None else retrained.compared(args.compare)
+    given = None if args.labels is None else Concepts.read(args.labels)
+    model = load_model(args.model, args.device, None)
+    shipped = WEIGHTS / args.model
+    folder = shipped if (shipped / "config.json").is_file() else Path(args.model).expanduser()
+    config = _experiment(folder, args.train_data or args.data)
+    own = Concepts.read(folder / "labels.csv") if (folder / "labels.csv").is_file() else Concepts([])
+    data = samples.load(args.data, args.split, model, own, given)
+    train, why = _training_samples(args, model, own, given, config)
+    if train is not None and args.baselines:
+        require("lightning_fabric", "Training baselines (--baselines without a name leaves them out)")
+    steps = config.fuse.steps_over(sum(train.sizes.values()) if train else 0)
+    fuse = config.fuse.model_copy(update={"steps": min(steps, MOST_STEPS), "epochs": None})
+    training = Training(fuse, tuple(args.baselines), tuple(range(args.seed, args.seed + args.seeds)))
+    measured = bench.make(model, data, train, training, count=args.count, damage=args.damage, seed=args.seed)
+    report = evaluate(measured, args.tables, Extras(compared, args.retrain, config, why))
+    page = report.write(args.out)
+    if args.json:
+        print(dumps(report.to_dict()), end="")
+    else:
+        print(f"{_text(report)}\nreport written: {page}")
+    return 0
+
+
+def _experiment(folder: Path, data: Path) -> TrainConfig:
+    """The settings that the model was trained with, on these data; the defaults where it does not say."""
+    import yaml
+
+    from omnibind_core.config import parse
+    from omnibind_core.training.config import TrainConfig
+
+    path = folder / "train.yaml"
+    told = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {"augmentations": 0}
+    return parse(TrainConfig, {**told, "data": str(data), "index": None, "start": None}, "train.yaml")
+
+
+def _training_samples(
+    args: argparse.Namespace, model: OmniBind, own: Concepts, given: Concepts | None, config: TrainConfig
+) -> tuple[Split | None, str]:
+    """The training samples, or why there are none."""
+    from omnibind_core.data.sources.folder import FolderSource
+    from omnibind_core.evaluation import samples
+
+    root = args.train_data or args.data
+    if args.train_data is None and (args.split == "train" or not FolderSource(root).samples(split="train")):
+        why = f"{root.resolve().name} has no split 'train' apart from what is evaluated; --train-data DIR names one"
+        return None, f"{why}. Without it there are no Probes and no trained baselines"
+    try:
+        return samples.load(root, "train", model, own, given, config).known, ""
+    except DataError as error:
+        if args.train_data is not None:
+            raise
+        return None, f"{error}. Without training samples there are no Probes and no trained baselines"
+
+
+def _text(report: Report) -> str:
+    """The facts, the targets and accuracy by number of modalities, for people."""
+    tables = report.tables()
+    lines = [report.title, ""]
+    for key, value in report.facts.items():
+        lines.append(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    for name, rows in ((name, tables[name].rows) for name in ("by_size", "targets") if name in tables):
+        lines += ["", f"{tables[name].title}:"]
+        if name == "targets":
+            keys = ("goal", "condition", "target", "measured", "probes", "met")
+            cells = [
+                [("yes" if v else "no") if isinstance(v := row[k], bool) else str(v or "") for k in keys]
+                for row in rows
+            ]
+            grid = [["goal", "where", "target", "measured", "Probes", "met"], *cells]
+        else:
+            methods = list(dict.fromkeys(row["method"] for row in rows))
+            sizes = list(dict.fromkeys(row["modalities"] for row in rows))
+            share = {(row["method"], row["modalities"]): f"{100 * row['accuracy']:.1f}" for row in rows}
+            grid = [["accuracy, %", *map(str, sizes)], *([m, *(share[m, s] for s in sizes)] for m in methods)]
+        widths = [max(len(row[column]) for row in grid) for column in range(len(grid[0]))]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in grid]
+    return "\n".join(lines)

@@ -1,0 +1,258 @@
+"""A model, data, and everything that all tables of an evaluation share: methods, draws, intervals, damaged samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omnibind_core.baselines import MeanFusion
+from omnibind_core.data.damage import kinds
+from omnibind_core.evaluation import bootstrap, methods, samples
+from omnibind_core.evaluation.bootstrap import Bootstrap, interval, macro, weighted_mean
+from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, TRAINED, FusionMethod, LateFusion, Method, Training
+from omnibind_core.evaluation.probes import Probes
+from omnibind_core.evaluation.samples import Combos, Index, Split, TestData
+from omnibind_core.model import OmniBind
+from omnibind_core.training import dataset
+
+_logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+LYING, STUCK = "another label", "stuck frame"
+"""What a sensor shows that is not damaged but wrong: something else, or what was there before."""
+
+
+@dataclass(frozen=True)
+class Strange:
+    """Samples of things that the model has no label for.
+
+    Attributes:
+        split: The samples.
+        methods: AF, and Probes if there are any.
+        boot: Their bootstrap.
+    """
+
+    split: Split
+    methods: dict[str, Method]
+    boot: Bootstrap
+
+
+@dataclass
+class Bench:
+    """What all tables are measured with.
+
+    Attributes:
+        model: What is evaluated.
+        data: What it is evaluated on.
+        methods: By name, AF and Mean first; Probes and the trained ones where there are training samples.
+        probes: The classifiers; None without training samples.
+        train: Training samples; None if there are none of every modality.
+        training: How baselines are trained.
+        count: Combinations per figure.
+        damage: Samples per modality and kind of damage; 0 for all.
+        seed: Of everything drawn.
+        strange: The samples of unknown things; None if there are none.
+    """
+
+    model: OmniBind
+    data: TestData
+    methods: dict[str, Method]
+    probes: Probes | None
+    train: Split | None
+    training: Training
+    count: int = 2000
+    damage: int = 64
+    seed: int = 0
+    strange: Strange | None = None
+    _damaged: dict[tuple[str, str], Index] = dataclasses.field(default_factory=dict, repr=False)
+    _embedded: Embedded | None = None
+
+    def __post_init__(self) -> None:
+        self.boot = Bootstrap(self.data.known.sizes, self.seed)
+        known = self.data.known
+        self.subset = samples.spread(known, self.damage or max(known.sizes.values()), self.seed)
+
+    @property
+    def af(self) -> FusionMethod:
+        """The model's own fusion."""
+        method = self.methods[AF]
+        assert isinstance(method, FusionMethod)
+        return method
+
+    @property
+    def sizes(self) -> range:
+        """Numbers of modalities that a label has."""
+        numbers = np.concatenate([np.unique(part.concept) for part in self.data.known.parts.values()])
+        return range(1, int(np.bincount(numbers).max()) + 1)
+
+    def some(self, *names: str) -> list[Method]:
+        """Those methods of these that there are."""
+        return [self.methods[name] for name in names if name in self.methods]
+
+    def rng(self, *what: object) -> np.random.Generator:
+        """A generator of its own for everything that is drawn."""
+        return np.random.default_rng((self.seed, zlib.crc32("|".join(map(str, what)).encode())))
+
+    def row(self, combos: Combos, right: NDArray[np.float64], weights: NDArray[np.float32] | None = None) -> Row:
+        """What every table says of an accuracy.
+
+        Args:
+            combos: What was asked.
+            right: ``[B]``, what was answered right.
+            weights: Of the bootstrap, if they are there already.
+        """
+        weights = self.boot.weights(combos) if weights is None else weights
+        return {
+            "n": len(combos),
+            "labels": len(np.unique(combos.label)),
+            "accuracy": float(right.mean()),
+            "interval": interval(weighted_mean(right, weights)),
+            "macro": macro(right, combos.label),
+        }
+
+    def embedded(self) -> Embedded:
+        """The training samples, for stage II."""
+        assert self.train is not None
+        if self._embedded is None:
+            self._embedded = methods.embed(self.model, self.train)
+        return self._embedded
+
+    def wrong_kinds(self, name: str) -> tuple[str, ...]:
+        """Everything that can be wrong with a sensor of a modality."""
+        return (*kinds(name), LYING, STUCK)
+
+    def wrong(self, combos: Combos, column: Index, kind: str, rng: np.random.Generator) -> tuple[Combos, Index]:
+        """The combinations with something wrong with the sensor in ``column[b]``.
+
+        Args:
+            combos: Of samples in :attr:`subset`.
+            column: ``int64 [B]``.
+            kind: One of :meth:`wrong_kinds`.
+            rng: Source of randomness.
+
+        Returns:
+            Those where it is possible, and their numbers.
+        """
+        if kind == LYING:
+            row = self.data.known.others(combos, column, rng)
+        elif kind == STUCK:
+            row = _before(combos, column)
+        else:
+            row = np.full(len(combos), -1, np.int64)
+            for index, name in enumerate(combos.columns):
+                here = np.flatnonzero(column == index)
+                if len(here) and kind in kinds(name):
+                    row[here] = self._damaged_rows(name, kind)[combos.rows[here, index]]
+        possible = np.flatnonzero(row >= 0)
+        return combos.take(possible).replaced(column[possible], row[possible]), possible
+
+    def _damaged_rows(self, name: str, kind: str) -> Index:
+        """Row of each sample with its sensor damaged; -1 for those that are not in :attr:`subset`."""
+        if (name, kind) not in self._damaged:
+            chosen = self.subset[name]
+            first = self._add(name, samples.damaged(self.data, self.model, name, chosen, kind, self.seed))
+            place = np.full(len(self.data.known.parts[name]), -1, np.int64)
+            place[chosen] = first + np.arange(len(chosen))
+            self._damaged[name, kind] = place
+        return self._damaged[name, kind]
+
+    def _add(self, name: str, inputs: NDArray[np.float32]) -> int:
+        """Adds rows of a modality to what the methods see, and returns the number of the first."""
+        first = len(self.af.rows[name])
+        embedded = dataset.embed_all(self.model.encoders, self.model.config, name, inputs)[:, 0].clone()
+        for rows in {id(method.rows): method.rows for method in self.methods.values()}.values():
+            more = embedded if rows is self.af.rows else methods.probed(_there(self.probes), self.model, name, inputs)
+            rows[name] = torch.cat([rows[name], more])
+        return first
+
+
+def make(
+    model: OmniBind,
+    data: TestData,
+    train: Split | None,
+    training: Training,
+    *,
+    count: int = 2000,
+    damage: int = 64,
+    seed: int = 0,
+) -> Bench:
+    """A bench with all methods that the data allow.
+
+    Args:
+        model: What is evaluated.
+        data: What it is evaluated on.
+        train: Training samples, for Probes and trained baselines; None leaves them out.
+        training: How baselines are trained.
+        count: See :class:`Bench`.
+        damage: See :class:`Bench`.
+        seed: See :class:`Bench`.
+    """
+    slots = tuple(model.config.modalities)
+    known, rows = data.known, samples.embeddings(model, data.known)
+    if train is not None and set(known.parts) - set(train.parts):
+        train = None
+    found: dict[str, Method] = {
+        AF: FusionMethod(AF, rows, [model.fusion], model.labels, slots),
+        MEAN: FusionMethod(MEAN, rows, [MeanFusion()], model.labels, slots),
+    }
+    bench = Bench(model, data, found, None, train, training, count, damage, seed)
+    if data.unknown.parts:
+        strange = {AF: FusionMethod(AF, samples.embeddings(model, data.unknown), [model.fusion], model.labels, slots)}
+        bench.strange = Strange(data.unknown, {**strange}, Bootstrap(data.unknown.sizes, seed))
+    if train is None:
+        return bench
+    inputs = {
+        name: methods.probe_rows(model.encoders, model.config, name, train.parts[name].inputs) for name in known.parts
+    }
+    concept = {name: train.parts[name].concept for name in known.parts}
+    bench.probes = Probes.fit(inputs, concept, len(model.labels))
+    probed = {name: methods.probed(bench.probes, model, name, part.inputs) for name, part in known.parts.items()}
+    found[PROBES] = LateFusion(probed)
+    if bench.strange is not None and not set(data.unknown.parts) - set(bench.probes.probes):
+        other = {n: methods.probed(bench.probes, model, n, part.inputs) for n, part in data.unknown.parts.items()}
+        bench.strange.methods[PROBES] = LateFusion(other)
+    for name in training.names:
+        modules = [methods.trained(model, bench.embedded(), TRAINED[name], seed, training) for seed in training.seeds]
+        found[name] = FusionMethod(name, rows, modules, model.labels, slots)
+        _logger.info("%s trained", name)
+    return bench
+
+
+def cost(bench: Bench, combos: Combos, before: NDArray[np.float64], after: NDArray[np.float64]) -> Row:
+    """What is lost between two answers to the same combinations, and its interval.
+
+    Args:
+        bench: Has the bootstrap.
+        combos: Before anything was replaced.
+        before: ``[B]``, what was right then.
+        after: ``[B]``, what is right now.
+    """
+    lost = bootstrap.weighted_mean(after - before, bench.boot.weights(combos))
+    return {"cost": float((after - before).mean()), "cost_interval": interval(lost)}
+
+
+def _before(combos: Combos, column: Index) -> Index:
+    """The last sample of the same modality that had another label in the combinations before; -1 if there is none."""
+    found = np.full(len(combos), -1, np.int64)
+    for index in range(len(combos.columns)):
+        last: list[tuple[int, int]] = []  # (label, row) of the last two labels that differ
+        for number, (row, label) in enumerate(zip(combos.rows[:, index], combos.label, strict=True)):
+            if row < 0:
+                continue
+            if column[number] == index:
+                found[number] = next((old for of, old in reversed(last) if of != label), -1)
+            last = [*[entry for entry in last if entry[0] != label], (int(label), int(row))][-2:]
+    return found
+
+
+def _there(probes: Probes | None) -> Probes:
+    assert probes is not None
+    return probes

@@ -1,0 +1,337 @@
+"""The replay: messages of a bag into the engine of the fusion node, in the bag's own time.
+
+Receive time is the time of recording; ticks come when the node's timer fires under simulated time, at the multiples of
+its period, or when the trigger sensor speaks. Nothing looks at a clock, so the same bag gives the same predictions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import heapq
+from collections.abc import Callable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core import modalities
+from omnibind_core.data import damage
+from omnibind_core.errors import ConfigError, DataError, InvalidInputError
+from omnibind_core.runtime.encoding import Recognised, Recogniser, Token
+from omnibind_core.runtime.engine import PerceptionEngine, Selection
+from omnibind_core.runtime.sensor import SECOND
+from omnibind_core.runtime.trigger import Trigger
+from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorState
+from omnibind_ros import bag, messages
+from omnibind_ros.replay.changes import AS_RECORDED, Scenario
+from omnibind_ros.replay.setup import Setup, read_parameters, resolve
+
+if TYPE_CHECKING:
+    from omnibind_core.model import OmniBind
+
+LONGEST_GAP = 30.0
+"""s without any message after which ticks are left out until the next one: a clock may have jumped by years."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tick of a replay.
+
+    Attributes:
+        time_s: s from the beginning of the bag.
+        selection: What it was computed from.
+        prediction: What was perceived; ``None`` if no sensor offered anything usable.
+        reports: State of every sensor.
+    """
+
+    time_s: float
+    selection: Selection
+    prediction: Prediction | None
+    reports: tuple[SensorReport, ...]
+
+
+class _Arrival(NamedTuple):
+    """A message on its way to a sensor; sorted by when it arrives."""
+
+    receive_ns: int
+    number: int
+    sensor: str
+    item: bag.RecordedMessage
+    damage: str
+
+
+class _Payload(NamedTuple):
+    """What the engine keeps of a message until it is used."""
+
+    ros_type: str
+    message: Any
+    damage: str
+    identity: str  # of the item, for damage that is random
+
+
+class RememberingModel:
+    """A model that encodes the same input once: for replays of one bag with one change after another.
+
+    Embeddings are kept by the hash of the encoder input, 2 kB each.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: OmniBind) -> None:
+        self.model = model
+        self._known: dict[bytes, NDArray[np.float32]] = {}
+
+    @property
+    def labels(self) -> Any:
+        """The vocabulary."""
+        return self.model.labels
+
+    @property
+    def threshold(self) -> float:
+        """Confidence below which a prediction is unknown."""
+        return self.model.threshold
+
+    def process(self, modality: str, raw: Any) -> NDArray[Any]:
+        """Encoder input of a raw item."""
+        return self.model.process(modality, raw)
+
+    def embed(self, items: Sequence[tuple[str, NDArray[Any]]]) -> NDArray[np.float32]:
+        """Unit-length embeddings ``float32 [n, D]``; what was encoded before is not encoded again."""
+        keys = [_digest(modality, views) for modality, views in items]
+        fresh = {key: item for key, item in zip(keys, items, strict=True) if key not in self._known}
+        if fresh:
+            rows = self.model.embed(list(fresh.values())).cpu().numpy()
+            self._known.update(zip(fresh, rows, strict=True))
+        return np.stack([self._known[key] for key in keys])
+
+    def recognise(self, kinds: Sequence[str], embeddings: NDArray[np.float32]) -> Recognised:
+        """Fuses and classifies ``[n, D]`` embeddings."""
+        return self.model.recognise(kinds, embeddings)
+
+
+def _digest(modality: str, views: NDArray[Any]) -> bytes:
+    content = np.ascontiguousarray(views)
+    head = f"{modality}{content.dtype.str}{content.shape}".encode()
+    return hashlib.blake2b(
+        content.tobytes(), digest_size=16, key=hashlib.blake2b(head, digest_size=16).digest()
+    ).digest()
+
+
+class Replay:
+    """One bag, replayed into an engine. Iterate over :meth:`steps` once.
+
+    Args:
+        path: Folder of the bag, or its only file.
+        setup: Its sensors and parameters.
+        model: The model; see :func:`load_model`.
+        scenario: What is different from the recording.
+        phase_ns: Ticks of the rate come at the multiples of the period plus this, ns.
+
+    Attributes:
+        setup: As given.
+        engine: The engine, for looking at what a step was made of (``engine.newest(sensor)``).
+        start_ns: Time of the first message, ns.
+        end_ns: Time of the last one.
+        damage: Why the bag could not be read to its end; ``""`` if it could. Known after the last step.
+        gaps: Beginning and end, s, of times without any message in which no ticks were made.
+
+    Raises:
+        DataError: There is no readable bag.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        setup: Setup,
+        model: Recogniser,
+        scenario: Scenario = AS_RECORDED,
+        phase_ns: int = 0,
+        identity: str = "",
+    ) -> None:
+        self.setup = setup
+        self.start_ns, self.end_ns = bag.span_ns(path)
+        self.damage = ""
+        self.gaps: list[tuple[float, float]] = []
+        self._path = path
+        self._scenario = scenario
+        self._identity = identity
+        self._sensors_of = {
+            topic: [name for name in setup.present if setup.topics[name] == topic] for topic in setup.types
+        }
+        self._decoders = {
+            name: messages.Decoder(sensor.config.modality, name) for name, sensor in setup.sensors.items()
+        }
+        configs = [sensor.config for sensor in setup.sensors.values()]
+        self.engine = PerceptionEngine(model, configs, self._decode, setup.parameters.settings)
+        for name, topic in setup.topics.items():
+            if name in setup.refused:
+                self.engine.set_obstacle(name, (SensorState.REJECTED, setup.refused[name]))
+            elif topic not in setup.types:
+                self.engine.set_note(name, f"the bag has no topic {topic}")
+        self._trigger = Trigger(self.engine)
+        self._period_ns = round(SECOND / setup.parameters["rate"])
+        self._due_ns = -((phase_ns - self.start_ns) // self._period_ns) * self._period_ns + phase_ns
+        self._kept: dict[tuple[str, int], int] = {}  # slot of the last message that a lower rate let through
+
+    @classmethod
+    def open(cls, path: Path, model: OmniBind | str | Path | None = None, params: Path | None = None) -> Replay:
+        """A replay with the node's parameters, for looking at a bag.
+
+        Args:
+            path: Folder of the bag, or its only file.
+            model: A loaded model, or its name or folder; ``None`` takes the parameters' one.
+            params: Parameter file; ``None`` takes the package's, and topics that look like a sensor's.
+        """
+        given = read_parameters(params)
+        setup = resolve(bag.topics(path), given, adopt=params is None)
+        loaded = load_model(setup, model) if model is None or isinstance(model, str | Path) else model
+        return cls(path, setup, loaded, identity=loaded.identity)
+
+    def steps(self, progress: Callable[[float], None] = lambda seconds: None) -> Iterator[Step]:
+        """The ticks, in order of time.
+
+        A bag that is damaged further on is replayed up to there, see :attr:`damage`.
+
+        Args:
+            progress: Called with the s of the bag that have been replayed.
+        """
+        heard_ns = self.start_ns
+        for arrival in self._arrivals():
+            yield from self._advance(arrival.receive_ns, heard_ns)
+            heard_ns = arrival.receive_ns
+            self._push(arrival)
+            yield from self._poll(arrival.receive_ns)
+            progress((arrival.receive_ns - self.start_ns) / SECOND)
+        yield from self._advance((heard_ns if self.damage else max(heard_ns, self.end_ns)) + 1, heard_ns)
+
+    def tokens(self, step: Step) -> list[Token]:
+        """What the latest step was fused from, with embeddings."""
+        return self.engine.tokens(step.selection)
+
+    # Messages -------------------------------------------------------------------------------------------------------
+
+    def _arrivals(self) -> Iterator[_Arrival]:
+        """All messages of sensors, changed as the scenario wants, in the order in which they arrive."""
+        held: list[_Arrival] = []
+        number = 0
+        try:
+            for item in bag.read(self._path, list(self._sensors_of)):
+                while held and held[0].receive_ns <= item.time_ns:
+                    yield heapq.heappop(held)
+                for sensor in self._sensors_of[item.topic]:
+                    number += 1
+                    arrival = self._changed(_Arrival(item.time_ns, number, sensor, item, ""))
+                    if arrival is None:
+                        continue
+                    if arrival.receive_ns > item.time_ns:
+                        heapq.heappush(held, arrival)
+                    else:
+                        yield arrival
+        except DataError as error:
+            self.damage = str(error)
+        while held and held[0].receive_ns <= self.end_ns:
+            yield heapq.heappop(held)
+
+    def _changed(self, arrival: _Arrival) -> _Arrival | None:
+        """The message as the scenario wants it; ``None`` if it is lost."""
+        time_s = (arrival.item.time_ns - self.start_ns) / SECOND
+        for place, change in enumerate(self._scenario.changes):
+            if not change.concerns(arrival.sensor, time_s):
+                continue
+            if change.kind in ("drop", "only"):
+                return None
+            if change.kind == "noise":
+                arrival = arrival._replace(damage=change.damage)
+            elif change.kind == "delay":
+                arrival = arrival._replace(receive_ns=arrival.receive_ns + round(change.value * SECOND))
+            else:
+                slot = int(time_s * change.value)
+                if self._kept.get((arrival.sensor, place)) == slot:
+                    return None
+                self._kept[arrival.sensor, place] = slot
+        return arrival
+
+    def _push(self, arrival: _Arrival) -> None:
+        receive_ns, _, name, item, kind = arrival
+        try:
+            message = bag.decode(item)
+        except InvalidInputError as error:
+            self.engine.reject(name, str(error), receive_ns)
+            self._trigger.heard(name, None, receive_ns)
+            return
+        stamp = messages.stamp_ns(message)
+        stamp = receive_ns if stamp is None else stamp
+        payload = _Payload(item.type, message, kind, f"{name}|{stamp}")
+        accepted = self.engine.push(name, stamp, receive_ns, payload, getattr(message, "header", None))
+        self._trigger.heard(name, accepted, receive_ns)
+
+    def _decode(self, name: str, payload: _Payload) -> Any:
+        sensor = self.setup.sensors[name]
+        options = dataclasses.replace(sensor.options, model=self._identity)
+        raw = self._decoders[name].decode(payload.ros_type, payload.message, options)
+        if not payload.damage:
+            return raw
+        if isinstance(raw, Encoded):
+            raise ConfigError(f"[{name}] frames of a sensor node cannot be damaged: they are encoded already")
+        if isinstance(raw, Sized) and not len(raw):
+            return raw  # a part of a stream without events
+        modality = modalities.get(sensor.config.modality)
+        return damage.damaged(modality.name, modality.check(raw, name), payload.damage, payload.identity)
+
+    # Ticks ----------------------------------------------------------------------------------------------------------
+
+    def _advance(self, until_ns: int, heard_ns: int) -> Iterator[Step]:
+        """The ticks before a time, after the last message was heard at another."""
+        quiet_ns = heard_ns + round(LONGEST_GAP * SECOND)
+        while True:
+            deadline_ns = self._trigger.deadline_ns
+            due = deadline_ns is None or self._due_ns <= deadline_ns
+            now_ns = self._due_ns if due or deadline_ns is None else max(deadline_ns, heard_ns)
+            if now_ns >= until_ns:
+                return
+            if due:
+                if now_ns > quiet_ns:
+                    self._skip(until_ns, now_ns)
+                    continue
+                self._trigger.due(now_ns)
+                self._due_ns += self._period_ns
+            yield from self._poll(now_ns)
+
+    def _skip(self, until_ns: int, now_ns: int) -> None:
+        self._due_ns += -((now_ns - until_ns) // self._period_ns) * self._period_ns
+        self.gaps.append(((now_ns - self.start_ns) / SECOND, (until_ns - self.start_ns) / SECOND))
+
+    def _poll(self, now_ns: int) -> Iterator[Step]:
+        while (selection := self._trigger.poll(now_ns)) is not None:
+            prediction = self.engine.compute(selection)
+            time_s = (now_ns - self.start_ns) / SECOND
+            yield Step(time_s, selection, prediction, tuple(self.engine.reports(now_ns)))
+
+
+def load_model(setup: Setup, source: str | Path | None = None, device: str = "cpu") -> OmniBind:
+    """The model with the labels and the threshold of the parameters, for the modalities of a bag.
+
+    Args:
+        setup: Parameters and sensors.
+        source: Name or folder; ``None`` takes the parameters' one.
+        device: Where it runs.
+
+    Raises:
+        OmniBindError: It cannot be loaded, or a parameter does not fit it.
+    """
+    from omnibind_core.model import OmniBind  # takes seconds
+
+    parameters = setup.parameters
+    model = OmniBind.from_pretrained(parameters["model"] if source is None else source, device, setup.modalities)
+    labels = parameters["labels"]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"parameter 'labels' has one twice: {', '.join(labels)}")
+    if labels:
+        model.set_labels(labels)
+    if parameters["threshold"] >= 0:
+        model.threshold = parameters["threshold"]
+    return model

@@ -1,0 +1,335 @@
+"""Evaluation of one bag: what would have been perceived, beside what was there, also with sensors lost or damaged."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.data.sheet import render
+from omnibind_core.errors import ConfigError, OmniBindError
+from omnibind_core.runtime.encoding import Token
+from omnibind_core.runtime.ranking import rank
+from omnibind_core.runtime.types import Encoded, SensorReport, SensorState
+from omnibind_ros import bag, overlay
+from omnibind_ros.replay import scoring, truth
+from omnibind_ros.replay.changes import AS_RECORDED, Scenario, parse, scenarios
+from omnibind_ros.replay.engine import RememberingModel, Replay, Step, load_model
+from omnibind_ros.replay.scoring import Row, Vocabulary
+from omnibind_ros.replay.setup import Setup, read_parameters, resolve
+from omnibind_ros.replay.truth import Truth
+
+LABELS = "truth.csv"
+"""Where labels are looked for in a bag's folder if none are named."""
+_WORST = 6  # moments that are shown
+_MOST_ABLATED = 8  # sensors, which are 255 combinations
+_SIDE = 144  # pixels of a thumbnail
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How bags are evaluated.
+
+    Attributes:
+        model: Name or folder; ``None`` takes the parameters' one.
+        params: Parameter file of the node; ``None`` takes the package's, and topics that look like a sensor's.
+        namespace: Of the node, for relative topic names.
+        labels: Table of what was there; ``None`` looks for :data:`LABELS` in the bag.
+        truth_topic: Topic that tells it instead; ``""``: none.
+        changes: ``(kind, text)`` of each change, see :mod:`omnibind_ros.replay.changes`.
+        ablate: Whether every combination of sensors is scored.
+        settle: s after a change of what was there that are left out in the figures named ``settled``.
+        device: Where the model runs.
+        threads: CPU threads of one evaluation; other numbers may change the last digits.
+    """
+
+    model: str | None = None
+    params: Path | None = None
+    namespace: str = "/"
+    labels: Path | None = None
+    truth_topic: str = ""
+    changes: tuple[tuple[str, str], ...] = ()
+    ablate: bool = False
+    settle: float = 1.0
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A confident mistake.
+
+    Attributes:
+        row: The tick.
+        thumbnails: What each sensor saw, RGB, by its name and what it alone would have said.
+    """
+
+    row: Row
+    thumbnails: Mapping[str, NDArray[np.uint8]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One replay.
+
+    Attributes:
+        scenario: What was different from the recording.
+        rows: One per tick.
+        states: Per tick and sensor its state, in the order of the sensors.
+        reports: The sensors at the end.
+        sensors: Sensors that the combinations are made of.
+        combinations: Per set of sensors, its rows at the same ticks.
+        worst: Confident mistakes, the worst first.
+    """
+
+    scenario: Scenario
+    rows: tuple[Row, ...] = field(repr=False)
+    states: tuple[tuple[SensorState, ...], ...] = field(repr=False)
+    reports: tuple[SensorReport, ...]
+    combinations: Mapping[tuple[str, ...], Sequence[Row]] = field(default_factory=dict, repr=False)
+    worst: tuple[Moment, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything found out about one bag.
+
+    Attributes:
+        bag: The bag, as it was named.
+        model: Identity of the model.
+        labels: Number of labels it can say.
+        threshold: Confidence below which it says ``unknown``.
+        start_ns: Time of the first message.
+        span_s: s from the first message to the last.
+        setup: Sensors and parameters.
+        truth: What was there; ``None`` if nobody told.
+        runs: The replay as recorded, then one for each scenario.
+        options: How it was evaluated.
+        damage: Why the bag could not be read to its end; ``""`` if it could.
+        notes: What a person should know, in sentences.
+    """
+
+    bag: str
+    model: str
+    labels: int
+    threshold: float
+    start_ns: int
+    span_s: float
+    setup: Setup
+    truth: Truth | None
+    runs: tuple[Run, ...]
+    options: Options
+    damage: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The ticks as recorded."""
+        return self.runs[0].rows
+
+    @property
+    def stretches(self) -> list[tuple[float, float, tuple[str, ...]]]:
+        """Beginning and end, s, and labels of the times between two changes of what was there."""
+        return _stretches(self.truth, self.start_ns)
+
+    def settled(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that are long enough after a change."""
+        return [one for one in rows if one.since_s >= self.options.settle]
+
+
+def evaluate(path: Path, options: Options, progress: Progress = lambda share: None) -> Evaluation:
+    """Replays a bag once as recorded and once for each scenario.
+
+    Args:
+        path: Folder of the bag, or its only file.
+        options: How.
+        progress: Called with the share that is done, 0 to 1.
+
+    Raises:
+        OmniBindError: The bag cannot be read, or an option does not fit it.
+    """
+    import torch
+
+    torch.set_num_threads(options.threads)
+    given = read_parameters(options.params)
+    setup = resolve(bag.topics(path), given, options.namespace, adopt=options.params is None)
+    start_ns, end_ns = bag.span_ns(path)
+    what_was = _truth(path, options, start_ns, end_ns)
+    plan = scenarios([parse(kind, text, setup) for kind, text in options.changes])
+    if options.ablate and len(setup.present) > _MOST_ABLATED:
+        raise ConfigError(
+            f"--ablate all: the bag has {len(setup.present)} sensors, at most {_MOST_ABLATED} are combined"
+        )
+    model = load_model(setup, options.model, options.device)
+    vocabulary = Vocabulary(model.labels.names, model.labels.aliases)
+    remembering = RememberingModel(model) if len(plan) > 1 else model
+    runs, notes, broken = [], [], ""
+    for number, scenario in enumerate(plan):
+        replay = Replay(path, setup, remembering, scenario, identity=model.identity)
+        ablate = options.ablate and scenario is AS_RECORDED
+        judge = _Judge(replay, what_was, vocabulary, model, options.settle, ablate)
+        for step in replay.steps(partial(_tell, progress, number, len(plan), (end_ns - start_ns) / 1e9)):
+            judge.add(step)
+        runs.append(judge.run(scenario))
+        if not number:
+            broken = replay.damage
+            notes = [f"no message at all from {a:.1f} to {b:.1f} s: no ticks were made there" for a, b in replay.gaps]
+    progress(1.0)
+    return Evaluation(
+        str(path),
+        model.identity,
+        len(model.labels.names),
+        model.threshold,
+        start_ns,
+        (end_ns - start_ns) / 1e9,
+        setup,
+        what_was,
+        tuple(runs),
+        options,
+        broken,
+        (*_notes(setup, what_was, vocabulary, broken), *notes),
+    )
+
+
+def _tell(progress: Progress, number: int, runs: int, span_s: float, time_s: float) -> None:
+    progress((number + min(time_s / max(span_s, 1e-9), 1.0)) / runs)
+
+
+def _truth(path: Path, options: Options, start_ns: int, end_ns: int) -> Truth | None:
+    if options.truth_topic:
+        return truth.from_topic(path, options.truth_topic, start_ns, end_ns)
+    table = options.labels if options.labels is not None else path / LABELS
+    if options.labels is None and not table.is_file():
+        return None
+    return truth.from_table(table, start_ns, end_ns, path.stem)
+
+
+def _notes(setup: Setup, what_was: Truth | None, vocabulary: Vocabulary, broken: str) -> list[str]:
+    notes = list(setup.notes)
+    if broken:
+        notes.append(f"the bag could not be read to its end, and is evaluated up to there: {broken}")
+    if what_was is None:
+        notes.append(f"nobody told what was there (--labels, --truth-topic, or {LABELS} in the bag): nothing is scored")
+        return notes
+    notes += what_was.notes
+    foreign = [label for label in what_was.labels if vocabulary.of(label) is None]
+    if foreign:
+        notes.append(f"the model has no label for {', '.join(foreign)}: ticks with nothing else are not scored")
+    return notes
+
+
+def _stretches(what_was: Truth | None, start_ns: int) -> list[tuple[float, float, tuple[str, ...]]]:
+    if what_was is None:
+        return []
+    return [((a - start_ns) / 1e9, (b - start_ns) / 1e9, labels) for a, b, labels in what_was.stretches()]
+
+
+class _Judge:
+    """Collects the rows of one replay."""
+
+    def __init__(
+        self, replay: Replay, what_was: Truth | None, vocabulary: Vocabulary, model: Any, settle: float, ablate: bool
+    ) -> None:
+        self._replay = replay
+        self._truth = what_was
+        self._vocabulary = vocabulary
+        self._model = model
+        self._settle = settle
+        self._begins = [begin for begin, _, _ in _stretches(what_was, replay.start_ns)]
+        self._rows: list[Row] = []
+        self._states: list[tuple[SensorState, ...]] = []
+        self._reports: tuple[SensorReport, ...] = ()
+        self._worst: dict[tuple[Any, ...], Moment] = {}
+        self._combinations: dict[tuple[str, ...], list[Row]] = {}
+        if ablate:
+            names = replay.setup.present
+            sizes = range(len(names), 0, -1)
+            self._combinations = {c: [] for size in sizes for c in itertools.combinations(names, size)}
+
+    def add(self, step: Step) -> None:
+        """Takes one tick."""
+        tick_ns = step.selection.now_ns
+        labels = self._truth.at(tick_ns) if self._truth is not None else ()
+        place = bisect_right(self._begins, step.time_s)
+        since = step.time_s - self._begins[place - 1] if labels and place else math.nan
+        row = scoring.row(step.prediction, step.time_s, tick_ns, labels, self._vocabulary, since)
+        self._rows.append(row)
+        self._states.append(tuple(report.state for report in step.reports))
+        self._reports = step.reports
+        wrong = row.scored and bool(row.labels) and row.label not in row.meant and since >= self._settle
+        if not (wrong or self._combinations):
+            return
+        tokens = self._replay.tokens(step) if step.prediction is not None else []
+        if wrong:
+            self._remember(row, tokens)
+        if self._combinations:
+            self._combine(row, tokens)
+
+    def run(self, scenario: Scenario) -> Run:
+        """What was collected."""
+        worst = sorted(self._worst.values(), key=lambda moment: (-moment.row.confidence, moment.row.time_s))[:_WORST]
+        return Run(scenario, tuple(self._rows), tuple(self._states), self._reports, self._combinations, tuple(worst))
+
+    def _remember(self, row: Row, tokens: Sequence[Token]) -> None:
+        """Keeps the most confident mistake of a kind, at most twice as many as are shown."""
+        key = (row.truth, row.label)
+        if key in self._worst and self._worst[key].row.confidence >= row.confidence:
+            return
+        if key not in self._worst and len(self._worst) >= 2 * _WORST:
+            least = min(self._worst, key=lambda known: self._worst[known].row.confidence)
+            if self._worst[least].row.confidence >= row.confidence:
+                return
+            del self._worst[least]
+        said = dict(zip(row.sensors, row.said, strict=True))
+        views = {f"{token.sensor.name}: {said[token.sensor.name]}": _thumbnail(token) for token in tokens}
+        self._worst[key] = Moment(row, {name: view for name, view in views.items() if view is not None})
+
+    def _combine(self, row: Row, tokens: Sequence[Token]) -> None:
+        """Fuses what every combination of sensors has of this tick; nothing is encoded again."""
+        known: dict[tuple[str, ...], Row] = {}
+        for names, rows in self._combinations.items():
+            chosen = [token for token in tokens if token.sensor.name in names]
+            living = tuple(token.sensor.name for token in chosen)
+            if living not in known:
+                known[living] = self._alone(row, chosen)
+            rows.append(known[living])
+
+    def _alone(self, row: Row, tokens: Sequence[Token]) -> Row:
+        blank = Row(row.time_s, row.tick_ns, row.truth, row.meant, row.since_s)
+        settings = self._replay.engine.settings
+        if len(tokens) < settings.min_sensors:
+            return blank
+        embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
+        found = self._model.recognise([token.sensor.modality for token in tokens], embeddings)
+        ranking = rank(found.probabilities[0], self._model.labels.names, settings.top_k, self._model.threshold)
+        names = tuple(token.sensor.name for token in tokens)
+        weights = tuple(found.weights.tolist())
+        return replace(
+            blank,
+            labels=ranking.labels,
+            confidence=ranking.confidence,
+            unknown=ranking.unknown,
+            sensors=names,
+            weights=weights,
+        )
+
+
+def _thumbnail(token: Token) -> NDArray[np.uint8] | None:
+    """What a sensor saw, RGB ``uint8 [144, ...]``; ``None`` if it cannot be shown."""
+    try:
+        content = token.content
+        if isinstance(content, Encoded):
+            return overlay.picture(content)
+        return render(token.sensor.modality, content, _SIDE)
+    except OmniBindError:  # it was good enough for a prediction; its picture is no reason to fail
+        return None

@@ -1,0 +1,259 @@
+"""What predictions are worth, beside what was there. Pure functions of rows, one row for each tick."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from omnibind_core.runtime.types import Prediction
+
+RIGHT, WRONG, UNKNOWN, SILENT, FOREIGN, UNLABELLED = "right", "wrong", "unknown", "silent", "foreign", "unlabelled"
+OUTCOMES = (RIGHT, WRONG, UNKNOWN, SILENT)
+"""Of a tick whose label is known. ``unknown``: the confidence was below the threshold; ``silent``: no prediction."""
+
+
+class Vocabulary:
+    """Which label of the model a word means: the same in lower case, or one of its aliases.
+
+    Args:
+        names: The model's labels.
+        aliases: Further names of a label.
+    """
+
+    def __init__(self, names: Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._meant = {_plain(word): name for name, words in (aliases or {}).items() for word in words if name in names}
+        self._meant.update({_plain(name): name for name in names})
+
+    def of(self, word: str) -> str | None:
+        """The model's label; ``None`` if it has none of that name."""
+        return self._meant.get(_plain(word))
+
+
+def _plain(word: str) -> str:
+    return word.strip().casefold().replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tick.
+
+    Attributes:
+        time_s: s from the beginning of the bag.
+        tick_ns: Its time, ns.
+        truth: What was there, in the words of the truth.
+        meant: The same in the model's labels; what the model lacks is left out.
+        since_s: s since the labels changed to these; NaN without labels.
+        labels: Top labels, most probable first; none if nothing was predicted.
+        confidence: Of the first of them.
+        unknown: Whether that is below the threshold.
+        sensors: Sensors that took part.
+        weights: Their shares.
+        ages: Ages of their items, s.
+        said: What each alone would have said.
+    """
+
+    time_s: float
+    tick_ns: int
+    truth: tuple[str, ...] = ()
+    meant: tuple[str, ...] = ()
+    since_s: float = math.nan
+    labels: tuple[str, ...] = ()
+    confidence: float = math.nan
+    unknown: bool = False
+    sensors: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    ages: tuple[float, ...] = ()
+    said: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The most probable label, also below the threshold; ``""`` if nothing was predicted."""
+        return self.labels[0] if self.labels else ""
+
+    @property
+    def outcome(self) -> str:
+        """One of :data:`OUTCOMES`, ``foreign`` (the model lacks the label) or ``unlabelled``."""
+        if not self.truth:
+            return UNLABELLED
+        if not self.meant:
+            return FOREIGN
+        if not self.labels:
+            return SILENT
+        if self.unknown:
+            return UNKNOWN
+        return RIGHT if self.label in self.meant else WRONG
+
+    @property
+    def scored(self) -> bool:
+        """Whether it counts."""
+        return bool(self.meant)
+
+
+def row(
+    prediction: Prediction | None,
+    time_s: float,
+    tick_ns: int,
+    truth: tuple[str, ...],
+    vocabulary: Vocabulary,
+    since_s: float = math.nan,
+) -> Row:
+    """The row of one tick."""
+    meant = tuple(name for word in truth if (name := vocabulary.of(word)) is not None)
+    if prediction is None:
+        return Row(time_s, tick_ns, truth, meant, since_s)
+    shares = prediction.sensors
+    return Row(
+        time_s,
+        tick_ns,
+        truth,
+        meant,
+        since_s,
+        prediction.labels,
+        prediction.confidence,
+        prediction.unknown,
+        tuple(share.name for share in shares),
+        tuple(share.weight for share in shares),
+        tuple(share.age for share in shares),
+        tuple(share.label for share in shares),
+    )
+
+
+def tally(rows: Iterable[Row]) -> dict[str, Any]:
+    """Counts and shares.
+
+    Returns:
+        ``ticks`` that count; how many of them are ``right``, ``wrong``, ``unknown`` and ``silent``; ``accuracy``: right
+        ones among all; ``accuracy_said``: right ones among those with an answer, right or wrong; ``top1`` and ``top5``:
+        the label is the first, or one of the first five, whatever the confidence. Shares are ``None`` without ticks.
+    """
+    counted = [one for one in rows if one.scored]
+    number = Counter(one.outcome for one in counted)
+    total, answered = len(counted), number[RIGHT] + number[WRONG]
+    return {
+        "ticks": total,
+        **{outcome: number[outcome] for outcome in OUTCOMES},
+        "accuracy": share(number[RIGHT], total),
+        "accuracy_said": share(number[RIGHT], answered),
+        "top1": share(sum(one.label in one.meant for one in counted), total),
+        "top5": share(sum(bool(set(one.labels[:5]) & set(one.meant)) for one in counted), total),
+    }
+
+
+def share(part: int, whole: int) -> float | None:
+    """A share, rounded to 0.01 %; ``None`` of nothing."""
+    return round(part / whole, 4) if whole else None
+
+
+def by_combination(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A tally for every set of sensors that took part, the most frequent first."""
+    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for one in rows:
+        if one.scored:
+            groups[one.sensors].append(one)
+    ordered = sorted(groups.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    return [{"sensors": list(sensors), **tally(group)} for sensors, group in ordered]
+
+
+def over_time(rows: Sequence[Row], bins: int = 40) -> list[dict[str, Any]]:
+    """A tally for each of at most so many equal spans of whole seconds."""
+    if not rows:
+        return []
+    width = max(1, math.ceil((rows[-1].time_s + 1e-9) / bins))
+    groups: dict[int, list[Row]] = defaultdict(list)
+    for one in rows:
+        groups[int(one.time_s // width)].append(one)
+    return [
+        {"start_s": place * width, "end_s": (place + 1) * width, **tally(group)}
+        for place, group in sorted(groups.items())
+    ]
+
+
+def first_right(rows: Sequence[Row], stretches: Iterable[tuple[float, float, tuple[str, ...]]]) -> list[dict[str, Any]]:
+    """How long it took to say the right label after each change of what was there.
+
+    Args:
+        rows: All rows.
+        stretches: Beginning and end, s, and labels of the times between two changes.
+
+    Returns:
+        Per stretch that the model has a label for: ``time_s``, ``labels``, ``seconds`` until the first right answer
+        (``None``: there was none before the next change).
+    """
+    found = []
+    for start_s, end_s, labels in stretches:
+        inside = [one for one in rows if start_s <= one.time_s < end_s and one.scored]
+        if not inside:
+            continue
+        at = next((one.time_s for one in inside if one.outcome == RIGHT), None)
+        seconds = None if at is None else round(at - start_s, 3)
+        found.append({"time_s": round(start_s, 3), "labels": list(labels), "seconds": seconds})
+    return found
+
+
+def losses(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """How long it took to be right again after a sensor left the fusion.
+
+    Only losses count before which the answer was right, without another label since then.
+
+    Returns:
+        Per loss: ``sensor``, ``time_s`` of the first tick without it, ``seconds`` since the last tick with it until the
+        first right one without it, ``None`` if what was there changed, or the bag ended, before that; ``kept``: it was
+        right at once.
+    """
+    found = []
+    for place in range(1, len(rows)):
+        before, now = rows[place - 1], rows[place]
+        if before.outcome != RIGHT or now.truth != before.truth:
+            continue
+        for sensor in before.sensors:
+            if sensor in now.sensors:
+                continue
+            at = None
+            for later in rows[place:]:
+                if later.truth != before.truth or sensor in later.sensors:
+                    break
+                if later.outcome == RIGHT:
+                    at = later.time_s
+                    break
+            seconds = None if at is None else round(at - before.time_s, 3)
+            kept = now.outcome == RIGHT
+            found.append({"sensor": sensor, "time_s": round(now.time_s, 3), "seconds": seconds, "kept": kept})
+    return found
+
+
+def summary_of_times(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Number, how many ended, median and maximum of their ``seconds``."""
+    times = [item["seconds"] for item in items if item["seconds"] is not None]
+    return {
+        "number": len(items),
+        "reached": len(times),
+        "median_s": round(median(times), 3) if times else None,
+        "max_s": max(times, default=None),
+    }
+
+
+def confusion(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """How often each label was said for each truth; below the threshold ``unknown``, nothing ``silent``."""
+    said: Counter[tuple[str, str]] = Counter()
+    for one in rows:
+        if one.scored:
+            answer = one.label if one.outcome in (RIGHT, WRONG) else one.outcome
+            said[(answer if one.outcome == RIGHT else " / ".join(one.meant)), answer] += 1
+    return [{"truth": truth, "said": answer, "ticks": n} for (truth, answer), n in sorted(said.items())]
+
+
+def of_sensor(rows: Sequence[Row], name: str) -> dict[str, Any]:
+    """What one sensor contributed: ticks that it took part in, mean weight, median age, and what it alone is worth."""
+    taking = [(one, one.sensors.index(name)) for one in rows if name in one.sensors]
+    counted = [(one, place) for one, place in taking if one.scored]
+    return {
+        "ticks": len(taking),
+        "mean_weight": round(sum(one.weights[place] for one, place in taking) / len(taking), 4) if taking else None,
+        "median_age_s": round(median(one.ages[place] for one, place in taking), 3) if taking else None,
+        "top1_alone": share(sum(one.said[place] in one.meant for one, place in counted), len(counted)),
+        "top1_fused_same_ticks": share(sum(one.label in one.meant for one, _ in counted), len(counted)),
+    }

@@ -1,0 +1,185 @@
+"""Which topics of a bag are sensors, and with which parameters: as the fusion node would have it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from omnibind_core import modalities
+from omnibind_core.errors import ConfigError, DataError
+from omnibind_ros.discovery import Discovery, name_of
+from omnibind_ros.parameters import FUSION_NODE, Parameters, Sensor, Spec
+
+NODE = "fusion_node"
+
+
+class GivenParameters(Parameters):
+    """The parameters of a fusion node that does not run.
+
+    Args:
+        given: Values by full name, for example ``"camera.timeout"``; the rest are defaults.
+
+    Raises:
+        ConfigError: A value is unusable.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+        self._values: dict[str, Any] = {}
+        super().__init__(None, FUSION_NODE)
+
+    def _offer(self, spec: Spec, name: str) -> None:
+        self._values[name] = self._given.get(name, spec.default)
+
+    def _value(self, name: str) -> Any:
+        return self._values[name]
+
+    def _withdraw(self, name: str) -> None:
+        self._values.pop(name, None)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Sensors and parameters for one bag.
+
+    Attributes:
+        parameters: Of the fusion node.
+        sensors: All sensors, by name; those without a topic in the bag are silent.
+        topics: Full name of each sensor's topic.
+        types: ROS type of the topics that are in the bag and can be used.
+        refused: Why the topic of a sensor cannot be used, by sensor.
+        notes: What a person should know, in sentences.
+    """
+
+    parameters: Parameters
+    sensors: Mapping[str, Sensor]
+    topics: Mapping[str, str]
+    types: Mapping[str, str]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Sensors that have messages in the bag which can be used."""
+        return tuple(name for name in self.sensors if self.topics[name] in self.types and name not in self.refused)
+
+    @property
+    def modalities(self) -> set[str]:
+        """Modalities of :attr:`present`."""
+        return {self.sensors[name].config.modality for name in self.present}
+
+
+def read_parameters(path: Path | None) -> dict[str, Any]:
+    """Parameters that a file gives to the fusion node, by full name.
+
+    Args:
+        path: A ROS 2 parameter file; ``None`` takes the package's own ``config/perception.yaml``.
+
+    Raises:
+        ConfigError: It is no parameter file.
+        DataError: It cannot be read.
+    """
+    path = _packaged() if path is None else path
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a readable parameter file: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of node names, got {type(content).__name__}")
+    given: dict[str, Any] = {}
+    fitting = [key for key in content if str(key) in ("/**", "/*") or str(key).rpartition("/")[2] == NODE]
+    for key in sorted(fitting, key=lambda key: not str(key).startswith("/*")):  # what names the node counts more
+        block = content[key].get("ros__parameters") if isinstance(content[key], dict) else None
+        if not isinstance(block, dict):
+            raise ConfigError(f"{path}: '{key}' has no ros__parameters, expected a mapping of parameters")
+        given.update(_flat(block))
+    if not fitting:
+        found = ", ".join(map(str, content)) or "nothing"
+        raise ConfigError(f"{path} has parameters of {found}, expected some of '/**' or '{NODE}'")
+    return given
+
+
+def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in block.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _packaged() -> Path:
+    """``config/perception.yaml`` of the source tree, or of the installed package."""
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    installed = [Path(prefix, "share", "omnibind_ros") for prefix in prefixes if prefix]
+    for folder in (Path(__file__).resolve().parents[2], *installed):
+        path = folder / "config" / "perception.yaml"
+        if path.is_file():
+            return path
+    raise DataError("config/perception.yaml of this package is not found; name a parameter file by --params")
+
+
+def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str = "/", adopt: bool = False) -> Setup:
+    """Finds the sensors of a bag.
+
+    Args:
+        topics: Types of the bag's topics, by topic.
+        given: Parameters, see :func:`read_parameters`.
+        namespace: Of the node, for relative topic names.
+        adopt: Also take topics that look like a sensor's and are none's, as ``discover: true`` does.
+
+    Raises:
+        ConfigError: A parameter is unusable.
+        DataError: There is no sensor in the bag.
+    """
+    parameters = GivenParameters({**given, "discover": True} if adopt else given)
+    sensors = {sensor.name: sensor for sensor in parameters.sensors}
+    full = {name: _resolved(sensor.topic, namespace) for name, sensor in sensors.items()}
+    notes = parameters.unknown(given)
+    if parameters["sync"] == "approximate":
+        notes.append("parameter 'sync' is 'approximate': bags are always evaluated with 'adaptive'")
+    if parameters["discover"]:
+        discovery = Discovery(parameters.discovery)
+        graph = [(topic, [kind]) for topic, kind in topics.items()]
+        known = [name for name in modalities.names() if name != "text"]
+        for topic, kind, modality in discovery.candidates(graph, known, set(full.values())):
+            name = name_of(topic, namespace, set(sensors))
+            sensors[name] = parameters.add(name, type=modality, topic=topic, message_type=kind)
+            full[name] = topic
+            notes.append(f"{topic} is taken for sensor '{name}': {modality}, by its type {kind} and its name")
+        notes += [f"{topic} is not taken for a sensor: {reason}" for topic, reason in discovery.refused.items()]
+    refused = {
+        name: f"{full[name]} has messages of type {topics[full[name]]}, expected {' or '.join(sensor.message_types)}"
+        for name, sensor in sensors.items()
+        if full[name] in topics and topics[full[name]] not in sensor.message_types
+    }
+    types = {topic: topics[topic] for name, topic in full.items() if topic in topics and name not in refused}
+    notes += [f"[{name}] {reason}" for name, reason in refused.items()]
+    absent = [f"{name} ({topic})" for name, topic in full.items() if topic not in topics]
+    notes += [f"the bag has no topic of {', '.join(absent)}"] if absent else []
+    if not types:
+        held = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(topics.items())) or "no topics"
+        raise DataError(f"no sensor has a usable topic in the bag; it holds {held}; {'; '.join(notes)}")
+    return Setup(parameters, sensors, full, types, refused, tuple(notes))
+
+
+def _resolved(topic: str, namespace: str) -> str:
+    return topic if topic.startswith("/") else f"/{namespace.strip('/')}/{topic}".replace("//", "/")
+
+
+def named(text: str, names: Collection[str], what: str) -> str:
+    """The name that is meant: itself, or the only one that begins so.
+
+    Raises:
+        ConfigError: None is, or several are.
+    """
+    fitting = [text] if text in names else [name for name in names if name.startswith(text)] if text else []
+    if len(fitting) == 1:
+        return fitting[0]
+    problem = f"may be {' or '.join(fitting)}" if fitting else f"expected one of {', '.join(names) or 'none'}"
+    raise ConfigError(f"{what}: sensor '{text}' {problem}")

@@ -1,0 +1,190 @@
+"""The live view of a running fusion node. It asks that node which sensors there are and how their messages are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
+
+from omnibind_core import modalities
+from omnibind_core.runtime.types import Prediction, SensorReport, SensorShare, SensorState
+from omnibind_ros import messages, msg
+from omnibind_ros.messages import DecodeOptions
+from omnibind_ros.topics import LATCHED, SubscriptionPool, TopicLink
+from omnibind_ros.view.canvas import Canvas
+from omnibind_ros.view.feed import Feed
+
+_POLL_PERIOD = 0.25  # s between looks at the graph
+_PATIENCE = 5.0  # s without a report of the fusion node, after which the user is told
+_UNANSWERED = 3  # reports after which the node's parameters are not waited for any longer
+_STREAM_DEPTH, _FRAME_DEPTH = 100, 1
+_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodeOptions) if field.name != "model")
+
+
+def prediction_of(message: Any, tick_ns: int) -> Prediction:
+    """A ``Prediction.msg`` as the runtime's own type, without embedding and similarities."""
+    rows = zip(
+        message.sensors,
+        message.modalities,
+        message.weights,
+        message.ages,
+        message.sensor_labels,
+        message.sensor_confidences,
+        message.labels_without,
+        message.confidences_without,
+        strict=True,
+    )
+    shares = tuple(
+        SensorShare(name, modality, weight, age, label, confidence, others, others_sure, tick_ns - round(age * 1e9))
+        for name, modality, weight, age, label, confidence, others, others_sure in rows
+    )
+    nothing = np.empty(0, np.float32)
+    return Prediction(
+        tick_ns=tick_ns,
+        header=message.header,
+        label=message.label,
+        confidence=message.confidence,
+        unknown=message.unknown,
+        entropy=message.entropy,
+        labels=tuple(message.labels),
+        scores=tuple(message.scores),
+        sensors=shares,
+        embedding=nothing,
+        similarities=nothing,
+    )
+
+
+def reports_of(message: Any) -> list[SensorReport]:
+    """The sensors of a ``FusionStatus.msg``."""
+    return [
+        SensorReport(
+            name=row.name,
+            modality=row.modality,
+            state=SensorState(row.state),
+            reason=row.reason,
+            age=row.age,
+            rate=row.rate,
+            received=row.received,
+            rejected=row.rejected,
+            dropped=row.dropped,
+        )
+        for row in message.sensors
+    ]
+
+
+class LiveView(Node):
+    """Shows what a fusion node's sensors publish and what it makes of it.
+
+    Args:
+        canvas: Where to.
+        rate: Pictures a second of each sensor at most.
+        node: Name of the fusion node.
+        options: Of :class:`rclpy.node.Node`: namespace, context, ...
+    """
+
+    def __init__(self, canvas: Canvas, rate: float, node: str = "fusion_node", **options: Any) -> None:
+        super().__init__("omnibind_view", **options)
+        self._canvas = canvas
+        self._rate = rate
+        self._pool = SubscriptionPool(self)
+        self._links: dict[str, TopicLink] = {}
+        self._reported: dict[str, int] = {}  # how often each sensor was reported before it was connected
+        self._asked: set[str] = set()
+        self._client = AsyncParameterClient(self, node)
+        self.create_subscription(msg.Prediction, "omnibind/prediction", self._on_prediction, 10)
+        status = self.create_subscription(msg.FusionStatus, f"{node}/status", self._on_status, LATCHED)
+        self._status_topic = status.topic_name
+        self._begun: float | None = time.monotonic()
+        self.create_timer(_POLL_PERIOD, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    @property
+    def _now_ns(self) -> int:
+        now: int = self.get_clock().now().nanoseconds
+        return now
+
+    def _on_prediction(self, message: Any) -> None:
+        self._canvas.prediction(prediction_of(message, self._now_ns - round(message.latency * 1e9)))
+
+    def _on_status(self, message: Any) -> None:
+        self._begun = None
+        reports = reports_of(message)
+        known = {report.name: report.modality for report in reports}
+        for name in set(self._links) - set(known):  # the node has let an adopted topic go
+            self._links.pop(name).close()
+            self._asked.discard(name)
+        self._canvas.arrange(known)
+        self._canvas.states(self._now_ns, reports)
+        if not message.alive:
+            self._canvas.nothing(self._now_ns)
+        for row in message.sensors:
+            if row.name not in self._asked:
+                self._ask(row)
+
+    def _ask(self, row: Any) -> None:
+        """Asks how the messages of a sensor are read, and connects it then."""
+        if self._client.services_are_ready():
+            self._asked.add(row.name)
+            names = [f"{row.name}.{option}" for option in _OPTIONS]
+            self._client.get_parameters(names, partial(self._on_parameters, row))
+            return
+        self._reported[row.name] = self._reported.get(row.name, 0) + 1
+        if self._reported[row.name] >= _UNANSWERED:  # no node behind the status: it is played from a recording
+            self._asked.add(row.name)
+            self._connect(row, DecodeOptions())
+
+    def _on_parameters(self, row: Any, future: Any) -> None:
+        values = [parameter_value_to_python(value) for value in future.result().values]
+        given = {name: value for name, value in zip(_OPTIONS, values, strict=False) if value is not None}
+        self._connect(row, DecodeOptions(**given))
+
+    def _connect(self, row: Any, options: DecodeOptions) -> None:
+        feed = Feed(self._canvas, row.name, row.modality, options, self._rate)
+        depth = _STREAM_DEPTH if modalities.get(row.modality).is_stream else _FRAME_DEPTH
+
+        def receive(ros_type: str, message: Any) -> None:
+            feed.push(self._now_ns, ros_type, message)
+
+        types = messages.types_for(row.modality)
+        self._links[row.name] = TopicLink(self, self._pool, row.topic, types, "auto", depth, receive)
+        self.get_logger().info(f"[{row.name}] {row.topic}")
+
+    def _poll(self) -> None:
+        for link in self._links.values():
+            link.poll()
+        if self._begun is not None and time.monotonic() - self._begun > _PATIENCE:
+            self._begun = None
+            self.get_logger().warning(
+                f"nothing on {self._status_topic} for {_PATIENCE:.0f} s: is a fusion node running, in the same "
+                "ROS_DOMAIN_ID, and with this namespace and name (--namespace, --node)?"
+            )
+
+
+def run(canvas: Canvas, rate: float, namespace: str, node: str, use_sim_time: bool) -> None:
+    """Shows a running fusion node until SIGINT or SIGTERM."""
+    rclpy.init()
+    view = LiveView(
+        canvas,
+        rate,
+        node,
+        namespace=namespace,
+        parameter_overrides=[Parameter("use_sim_time", value=use_sim_time)],
+    )
+    executor = SingleThreadedExecutor()
+    executor.add_node(view)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        executor.shutdown()
+        view.destroy_node()
+        rclpy.try_shutdown()

@@ -1,0 +1,89 @@
+"""The view of a bag: its sensors, and what the fusion node's runtime makes of it in the bag's own time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from omnibind_core.errors import DataError, InvalidInputError
+from omnibind_ros import bag
+from omnibind_ros.replay.engine import Replay
+from omnibind_ros.replay.evaluation import LABELS
+from omnibind_ros.replay.many import bar
+from omnibind_ros.replay.setup import Setup
+from omnibind_ros.replay.truth import from_table
+from omnibind_ros.view.canvas import Canvas
+from omnibind_ros.view.feed import Feed
+
+
+def run(
+    canvas: Canvas,
+    rate: float,
+    path: Path,
+    model: str | None = None,
+    params: Path | None = None,
+    labels: Path | None = None,
+) -> int:
+    """Shows a bag from beginning to end.
+
+    Args:
+        canvas: Where to.
+        rate: Pictures a second of each sensor at most.
+        path: Folder of the bag, or its only file.
+        model: Name or folder of the model; ``None`` takes the parameters' one.
+        params: Parameter file; ``None`` takes the package's, and topics that look like a sensor's.
+        labels: Table of what was there; ``None`` takes the one in the bag's folder, if there is one.
+
+    Returns:
+        0, or 1 if the bag could not be read to its end: then what is before is shown.
+
+    Raises:
+        ConfigError: A parameter is unusable.
+        DataError: There is no readable bag, no sensor in it, or no readable table.
+        WeightsError: The model cannot be read.
+    """
+    replay = Replay.open(path, model, params)
+    setup = replay.setup
+    canvas.arrange({name: setup.sensors[name].config.modality for name in setup.present})
+    for note in setup.notes:
+        print(note, file=sys.stderr)
+    table = path / LABELS if labels is None else labels
+    if labels is not None or table.is_file():
+        canvas.truth(from_table(table, replay.start_ns, replay.end_ns, path.stem).stretches())
+    _show_messages(canvas, rate, path, setup)
+    ticks = predictions = 0
+    seconds = (replay.end_ns - replay.start_ns) / 1e9
+    with bar("replaying", seconds) as progress:
+        for step in replay.steps(progress):
+            now_ns = step.selection.now_ns
+            ticks += 1
+            if step.prediction is None:
+                canvas.nothing(now_ns)
+            else:
+                predictions += 1
+                canvas.prediction(step.prediction)
+            canvas.states(now_ns, [report for report in step.reports if report.name in setup.present])
+    print(f"{path}: {seconds:.1f} s, {ticks} ticks, {predictions} predictions, sensors {', '.join(setup.present)}")
+    if replay.damage:
+        print(f"omnibind: read up to there only: {replay.damage}", file=sys.stderr)
+    return 1 if replay.damage else 0
+
+
+def _show_messages(canvas: Canvas, rate: float, path: Path, setup: Setup) -> None:
+    """Shows what the sensors recorded. Where a bag is damaged it ends, as the replay does, which tells."""
+    feeds: dict[str, list[Feed]] = {}
+    for name in setup.present:
+        sensor = setup.sensors[name]
+        feed = Feed(canvas, name, sensor.config.modality, sensor.options, rate)
+        feeds.setdefault(setup.topics[name], []).append(feed)
+    try:
+        for item in bag.read(path, list(feeds)):
+            try:
+                message = bag.decode(item)
+            except InvalidInputError as error:
+                canvas.say(item.time_ns, str(error), good=False)
+                continue
+            for feed in feeds[item.topic]:
+                feed.push(item.time_ns, item.type, message)
+    except DataError:
+        return

@@ -1,0 +1,501 @@
+"""``omnibind eval``: labels, draws, intervals, and whole reports of a small tree through the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from omnibind_core import OmniBind, cli, encoders, fusion
+from omnibind_core.baselines import MeanFusion
+from omnibind_core.data.concepts import Concepts, Match
+from omnibind_core.data.damage import NOISE
+from omnibind_core.data.samples import Sample
+from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.evaluation import (
+    accuracy,
+    bench,
+    bootstrap,
+    evaluate,
+    methods,
+    retrained,
+    robustness,
+    samples,
+    trust,
+)
+from omnibind_core.evaluation.bench import LYING, STUCK
+from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.evaluation.labelling import find_labels
+from omnibind_core.evaluation.report import SCHEMA
+from omnibind_core.evaluation.samples import Combos, Split
+from omnibind_core.training.config import FuseConfig, TrainConfig
+from omnibind_core.training.dataset import Part
+
+WORDS = ("cup", "dog", "car", "zeppelin")
+SOURCE = "made"
+
+
+def write_tree(root, splits, modalities=("image", "touch", "audio", "point_cloud")):
+    """Real files of four things: colours, presses, tones and boxes. The model has no label for the last."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, count in splits.items():
+        for index, word in enumerate(WORDS):
+            for number in range(count):
+                stem = f"{split}-{word}-{number}"
+                image = rng.integers(0, 60, (40, 40, 3), dtype=np.uint8)
+                image[..., index % 3] = 220 - 20 * index
+                cv2.imwrite(str(root / f"{stem}.png"), image)
+                press = rng.uniform(0, 0.2, (32, 32)).astype(np.float32)
+                press[4 * index : 4 * index + 8] += 0.7
+                np.save(root / f"{stem}.npy", press)
+                tone = 0.5 * np.sin(np.arange(16000) * 2 * np.pi * 200 * 2**index / 16000)
+                soundfile.write(root / f"{stem}.wav", tone + 0.01 * rng.standard_normal(16000), 16000)
+                points = rng.uniform(-1, 1, (128, 3)) * [(1, 1, 1), (1, 1, 0.1), (1, 0.1, 0.1), (0.1, 1, 1)][index]
+                np.savez(root / f"{stem}.npz", points=points.astype(np.float32))
+                suffixes = {"image": "png", "touch": "npy", "audio": "wav", "point_cloud": "npz"}
+                for modality in modalities:
+                    if not (modality == "audio" and word == "car"):  # so that labels differ in their modalities
+                        key, path = f"{modality}-{stem}", f"{stem}.{suffixes[modality]}"
+                        rows.append((key, modality, SOURCE, path, word, split, key))
+    with (root / "samples.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "modality", "source", "path", "label", "split", "group"))
+        writer.writerows(rows)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return write_tree(tmp_path_factory.mktemp("tree"), {"train": 4, "val": 3})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model with labels for all but the last thing, and its label table."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    torch.manual_seed(0)
+    config = encoders.load_config("tiny")
+    model = OmniBind(config, encoders.build(config), fusion.build(config.embed_dim, config.fusion))
+    model.set_labels((*WORDS[:3], "rain"))
+    model.save_pretrained(folder)
+    Concepts([Match(SOURCE, word, word, 1.0, "") for word in WORDS]).write(folder / "labels.csv")
+    stages = "tie: {steps: 1}\nalign: {steps: 1, batch: 4}\nfuse: {steps: 5, batch: 16}\n"
+    (folder / "train.yaml").write_text(f"model: tiny\ndata: made\naugmentations: 1\n{stages}")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNIBIND_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(tree, folder):
+    """A bench with Probes and one trained baseline."""
+    model, own = OmniBind.from_pretrained(folder), Concepts.read(folder / "labels.csv")
+    data = samples.load(tree, "val", model, own)
+    train = samples.load(tree, "train", model, own, None, TrainConfig(data=str(tree), augmentations=1)).known
+    training = methods.Training(FuseConfig(steps=3, batch=8), ("Cat",), (0, 1))
+    return bench.make(model, data, train, training, count=40, damage=4)
+
+
+def made(counts, seed=0):
+    """A split of made samples: number of samples of each label by modality."""
+    rng, parts = np.random.default_rng(seed), {}
+    for name, numbers in counts.items():
+        concept = np.repeat(np.arange(len(numbers)), numbers)
+        rng.shuffle(concept)
+        stand_ins = tuple(sample(str(row), modality=name) for row in range(len(concept)))
+        parts[name] = Part(stand_ins, np.zeros((len(concept), 1, 2), np.float32), concept)
+    return Split(tuple("abcdef"), parts)
+
+
+def run(*argv):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*map(str, argv)])
+    return end.value.code
+
+
+# Labels.
+
+
+def sample(label, source="other", modality="image"):
+    return Sample(f"{source}-{label}", modality, source, "x.png", label, "test", "g")
+
+
+def test_labels_by_table_then_own_table_then_word():
+    own = Concepts([Match("a", "mug", "cup", 1, ""), Match("a", "hound", "dog", 1, ""), Match("b", "noise", "", 1, "")])
+    rows = (("thing", "cup"), ("Mugs", "mug"), ("no", ""))
+    given = Concepts([Match("other", label, concept, 1, "") for label, concept in rows])
+    items = [sample("thing"), sample("Mugs"), sample("no"), sample("HOUND"), sample("noise", "b"), sample("mug", "a")]
+    found = find_labels(items, ("cup", "dog"), own, given, wordnet=None)
+    concepts = {label: entry.concept for (_, label), entry in found.items()}
+    assert concepts == {"thing": "cup", "Mugs": "cup", "no": "", "HOUND": "dog", "noise": "", "mug": "cup"}
+    assert found["other", "thing"].how == "label table"
+    assert found["a", "mug"].how == "the model's own table"
+    assert found["other", "HOUND"].how == "same word as in the model's own table"
+
+
+def test_other_labels_are_matched_or_unknown():
+    found = find_labels([sample("cups"), sample("air ship")], ("cup", "dog"), Concepts([]), wordnet=None)
+    assert (found["other", "cups"].concept, found["other", "cups"].how) == ("cup", "matched")
+    assert (found["other", "air ship"].concept, found["other", "air ship"].how) == ("air ship", "matches no label")
+
+
+def test_a_concept_of_the_table_is_renamed_unless_the_table_tells_it_apart():
+    own = Concepts([Match("other", "3", "dog", 1, "")])
+    rows = [
+        Match("other", "1", "cups", 1, ""),
+        Match("other", "2", "tea cup", 1, ""),
+        Match("other", "3", "pup", 1, ""),
+    ]
+    found = find_labels([sample("1"), sample("2"), sample("3")], ("cup", "dog"), own, Concepts(rows), wordnet=None)
+    assert {label: entry.concept for (_, label), entry in found.items()} == {"1": "cup", "2": "cup", "3": "dog"}
+    rows.append(Match("other", "4", "cup", 1, ""))
+    found = find_labels([sample("2")], ("cup", "dog"), own, Concepts(rows), wordnet=None)
+    assert found["other", "2"].concept == "tea cup"
+
+
+# Draws.
+
+
+def test_draws_have_their_modalities_and_one_label(rng):
+    split = made({"image": [3, 2, 1], "touch": [2, 2, 0], "audio": [1, 0, 4]})
+    assert list(split.subsets(2)) == [("image", "touch"), ("image", "audio"), ("touch", "audio")]
+    for combos in (
+        split.draw(200, rng, 2),
+        split.draw(200, rng, 2, having="audio"),
+        split.draw_of(("image", "touch"), 200, rng),
+    ):
+        assert ((combos.rows >= 0).sum(axis=1) == 2).all()
+        for column, name in enumerate(combos.columns):
+            rows = combos.rows[:, column]
+            assert (split.parts[name].concept[rows[rows >= 0]] == combos.label[rows >= 0]).all()
+    having = split.draw(200, rng, 2, having="audio")
+    assert (having.rows[:, having.columns.index("audio")] >= 0).all()
+    with pytest.raises(DataError, match="no label has samples of touch, audio"):
+        made({"touch": [1, 0], "audio": [0, 1]}).draw_of(("touch", "audio"), 5, rng)
+
+
+def test_two_sensors_of_one_modality_give_two_samples(rng):
+    combos = made({"image": [3, 2, 1]}).draw_of(("image", "image"), 300, rng)
+    several = combos.label < 2
+    assert (combos.rows[several, 0] != combos.rows[several, 1]).all()
+    assert (combos.rows[~several, 0] == combos.rows[~several, 1]).all()
+
+
+def test_others_have_another_label_and_all_of_them_come(rng):
+    split = made({"image": [3, 2, 1], "touch": [2, 0, 0]})
+    combos = split.single("image").take(np.tile(np.arange(6), 100))
+    row = split.others(combos, np.zeros(600, np.int64), rng)
+    assert (split.parts["image"].concept[row] != combos.label).all()
+    assert set(row[combos.label == 0]) == set(np.flatnonzero(split.parts["image"].concept != 0))
+    alone = split.single("touch")
+    assert (split.others(alone, np.zeros(2, np.int64), rng) == -1).all()
+
+
+def test_a_stuck_sensor_shows_what_was_there_before():
+    rows = np.array([[0, 5], [-1, 6], [1, -1], [2, 7]])
+    combos = Combos(("image", "touch"), rows, np.array([0, 1, 0, 1]))
+    assert bench._before(combos, np.array([0, 1, 0, 0])).tolist() == [-1, 5, -1, 1]
+
+
+def test_damaged_samples_are_of_labels_that_combine():
+    split = made({"image": [5, 5, 5, 0], "touch": [0, 0, 9, 9]})
+    chosen = samples.spread(split, 4, 0)
+    assert (split.parts["image"].concept[chosen["image"]] == 2).sum() == 4
+    assert all(len(rows) == 4 for rows in chosen.values())
+    again = samples.spread(split, 4, 0)
+    np.testing.assert_array_equal(chosen["touch"], again["touch"])
+
+
+# Intervals.
+
+
+def test_interval_of_single_samples_is_that_of_the_plain_bootstrap(rng):
+    right = (rng.random(200) < 0.8).astype(float)
+    boot = bootstrap.Bootstrap({"image": 200}, replicates=2000)
+    combos = Combos(("image",), np.arange(200)[:, None], np.zeros(200, np.int64))
+    low, high = bootstrap.interval(bootstrap.weighted_mean(right, boot.weights(combos)))
+    spread = 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 200)
+    assert low == pytest.approx(right.mean() - spread, abs=0.01)
+    assert high == pytest.approx(right.mean() + spread, abs=0.01)
+
+
+def test_more_draws_of_the_same_samples_make_nothing_surer(rng):
+    split = made({"image": [10, 10], "touch": [10, 10]})
+    good = rng.random(20) < 0.7
+    boot, widths = bootstrap.Bootstrap(split.sizes, 0), []
+    for count in (500, 5000):
+        combos = split.draw_of(("image", "touch"), count, rng)
+        right = good[combos.rows[:, 0]].astype(float)
+        low, high = bootstrap.interval(bootstrap.weighted_mean(right, boot.weights(combos)))
+        widths.append(high - low)
+    assert widths[1] > 0.85 * widths[0] > 0.2
+
+
+def test_auroc_counts_pairs_and_ties_half(rng):
+    score, positive = rng.integers(0, 5, 40).astype(float), rng.random(40) < 0.5
+    pairs = [(a > b) + 0.5 * (a == b) for a in score[positive] for b in score[~positive]]
+    assert bootstrap.auroc(score, positive)[0] == pytest.approx(np.mean(pairs))
+    twice = bootstrap.auroc(np.r_[score, score[:5]], np.r_[positive, positive[:5]])[0]
+    weights = np.r_[np.full(5, 2.0), np.ones(35)][None]
+    assert bootstrap.auroc(score, positive, weights)[0] == pytest.approx(twice)
+    assert np.isnan(bootstrap.auroc(score, np.ones(40, bool))[0])
+
+
+def test_calibration_error_by_hand():
+    confidence = np.array([0.95, 0.95, 0.55, 0.55, 1.0])
+    right = np.array([True, False, True, True, True])
+    # bins of a tenth: three in the last (2 of 3 right, mean 0.9667), two in the sixth
+    wanted = 0.6 * abs(2.9 / 3 - 2 / 3) + 0.4 * abs(0.55 - 1)
+    assert bootstrap.calibration_error(confidence, right, bins=10)[0] == pytest.approx(wanted)
+
+
+def test_macro_counts_every_label_the_same():
+    assert bootstrap.macro(np.array([1.0, 1.0, 1.0, 0.0]), np.array([0, 0, 0, 7])) == pytest.approx(0.5)
+
+
+# Methods.
+
+
+def test_probabilities_are_those_of_the_model_itself(measured):
+    model, known = measured.model, measured.data.known
+    for size in (1, 2, 3):
+        combos = known.draw(5, np.random.default_rng(size), size)
+        scores = measured.af.scores(combos)[0]
+        found = methods.probabilities(model, scores, combos.columns, combos.mask)
+        for index in range(len(combos)):
+            shown = [(n, r) for n, r in zip(combos.columns, combos.rows[index], strict=True) if r >= 0]
+            tokens = torch.stack([measured.af.rows[name][row] for name, row in shown])
+            expected = model.recognise([name for name, _ in shown], tokens).probabilities[0]
+            np.testing.assert_allclose(found[index].numpy(), expected, atol=1e-5)
+
+
+def test_methods_and_damaged_rows(measured):
+    assert list(measured.methods) == ["AF", "Mean", "Probes", "Cat"]
+    assert measured.methods["Cat"].seeds == 2
+    known = measured.data.known
+    combos = known.draw(30, measured.rng("test"), 2, among=measured.subset, having="image")
+    column = np.full(len(combos), combos.columns.index("image"))
+    for kind in (NOISE, "blank", LYING, STUCK):
+        changed, possible = measured.wrong(combos, column, kind, measured.rng(kind))
+        assert len(changed) == len(possible) > 0
+        same = changed.rows == combos.rows[possible]
+        assert not same[:, column[0]].any()
+        assert np.delete(same, column[0], axis=1).all()
+        for method in measured.methods.values():
+            assert method.right(changed).shape == possible.shape
+    noisy, possible = measured.wrong(combos, column, NOISE, measured.rng(0))
+    part, row = known.parts["image"], combos.rows[possible[0], column[0]]
+    picture = samples.Damaged(measured.data.source, NOISE, 0).load(part.samples[row])
+    expected = measured.model.embed([("image", measured.model.process("image", picture))])[0]
+    token = measured.af.rows["image"][noisy.rows[0, column[0]]]
+    torch.testing.assert_close(token, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_best_single_takes_the_modality_that_is_right_most_often(measured):
+    combos = measured.data.known.draw_of(("image", "touch"), 50, measured.rng("best"))
+    alone = {
+        name: measured.methods["Mean"].right(Combos((name,), combos.rows[:, [index]], combos.label)).mean()
+        for index, name in enumerate(combos.columns)
+    }
+    assert accuracy.best_single(measured, combos).mean() == pytest.approx(max(alone.values()))
+
+
+def test_absence_that_depends_on_the_label(rng):
+    tokens = {name: torch.nn.functional.normalize(torch.randn(12, 1, 4), dim=-1) for name in ("image", "touch")}
+    concept = {name: np.repeat(np.arange(3), 4) for name in tokens}
+    embedded = Embedded(tokens, concept, slots=("image", "text", "touch"))
+    draw = robustness.LabelledAbsence(embedded, np.array([0, 1, -1])).draw(300, rng, size=2)
+    for label, lacking in ((0, [0]), (1, [1]), (2, [])):
+        absent = ~draw.mask[draw.label == label]
+        assert absent.any(dim=0).nonzero()[:, 0].tolist() == lacking
+    alone = robustness.LabelledAbsence(embedded, np.array([0, 1, -1])).draw(300, rng, size=1)
+    assert alone.mask.any(dim=1).all()
+
+
+def test_retrieval_of_a_perfect_space(measured):
+    rows = list(accuracy.retrieval(measured))
+    assert {(row["query"], row["gallery"]) for row in rows} >= {
+        ("image", "touch"),
+        ("text", "audio"),
+        ("audio", "text"),
+    }
+    for row in rows:
+        assert row["recall_1"] <= row["recall_5"] <= row["recall_10"] <= 1
+    to_all = next(row for row in rows if row["query"] == "image" and row["gallery"] == "text")
+    right = measured.methods["Mean"].right(measured.data.known.single("image")).mean()
+    assert to_all["recall_1"] == pytest.approx(right)
+
+
+def test_surest_answers_come_first(measured):
+    rows = [row for row in trust.risk_coverage(measured) if row["modalities"] == 1 and row["method"] == "AF"]
+    assert [row["coverage"] for row in rows] == sorted(row["coverage"] for row in rows)
+    least = [row["least_confidence"] for row in rows]
+    assert least == sorted(least, reverse=True)
+    assert rows[-1]["n"] == 40
+
+
+# The command.
+
+
+def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
+    argv = ["eval", "--model", folder, "--data", tree, "--count", 30, "--damage", 3, "--baselines", "Linear"]
+    assert run(*argv, "--out", tmp_path / "one") == 0
+    printed = capsys.readouterr().out
+    assert "By number of modalities" in printed and "Targets and what was measured" in printed
+    assert run(*argv, "--out", tmp_path / "two", "--json") == 0
+    first = (tmp_path / "one" / "report.json").read_bytes()
+    assert first == (tmp_path / "two" / "report.json").read_bytes()
+    assert capsys.readouterr().out.encode() == first
+    data = json.loads(first)
+    assert data["facts"]["samples of unknown things"] == 12
+    assert data["facts"]["methods"] == ["AF", "Mean", "Probes", "Linear"]
+    assert set(data["tables"]) >= {"by_size", "combinations", "single", "retrieval", "noise_each", "missing", "several"}
+    methods_of = {row["method"] for row in data["tables"]["by_size"]["rows"]}
+    assert methods_of == {"AF", "Mean", "Probes", "Linear", "best single"}
+    for name, table in data["tables"].items():
+        for row in table["rows"]:
+            if row.get("accuracy") is not None and row.get("interval"):
+                assert 0 <= row["interval"][0] <= row["interval"][1] <= 1, name
+                assert row.get("n", row.get("seeds")) > 0, name
+    strange = [row for row in data["tables"]["unknown"]["rows"] if row["unknown"] == "no label of the model"]
+    assert {row["modalities"] for row in strange} == {1, 2, 3, 4}
+    assert {row["goal"] for row in data["tables"]["targets"]["rows"]} >= {"calibration error (ECE)"}
+    wrong = {row["kind"] for row in data["tables"]["noise_each"]["rows"] if row["wrong"] == "audio"}
+    assert wrong == {"gaussian", "blank", "clipped", "sparse", NOISE, LYING, STUCK}
+
+
+def test_only_a_test_split_with_a_table_and_unknown_labels(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("omnibind_core.data.matching.find_wordnet", lambda: None)
+    tree = write_tree(tmp_path, {"test": 2}, ("image", "touch"))
+    table = tmp_path / "labels.csv"
+    table.write_text(f"source,label,canonical\n{SOURCE},cup,Cups\n{SOURCE},dog,\n{SOURCE},zeppelin,airship\n")
+    argv = [
+        "eval",
+        "--model",
+        folder,
+        "--data",
+        tree,
+        "--split",
+        "test",
+        "--labels",
+        table,
+        "--count",
+        20,
+        "--damage",
+        2,
+    ]
+    assert run(*argv, "--out", tmp_path / "report", "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    labels = {row["label"]: (row["concept"], row["known"]) for row in data["tables"]["labels"]["rows"]}
+    assert labels == {"cup": ("cup", True), "dog": (None, False), "zeppelin": ("airship", False), "car": ("car", True)}
+    assert data["facts"]["samples"] == 8 and data["facts"]["samples left out"] == 4
+    assert data["facts"]["methods"] == ["AF", "Mean"]
+    assert "has no split 'train'" in data["facts"]["no training samples"]
+    assert any(row["labels_unknown"] == 1 for row in data["tables"]["unknown"]["rows"])
+
+
+def test_one_modality_alone_is_enough(folder, tmp_path, capsys):
+    tree = write_tree(tmp_path, {"test": 2}, ("image",))
+    argv = ["eval", "--model", folder, "--data", tree, "--split", "test", "--count", 20, "--json"]
+    assert run(*argv, "--out", tmp_path / "report") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {row["modalities"] for row in data["tables"]["by_size"]["rows"]} == {1}
+    assert data["tables"]["noise_each"]["rows"] == []
+
+
+def test_compared_tables_are_taken_in(tree, folder, tmp_path, capsys):
+    summary = {"table": "Loss terms", "condition": "touch", "method": "L_in", "seeds": 2, "mean": 0.9, "interval": 0.2}
+    row = {**summary, "ahead": None, "ahead_interval": None}
+    (tmp_path / "ablation.json").write_text(json.dumps({"summary": [row]}))
+    argv = ["eval", "--model", folder, "--data", tree, "--tables", "retrained", "--baselines", "--json"]
+    assert run(*argv, "--out", tmp_path / "report", "--compare", tmp_path) == 0
+    data = json.loads(capsys.readouterr().out)
+    found = data["tables"]["compare_ablation"]["rows"]
+    assert found[0]["accuracy"] == 0.9 and found[0]["interval"] == [0.7, 1.0]
+    assert "few samples" in data["sections"][-1]["text"]
+    (tmp_path / "ablation.json").write_text("{}")
+    with pytest.raises(DataError, match="is not what omnibind train compare writes"):
+        retrained.compared(tmp_path)
+    with pytest.raises(DataError, match="has no table of omnibind train compare"):
+        retrained.compared(tree)
+    with pytest.raises(DataError, match="no folder"):
+        retrained.compared(tmp_path / "nothing")
+
+
+def test_parts_and_training_modalities(measured):
+    names = {row["method"] for row in retrained.parts(measured)}
+    assert names == {"self-attention and CLS", "self-attention, all labels as negatives",
+                     "CLS, a linear layer for self-attention", "neither (mean)"}  # fmt: skip
+    rows = list(retrained.training_modalities(measured))
+    assert [row["training_modalities"] for row in rows if row["modalities"] == 1] == [1, 2, 3, 4]
+    assert rows[0]["trained_on"] == "image"
+
+
+def test_what_only_training_tells(tree, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("omnibind_core.data.matching.find_wordnet", lambda: None)
+    monkeypatch.setattr(retrained, "SHOTS", (1,))
+    argv = ["eval", "--model", folder, "--data", tree, "--tables", "retrained", "--retrain", "--baselines", "--json"]
+    assert run(*argv, "--count", 10, "--out", tmp_path) == 0
+    tables = json.loads(capsys.readouterr().out)["tables"]
+    assert {"af_parts", "training_modalities", "compare_ablation", "compare_few_shot", "compare_left_out"} <= set(
+        tables
+    )
+    assert {row["condition"] for row in tables["compare_few_shot"]["rows"]} == {"1 sample per label"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--split", "test"], "has no samples of the split 'test'; it has train, val"),
+        (["--count", "0"], "--count is 0, expected 1 or more"),
+        (["--damage", "-1"], "--damage is -1, expected 0 or more"),
+        (["--labels", "nowhere.csv"], "no label table nowhere.csv"),
+        (["--out", "samples.csv"], "is a file, expected a folder"),
+        (["--model", "nowhere"], "no model 'nowhere'"),
+        (["--train-data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_says_what_was_expected(tree, folder, extra, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(shutil.copytree(tree, tmp_path / "copy"))
+    assert run("eval", "--model", folder, "--data", ".", *extra) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_known_label_is_an_error(tree, folder, tmp_path):
+    model = OmniBind.from_pretrained(folder)
+    own = Concepts([Match(SOURCE, word, "", 1.0, "") for word in WORDS])
+    with pytest.raises(DataError, match="has no label for any sample; expected some of its 4 labels"):
+        samples.load(tree, "val", model, own)
+
+
+def test_figures_in_the_documents_are_those_of_the_shipped_model(repo):
+    report = json.loads((repo / "docs" / "figures" / "report-lite.json").read_text(encoding="utf-8"))
+    shipped = OmniBind.from_pretrained("lite", modalities=()).identity
+    again = "run omnibind eval --data DIR and python tools/doc_tables.py --report report/report.json"
+    assert report["schema"] == SCHEMA
+    assert report["facts"]["model"] == shipped, again
+
+
+def test_sections_are_those_of_the_command():
+    from omnibind_core.commands import eval as command
+
+    assert tuple(evaluate.SECTIONS) == command.TABLES
+    assert tuple(methods.TRAINED) == command.BASELINES
+
+
+def test_cat_needs_every_modality_of_the_model(measured):
+    method = methods.FusionMethod("Mean", measured.af.rows, [MeanFusion()], measured.model.labels, measured.af.slots)
+    with pytest.raises((ConfigError, ValueError)):
+        method.scores(Combos(("smell",), np.zeros((1, 1), np.int64), np.zeros(1, np.int64)))

@@ -1,0 +1,431 @@
+"""Parts of the replay of bags: sensors and parameters, changes, truth, figures, live beside replayed."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.modalities import Sound
+from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING
+
+rosbag2 = pytest.importorskip("rosbags.rosbag2")
+
+from omnibind_ros import bag, mending, recording  # noqa: E402
+from omnibind_ros.replay import live, scoring, truth  # noqa: E402
+from omnibind_ros.replay.changes import parse, scenarios  # noqa: E402
+from omnibind_ros.replay.engine import LONGEST_GAP, Replay, load_model  # noqa: E402
+from omnibind_ros.replay.scoring import Row, Vocabulary  # noqa: E402
+from omnibind_ros.replay.setup import read_parameters, resolve  # noqa: E402
+
+S = 1_000_000_000
+TOPICS = {"/camera/image_raw": IMAGE, "/lidar/points": POINT_CLOUD, "/microphone/audio": AUDIO_CHUNK}
+
+
+# --- sensors and parameters -------------------------------------------------------------------------------------------
+
+
+def test_the_packages_parameters_fit_the_topics_of_a_bag():
+    setup = resolve(TOPICS, read_parameters(None))
+    assert setup.present == ("camera", "lidar", "microphone")
+    assert setup.sensors["thermal"].options.scale == 0.01
+    (note,) = setup.notes
+    assert note.startswith("the bag has no topic of thermal (/thermal/image_raw), event_camera (")
+
+
+def test_topics_that_look_like_a_sensors_are_adopted():
+    topics = {"/robot/front/image_raw": IMAGE, "/robot/velodyne/points": POINT_CLOUD, "/tf": "tf2_msgs/msg/TFMessage"}
+    setup = resolve(topics, read_parameters(None), adopt=True)
+    assert setup.present == ("robot_front", "robot_velodyne")
+    assert setup.modalities == {"image", "point_cloud"}
+    assert any("/robot/front/image_raw is taken for sensor 'robot_front': image" in note for note in setup.notes)
+    with pytest.raises(DataError, match="no sensor has a usable topic"):
+        resolve(topics, read_parameters(None))
+
+
+def test_relative_topics_are_resolved_in_the_nodes_namespace(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "/**: {ros__parameters: {rate: 2.0, sensors: [camera]}}\n"
+        "/robot/fusion_node: {ros__parameters: {rate: 3.0, camera: {topic: front/image, time_offset: 0.5}}}\n"
+    )
+    setup = resolve({"/robot/front/image": IMAGE}, read_parameters(path), "/robot")
+    assert setup.topics == {"camera": "/robot/front/image"}
+    assert setup.parameters["rate"] == 3.0  # the node's own block counts more
+    assert setup.sensors["camera"].config.time_offset == 0.5
+
+
+def test_a_topic_of_another_type_is_refused_and_the_others_are_used():
+    setup = resolve({**TOPICS, "/lidar/points": IMAGE}, read_parameters(None))
+    assert setup.present == ("camera", "microphone")
+    assert "expected sensor_msgs/msg/PointCloud2" in setup.refused["lidar"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "expected a mapping of node names"),
+        ("other: {ros__parameters: {rate: 1.0}}", "has parameters of other, expected some of"),
+        ("fusion_node: {rate: 1.0}", "has no ros__parameters"),
+        ("fusion_node: {ros__parameters: {rate: fast}}", "parameter 'rate' is 'fast', expected a number"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_unusable_parameter_files_are_named(text, message, tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        resolve(TOPICS, read_parameters(path))
+
+
+def test_nothing_of_the_evaluation_needs_ros_or_torch_to_be_imported():
+    code = (
+        "import sys; sys.modules['rclpy'] = None\n"
+        "import omnibind_ros.replay.pages, omnibind_ros.replay.many, omnibind_ros.commands.bag\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def setup():
+    return resolve(TOPICS, read_parameters(None))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "shown"),
+    [
+        ("drop", "camera@10:20", "drop camera@10:20"),
+        ("drop", "cam", "drop camera"),
+        ("noise", "mic@5:", "noise microphone@5:"),
+        ("noise", "mic=clipping@:5", "noise microphone=clipping@0:5"),
+        ("delay", "lidar=0.1", "delay lidar=0.1"),
+        ("rate", "camera=5", "rate camera=5"),
+        ("only", "lidar,mic", "only lidar,microphone"),
+    ],
+)
+def test_changes_are_read_as_they_are_written(kind, text, shown, setup):
+    from omnibind_core.data import damage
+
+    text = text.replace("clipping", damage.kinds("audio")[0])
+    assert str(parse(kind, text, setup)) == shown.replace("clipping", damage.kinds("audio")[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("drop", "radar", "sensor 'radar' expected one of camera, lidar, microphone"),
+        ("drop", "camera=3", r"expected SENSOR\[@START:END\]"),
+        ("drop", "camera@20:10", "an end after the beginning"),
+        ("drop", "camera@a:b", "'a' is no number"),
+        ("drop", "", "expected SENSOR"),
+        ("delay", "lidar", "expected SENSOR=SECONDS"),
+        ("delay", "lidar=-1", "expected a positive number"),
+        ("rate", "camera=0", "expected a positive number"),
+        ("noise", "camera=rust", "image has no damage 'rust'; it has"),
+        ("drop", "thermal", "expected one of"),  # it has no topic in the bag
+    ],
+)
+def test_changes_that_make_no_sense_are_refused(kind, text, message, setup):
+    with pytest.raises(ConfigError, match=message):
+        parse(kind, text, setup)
+
+
+def test_every_change_is_replayed_alone_and_all_together(setup):
+    changes = [parse("drop", "camera", setup), parse("rate", "lidar=1", setup)]
+    assert [one.name for one in scenarios(changes)] == [
+        "as recorded", "drop camera", "rate lidar=1", "all of these together",
+    ]  # fmt: skip
+    assert len(scenarios(changes[:1])) == 2
+
+
+# --- truth ------------------------------------------------------------------------------------------------------------
+
+
+def table(path, *rows, head="start_s,end_s,label"):
+    path.write_text("\n".join([head, *rows]) + "\n")
+    return path
+
+
+def test_labels_hold_from_their_beginning_to_before_their_end(tmp_path):
+    found = truth.from_table(table(tmp_path / "t.csv", "0,1.5,dog"), 10 * S, 20 * S)
+    assert found.intervals[0] == truth.Interval(10 * S, 11_500_000_000, "dog")
+    assert found.at(10 * S) == ("dog",)
+    assert found.at(11_499_999_999) == ("dog",)
+    assert found.at(11_500_000_000) == ()
+    assert found.at(9 * S) == ()
+
+
+def test_absolute_times_are_ns(tmp_path):
+    start = 1_700_000_000 * S
+    found = truth.from_table(table(tmp_path / "t.csv", f"{start + S},{start + 2 * S},dog"), start, start + 9 * S)
+    assert found.at(start + S) == ("dog",)
+    assert list(found.stretches()) == [(start + S, start + 2 * S, ("dog",))]
+
+
+def test_overlapping_labels_all_hold_and_are_told(tmp_path):
+    found = truth.from_table(table(tmp_path / "t.csv", "0,3,dog", "2,5,cat", "5,6,cat"), 0, 9 * S)
+    assert found.at(2 * S) == ("dog", "cat")
+    (note,) = found.notes
+    assert "1 pairs of labels overlap" in note
+    assert "'dog' at 0.0 to 3.0 s and 'cat' at 2.0 to 5.0 s" in note
+    assert [labels for _, _, labels in found.stretches()] == [("dog",), ("dog", "cat"), ("cat",)]
+
+
+def test_labels_outside_the_bag_are_told_and_left_out(tmp_path):
+    found = truth.from_table(table(tmp_path / "t.csv", "0,3,dog", "20,30,cat", "8,12,cow"), 0, 9 * S)
+    assert [one.label for one in found.intervals] == ["dog", "cow"]
+    assert "1 of 3 labels lie outside the bag and are left out (cat); the bag is 9.0 s long" in found.notes
+    assert "the label 'cow' at 8.0 to 12.0 s reaches beyond the bag" in found.notes
+
+
+def test_rows_of_other_bags_do_not_count(tmp_path):
+    path = table(tmp_path / "t.csv", "a,0,3,dog", "b,0,3,cat", head="bag,start,end,label")
+    assert truth.from_table(path, 0, 9 * S, "b").labels == ("cat",)
+    with pytest.raises(DataError, match="no labels for the bag 'c'"):
+        truth.from_table(path, 0, 9 * S, "c")
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "message"),
+    [
+        (["0,x,dog"], "start_s,end_s,label", "line 2: 'x' is no time"),
+        (["3,3,dog"], "start_s,end_s,label", "line 2: it ends at 3 and begins at 3"),
+        (["0,dog"], "start_s,label", "expected start_s, end_s, label"),
+        ([], "start_s,end_s,label", "has no labels"),
+    ],
+)
+def test_unusable_tables_are_named_with_the_line(rows, head, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        truth.from_table(table(tmp_path / "t.csv", *rows, head=head), 0, 9 * S)
+    with pytest.raises(DataError, match=r"none\.csv"):
+        truth.from_table(tmp_path / "none.csv", 0, 9 * S)
+
+
+def test_a_topic_tells_what_is_there_until_it_says_something_else(tmp_path):
+    string = bag.typestore().types[STRING]
+    with bag.BagWriter(tmp_path / "bag") as writer:
+        for second, text in ((1, "dog"), (3, ""), (5, "cat ")):
+            writer.write("/truth", STRING, second * S, string(text))
+    found = truth.from_topic(tmp_path / "bag", "/truth", S, 9 * S)
+    assert [(one.start_ns // S, one.end_ns // S, one.label) for one in found.intervals] == [
+        (1, 3, "dog"), (5, 9, "cat"),
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="has no topic /other"):
+        truth.from_topic(tmp_path / "bag", "/other", S, 9 * S)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def row(time_s, truth_, said="", sensors=("camera",), unknown=False):
+    labels = (said, "cow") if said else ()
+    return Row(
+        time_s, round(time_s * S), (truth_,) if truth_ else (), (truth_,) if truth_ and truth_ != "florp" else (),
+        0.0, labels, 0.9 if said else math.nan, unknown, sensors if said else (), (1 / len(sensors),) * len(sensors),
+        (0.0,) * len(sensors), (said,) * len(sensors),
+    )  # fmt: skip
+
+
+ROWS = [
+    row(0.0, "dog", "dog", ("camera", "mic")),
+    row(0.2, "dog", "cat"),
+    row(0.4, "dog", "dog"),
+    row(0.6, "dog", "dog", unknown=True),
+    row(0.8, "cat", "dog"),
+    row(1.0, "cat"),
+    row(1.2, "cat", "cat", ("mic",)),
+    row(1.4, "florp", "cow"),
+    row(1.6, "", "cow"),
+]
+
+
+def test_unknown_and_silent_ticks_are_counted_apart():
+    tally = scoring.tally(ROWS)
+    assert {key: tally[key] for key in ("ticks", *scoring.OUTCOMES)} == {
+        "ticks": 7, "right": 3, "wrong": 2, "unknown": 1, "silent": 1,
+    }  # fmt: skip
+    assert (tally["accuracy"], tally["accuracy_said"], tally["top1"]) == (0.4286, 0.6, 0.5714)
+    assert [one.outcome for one in ROWS[-2:]] == ["foreign", "unlabelled"]
+    assert scoring.tally([])["accuracy"] is None
+
+
+def test_time_to_the_first_right_answer_and_to_recover():
+    stretches = [(0.0, 0.8, ("dog",)), (0.7, 1.3, ("cat",)), (1.3, 1.5, ("florp",))]
+    found = scoring.first_right(ROWS, stretches)
+    assert [one["seconds"] for one in found] == [0.0, 0.5]
+    (lost,) = scoring.losses(ROWS)
+    assert lost == {"sensor": "mic", "time_s": 0.2, "seconds": 0.4, "kept": False}
+    assert scoring.summary_of_times(found) == {"number": 2, "reached": 2, "median_s": 0.25, "max_s": 0.5}
+
+
+def test_combinations_confusion_and_shares_of_time():
+    assert [(one["sensors"], one["ticks"]) for one in scoring.by_combination(ROWS)] == [
+        (["camera"], 4), ([], 1), (["camera", "mic"], 1), (["mic"], 1),
+    ]  # fmt: skip
+    confused = {(one["truth"], one["said"]): one["ticks"] for one in scoring.confusion(ROWS)}
+    assert confused[("dog", "dog")] == 2
+    assert confused[("dog", "unknown")] == confused[("cat", "silent")] == 1
+    assert sum(one["ticks"] for one in scoring.over_time(ROWS)) == 7
+    assert scoring.of_sensor(ROWS, "mic") == {
+        "ticks": 2, "mean_weight": 0.75, "median_age_s": 0.0, "top1_alone": 1.0, "top1_fused_same_ticks": 1.0,
+    }  # fmt: skip
+
+
+def test_words_mean_a_label_whatever_their_case():
+    words = Vocabulary(("cell phone", "dog"), {"dog": ["hound"]})
+    assert [words.of(one) for one in ("Cell_Phone", " DOG ", "Hound", "cat")] == ["cell phone", "dog", "dog", None]
+
+
+# --- the replay -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def quiet_bag(tmp_path_factory):
+    """Touch pictures at 10 Hz and sound at 5 Hz, for 3 s."""
+    raw = {"touch": np.zeros((28, 50), np.uint8), "audio": Sound(np.zeros(3200, np.float32), 16000)}
+    data = recording.SceneData("cup", raw, frozenset(), dict.fromkeys(raw, "test"))
+    path = tmp_path_factory.mktemp("quiet") / "bag"
+    recording.write(path, path / "truth.csv", [data], duration=3.0)
+    return path
+
+
+def steps_of(path, tiny_model, **parameters):
+    setup = resolve(bag.topics(path), {**read_parameters(None), **parameters})
+    replay = Replay(path, setup, load_model(setup, tiny_model))
+    return replay, list(replay.steps())
+
+
+def test_ticks_come_at_the_multiples_of_the_period(quiet_bag, tiny_model):
+    replay, steps = steps_of(quiet_bag, tiny_model, max_wait=0.0, rate=4.0)
+    assert [step.selection.now_ns % (S // 4) for step in steps] == [0] * 12
+    assert steps[0].selection.now_ns == replay.start_ns  # the messages of that moment were pushed before
+    assert [share.name for share in steps[-1].prediction.sensors] == ["tactile", "microphone"]
+
+
+def test_a_trigger_sensor_makes_the_ticks(quiet_bag, tiny_model):
+    _, steps = steps_of(quiet_bag, tiny_model, trigger="tactile", rate=1.0)
+    assert len(steps) == 30
+    assert all(step.selection.reference_ns is not None for step in steps[1:])
+
+
+def test_the_same_bag_gives_the_same_predictions(quiet_bag, tiny_model):
+    (_, one), (_, other) = (steps_of(quiet_bag, tiny_model) for _ in range(2))
+    for a, b in zip(one, other, strict=True):
+        assert a.prediction.similarities.tobytes() == b.prediction.similarities.tobytes()
+        assert repr(a.reports) == repr(b.reports)  # ages and rates may be NaN
+        assert (a.time_s, a.prediction.sensors) == (b.time_s, b.prediction.sensors)
+
+
+@pytest.mark.parametrize("mode", ["FILE", "MESSAGE"])
+def test_compressed_databases_and_split_recordings_give_the_same(mode, quiet_bag, tiny_model, tmp_path):
+    writer = rosbag2.Writer(tmp_path / "packed", version=9, storage_plugin=rosbag2.StoragePlugin.SQLITE3)
+    writer.set_compression(rosbag2.CompressionMode[mode], rosbag2.CompressionFormat.ZSTD)
+    topics = bag.topics(quiet_bag)
+    with writer, bag.SplitBagWriter(tmp_path / "split", 10_000) as split:
+        connections = {name: writer.add_connection(name, topics[name], typestore=bag.typestore()) for name in topics}
+        for item in bag.read(quiet_bag):
+            writer.write(connections[item.topic], item.time_ns, item.data)
+            split.write_raw(item.topic, item.type, item.time_ns, item.data)
+    assert len(list((tmp_path / "split").glob("*.mcap"))) > 3
+    _, expected = steps_of(quiet_bag, tiny_model)
+    for name in ("packed", "split"):
+        _, found = steps_of(tmp_path / name, tiny_model)
+        assert [step.prediction.similarities.tobytes() for step in found] == [
+            step.prediction.similarities.tobytes() for step in expected
+        ]
+
+
+def test_messages_that_are_no_messages_are_rejected(quiet_bag, tiny_model, tmp_path):
+    topics = bag.topics(quiet_bag)
+    with bag.BagWriter(tmp_path / "bad") as writer:
+        for item in bag.read(quiet_bag):
+            data = item.data[: len(item.data) // 2] if item.topic == "/microphone/audio" else item.data
+            writer.write_raw(item.topic, topics[item.topic], item.time_ns, data)
+    _, steps = steps_of(tmp_path / "bad", tiny_model)
+    report = {one.name: one for one in steps[-1].reports}["microphone"]
+    assert report.state.name == "REJECTED"
+    assert "bytes that are no omnibind_ros/msg/AudioChunk" in report.reason
+    assert {share.name for share in steps[-1].prediction.sensors} == {"tactile"}
+
+
+def test_a_long_gap_without_any_message_is_skipped_and_told(tmp_path, tiny_model):
+    picture = bag.message(IMAGE, recording.image_fields(np.zeros((28, 50), np.uint8), "mono8"), S)
+    with bag.BagWriter(tmp_path / "bag") as writer:
+        for second in (0, 1, 40 * 365 * 86400):
+            writer.write("/tactile/image_raw", IMAGE, S * (1 + second), picture)
+    replay, steps = steps_of(tmp_path / "bag", tiny_model)
+    ((begin, end),) = replay.gaps
+    assert begin == pytest.approx(1 + LONGEST_GAP, abs=0.5)
+    assert end == pytest.approx(40 * 365 * 86400)
+    assert len(steps) < 200
+
+
+def test_a_file_that_is_cut_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_path):
+    whole = next(quiet_bag.glob("*.mcap"))
+    count = len(list(bag.read(quiet_bag)))
+    found = set()
+    for size in range(40, whole.stat().st_size, 997):
+        path = tmp_path / "cut.mcap"
+        path.write_bytes(whole.read_bytes()[:size])
+        read = 0
+        with pytest.raises(DataError, match=r"is cut off|not a readable rosbag2"):
+            for _ in bag.read(path):
+                read += 1
+        assert read in (0, count)
+        found.add((mending.is_cut(path), read))
+    assert found == {(False, 0), (True, count)}
+
+
+# --- live beside replayed ---------------------------------------------------------------------------------------------
+
+
+def test_the_tick_of_a_live_prediction_follows_from_header_and_ages():
+    from omnibind_core.runtime.types import SensorConfig
+
+    sensors = {name: SensorConfig(name, "image", time_offset=0.5 * (name == "b")) for name in "ab"}
+    stamp = SimpleNamespace(sec=7, nanosec=0)
+    message = SimpleNamespace(
+        header=SimpleNamespace(stamp=stamp), sensors=["a", "b"], ages=[0.25, 0.125], labels=["dog"], label="",
+        unknown=True, confidence=0.3, latency=0.01,
+    )  # fmt: skip
+    assert live.heard(message, sensors, "").tick_ns == 7_625_000_000  # the newest is b's, whose stamp was moved
+    assert live.heard(message, sensors, "a").tick_ns == 7_250_000_000
+    stamp.sec = 0
+    assert live.heard(message, sensors, "").tick_ns is None
+
+
+@pytest.mark.parametrize(("rest", "phase"), [((0, 3, 60), 0), ((190, 199, 5), 0), ((70, 72, 120), 70), ((), 0)])
+def test_the_phase_of_late_ticks_is_found(rest, phase):
+    assert live.phase_of([k * 200 + one for k, one in enumerate(rest)], 200) == phase
+
+
+def test_live_predictions_are_compared_tick_by_tick(quiet_bag, tiny_model):
+    setup = resolve(bag.topics(quiet_bag), {**read_parameters(None), "max_wait": 0.0})
+    _, steps = steps_of(quiet_bag, tiny_model, max_wait=0.0)
+    said = [
+        live.Heard(
+            step.selection.now_ns + 4_000_000,  # the clock's step
+            "another" if number == 3 else step.prediction.labels[0],
+            step.prediction.unknown,
+            step.prediction.confidence,
+            tuple(share.name for share in step.prediction.sensors),
+            0.01 * number,
+        )
+        for number, step in enumerate(steps)
+        if number != 5
+    ]
+    found = live.compare(quiet_bag, setup, [*said, said[-1]], tiny_model).summary()
+    assert (found["ticks_replayed"], found["compared"], found["agree"]) == (15, 14, 13)
+    assert (found["missing_live"], found["only_live"], found["agreement"]) == (1, 1, round(13 / 14, 4))
+    assert found["same_sensors"] == 1.0
+    assert [one["live"]["label"] for one in found["disagreements"]] == ["another"]
+    assert found["latency_max_s"] == 0.14

@@ -1,0 +1,178 @@
+"""Reports: what stands in the page, the JSON and the CSV files, and that all of it is the same twice."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from omnibind_core.errors import ConfigError
+from omnibind_core.evaluation import plots
+from omnibind_core.evaluation.report import SCHEMA, SHARE, Column, Plot, Report, Section, Table, dumps, flatten
+
+ROWS = [
+    {"modalities": "image+audio", "method": "AF", "n": 1200, "accuracy": 0.9526, "interval": (0.94, 0.963)},
+    {"modalities": "image+audio", "method": "Mean", "n": 1200, "accuracy": float("nan"), "interval": None},
+]
+COLUMNS = (Column("modalities", "modalities"), Column("method", "method"), Column("n", "n", "count"), SHARE)
+
+
+def pictures():
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(6, 2))
+    return [
+        plots.bars("bars", "Bars", ["2", "3"], {"AF": [(0.9, (0.8, 0.95)), None], "Mean": [(0.8, None)] * 2}, "%"),
+        plots.lines("lines", "Lines", {"AF": [(1, 0.9, (0.8, 0.95)), (2, 0.95, (0.9, 1.0))]}, ("x", "y")),
+        plots.heat_map("heat", "Heat <map>", ["a"], ["b", "c"], np.array([[0.1, np.nan]]), "points"),
+        plots.reliability("rel", "Reliability", {"AF": [(0.5, 0.4, 10), (0.9, 0.95, 90)]}),
+        plots.scatter("scatter", "Scatter", {"before": (places, ["cup", "dog"] * 3, ["image", "audio", "audio"] * 2)}),
+        plots.timeline("time", "Time", {"camera": [(0, 3, "alive")]}, {"alive": "#0072B2"}, marks=[(1, "killed")]),
+    ]
+
+
+def example(parts=None):
+    table = Table("pairs", "Pairs", ROWS, COLUMNS, "A note with <angle> brackets.")
+    long = Table("long_one", "Long", [{"label": "cup", "right": True, "value": 0.25}] * 3, folded=True)
+    facts = {"model": "lite@1", "samples": 12, "modalities": ["image", "audio"]}
+    parts = pictures() if parts is None else parts
+    sections = [Section("One", "First.\n\nSecond.", [table]), Section("Two", "", [long, *parts])]
+    return Report("evaluation", "Evaluation", facts, sections)
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.cells, self.ids = [], [], [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.ids.add(attrs.get("id"))
+        self.links += [attrs[key] for key in ("href", "src", "xlink:href") if key in attrs]
+
+    def handle_data(self, data):
+        self.cells.append(data.strip())
+
+
+def test_page(tmp_path):
+    pytest.importorskip("jinja2")
+    path = example().write(tmp_path / "report")
+    assert path == tmp_path / "report" / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "95.3 (94.0 to 96.3)" in page.cells
+    assert "1,200" in page.cells
+    assert "–" in page.cells
+    assert "yes" in page.cells
+    assert "A note with <angle> brackets." in page.cells
+    assert page.tags.count("svg") == 6
+    assert "details" in page.tags
+    assert "script" not in page.tags
+
+
+def test_page_needs_nothing_else(tmp_path):
+    pytest.importorskip("jinja2")
+    text = example().write(tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
+    for link in page.links:
+        assert link.startswith(("#", "data:")), link
+    anchors = {link[1:] for link in page.links if link.startswith("#")}
+    assert {"one", "two"} <= anchors <= page.ids
+    assert "url(http" not in text
+    assert "@import" not in text
+
+
+def test_json(tmp_path):
+    pytest.importorskip("jinja2")
+    report = example([])
+    report.write(tmp_path)
+    data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert data["schema"] == SCHEMA == "omnibind-report/1"
+    assert data["kind"] == "evaluation"
+    assert data["facts"] == {"model": "lite@1", "samples": 12, "modalities": ["image", "audio"]}
+    assert [section["tables"] for section in data["sections"]] == [["pairs"], ["long_one"]]
+    assert data["tables"]["pairs"]["rows"][0] == {**ROWS[0], "interval": [0.94, 0.963]}
+    assert data["tables"]["pairs"]["rows"][1]["accuracy"] is None
+    assert data["tables"]["pairs"]["columns"][3] == {
+        "key": "accuracy",
+        "title": "accuracy, %",
+        "format": "share",
+        "interval": "interval",
+    }
+
+
+def test_json_without_tables():
+    empty = Report("evaluation", "Nothing", {}, [])
+    assert json.loads(dumps(empty.to_dict()))["tables"] == {}
+
+
+def test_csv(tmp_path):
+    pytest.importorskip("jinja2")
+    example([]).write(tmp_path)
+    with (tmp_path / "tables" / "pairs.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["interval_low"] == "0.94"
+    assert rows[0]["interval_high"] == "0.963"
+    assert rows[1]["accuracy"] == ""
+
+
+def test_flatten_numpy():
+    assert flatten({"n": np.int64(3), "interval": (np.float32(0.5), None)}) == {
+        "n": 3,
+        "interval_low": 0.5,
+        "interval_high": None,
+    }
+
+
+def test_written_again(tmp_path):
+    pytest.importorskip("jinja2")
+    example().write(tmp_path / "one")
+    example().write(tmp_path / "two")
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert len(files) == 4
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_old_tables_are_removed(tmp_path):
+    pytest.importorskip("jinja2")
+    example([]).write(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    Report("evaluation", "Less", {}, [Section("One", "", [Table("pairs", "Pairs", ROWS)])]).write(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["pairs.csv"]
+    assert (tmp_path / "notes.txt").is_file()
+
+
+def test_plots_are_well_formed_and_take_the_colour_of_the_page():
+    for plot in pictures():
+        root = ElementTree.fromstring(plot.data)
+        assert root.attrib["aria-label"] == plot.title
+        text = plot.data.decode()
+        assert "currentColor" in text
+        assert "#12345e" not in text
+        assert not re.search(r"<dc:date>|20\d\d-\d\d-\d\dT", text)
+
+
+def test_png():
+    plot = Plot("thumb", 'A "picture"', b"\x89PNG\r\n...")
+    assert plot.markup.startswith('<img alt="A &quot;picture&quot;" src="data:image/png;base64,')
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a b", "c"), ("../a", "c")])
+def test_bad_names(names):
+    parts = [Table(name, name, ROWS) for name in names]
+    with pytest.raises(ConfigError, match="is the name of two parts, or not of letters"):
+        Report("evaluation", "Bad", {}, [Section("One", "", parts)]).tables()
+
+
+def test_folder_is_a_file(tmp_path):
+    pytest.importorskip("jinja2")
+    (tmp_path / "report").write_text("")
+    with pytest.raises(ConfigError, match="is a file, expected a folder"):
+        example([]).write(tmp_path / "report")
