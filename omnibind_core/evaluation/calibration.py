@@ -52,7 +52,8 @@ def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int,
         for name, rows in embedded.embeddings.items():
             alone, label = _alone(rows[:, 0], embedded.concept[name], labels)
             if (alone.argmax(-1) != label).any():  # one that never errs does not tell how sure it may be
-                single[name] = best_temperature(alone, label)
+                # Every label counts the same, as in the combinations: rare ones are those that it is too sure of.
+                single[name] = best_temperature(alone, label, 1 / label.bincount()[label])
             confidence, answer = (alone / single.get(name, temperatures[0])).softmax(-1).max(-1)
             right.append(confidence[answer == label])
         # Of single sensors, whose right answers are the least confident: no sensor is to be unknown most of the time.
@@ -61,14 +62,19 @@ def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int,
     return Calibration(temperatures=tuple(temperatures), single=single, threshold=round(threshold, 4))
 
 
-def best_temperature(similarities: Tensor, label: Tensor) -> float:
+def best_temperature(similarities: Tensor, label: Tensor, weight: Tensor | None = None) -> float:
     """The temperature of least negative log-likelihood, by a fine search over 0.005 to 0.5.
 
     Args:
         similarities: ``float32 [N, C]`` cosines.
         label: ``int64 [N]``.
+        weight: ``float32 [N]``, how much each counts; None for all the same.
     """
-    losses = [F.cross_entropy(similarities / value, label).item() for value in _TEMPERATURES]
+    counts = torch.ones_like(similarities[:, 0]) if weight is None else weight
+    losses = [
+        (F.cross_entropy(similarities / value, label, reduction="none") * counts).sum().item()
+        for value in _TEMPERATURES
+    ]
     return round(_TEMPERATURES[int(np.argmin(losses))], 5)
 
 
