@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import random
+import time
 
 import cv2
 import numpy as np
@@ -101,3 +103,51 @@ def test_engine_runs_the_trained_model(trained, tree):
     prediction = engine.tick(S)
     assert [share.name for share in prediction.sensors] == ["skin", "camera", "lidar"]
     assert sum(share.weight for share in prediction.sensors) == pytest.approx(1, abs=1e-5)
+
+
+def test_eval_reports_on_the_trained_model(trained, tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path / "cache"))
+    settings = ("--split", "val", "--count", "60", "--tables", "combinations", "single")
+    run("eval", "--model", str(trained), "--data", str(tree), *settings, "--out", str(tmp_path / "report"))
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["schema"] == "omnibind-report/1"
+    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.ros
+def test_the_node_perceives_with_the_trained_model(trained, tree):
+    """A real fusion node, configured and activated, and one picture through DDS."""
+    rclpy = pytest.importorskip("rclpy")
+    fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
+    from rclpy.executors import SingleThreadedExecutor
+    from sensor_msgs.msg import Image
+
+    from omnibind_ros.msg import Prediction
+
+    given = {"model": trained, "sensors": "[skin]", "skin.type": "touch", "skin.topic": "skin", "skin.window": 5.0}
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=random.SystemRandom().randint(1, 230))
+    executor = SingleThreadedExecutor(context=context)
+    words = [word for key, value in given.items() for word in ("-p", f"{key}:={value}")]
+    node = fusion_node.FusionNode(context=context, cli_args=["--ros-args", *words])
+    driver = rclpy.create_node("driver", context=context)
+    heard: list[Prediction] = []
+    driver.create_subscription(Prediction, "omnibind/prediction", heard.append, 10)
+    publisher = driver.create_publisher(Image, "skin", 10)
+    pixels = cv2.imread(str(tree / "touch-val-dog-0.png"))
+    message = Image(height=48, width=48, encoding="bgr8", step=144, data=pixels.tobytes())
+    try:
+        assert node.trigger_configure() == node.trigger_activate()
+        for one in (node, driver):
+            executor.add_node(one)
+        deadline = time.monotonic() + 60
+        while not heard and time.monotonic() < deadline:
+            message.header.stamp = driver.get_clock().now().to_msg()
+            publisher.publish(message)
+            executor.spin_once(timeout_sec=0.1)
+        assert heard and heard[-1].labels[0] == "dog"
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        driver.destroy_node()
+        rclpy.shutdown(context=context)
