@@ -119,10 +119,9 @@ def test_the_node_perceives_with_the_trained_model(trained, tree):
     """A real fusion node, configured and activated, and one picture through DDS."""
     rclpy = pytest.importorskip("rclpy")
     fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
+    from omnibind_ros.msg import Prediction
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image
-
-    from omnibind_ros.msg import Prediction
 
     given = {"model": trained, "sensors": "[skin]", "skin.type": "touch", "skin.topic": "skin", "skin.window": 5.0}
     context = rclpy.Context()
