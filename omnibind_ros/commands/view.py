@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from omnibind_core.errors import ConfigError
@@ -66,12 +67,11 @@ def run(args: argparse.Namespace) -> int:
 
             live.run(canvas, args.rate, args.namespace, args.node, args.use_sim_time)
             return 0
-        from omnibind_ros.replay.many import hush
+        from omnibind_ros.replay.many import hushed
         from omnibind_ros.view import recorded
 
-        if not args.verbose:
-            hush()  # the view shows who comes and goes
-        return recorded.run(canvas, args.rate, args.bag, args.model, args.params, args.labels)
+        with contextlib.nullcontext() if args.verbose else hushed():  # the view shows who comes and goes
+            return recorded.run(canvas, args.rate, args.bag, args.model, args.params, args.labels)
     finally:
         canvas.close()
 

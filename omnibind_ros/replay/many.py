@@ -107,9 +107,9 @@ def _in_processes(paths: Sequence[Path], options: Options, jobs: int) -> Iterato
 
 def attempt(path: Path, options: Options, progress: Progress = lambda share: None) -> Outcome:
     """Evaluates one bag; an error is part of the outcome."""
-    hush()
     try:
-        return Outcome(path, evaluate(path, options, progress))
+        with hushed():
+            return Outcome(path, evaluate(path, options, progress))
     except OmniBindError as error:
         return Outcome(path, None, str(error))
     except Exception as error:
@@ -138,9 +138,16 @@ def _on_cluster(paths: Sequence[Path], options: Options, scheduler: str) -> Iter
             yield numbers[future.key], _outcome(future, paths[numbers[future.key]])
 
 
-def hush() -> None:
+@contextmanager
+def hushed() -> Iterator[None]:
     """Lets the engine log errors only: in a replay, sensors that come and go are what is measured."""
-    logging.getLogger("omnibind_core.runtime").setLevel(logging.ERROR)
+    logger = logging.getLogger("omnibind_core.runtime")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

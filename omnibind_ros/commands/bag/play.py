@@ -73,12 +73,12 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
 
     player = Player(node, args.bag, args.topic, args.rate, args.start)
     try:
+        player.paused = args.pause  # before the first request to go on may come
         for topic, reason in player.missing.items():
             print(f"omnibind: {topic} is left out: {reason}", file=sys.stderr)
         setup, listener = _prepare(args, player) if args.evaluate else (None, None)
         if not args.evaluate:
             player.wait(lambda: all(map(player.heard, player.published)) or stop.is_set(), _GREETING)
-        player.paused = args.pause
         with space_bar() as pressed:
 
             def go_on() -> bool:
@@ -133,11 +133,10 @@ def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]
 def _compare(args: argparse.Namespace, setup: Setup, listener: Listener, player: Player) -> int:
     from omnibind_ros import bag
     from omnibind_ros.replay.live import compare, drops
-    from omnibind_ros.replay.many import bar, hush
+    from omnibind_ros.replay.many import bar, hushed
 
-    hush()
     begin, end = bag.span_ns(args.bag)
-    with bar("replaying", (end - begin) / 1e9) as progress:
+    with hushed(), bar("replaying", (end - begin) / 1e9) as progress:
         found = compare(args.bag, setup, listener.heard, args.model, args.start, progress).summary()
     found.update(drops(listener, player.published, setup))
     agreement = found["agreement"]
