@@ -18,6 +18,7 @@ from omnibind_core.encoders.base import TextTower, Trunk
 from omnibind_core.encoders.clip_text import CONTEXT, TowerTokeniser
 from omnibind_core.encoders.imagebind import layers
 from omnibind_core.encoders.imagebind.config import ImageBindConfig, ImageBindTextConfig
+from omnibind_core.encoders.transformer import normalise_pictures
 from omnibind_core.errors import ConfigError
 
 INPUTS: dict[str, tuple[int, ...]] = {
@@ -32,11 +33,6 @@ _STEMS = {"vision": "rgbt_stem", "audio": "rgbt_stem", "depth": "depth_stem", "t
 _SCALES = {"audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}
 _TEXT_SCALE = 1 / 0.07
 _IMU_DROPOUT = 0.5
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Mean of RGB on 0..1 that CLIP, OpenCLIP and ImageBind take from pictures."""
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Standard deviation of the same."""
 
 
 class SensorPreprocessor(nn.Module):
@@ -195,14 +191,6 @@ class ImageBindTrunk(ImageBind, Trunk):
         dtype = head[-1].weight.dtype
         inputs = normalise_pictures(views, dtype) if self.tower == "vision" else views.to(dtype)
         return self.encode(self.tower, inputs).float()
-
-
-def normalise_pictures(pictures: Tensor, dtype: torch.dtype) -> Tensor:
-    """RGB ``uint8 [N, 3, ...]`` to CLIP's zero mean and unit deviation."""
-    x = pictures.to(torch.float32, copy=True)
-    for channel, (mean, std) in enumerate(zip(CLIP_MEAN, CLIP_STD, strict=True)):  # plain numbers need no device
-        x[:, channel].sub_(255 * mean).div_(255 * std)
-    return x.to(dtype)
 
 
 class ImageBindText(ImageBind, TextTower):

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from omnibind_core.encoders.base import TextTower, Trunk
 from omnibind_core.encoders.clip_text import TowerTokeniser
-from omnibind_core.encoders.imagebind.layers import Attention
-from omnibind_core.encoders.imagebind.model import normalise_pictures
 from omnibind_core.encoders.open_clip.config import Activation, OpenClipTextConfig, OpenClipVisionConfig
+from omnibind_core.encoders.transformer import Attention, normalise_pictures
 
 
 class MLP(nn.Module):
