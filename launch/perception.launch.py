@@ -48,6 +48,12 @@ def generate_launch_description() -> LaunchDescription:
             description="least severity that is logged",
         ),
         DeclareLaunchArgument(
+            "shared_memory",
+            default_value="false",
+            choices=BOOLEANS,
+            description="true: Fast DDS's default transports; false: UDP, which no dying driver can halt",
+        ),
+        DeclareLaunchArgument(
             "respawn", default_value="false", choices=BOOLEANS, description="start a node again when it dies"
         ),
     ]
@@ -86,6 +92,7 @@ def _node(executable: str, name: str, parameters: dict[str, Any], value: Any) ->
         arguments=["--ros-args", "--log-level", value("log_level")],
         output="screen",
         emulate_tty=True,
+        additional_env={"OMNIBIND_SHARED_MEMORY": "1"} if value("shared_memory") == "true" else {},
         respawn=value("respawn") == "true",
         respawn_delay=2.0,
     )

@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import gc
 import logging
+import os
 import signal
 import sys
 import time
@@ -35,6 +36,7 @@ from omnibind_ros import diagnostics, messages
 from omnibind_ros.parameters import UNCONFIGURED, Parameters, Sensor, Spec
 from omnibind_ros.sync import ApproximateSync
 from omnibind_ros.topics import SubscriptionPool, TopicLink
+from omnibind_ros.transport import avoid_shared_memory, buffer_warning, share_folder
 
 if TYPE_CHECKING:
     from omnibind_core.model import OmniBind
@@ -475,11 +477,17 @@ def run(make: Callable[[], PerceptionNode]) -> int:
     """
     # While the model is loaded, too; rclpy's own handling comes on top.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    transport = avoid_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config")
     rclpy.init()
+    log = rclpy.logging.get_logger("omnibind")
+    log.info(f"transport: {transport.words}")
+    warning = buffer_warning() if transport.udp else None
+    if warning:
+        log.warning(warning)
     try:
         node = make()
     except OmniBindError as error:
-        rclpy.logging.get_logger("omnibind").fatal(str(error))
+        log.fatal(str(error))
         rclpy.try_shutdown()
         return 1
     handler = _ToRos(node)

@@ -79,6 +79,13 @@ def created_topics(kind):
     return rows | {("service", name, types[0]) for name, types in services if "std_srvs" in types[0]}, sensors
 
 
+def test_environment_variables_are_documented(repo):
+    sources = [path for folder in ("omnibind_core", "omnibind_ros") for path in (repo / folder).rglob("*.py")]
+    used = {name for path in sources for name in re.findall(r'"(OMNIBIND_[A-Z_]+)"', path.read_text(encoding="utf-8"))}
+    text = sections((repo / "docs" / "parameters.md").read_text(encoding="utf-8"))["Environment variables"]
+    assert used == set(re.findall(r"^\| `(\w+)`", text, re.M))
+
+
 @pytest.mark.ros
 def test_topics_of_the_fusion_node(repo):
     fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
@@ -130,7 +137,8 @@ def launch_arguments(repo):
 
 
 ARGUMENTS = [
-    "namespace", "params_file", "model", "labels", "composition", "use_sim_time", "autostart", "log_level", "respawn"
+    "namespace", "params_file", "model", "labels", "composition", "use_sim_time", "autostart", "log_level",
+    "shared_memory", "respawn",
 ]  # fmt: skip
 
 

@@ -23,19 +23,12 @@ STATE = msg.SensorStatus
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, tiny_model, repo):
+def world(tmp_path_factory, tiny_model):
     """A running fusion node with the tiny model, an observer, and a fleet of publishers."""
     folder = tmp_path_factory.mktemp("faults")
     domain = random.SystemRandom().randint(1, 230)
-    environment = {
-        **os.environ,
-        "ROS_DOMAIN_ID": str(domain),
-        # On this machine only, without Fast DDS's shared memory: a publisher that is killed inside of it keeps a lock,
-        # and whoever opens the port of the next one, the node among them, waits 2 s for it (docs/troubleshooting.md).
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(repo / "config" / "fastdds_udp.xml"),
-        "OMP_NUM_THREADS": "1",
-    }
+    # All have Fast DDS's default transports, but for the node, which keeps out of shared memory by itself.
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain), "OMP_NUM_THREADS": "1"}
     parameters = {
         "model": str(tiny_model),
         "device": "cpu",
@@ -109,6 +102,13 @@ def test_a_flood_is_thinned_out_and_the_others_are_not_affected(quiet):
     assert quiet.observer.sensor("lidar").state == STATE.STATE_ACTIVE
     begin = len(quiet.observer.predictions)
     quiet.observer.wait(lambda: len(quiet.observer.predictions) > begin + 10, "predictions at the node's rate")
+
+
+def test_large_best_effort_pictures_arrive(quiet):
+    """One is larger than what Fast DDS has of shared memory for a sender (docs/transport.md)."""
+    quiet.fleet.start("camera", size=(480, 640), rate=20.0)
+    quiet.observer.wait_for("camera")
+    quiet.observer.wait(lambda: quiet.observer.sensor("camera").rate > 4, "more than single pictures")
 
 
 def test_jitter_of_100_ms_costs_no_prediction_and_no_order(quiet):

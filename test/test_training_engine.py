@@ -25,7 +25,7 @@ from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.training import config as training_config
 from omnibind_core.training.config import StageConfig
 from omnibind_core.training.engine import Stage, Trainer, launch, learning_rate
-from omnibind_core.training.logs import Table
+from omnibind_core.training.logs import Log, Table
 
 pytest.importorskip("lightning_fabric", reason="training needs Lightning Fabric")
 COMMAND = "from omnibind_core.cli import main; main()"
@@ -208,6 +208,16 @@ def test_tensorboard_events_are_written(tmp_path):
     Trainer(folder=tmp_path, logger="both").run(Points(StageConfig(steps=4, batch=4), (0.1,)))
     assert list((tmp_path / "log" / "tensorboard").glob("events*"))
     assert len(rows(tmp_path / "log" / "points.csv")) == 4
+
+
+def test_tensorboard_takes_figures_with_spaces_in_their_names(tmp_path, caplog):
+    pytest.importorskip("tensorboardX")
+    caplog.set_level("INFO")
+    with Log(tmp_path, "tensorboard", "fuse", 1, quiet=True) as log:
+        log.validated(1, {"2 modalities": 0.5}, 0.1)
+    assert "illegal" not in caplog.text
+    written = b"".join(file.read_bytes() for file in (tmp_path / "log" / "tensorboard").glob("events*"))
+    assert b"fuse/validation/2_modalities" in written
 
 
 def test_bf16_trains(tmp_path):

@@ -8,6 +8,7 @@ from the `report.json` of an evaluation of the shipped model into `docs/figures/
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import json
 import re
@@ -117,6 +118,21 @@ def _options(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
             yield from _options(sub, f"{name} {key}")
 
 
+def launching() -> Iterator[str]:
+    """Arguments of the launch file, read from its source: launch comes with a ROS installation only."""
+    tree = ast.parse((REPO / "launch" / "perception.launch.py").read_text(encoding="utf-8"))
+    yield row("argument", "default", "accepted", "meaning")
+    yield row(*["---"] * 4)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "DeclareLaunchArgument":
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            default = ast.literal_eval(given["default_value"].replace("default_file", "'config/perception.yaml'"))
+            choices = ast.literal_eval(given.get("choices", "[]").replace("BOOLEANS", "['true', 'false']"))
+            meaning = ast.literal_eval(given["description"])
+            name = ast.literal_eval(node.args[0])
+            yield row(f"`{name}`", f"`{default}`" if default else "", ", ".join(choices), meaning)
+
+
 def single() -> Iterator[str]:
     """Validation accuracy of the shipped model, one modality alone."""
     figures = json.loads((LITE / "figures.json").read_text(encoding="utf-8"))
@@ -218,6 +234,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "training": training,
     "building": building,
     "cli": commands,
+    "launch": launching,
     "accepted": accepted,
     "encodings": encodings,
     "single": single,

@@ -85,7 +85,8 @@ class Log:
             rounded = {name: round(value, 4) for name, value in figures.items()}
             self._tables["val"].write([{"step": step, "stage": self._name, "seconds": round(seconds, 3), **rounded}])
         if self._board is not None:
-            self._board.log_metrics({f"{self._name}/validation/{key}": value for key, value in figures.items()}, step)
+            tags = {key: f"{self._name}/validation/{key.replace(' ', '_')}" for key in figures}  # it warns of spaces
+            self._board.log_metrics({tags[key]: value for key, value in figures.items()}, step)
         if not self._quiet:
             told = ", ".join(f"{name} {value:.1%}" for name, value in figures.items())
             _logger.log(logging.DEBUG if self._bar else logging.INFO, "%s validation: %s", self._name, told)
