@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import random
@@ -779,3 +780,22 @@ def test_an_unusable_parameter_ends_the_process_with_one_clear_line():
 def test_modalities_of_the_sensors_alone_are_loaded(rig):
     node = rig.fusion(sensors=["camera", "lidar"])
     assert node.model.wanted == {"image", "point_cloud"} <= set(modalities.NAMES)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="the C library is not glibc")
+def test_the_threads_of_a_node_share_one_heap():
+    code = """
+import ctypes, threading
+from omnibind_ros.node import _share_one_heap
+_share_one_heap()
+kept = []
+thread = threading.Thread(target=lambda: kept.extend(bytes(5000) for _ in range(1000)))
+thread.start()
+thread.join()
+ctypes.CDLL(None).malloc_stats()
+"""
+    heaps = [
+        subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stderr.count("Arena")
+        for text in (code, code.replace("_share_one_heap()\n", "", 1))
+    ]
+    assert heaps[0] == 1 < heaps[1]
