@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 _POLL_PERIOD = 0.25  # s between looks at the graph
 _REPORT_PERIOD = 1.0  # s between diagnostics
-_M_ARENA_MAX = -8  # of glibc's mallopt
 _END_PATIENCE = 1.0  # s that a computation may go on when the process ends
 
 
@@ -435,17 +434,6 @@ class PerceptionNode(LifecycleNode):
         return Header(stamp=self.get_clock().now().to_msg())
 
 
-def _share_one_heap() -> None:
-    """Keeps the worker's tensors in the same heap as everything else.
-
-    glibc gives each thread a heap of its own, in steps of 64 MB. A few objects that live on between the tensors of a
-    tick keep such a step occupied: after a while of sensors coming and going the node grew by one.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(_M_ARENA_MAX, 1)
-
-
 def _give_memory_back() -> None:
     """Returns what is free to the system and to other users of the GPU."""
     gc.collect()
@@ -489,7 +477,6 @@ def run(make: Callable[[], PerceptionNode]) -> int:
     """
     # While the model is loaded, too; rclpy's own handling comes on top.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _share_one_heap()
     transport = avoid_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config")
     rclpy.init()
     log = rclpy.logging.get_logger("omnibind")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import omnibind_ros.one_heap  # noqa: F401 - first, before threads are started
+
+# isort: split
 import sys
 from typing import Any
 
