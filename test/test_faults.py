@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import threading
+import time
 
 import pytest
 
@@ -82,15 +85,16 @@ def quiet(world):
     assert world.node.alive and world.node.exceptions == 0, world.node.log
 
 
-def check_schedules(world, seeds, length):
+def check_schedules(world, fleet, seeds, length):
     for sensor in STREAMS:
-        world.sharing.start(sensor)
+        fleet.start(sensor)
     world.observer.wait_for(*STREAMS)
     memory = []
     for seed in seeds:
         outages = trial.plan(seed, length, TIMEOUT)
-        result = trial.run(world.sharing, world.observer, outages, TIMEOUT, RATE)
+        result = trial.run(fleet, world.observer, outages, TIMEOUT, RATE)
         assert not result.complaints, f"seed {seed}: {result.complaints}; {outages}"
+        assert result.held < 1 or fleet is world.sharing, f"seed {seed}: no driver sent for {result.held:.2f} s"
         assert result.predictions > 0
         memory.append(world.node.memory)
     settled = memory[len(memory) // 3 :]  # the first schedules fill caches and DDS histories
@@ -100,7 +104,33 @@ def check_schedules(world, seeds, length):
 
 @pytest.mark.timeout(900)
 def test_sensors_that_are_killed_leave_and_return_by_fifty_random_schedules(quiet):
-    check_schedules(quiet, range(50), 4.0)
+    check_schedules(quiet, quiet.sharing, range(50), 4.0)
+
+
+def test_predictions_never_stop_where_no_driver_can_hold_another_up(quiet):
+    check_schedules(quiet, quiet.fleet, range(50, 60), 4.0)
+
+
+@pytest.mark.parametrize("halted", ["node", "driver"])
+def test_the_node_answers_for_its_own_silence_only(quiet, halted):
+    quiet.fleet.start("thermal")
+    pid = {"driver": quiet.fleet.start("camera"), "node": quiet.node.pid}[halted]
+    quiet.observer.wait_for("camera", "thermal")
+
+    def halt():
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Timer(0.2, halt)
+    thread.start()
+    result = trial.run(quiet.fleet, quiet.observer, [trial.Outage("thermal", 0.1, 3.5)], TIMEOUT, RATE)
+    thread.join()
+    if halted == "node":
+        assert any("while drivers sent" in complaint for complaint in result.complaints), result
+        assert result.held < 1
+    else:
+        assert not result.complaints and result.held > 2
 
 
 def test_a_flood_is_thinned_out_and_the_others_are_not_affected(quiet):

@@ -8,10 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 
 class Fleet:
@@ -24,6 +28,9 @@ class Fleet:
 
     def __init__(self, environment: Mapping[str, str] | None = None, command: tuple[str, ...] = ()) -> None:
         self._pids: dict[str, int] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="omnibind_fleet_")
+        self._log = Path(self._folder.name) / "sent"
+        self._log.touch()
         self._parent = subprocess.Popen(
             [*command, sys.executable, "-m", "omnibind_ros.faults.fleet"],
             env=None if environment is None else dict(environment),
@@ -57,7 +64,7 @@ class Fleet:
             Its process id.
         """
         assert self._parent.stdin is not None and self._parent.stdout is not None
-        self._parent.stdin.write(json.dumps({"sensor": key, **options}) + "\n")
+        self._parent.stdin.write(json.dumps({"sensor": key, "log": str(self._log), **options}) + "\n")
         self._parent.stdin.flush()
         self._pids[key] = int(self._parent.stdout.readline())
         return self._pids[key]
@@ -68,6 +75,25 @@ class Fleet:
         os.kill(pid, signal.SIGKILL)
         return time.time_ns()
 
+    def pauses(self, begin_ns: int, end_ns: int) -> list[float]:
+        """How long no publisher got a usable message out, from one message to the next.
+
+        One may be alive and yet send nothing, since a middleware can halt it (docs/transport.md).
+
+        Args:
+            begin_ns: From when on, ns of Unix time; counts as a message.
+            end_ns: Until when; counts as a message.
+
+        Returns:
+            The pauses, s, in order of time.
+        """
+        with self._log.open("rb") as file:  # not by NumPy: a publisher may be writing the last one
+            data = file.read()
+        sent = np.sort(np.frombuffer(data[: len(data) // 8 * 8], np.int64))
+        inside = sent[(sent > begin_ns) & (sent < end_ns)]
+        pauses: list[float] = (np.diff(np.concatenate(([begin_ns], inside, [end_ns]))) / 1e9).tolist()
+        return pauses
+
     def close(self) -> None:
         """Kills all."""
         for key in self.running:
@@ -76,6 +102,7 @@ class Fleet:
         assert self._parent.stdin is not None
         self._parent.stdin.close()
         self._parent.wait()
+        self._folder.cleanup()
 
 
 def main() -> int:

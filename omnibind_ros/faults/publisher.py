@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import os
 import random
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,9 @@ FAULTS = {
     "nan": "values that are not finite, where there are floats; otherwise as encoding",
 }
 """What a sensor may do, in words."""
+
+USABLE = ("none", "flood", "jitter")
+"""Faults whose messages can be used."""
 
 _JITTER = 0.1  # s
 _FLOOD = 10
@@ -112,6 +117,7 @@ def publish(
     qos: str = "best_effort",
     size: Sequence[int] = (),
     duration: float = float("inf"),
+    log: str = "",
 ) -> None:
     """Publishes until the time is over or the process is killed; makes its own ROS context.
 
@@ -123,6 +129,7 @@ def publish(
         qos: ``best_effort``, ``reliable`` or ``latched``.
         size: Height and width of a camera's picture; empty: small ones.
         duration: s.
+        log: File that gets the time of each usable message when it has been sent, ``int64`` ns of Unix time.
     """
     import rclpy
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -149,16 +156,18 @@ def publish(
     begin = time.monotonic()
     waiting: list[tuple[float, int]] = []  # (when to send, stamp)
     count = 0
-    while time.monotonic() < begin + duration:
-        time.sleep(max(begin + count / rate - time.monotonic(), 0))
-        count += 1
-        if fault == "silent":
-            continue
-        delay = jitter.uniform(0, _JITTER) if fault == "jitter" else 0.0
-        heapq.heappush(waiting, (time.monotonic() + delay, time.time_ns()))
-        while waiting and waiting[0][0] <= time.monotonic():
-            _stamp(message, heapq.heappop(waiting)[1], fault, f"{sensor}_frame")
-            publisher.publish(message)
+    with Path(log if fault in USABLE and log else os.devnull).open("ab", buffering=0) as sent:
+        while time.monotonic() < begin + duration:
+            time.sleep(max(begin + count / rate - time.monotonic(), 0))
+            count += 1
+            if fault == "silent":
+                continue
+            delay = jitter.uniform(0, _JITTER) if fault == "jitter" else 0.0
+            heapq.heappush(waiting, (time.monotonic() + delay, time.time_ns()))
+            while waiting and waiting[0][0] <= time.monotonic():
+                _stamp(message, heapq.heappop(waiting)[1], fault, f"{sensor}_frame")
+                publisher.publish(message)
+                sent.write(time.time_ns().to_bytes(8, sys.byteorder))
     node.destroy_node()
     rclpy.shutdown(context=context)
 

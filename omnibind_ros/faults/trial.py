@@ -134,11 +134,35 @@ class Result:
 
     Attributes:
         predictions: Number of predictions.
+        held: The longest time for which no driver got a message out though one was alive, s.
         complaints: Promises that were broken, in words.
     """
 
     predictions: int = 0
+    held: float = 0.0
     complaints: list[str] = field(default_factory=list)
+
+
+def longest_gap(ticks: Sequence[int], fleet: Fleet, timeout: float) -> tuple[float, float]:
+    """The longest time without a prediction, as it was and as far as the node answers for it.
+
+    From the timeout after the last message to the next one no sensor is alive to it: that time is not counted.
+
+    Args:
+        ticks: Times of the predictions, between the beginning and the end of the time looked at; ns, in order.
+        fleet: Has run the publishers.
+        timeout: The sensors' ``timeout``, s.
+
+    Returns:
+        s, and s without the times in which no driver had got a message out for the timeout.
+    """
+    longest = answered = 0.0
+    for begin, end in itertools.pairwise(ticks):
+        gap = (end - begin) / 1e9
+        longest = max(longest, gap)
+        if gap > max(answered, timeout):
+            answered = max(answered, gap - sum(max(pause - timeout, 0) for pause in fleet.pauses(begin, end)))
+    return longest, answered
 
 
 def run(fleet: Fleet, observer: Observer, outages: Sequence[Outage], timeout: float, rate: float) -> Result:
@@ -154,7 +178,7 @@ def run(fleet: Fleet, observer: Observer, outages: Sequence[Outage], timeout: fl
     Returns:
         The result; everybody is alive and taking part again.
     """
-    begin, first = time.monotonic(), len(observer.predictions)
+    begin, begin_ns, first = time.monotonic(), time.time_ns(), len(observer.predictions)
     steps = sorted([(o.kill, "kill", o.sensor) for o in outages] + [(o.restart, "start", o.sensor) for o in outages])
     killed: dict[str, int] = {}
     started: dict[str, int] = {}
@@ -181,7 +205,9 @@ def run(fleet: Fleet, observer: Observer, outages: Sequence[Outage], timeout: fl
     ticks = [p.tick_ns for p in seen]
     if ticks != sorted(ticks):
         result.complaints.append("predictions out of order")
-    gaps = [(b - a) / 1e9 for a, b in itertools.pairwise(ticks)]
-    if max(gaps, default=99.0) > 1 / rate + 2 * SLACK:
-        result.complaints.append(f"no prediction for {max(gaps, default=99.0):.2f} s")
+    end_ns = time.time_ns()
+    longest, answered = longest_gap([begin_ns, *ticks, end_ns], fleet, timeout)
+    if answered > 1 / rate + 2 * SLACK:
+        result.complaints.append(f"no prediction for {longest:.2f} s, and for {answered:.2f} s while drivers sent")
+    result.held = max(fleet.pauses(begin_ns, end_ns))
     return result
