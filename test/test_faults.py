@@ -94,7 +94,7 @@ def check_schedules(world, fleet, seeds, length):
         outages = trial.plan(seed, length, TIMEOUT)
         result = trial.run(fleet, world.observer, outages, TIMEOUT, RATE)
         assert not result.complaints, f"seed {seed}: {result.complaints}; {outages}"
-        assert result.held < 1 or fleet is world.sharing, f"seed {seed}: no driver sent for {result.held:.2f} s"
+        assert result.held < 2 * trial.SLACK or fleet is world.sharing, f"seed {seed}: {result}"
         assert result.predictions > 0
         memory.append(world.node.memory)
     settled = memory[len(memory) // 3 :]  # the first schedules fill caches and DDS histories
@@ -128,7 +128,7 @@ def test_the_node_answers_for_its_own_silence_only(quiet, halted):
     thread.join()
     if halted == "node":
         assert any("while drivers sent" in complaint for complaint in result.complaints), result
-        assert result.held < 1
+        assert result.held < 2 * trial.SLACK
     else:
         assert not result.complaints and result.held > 2
 
