@@ -81,8 +81,14 @@ class Inference:
         return level, message, values
 
 
-def sensor_entry(report: SensorReport, link: TopicLink) -> tuple[bytes, str, dict[str, Any]]:
-    """Level, message and values of one sensor."""
+def sensor_entry(report: SensorReport, link: TopicLink, losses: Mapping[str, int]) -> tuple[bytes, str, dict[str, Any]]:
+    """Level, message and values of one sensor.
+
+    Args:
+        report: Its state.
+        link: Its topic.
+        losses: More values: what was lost between or inside of its messages.
+    """
     values = {
         "topic": link.topic,
         "type": link.ros_type or "n/a",
@@ -92,6 +98,7 @@ def sensor_entry(report: SensorReport, link: TopicLink) -> tuple[bytes, str, dic
         "received": report.received,
         "rejected": report.rejected,
         "dropped": report.dropped,
+        **losses,
     }
     level = _LEVELS.get(report.state, DiagnosticStatus.WARN)
     return level, f"{report.state.name}: {report.reason}", values

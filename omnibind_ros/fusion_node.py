@@ -285,6 +285,8 @@ class FusionNode(PerceptionNode):
         wanted = self.parameters["min_sensors"]
         if 0 < len(active) < wanted:
             return f"only {', '.join(active)} alive, {wanted} sensors wanted (min_sensors)"
+        if active:
+            return f"{', '.join(active)} alive, no prediction yet"
         return "no sensor alive: " + "; ".join(f"{r.name} {r.state.name.lower()}: {r.reason}" for r in reports)
 
     def _sensor_status(self, report: SensorReport) -> msg.SensorStatus:

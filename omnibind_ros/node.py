@@ -404,7 +404,7 @@ class PerceptionNode(LifecycleNode):
             return
         reports = self.engine.reports(self.now_ns) if self.engine is not None else []
         self.on_report(reports)
-        entries = [(f"sensor {r.name}", diagnostics.sensor_entry(r, self._links[r.name])) for r in reports]
+        entries = [(f"sensor {r.name}", self._sensor_entry(r)) for r in reports]
         entries.append(("inference", self._inference_entry()))
         entries += self.further_diagnostics()
         hardware = self.get_fully_qualified_name()
@@ -414,6 +414,10 @@ class PerceptionNode(LifecycleNode):
             for name, (level, message, values) in entries
         ]
         self._diagnostics.publish(DiagnosticArray(header=self.header(), status=rows))
+
+    def _sensor_entry(self, report: SensorReport) -> tuple[bytes, str, dict[str, Any]]:
+        decoder = self._decoders.get(report.name)
+        return diagnostics.sensor_entry(report, self._links[report.name], decoder.losses if decoder else {})
 
     def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
         """More entries: name, and level, message and values."""

@@ -562,6 +562,15 @@ def test_after_a_gap_nothing_is_misplaced(packets, seq):
     assert packets.gaps == 1
 
 
+@pytest.mark.parametrize("packets", ["native"], indirect=True)
+def test_a_sensor_tells_what_it_lost(packets):
+    decoder = Decoder("event", "front")
+    assert decoder.losses == {}
+    for words, seq in (([*START, 0x2803], 4), ([0x2803, 0xD123], 6)):
+        decoder.decode(messages.EVENT_PACKET, packet(words, seq), DecodeOptions())
+    assert decoder.losses == {"packet_gaps": 1, "unplaced_events": 1, "malformed_words": 1}
+
+
 def test_undefined_words_are_counted_and_the_others_used(packets):
     found, _ = packets.decode(packet([0x1000, *START, 0xD123, 0x2003]), "front")
     assert found.x.tolist() == [3]

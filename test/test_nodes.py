@@ -290,6 +290,16 @@ def test_without_any_sensor_the_status_says_so_and_nothing_is_predicted(rig):
     assert rig.statuses[-1].model == "stand_in@1" and list(rig.statuses[-1].labels) == ["cat", "dog"]
 
 
+def test_the_status_does_not_call_a_sensor_dead_before_its_first_prediction(rig):
+    rig.fusion(sensors=["camera"])
+    rig.camera()
+    rig.wait_for_prediction("camera")
+    rig.wait(lambda: "perceiving by camera" in {status.message for status in rig.statuses}, "the status after it")
+    alive = [s.message for s in rig.statuses if s.sensors[0].state == msg.SensorStatus.STATE_ACTIVE]
+    assert alive[0] == "camera alive, no prediction yet"
+    assert not any("no sensor alive" in message for message in alive)
+
+
 def test_malformed_messages_are_counted_and_the_node_lives_on(rig):
     rig.fusion(sensors=["camera", "thermal"])
     bad = rig.camera(encoding="rgb565")
@@ -578,6 +588,19 @@ def test_diagnostics_tell_the_stage_times_and_a_node_that_is_too_slow(rig):
     assert entry("inference").level == b"\x01"
     values = {value.key: value.value for value in entry("sensor camera").values}
     assert values["topic"] == "/camera/image_raw" and values["publishers"] == "/helper"
+
+
+def test_diagnostics_tell_what_a_sensor_lost(rig, monkeypatch):
+    monkeypatch.setattr(messages.Decoder, "losses", {"packet_gaps": 3})
+    rig.fusion()
+    rig.camera()
+    rig.wait_for_prediction("camera")
+
+    def values():
+        found = [s.values for array in rig.diagnostics for s in array.status if s.name == "fusion_node: sensor camera"]
+        return {value.key: value.value for value in found[-1]} if found else {}
+
+    rig.wait(lambda: values().get("packet_gaps") == "3", "the loss")
 
 
 def test_diagnostics_come_while_simulated_time_stands_still(rig):

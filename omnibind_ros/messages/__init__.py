@@ -120,6 +120,14 @@ class Decoder:
         self._accepted = types_for(modality)
         self._functions: dict[str, Function] = {}
 
+    @property
+    def losses(self) -> dict[str, int]:
+        """What was lost between or inside of messages so far, by name; empty where the encoding cannot tell."""
+        losses: dict[str, int] = {}
+        for function in tuple(self._functions.values()):
+            losses.update(getattr(function, "losses", {}))
+        return losses
+
     def decode(self, ros_type: str, message: Any, options: DecodeOptions) -> Any:
         """Decodes the next message.
 

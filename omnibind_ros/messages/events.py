@@ -104,6 +104,11 @@ class PacketDecoder:
         return decoded
 
     @property
+    def losses(self) -> dict[str, int]:
+        """:attr:`gaps`, :attr:`unplaced` and :attr:`malformed` by the names that ``/diagnostics`` has for them."""
+        return {"packet_gaps": self.gaps, "unplaced_events": self.unplaced, "malformed_words": self.malformed}
+
+    @property
     def malformed(self) -> int:
         """Words so far that made no sense, where the encoding has words."""
         return self._codec.malformed if self._codec is not None else 0
