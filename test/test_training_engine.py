@@ -359,6 +359,7 @@ def one_curve(alone: Path, out: Path) -> None:
 
 def test_two_processes_of_torchrun_train_as_one(alone, experiment, environment, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
+    torchrun += ["--log-dir", str(tmp_path / "torchrun")]  # by itself it leaves a folder in /tmp
     command = [*torchrun, sys.executable, "-c", COMMAND, *arguments(experiment, "align", f"out={tmp_path}")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
