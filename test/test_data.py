@@ -82,14 +82,15 @@ def test_wrong_tables(tmp_path: Path) -> None:
         FolderSource(tmp_path)
 
 
-def test_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
-    root = tmp_path / "root"
+def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> None:
+    elsewhere, root = tmp_path / "elsewhere", tmp_path / "root"
     root.mkdir()
-    cv2.imwrite(str(tmp_path / "secret.png"), np.zeros((4, 4, 3), np.uint8))
-    (root / "a.png").symlink_to(tmp_path / "secret.png")
-    source = FolderSource(write_table(root, "a,image,s,a.png,cup,train,g"))
-    with pytest.raises(DataError, match="leads out"):
-        source.load(source.samples()[0])
+    elsewhere.mkdir()
+    cv2.imwrite(str(elsewhere / "a.png"), np.full((4, 4, 3), 7, np.uint8))
+    (root / "a.png").symlink_to(elsewhere / "a.png")
+    (root / "photos").symlink_to(elsewhere)
+    source = FolderSource(write_table(root, "a,image,s,a.png,cup,train,g", "b,image,s,photos/a.png,cup,train,g"))
+    assert [source.load(sample).tolist() for sample in source.samples()] == [[[[7] * 3] * 4] * 4] * 2
 
 
 def test_inspect_counts_and_finds_broken_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
