@@ -78,7 +78,8 @@ class Fleet:
     def pauses(self, begin_ns: int, end_ns: int) -> list[float]:
         """How long no publisher got a usable message out, from one message to the next.
 
-        One may be alive and yet send nothing, since a middleware can halt it (docs/transport.md).
+        One may be alive and yet send nothing, since a middleware can halt it (docs/transport.md), or send to nobody,
+        since its discovery was halted.
 
         Args:
             begin_ns: From when on, ns of Unix time; counts as a message.

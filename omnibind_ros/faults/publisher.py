@@ -129,7 +129,8 @@ def publish(
         qos: ``best_effort``, ``reliable`` or ``latched``.
         size: Height and width of a camera's picture; empty: small ones.
         duration: s.
-        log: File that gets the time of each usable message when it has been sent, ``int64`` ns of Unix time.
+        log: File that gets the time of each usable message when it has been sent to a subscription, ``int64`` ns of
+            Unix time.
     """
     import rclpy
     from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -167,7 +168,8 @@ def publish(
             while waiting and waiting[0][0] <= time.monotonic():
                 _stamp(message, heapq.heappop(waiting)[1], fault, f"{sensor}_frame")
                 publisher.publish(message)
-                sent.write(time.time_ns().to_bytes(8, sys.byteorder))
+                if publisher.get_subscription_count():  # otherwise discovery is under way, and nobody gets it
+                    sent.write(time.time_ns().to_bytes(8, sys.byteorder))
     node.destroy_node()
     rclpy.shutdown(context=context)
 
