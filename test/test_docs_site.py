@@ -213,7 +213,7 @@ def test_commands_in_sentences_exist(path):
 
 @pytest.mark.parametrize("body", blocks("python"))
 def test_python_compiles(body):
-    compile(body, "snippet", "exec")
+    assert compile(body, "snippet", "exec")
 
 
 @pytest.mark.parametrize("body", blocks("yaml"))

@@ -150,6 +150,7 @@ def test_large_best_effort_pictures_arrive(quiet):
     quiet.sharing.start("camera", size=(480, 640), rate=20.0)
     quiet.observer.wait_for("camera")
     quiet.observer.wait(lambda: quiet.observer.sensor("camera").rate > 4, "more than single pictures")
+    assert quiet.observer.sensor("camera").state == STATE.STATE_ACTIVE
 
 
 def test_jitter_of_100_ms_costs_no_prediction_and_no_order(quiet):
@@ -201,7 +202,8 @@ def test_unusable_messages_are_rejected_with_the_reason(quiet, sensor):
 def test_values_that_are_not_finite_are_rejected(quiet):
     quiet.fleet.start("lidar", fault="nan")
     quiet.observer.wait(lambda: "none is finite" in quiet.observer.sensor("lidar").reason, "the reason")
-    quiet.observer.wait_for_state("lidar", STATE.STATE_REJECTED)
+    row = quiet.observer.wait_for_state("lidar", STATE.STATE_REJECTED)
+    assert "[lidar]" in row.reason and row.rejected >= 3
 
 
 def test_wrong_qos_is_named_by_its_policy(quiet):
@@ -211,11 +213,13 @@ def test_wrong_qos_is_named_by_its_policy(quiet):
 
 
 def test_auto_qos_follows_a_publisher_through_restarts(quiet):
+    rejected = quiet.observer.sensor("camera").rejected
     for qos in ("reliable", "best_effort", "latched", "best_effort"):
         quiet.fleet.start("camera", qos=qos)
         quiet.observer.wait_for("camera")
         quiet.fleet.kill("camera")
-        quiet.observer.wait_for_state("camera", STATE.STATE_STALE)
+        row = quiet.observer.wait_for_state("camera", STATE.STATE_STALE)
+        assert row.rejected == rejected
 
 
 @pytest.mark.parametrize(("fault", "state", "word"), [
