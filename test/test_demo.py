@@ -242,6 +242,10 @@ def test_player_plays_in_time_and_resumes_after_a_kill(small_bag: Path, listener
         finally:
             player.kill()
             player.wait()
+            heard = -1
+            while heard < len(stamps):  # what it had still sent
+                heard = len(stamps)
+                rclpy.spin_once(listener, timeout_sec=0.3)
 
     play_until_heard()
     before = len(stamps)

@@ -136,6 +136,14 @@ class Player:
             self.published[item.topic] += 1
             tell((item.time_ns - self._start_ns) / 1e9)
 
+    def deliver(self, patience: float) -> None:
+        """Waits until reliable subscribers have all that was published, ``patience`` s at most."""
+        from rclpy.duration import Duration
+
+        end = time.monotonic() + patience
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=max(end - time.monotonic(), 0)))
+
     def _tell_time(self, now_ns: int) -> None:
         if now_ns <= self._told_ns:
             return

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from omnibind_ros.replay.setup import Setup
 
 _PATIENCE = 60.0  # s for a node to be there before its evaluation
-_GREETING = 2.0  # s for subscribers to find the publishers
+_GREETING = 2.0  # s for the publishers to find subscribers
+_SETTLING = 1.0  # s for these to find the publishers: until they have, they hear nothing, and no API tells that
+_DELIVERY = 2.0  # s for the last messages to arrive: what is not there when the publishers go is lost
 _SHOWN = 10  # disagreements that are printed
 _AFTER = 1.0  # s for the last predictions to come
 
@@ -79,6 +81,7 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
         setup, listener = _prepare(args, player) if args.evaluate else (None, None)
         if not args.evaluate:
             player.wait(lambda: all(map(player.heard, player.published)) or stop.is_set(), _GREETING)
+            player.wait(stop.is_set, _SETTLING)
         with space_bar() as pressed:
 
             def go_on() -> bool:
@@ -87,6 +90,8 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
 
             _rounds(args, player, go_on)
         if setup is None or listener is None:
+            if not stop.is_set():
+                player.deliver(_DELIVERY)
             return 130 if stop.is_set() else 0
         player.spin(_AFTER)
     finally:
@@ -126,7 +131,7 @@ def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]
         raise DataError(
             f"no fusion node to evaluate after {_PATIENCE:.0f} s: {problem}; start it with use_sim_time:=true"
         )
-    player.spin(0.5)
+    player.spin(_SETTLING)
     return setup, listener
 
 
