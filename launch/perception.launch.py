@@ -100,7 +100,7 @@ def _node(executable: str, name: str, parameters: dict[str, Any], value: Any) ->
 
 def _sensors(path: Path) -> list[str]:
     """Names of the sensors in a parameter file, whatever nodes its blocks are for."""
-    from omnibind_ros.parameters import SENSOR_TYPES
+    from omnibind_ros.node.parameters import SENSOR_TYPES
 
     blocks = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     lists = [block.get("ros__parameters", {}).get("sensors") for block in blocks.values()]

@@ -118,7 +118,7 @@ def test_eval_reports_on_the_trained_model(trained, tree, tmp_path, monkeypatch)
 def test_the_node_perceives_with_the_trained_model(trained, tree):
     """A real fusion node, configured and activated, and one picture through DDS."""
     rclpy = pytest.importorskip("rclpy")
-    fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
+    fusion_node = pytest.importorskip("omnibind_ros.node.fusion_node")
     from omnibind_ros.msg import Prediction
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image

@@ -14,12 +14,12 @@ from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.runtime.types import Encoded
 from omnibind_ros import messages
-from omnibind_ros.definitions import DEFINITIONS, SAME_NAME
+from omnibind_ros.bags.definitions import DEFINITIONS, SAME_NAME
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 typesys = pytest.importorskip("rosbags.typesys")
 
-from omnibind_ros import bag, inspection  # noqa: E402
+from omnibind_ros.bags import bag, inspection  # noqa: E402
 
 S = 1_000_000_000
 T0 = 1_700_000_000 * S

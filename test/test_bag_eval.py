@@ -16,8 +16,8 @@ rosbag2 = pytest.importorskip("rosbags.rosbag2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from omnibind_ros import bag, recording  # noqa: E402
-from omnibind_ros.replay import many  # noqa: E402
+from omnibind_ros.bags import bag, scene_bag  # noqa: E402
+from omnibind_ros.replay import batch  # noqa: E402
 from omnibind_ros.replay.evaluation import Options, evaluate  # noqa: E402
 
 S = 1_000_000_000
@@ -61,18 +61,18 @@ def tables(out):
 
 
 def test_a_made_bag_says_what_is_in_it(demo):
-    rows = recording.read_labels(demo / "truth.csv")
+    rows = scene_bag.read_labels(demo / "truth.csv")
     assert [(row.start_s, row.end_s) for row in rows] == [(0, 2), (2, 4)]
-    held = {(item.topic, int((item.time_ns - recording.EPOCH_NS) // (2 * S))) for item in bag.read(demo)}
+    held = {(item.topic, int((item.time_ns - scene_bag.EPOCH_NS) // (2 * S))) for item in bag.read(demo)}
     for number, row in enumerate(rows):
-        assert {recording.SENSORS[name].topic for name in row.sensors} == {topic for topic, of in held if of == number}
+        assert {scene_bag.SENSORS[name].topic for name in row.sensors} == {topic for topic, of in held if of == number}
     silent = 0
     for number, row in enumerate(rows):
         middle = range(
-            recording.EPOCH_NS + int((2 * number + 0.8) * S), recording.EPOCH_NS + int((2 * number + 1.6) * S)
+            scene_bag.EPOCH_NS + int((2 * number + 0.8) * S), scene_bag.EPOCH_NS + int((2 * number + 1.6) * S)
         )
         heard = {item.topic for item in bag.read(demo) if item.time_ns in middle}
-        silent += len({recording.SENSORS[name].topic for name in row.sensors} - heard)
+        silent += len({scene_bag.SENSORS[name].topic for name in row.sensors} - heard)
     assert silent == 2  # one sensor is away in the middle of each scene
 
 
@@ -111,7 +111,7 @@ def test_every_change_does_what_it_says(evaluated):
 
 def test_the_report_shows_sensors_mistakes_and_combinations(evaluated):
     found = tables(evaluated)
-    assert [row["sensor"] for row in found["sensors"]] == list(recording.SENSORS)
+    assert [row["sensor"] for row in found["sensors"]] == list(scene_bag.SENSORS)
     present = [row["sensor"] for row in found["sensors"] if row["messages"]]
     assert len(found["ablation"]) == 2 ** len(present) - 1
     assert {row["sensor"] for row in found["cost_of_loss"]} == set(present)
@@ -156,9 +156,9 @@ def small(tmp_path_factory):
     string = bag.typestore().types[STRING]
     with bag.BagWriter(path) as writer:
         for number in range(30):
-            time_ns = recording.EPOCH_NS + number * S // 10
-            picture = recording.image_fields(np.full((28, 50), 8 * number, np.uint8), "mono8")
-            writer.write("/tactile/image_raw", recording.IMAGE, time_ns, bag.message(recording.IMAGE, picture, time_ns))
+            time_ns = scene_bag.EPOCH_NS + number * S // 10
+            picture = scene_bag.image_fields(np.full((28, 50), 8 * number, np.uint8), "mono8")
+            writer.write("/tactile/image_raw", scene_bag.IMAGE, time_ns, bag.message(scene_bag.IMAGE, picture, time_ns))
             if number in (0, 15):
                 writer.write("/what", STRING, time_ns, string(("cup", "dog")[number > 0]))
     return path
@@ -254,10 +254,10 @@ def test_bags_at_once_give_what_they_give_one_by_one(folder, tiny_model, tmp_pat
 def test_bags_are_evaluated_on_a_dask_cluster(folder, tiny_model):
     distributed = pytest.importorskip("distributed")
     options = Options(model=str(tiny_model), truth_topic="/what")
-    paths = many.find([folder])
-    alone = [outcome for _, outcome in many.run(paths, options)]
+    paths = batch.find([folder])
+    alone = [outcome for _, outcome in batch.run(paths, options)]
     with distributed.LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        spread = dict(many.run(paths, options, scheduler=cluster.scheduler_address))
+        spread = dict(batch.run(paths, options, scheduler=cluster.scheduler_address))
     assert [spread[number].error != "" for number in range(3)] == [False, True, False]
     for number, outcome in enumerate(alone):
         found = spread[number].found

@@ -20,7 +20,7 @@ from omnibind_ros.messages import stamp_ns
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 rclpy = pytest.importorskip("rclpy")
 
-from omnibind_ros import bag, recording  # noqa: E402
+from omnibind_ros.bags import bag, scene_bag  # noqa: E402
 
 pytestmark = pytest.mark.ros
 S = 1_000_000_000
@@ -37,9 +37,9 @@ def domain(monkeypatch):
 def small(tmp_path_factory):
     """Touch pictures at 10 Hz and sound at 5 Hz, for 2 s."""
     raw = {"touch": np.zeros((28, 50), np.uint8), "audio": Sound(np.zeros(3200, np.float32), 16000)}
-    data = recording.SceneData("cup", raw, frozenset(), dict.fromkeys(raw, "test"))
+    data = scene_bag.SceneData("cup", raw, frozenset(), dict.fromkeys(raw, "test"))
     path = tmp_path_factory.mktemp("small") / "bag"
-    recording.write(path, path / "truth.csv", [data], duration=2.0)
+    scene_bag.write(path, path / "truth.csv", [data], duration=2.0)
     return path
 
 
@@ -98,9 +98,9 @@ def test_messages_are_played_as_they_are_in_the_time_of_the_bag(small, node, run
     )
     player = run("play", small, "--topic", "/tactile/image_raw", "--rate", 4)
     assert spin_until(node, lambda: len(stamps) >= 20)
-    assert stamps == [recording.EPOCH_NS + number * S // 10 for number in range(20)]
+    assert stamps == [scene_bag.EPOCH_NS + number * S // 10 for number in range(20)]
     assert (np.diff(clock) > 0).all()
-    assert clock[0] >= recording.EPOCH_NS
+    assert clock[0] >= scene_bag.EPOCH_NS
     assert max(np.diff(clock)) < S // 4  # it goes on between messages
     assert player.wait(30) == 0
 
@@ -196,7 +196,7 @@ def test_a_live_node_and_the_replay_agree(shared_data, run, tmp_path):
     made = run("make", "--data", shared_data, "--out", path, "--scenes", 2, "--seconds", 20)
     assert made.wait(120) == 0
     node = subprocess.Popen(
-        [sys.executable, "-m", "omnibind_ros.fusion_node", "--ros-args", "-p", "use_sim_time:=true"],
+        [sys.executable, "-m", "omnibind_ros.node.fusion_node", "--ros-args", "-p", "use_sim_time:=true"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ,

@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional as F
 
 from omnibind_core import encoders, fusion
-from omnibind_core.baselines import CONFIGS, SlotFusion
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.evaluation.probes import (
     STRENGTHS,
@@ -20,6 +19,7 @@ from omnibind_core.evaluation.probes import (
     shape_features,
 )
 from omnibind_core.fusion import fusion_loss
+from omnibind_core.fusion.baselines import CONFIGS, SlotFusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities.point_cloud.corruption import rotation
 from omnibind_core.model import OmniBind

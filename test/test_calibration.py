@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from omnibind_core.baselines import MeanFusion
-from omnibind_core.evaluation.calibration import KEEP, best_temperature, calibrate
-from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.features.calibration import KEEP, best_temperature, calibrate
+from omnibind_core.features.combinations import Embedded
+from omnibind_core.fusion.baselines import MeanFusion
 from omnibind_core.labels import LabelBank
 
 DIM, LABELS, SAMPLES = 16, 12, 30

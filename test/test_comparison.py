@@ -17,8 +17,8 @@ from omnibind_core.commands import compare
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.evaluation import comparison
-from omnibind_core.evaluation.tables import Measurement, markdown, mean_interval, summarise
+from omnibind_core.evaluation.comparison import experiments
+from omnibind_core.evaluation.comparison.summary import Measurement, markdown, mean_interval, summarise
 from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
 from omnibind_core.training.dataset import Part, TrainingData
@@ -103,18 +103,18 @@ def bench(data, monkeypatch):
     monkeypatch.setattr(dataset, "match", lambda *args: data.concepts)
     stage = {"steps": 12, "batch": 16, "lr": 0.01}
     config = TrainConfig(model="tiny", data="made", device="cpu", tie=stage, align=stage, fuse=stage)
-    return comparison.Comparison(config, ("touch", "event"))
+    return experiments.Comparison(config, ("touch", "event"))
 
 
 def test_every_fusion_and_probe_is_measured_on_the_same_seeds(bench):
-    found = list(bench.fusions(comparison.Settings(seeds=(0, 1), count=40)))
+    found = list(bench.fusions(experiments.Settings(seeds=(0, 1), count=40)))
     methods = {one.method for one in found}
     assert methods == {"AF", "mean", "linear", "cat", "outer_product", "unseen", "Probes", "Probes with variants"}
     assert {one.condition for one in found} == {"1 modality", "2 modalities", "3 modalities"}
     assert len(found) == len(methods) * 3 * 2
     best = {one.condition: one.value for one in found if one.method == "Probes" and one.seed == 0}
     assert best["3 modalities"] > 0.8 and all(0 <= one.value <= 1 for one in found)
-    assert list(bench.fusions(comparison.Settings(seeds=(1,), count=40))) == [one for one in found if one.seed == 1]
+    assert list(bench.fusions(experiments.Settings(seeds=(1,), count=40))) == [one for one in found if one.seed == 1]
 
 
 def test_probes_are_fused_on_the_combinations_that_the_fusions_see(bench):
@@ -128,7 +128,7 @@ def test_probes_are_fused_on_the_combinations_that_the_fusions_see(bench):
 
 
 def test_loss_terms_are_measured_for_both_centres(bench):
-    found = list(bench.ablation(comparison.Settings(seeds=(0,))))
+    found = list(bench.ablation(experiments.Settings(seeds=(0,))))
     assert {one.condition for one in found} == {"touch", "event", "mean of students"}
     assert len({one.method for one in found}) == 8
     assert next(iter(found)).method == "centre text: L_in + L_cr + L_se"
@@ -136,7 +136,7 @@ def test_loss_terms_are_measured_for_both_centres(bench):
 
 
 def test_few_samples_are_compared_with_probes_alone_and_in_pairs(bench):
-    found = list(bench.few_shot(comparison.Settings(seeds=(0,), count=40, shots=(1, 2))))
+    found = list(bench.few_shot(experiments.Settings(seeds=(0,), count=40, shots=(1, 2))))
     assert {one.table for one in found} == {"Few samples, touch", "Few samples, event", "Few samples, pairs"}
     assert {one.condition for one in found} == {"1 sample per label", "2 samples per label"}
     alone = {one.method: one.value for one in found if one.table == "Few samples, touch"}
@@ -156,7 +156,7 @@ def test_left_out_labels_are_told_from_others_that_were_never_seen(bench, monkey
     monkeypatch.setattr(bench, "aligned", spy)
     folds = bench._folds("touch", 2, 0)
     assert sorted(np.concatenate(folds)) == list(range(6))
-    found = list(bench.left_out(comparison.Settings(seeds=(0,), folds=2)))
+    found = list(bench.left_out(experiments.Settings(seeds=(0,), folds=2)))
     assert len(taught) == 2
     for seen, fold in zip(taught, folds, strict=True):
         assert not set(seen.train["touch"].concept) & set(fold.tolist())
@@ -182,7 +182,7 @@ def test_photos_of_labels_that_the_tie_never_saw(bench, monkeypatch):
         tie(data, encoder_set, seed)
 
     monkeypatch.setattr(bench, "_tie", spy)
-    found = list(bench.zero_shot(comparison.Settings(seeds=(0,))))
+    found = list(bench.zero_shot(experiments.Settings(seeds=(0,))))
     assert {one.table for one in found} == {"Zero-shot photos, 4 labels"}
     methods = ["tied on other labels", "class vote alone", "tied on all photos"]
     assert [(one.condition, one.method) for one in found] == [
@@ -193,7 +193,7 @@ def test_photos_of_labels_that_the_tie_never_saw(bench, monkeypatch):
     assert values["tied on all photos"] > values["class vote alone"]
     monkeypatch.setitem(bench.data.val, "image", image)
     with pytest.raises(DataError, match="image"):
-        next(bench.zero_shot(comparison.Settings(seeds=(0,))))
+        next(bench.zero_shot(experiments.Settings(seeds=(0,))))
 
 
 def parse(*argv: str) -> argparse.Namespace:
@@ -223,7 +223,7 @@ def test_the_command_writes_its_tables(bench, monkeypatch, tmp_path, capsys):
 def test_encoders_of_a_trained_model_are_used_as_they_are(bench, data, tmp_path):
     model = bench.aligned(data, 0)
     model.save_pretrained(tmp_path)
-    again = comparison.Comparison(bench.config, ("touch", "event"), str(tmp_path))
+    again = experiments.Comparison(bench.config, ("touch", "event"), str(tmp_path))
     one, other = (dataset.embed(data, x, "val").embeddings["touch"] for x in (model, again.aligned(data, 7)))
     assert (one == other).all()
 
@@ -250,5 +250,5 @@ def test_a_comparison_needs_af(bench):
 
 
 def test_all_tables_can_be_asked_for():
-    assert tuple(comparison.TABLES) == compare.TABLES
+    assert tuple(experiments.TABLES) == compare.TABLES
     assert set(encoders.load_config("tiny").modalities) >= set(TAUGHT)

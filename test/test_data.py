@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from omnibind_core.commands import data as command
-from omnibind_core.data import cache
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.scenes import CombinationSampler, compose_scenes
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError, InvalidInputError
+from omnibind_core.features import cache
 
 HEADER = "id,modality,source,path,label,split,group\n"
 

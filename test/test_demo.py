@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from omnibind_core.errors import DataError
-from omnibind_ros import bag, recording
+from omnibind_ros.bags import bag, scene_bag
+from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
 from omnibind_ros.demo import summary as summary_module
 from omnibind_ros.demo.monitor import Console, Observation, Status
+from omnibind_ros.demo.player import moved
 from omnibind_ros.demo.schedule import Outage, plan
 from omnibind_ros.demo.summary import evaluate, failures, follow, scores, summarise, table
-from omnibind_ros.player import moved
-from omnibind_ros.recording import SENSORS, SceneLabel
 
 LABELS = ("dog", "cat", "cow")
 
@@ -185,8 +185,8 @@ def small_bag(tmp_path: Path) -> Path:
     from omnibind_core.modalities import Sound
 
     raw = {"touch": np.zeros((28, 50), np.uint8), "audio": Sound(np.zeros(3200, np.float32), 16000)}
-    data = recording.SceneData("nothing", raw, frozenset(), dict.fromkeys(raw, "test"))
-    recording.write(tmp_path / "recording", tmp_path / "labels.csv", [data], duration=60.0)
+    data = scene_bag.SceneData("nothing", raw, frozenset(), dict.fromkeys(raw, "test"))
+    scene_bag.write(tmp_path / "recording", tmp_path / "labels.csv", [data], duration=60.0)
     return tmp_path / "recording"
 
 
@@ -200,7 +200,7 @@ def test_moved_changes_the_stamp_only(small_bag: Path) -> None:
 
 
 def test_player_needs_no_torch() -> None:
-    code = "import sys, omnibind_ros.player; sys.exit('torch' in sys.modules)"
+    code = "import sys, omnibind_ros.demo.player; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -234,7 +234,7 @@ def test_player_plays_in_time_and_resumes_after_a_kill(small_bag: Path, listener
     def play_until_heard() -> None:
         """Starts a player, and kills it once two messages were received."""
         arguments = ["--topic", "/tactile/image_raw", "--start-at", repr(start_at)]
-        player = subprocess.Popen([sys.executable, "-m", "omnibind_ros.player", str(small_bag), *arguments])
+        player = subprocess.Popen([sys.executable, "-m", "omnibind_ros.demo.player", str(small_bag), *arguments])
         already, deadline = len(stamps), time.monotonic() + 60
         try:
             while len(stamps) < already + 2 and player.poll() is None and time.monotonic() < deadline:
@@ -263,7 +263,7 @@ def test_player_plays_in_time_and_resumes_after_a_kill(small_bag: Path, listener
 def test_player_names_a_topic_that_is_not_there(small_bag: Path) -> None:
     pytest.importorskip("rclpy")
     result = subprocess.run(
-        [sys.executable, "-m", "omnibind_ros.player", str(small_bag), "--topic", "/none"],
+        [sys.executable, "-m", "omnibind_ros.demo.player", str(small_bag), "--topic", "/none"],
         capture_output=True,
         text=True,
         check=False,

@@ -9,7 +9,7 @@ import re
 import pytest
 import yaml
 
-from omnibind_ros import parameters
+from omnibind_ros.node import parameters
 
 DOMAIN = random.SystemRandom().randint(1, 230)
 
@@ -88,7 +88,7 @@ def test_environment_variables_are_documented(repo):
 
 @pytest.mark.ros
 def test_topics_of_the_fusion_node(repo):
-    fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
+    fusion_node = pytest.importorskip("omnibind_ros.node.fusion_node")
     created, sensors = created_topics(fusion_node.FusionNode)
     documented = documented_topics(repo, "fusion_node")
     assert {name for way, name, _ in documented if way == "in"} == set(sensors.values())
@@ -104,7 +104,7 @@ def test_topics_of_the_fusion_node(repo):
 
 @pytest.mark.ros
 def test_topics_of_the_sensor_node(repo):
-    sensor_node = pytest.importorskip("omnibind_ros.sensor_node")
+    sensor_node = pytest.importorskip("omnibind_ros.node.sensor_node")
     created, _ = created_topics(sensor_node.SensorNode)
     documented = {
         (way, name.replace("<sensor>", "camera"), kind) for way, name, kind in documented_topics(repo, "sensor_node")
@@ -114,7 +114,7 @@ def test_topics_of_the_sensor_node(repo):
 
 @pytest.mark.ros
 def test_the_parameter_file_is_accepted_whole(repo):
-    fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
+    fusion_node = pytest.importorskip("omnibind_ros.node.fusion_node")
     rclpy = pytest.importorskip("rclpy")
     path = repo / "config" / "perception.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from omnibind_core import cli
-from omnibind_ros.parameters import FUSION_NODE, SENSOR, SENSOR_NODE
+from omnibind_ros.node.parameters import FUSION_NODE, SENSOR, SENSOR_NODE
 
 REPO = Path(__file__).resolve().parent.parent
 DOCUMENTS = [

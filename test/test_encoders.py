@@ -15,11 +15,11 @@ from torch import nn
 
 from omnibind_core import encoders, modalities
 from omnibind_core.encoders import factory, packages
-from omnibind_core.encoders.convert import fold_batch_norm
 from omnibind_core.encoders.heads import MLP, ConSE, PartNorm
+from omnibind_core.encoders.lite.convert import fold_batch_norm
 from omnibind_core.encoders.lite.layers import SameConv
 from omnibind_core.encoders.lite.point import PointTrunk, farthest_points
-from omnibind_core.encoders.tf_bundle import read_bundle
+from omnibind_core.encoders.lite.tf_bundle import read_bundle
 from omnibind_core.errors import ConfigError, MissingDependencyError, WeightsError
 
 

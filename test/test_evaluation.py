@@ -13,27 +13,18 @@ import soundfile
 import torch
 
 from omnibind_core import OmniBind, cli, encoders, fusion
-from omnibind_core.baselines import MeanFusion
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.damage import NOISE
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.evaluation import (
-    accuracy,
-    bench,
-    bootstrap,
-    evaluate,
-    methods,
-    retrained,
-    robustness,
-    samples,
-    trust,
-)
+from omnibind_core.evaluation import bench, bootstrap, evaluate, methods, samples
 from omnibind_core.evaluation.bench import LYING, STUCK
-from omnibind_core.evaluation.combinations import Embedded
 from omnibind_core.evaluation.labelling import find_labels
-from omnibind_core.evaluation.report import SCHEMA
+from omnibind_core.evaluation.report.document import SCHEMA
 from omnibind_core.evaluation.samples import Combos, Split
+from omnibind_core.evaluation.tables import accuracy, retrained, robustness, trust
+from omnibind_core.features.combinations import Embedded
+from omnibind_core.fusion.baselines import MeanFusion
 from omnibind_core.training.config import FuseConfig, TrainConfig
 from omnibind_core.training.dataset import Part
 
@@ -377,7 +368,7 @@ def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
 
 
 def test_only_a_test_split_with_a_table_and_unknown_labels(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("omnibind_core.data.matching.find_wordnet", lambda: None)
+    monkeypatch.setattr("omnibind_core.data.matching.labels.find_wordnet", lambda: None)
     tree = write_tree(tmp_path, {"test": 2}, ("image", "touch"))
     table = tmp_path / "labels.csv"
     table.write_text(f"source,label,canonical\n{SOURCE},cup,Cups\n{SOURCE},dog,\n{SOURCE},zeppelin,airship\n")
@@ -444,7 +435,7 @@ def test_parts_and_training_modalities(measured):
 
 
 def test_what_only_training_tells(tree, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("omnibind_core.data.matching.find_wordnet", lambda: None)
+    monkeypatch.setattr("omnibind_core.data.matching.labels.find_wordnet", lambda: None)
     monkeypatch.setattr(retrained, "SHOTS", (1,))
     argv = ["eval", "--model", folder, "--data", tree, "--tables", "retrained", "--retrain", "--baselines", "--json"]
     assert run(*argv, "--count", 10, "--out", tmp_path) == 0

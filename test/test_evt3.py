@@ -235,7 +235,7 @@ def test_vectors_without_end_do_not_overflow():
 def recorded(shared_data):
     """Packets of the real recording."""
     pytest.importorskip("rosbags")
-    from omnibind_ros import bag
+    from omnibind_ros.bags import bag
 
     path = shared_data / "bags" / "event_camera_evt3"
     if not path.is_dir():

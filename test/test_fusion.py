@@ -10,10 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from omnibind_core import fusion
-from omnibind_core.baselines import MeanFusion
 from omnibind_core.errors import ConfigError
-from omnibind_core.evaluation.combinations import Draw, with_lies
-from omnibind_core.fusion import AttentionLayer, FusionConfig, fusion_loss, wrong_predictions
+from omnibind_core.features.combinations import Draw, with_lies
+from omnibind_core.fusion import FusionConfig, fusion_loss, wrong_predictions
+from omnibind_core.fusion.attention import AttentionLayer
+from omnibind_core.fusion.baselines import MeanFusion
 
 DIM = 32
 

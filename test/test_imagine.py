@@ -14,7 +14,7 @@ import yaml
 from omnibind_core import cli, encoders
 from omnibind_core.data import imagine
 from omnibind_core.data.concepts import Concepts
-from omnibind_core.data.render.events import simulate
+from omnibind_core.data.rendering.events import simulate
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import ConfigError

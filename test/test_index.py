@@ -20,18 +20,18 @@ import yaml
 
 from omnibind_core import OmniBind, cli
 from omnibind_core.config import load_named
-from omnibind_core.data import build as build_module
-from omnibind_core.data.build import BuildConfig, build
-from omnibind_core.data.cells import Towers
-from omnibind_core.data.combine import Pools, combine, spread
-from omnibind_core.data.modality_free import ModalityFree
+from omnibind_core.data.modality_free import build as build_module
+from omnibind_core.data.modality_free.build import BuildConfig, build
+from omnibind_core.data.modality_free.combine import Pools, combine, spread
+from omnibind_core.data.modality_free.dataset import ModalityFree
+from omnibind_core.data.modality_free.match_groups import Towers
+from omnibind_core.data.modality_free.shards import encode, export
+from omnibind_core.data.modality_free.stats import count, lines, plot
+from omnibind_core.data.modality_free.verify import verify
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.scenes import GivenCombinations
-from omnibind_core.data.shards import encode, export
-from omnibind_core.data.stats import count, lines, plot
-from omnibind_core.data.verify import verify
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.features.combinations import Embedded
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities import get as get_modality
 from omnibind_core.training import config as training_config

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from omnibind_core.data import label_descriptions
-from omnibind_core.data.cache import cache_folder
 from omnibind_core.data.concepts import Concepts, Match
-from omnibind_core.data.label_descriptions import describe_labels, read_label_descriptions
+from omnibind_core.data.matching import label_descriptions
+from omnibind_core.data.matching.label_descriptions import describe_labels, read_label_descriptions
 from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.features.cache import cache_folder
 
 
 def concepts(**reasons: str) -> Concepts:

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnibind_core.data import debian, wordnet
-from omnibind_core.data.cache import cache_folder
+from omnibind_core.data import debian
 from omnibind_core.data.concepts import Concepts, Match
-from omnibind_core.data.matching import match_labels
-from omnibind_core.data.phrases import Rules, read_phrase
+from omnibind_core.data.matching import wordnet
+from omnibind_core.data.matching.labels import match_labels
+from omnibind_core.data.matching.phrases import Rules, read_phrase
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.features.cache import cache_folder
 
 RULES = Rules.read()
 

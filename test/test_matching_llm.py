@@ -15,8 +15,8 @@ import pytest
 
 from omnibind_core import cli
 from omnibind_core.data.concepts import Concepts
-from omnibind_core.data.matching_llm import Endpoint, match_labels_by_endpoint
-from omnibind_core.data.phrases import Rules
+from omnibind_core.data.matching.llm import Endpoint, match_labels_by_endpoint
+from omnibind_core.data.matching.phrases import Rules
 from omnibind_core.errors import ConfigError, DataError
 
 PAIRS = [

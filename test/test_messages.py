@@ -44,7 +44,7 @@ def of_rosbags(ros_type, fields):
 
 
 def of_rclpy(ros_type, fields):
-    message_class = pytest.importorskip("omnibind_ros.topics").message_class
+    message_class = pytest.importorskip("omnibind_ros.node.topics").message_class
     message = message_class(ros_type)()
     message.header.stamp.sec, message.header.stamp.nanosec = 3, 5
     if "fields" in fields:
@@ -620,7 +620,7 @@ def test_bad_packets_are_refused(changes, complaint, monkeypatch):
 
 def recorded_packets(shared_data):
     pytest.importorskip("rosbags")
-    from omnibind_ros import bag
+    from omnibind_ros.bags import bag
 
     path = shared_data / "bags" / "event_camera_evt3"
     if not path.is_dir():

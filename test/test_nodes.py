@@ -37,10 +37,11 @@ from std_srvs.srv import Trigger as TriggerService
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Events, Sound
-from omnibind_ros import messages, msg, outputs
-from omnibind_ros.fusion_node import FusionNode
-from omnibind_ros.sensor_node import SensorNode
-from omnibind_ros.topics import LATCHED
+from omnibind_ros import messages, msg
+from omnibind_ros.node import outputs
+from omnibind_ros.node.fusion_node import FusionNode
+from omnibind_ros.node.sensor_node import SensorNode
+from omnibind_ros.node.topics import LATCHED
 
 pytestmark = pytest.mark.ros
 
@@ -770,7 +771,7 @@ def test_a_misspelt_parameter_is_pointed_out(rig):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_the_process_ends_cleanly_on_a_signal(tmp_path, stop):
     process = subprocess.Popen(
-        [sys.executable, "-m", "omnibind_ros.fusion_node", "--ros-args", "-p", "autostart:=false"],
+        [sys.executable, "-m", "omnibind_ros.node.fusion_node", "--ros-args", "-p", "autostart:=false"],
         env={
             **os.environ,
             "ROS_DOMAIN_ID": any_domain(),
@@ -793,7 +794,7 @@ def test_the_process_ends_cleanly_on_a_signal(tmp_path, stop):
 
 
 def test_an_unusable_parameter_ends_the_process_with_one_clear_line():
-    command = [sys.executable, "-m", "omnibind_ros.fusion_node", "--ros-args", "-p", "camera.timeout:=-1.0"]
+    command = [sys.executable, "-m", "omnibind_ros.node.fusion_node", "--ros-args", "-p", "camera.timeout:=-1.0"]
     done = subprocess.run(
         command,
         env={**os.environ, "ROS_DOMAIN_ID": any_domain(), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},

@@ -21,7 +21,7 @@ import yaml
 from safetensors.torch import load_file
 
 from omnibind_core import OmniBind, cli, encoders, fusion, modalities
-from omnibind_core.data.modality_free import ModalityFree
+from omnibind_core.data.modality_free.dataset import ModalityFree
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
@@ -327,7 +327,7 @@ def test_messages_of_a_depth_camera_are_understood(depth):
 
 @pytest.mark.ros
 def test_the_node_takes_a_depth_camera(depth):
-    fusion_node = pytest.importorskip("omnibind_ros.fusion_node")
+    fusion_node = pytest.importorskip("omnibind_ros.node.fusion_node")
     rclpy = pytest.importorskip("rclpy")
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=random.SystemRandom().randint(1, 230))

@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from omnibind_core.data import packages
-from omnibind_core.data.render import events, meshes, thermal, touch
+from omnibind_core.data.rendering import demo_objects, events, meshes, thermal, touch
 from omnibind_core.errors import DataError
 from omnibind_core.modalities import Events, Sound
-from omnibind_ros import bag, recording
+from omnibind_ros.bags import bag, scene_bag
 
 BOX = """\
 v -1 0 -0.5
@@ -152,7 +151,7 @@ def test_thermal_is_warm_inside_and_ambient_outside(rng: np.random.Generator) ->
     ],
 )
 def test_stamp_names(caption: str, stem: str, expected: list[str]) -> None:
-    names = packages.stamp_names(caption, stem)
+    names = demo_objects.stamp_names(caption, stem)
     assert [name for name in names if name in expected] == expected
     assert "mixer" not in names
 
@@ -160,7 +159,7 @@ def test_stamp_names(caption: str, stem: str, expected: list[str]) -> None:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     """The two packages in miniature."""
-    stamps = tmp_path / packages.STAMPS[0] / packages.STAMPS[1] / "animals/mammals"
+    stamps = tmp_path / demo_objects.STAMPS[0] / demo_objects.STAMPS[1] / "animals/mammals"
     stamps.mkdir(parents=True)
     opacity = np.zeros((60, 80, 1), np.uint8)
     cv2.circle(opacity, (40, 30), 25, 255, -1)
@@ -171,7 +170,7 @@ def cache(tmp_path: Path) -> Path:
     soundfile = pytest.importorskip("soundfile")
     for name in ("dog", "cow"):
         soundfile.write(stamps / f"{name}.ogg", np.sin(np.arange(16000) * 0.1).astype(np.float32) * 0.5, 16000)
-    furniture = tmp_path / packages.FURNITURE[0] / packages.FURNITURE[1]
+    furniture = tmp_path / demo_objects.FURNITURE[0] / demo_objects.FURNITURE[1]
     furniture.mkdir(parents=True)
     with zipfile.ZipFile(furniture / "small.sh3f", "w") as catalogue:
         rows = "".join(
@@ -185,7 +184,7 @@ def cache(tmp_path: Path) -> Path:
 
 def test_objects_are_matched_by_name(cache: Path, rng: np.random.Generator) -> None:
     pytest.importorskip("open3d", exc_type=ImportError)
-    dog, cow = packages.find_objects(cache)  # the yak has neither sound nor mesh, the sofa no photograph
+    dog, cow = demo_objects.find_objects(cache)  # the yak has neither sound nor mesh, the sofa no photograph
     assert (dog.name, cow.name) == ("dog", "cow")
     assert set(dog.modalities) == {"image", "thermal", "event", "audio", "touch", "point_cloud"}
     assert set(cow.modalities) == {"image", "thermal", "event", "audio"}
@@ -197,9 +196,9 @@ def test_objects_are_matched_by_name(cache: Path, rng: np.random.Generator) -> N
 
 
 def test_damaged_catalogue_is_named(cache: Path) -> None:
-    (cache / packages.FURNITURE[0] / packages.FURNITURE[1] / "small.sh3f").write_bytes(b"not a zip file")
+    (cache / demo_objects.FURNITURE[0] / demo_objects.FURNITURE[1] / "small.sh3f").write_bytes(b"not a zip file")
     with pytest.raises(DataError, match=r"small\.sh3f"):
-        packages.find_objects(cache)
+        demo_objects.find_objects(cache)
 
 
 # --- bags -------------------------------------------------------------------------------------------------------------
@@ -232,12 +231,12 @@ def test_bag_errors_are_clear(tmp_path: Path) -> None:
 # --- recording --------------------------------------------------------------------------------------------------------
 
 
-def scene(label: str, rng: np.random.Generator, **raw: Any) -> recording.SceneData:
-    return recording.SceneData(label, raw, frozenset({"event"}) & raw.keys(), dict.fromkeys(raw, "a file"))
+def scene(label: str, rng: np.random.Generator, **raw: Any) -> scene_bag.SceneData:
+    return scene_bag.SceneData(label, raw, frozenset({"event"}) & raw.keys(), dict.fromkeys(raw, "a file"))
 
 
 @pytest.fixture
-def scenes(rng: np.random.Generator) -> list[recording.SceneData]:
+def scenes(rng: np.random.Generator) -> list[scene_bag.SceneData]:
     t = np.sort(rng.integers(0, 200_000, 900))
     x, y = rng.integers(0, 128, (2, 900)).astype(np.uint16)
     seen = Events(x, y, t, rng.integers(0, 2, 900).astype(np.uint8), 128, 128)
@@ -251,13 +250,13 @@ def scenes(rng: np.random.Generator) -> list[recording.SceneData]:
 
 
 def written(
-    out: Path, scenes: list[recording.SceneData]
-) -> tuple[list[recording.SceneLabel], list[bag.RecordedMessage]]:
-    labels = recording.write(out / "recording", out / "labels.csv", scenes, seed=3, duration=1.0)
+    out: Path, scenes: list[scene_bag.SceneData]
+) -> tuple[list[scene_bag.SceneLabel], list[bag.RecordedMessage]]:
+    labels = scene_bag.write(out / "recording", out / "labels.csv", scenes, seed=3, duration=1.0)
     return labels, list(bag.read(out / "recording"))
 
 
-def test_recording_has_the_sensors_rates_and_silences(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
+def test_recording_has_the_sensors_rates_and_silences(tmp_path: Path, scenes: list[scene_bag.SceneData]) -> None:
     labels, items = written(tmp_path, scenes)
     counts = Counter(item.topic for item in items)
     assert counts == {
@@ -268,14 +267,14 @@ def test_recording_has_the_sensors_rates_and_silences(tmp_path: Path, scenes: li
         "/tactile/image_raw": 10,
         "/lidar/points": 5,
     }
-    boundary = recording.EPOCH_NS + 10**9
+    boundary = scene_bag.EPOCH_NS + 10**9
     first = {item.topic for item in items if item.time_ns < boundary}
     assert "/tactile/image_raw" not in first
     assert "/microphone/audio" not in {item.topic for item in items if item.time_ns >= boundary}
     assert labels[0].sensors == ("camera", "thermal", "event_camera", "microphone")
     assert labels[0].rendered == ("event_camera",)
-    assert recording.read_labels(tmp_path / "labels.csv") == [
-        recording.SceneLabel(
+    assert scene_bag.read_labels(tmp_path / "labels.csv") == [
+        scene_bag.SceneLabel(
             row.start_s,
             row.end_s,
             row.label,
@@ -287,10 +286,10 @@ def test_recording_has_the_sensors_rates_and_silences(tmp_path: Path, scenes: li
     ]
 
 
-def test_streams_repeat_their_sample(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
+def test_streams_repeat_their_sample(tmp_path: Path, scenes: list[scene_bag.SceneData]) -> None:
     _, items = written(tmp_path, scenes)
     window = [bag.decode(item) for item in items if item.topic == "/event_camera/events"][4:8]
-    origin = recording.EPOCH_NS + 200_000_000
+    origin = scene_bag.EPOCH_NS + 200_000_000
     t = np.concatenate(
         [m.t.astype(np.int64) * 1000 + m.header.stamp.sec * 10**9 + m.header.stamp.nanosec - origin for m in window]
     )
@@ -307,29 +306,29 @@ def test_sounds_of_any_rate_come_from_one_microphone(tmp_path: Path, rng: np.ran
     assert {(chunk.sample_rate, len(chunk.samples)) for chunk in chunks} == {(16000, 3200)}
 
 
-def test_temperatures_survive(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
+def test_temperatures_survive(tmp_path: Path, scenes: list[scene_bag.SceneData]) -> None:
     _, items = written(tmp_path, scenes)
     message = bag.decode(next(item for item in items if item.topic == "/thermal/image_raw"))
     assert message.encoding == "16UC1"
-    celsius = message.data.view("<u2") * recording.THERMAL_SCALE + recording.THERMAL_OFFSET
+    celsius = message.data.view("<u2") * scene_bag.THERMAL_SCALE + scene_bag.THERMAL_OFFSET
     assert celsius.min() >= 14.99
     assert celsius.max() <= 40.01
 
 
-def test_same_seed_same_messages(tmp_path: Path, scenes: list[recording.SceneData]) -> None:
+def test_same_seed_same_messages(tmp_path: Path, scenes: list[scene_bag.SceneData]) -> None:
     assert written(tmp_path / "a", scenes)[1] == written(tmp_path / "b", scenes)[1]
 
 
 def test_labels_with_other_columns_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("start,end,label\n0,1,dog\n")
     with pytest.raises(DataError, match="columns"):
-        recording.read_labels(tmp_path / "labels.csv")
+        scene_bag.read_labels(tmp_path / "labels.csv")
 
 
 def test_recording_from_packages(cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("open3d", exc_type=ImportError)
-    found = recording.scenes_of_packages(cache, seed=0, scenes=3)
-    labels = recording.write(tmp_path / "recording", tmp_path / "labels.csv", found)
+    found = scene_bag.scenes_of_packages(cache, seed=0, scenes=3)
+    labels = scene_bag.write(tmp_path / "recording", tmp_path / "labels.csv", found)
     assert {row.label for row in labels} == {"dog", "cow"}
     assert {name for row in labels for name in row.recorded} == {"camera", "microphone"}
     assert {name for row in labels for name in row.rendered} == {"thermal", "event_camera", "tactile", "lidar"}

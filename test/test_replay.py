@@ -16,7 +16,7 @@ from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 
-from omnibind_ros import bag, mending, recording  # noqa: E402
+from omnibind_ros.bags import bag, recovery, scene_bag  # noqa: E402
 from omnibind_ros.replay import live, scoring, truth  # noqa: E402
 from omnibind_ros.replay.changes import parse, scenarios  # noqa: E402
 from omnibind_ros.replay.engine import LONGEST_GAP, Replay, load_model  # noqa: E402
@@ -86,7 +86,7 @@ def test_unusable_parameter_files_are_named(text, message, tmp_path):
 def test_nothing_of_the_evaluation_needs_ros_or_torch_to_be_imported():
     code = (
         "import sys; sys.modules['rclpy'] = None\n"
-        "import omnibind_ros.replay.pages, omnibind_ros.replay.many, omnibind_ros.commands.bag\n"
+        "import omnibind_ros.replay.report, omnibind_ros.replay.batch, omnibind_ros.commands.bag\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -292,9 +292,9 @@ def test_words_mean_a_label_whatever_their_case():
 def quiet_bag(tmp_path_factory):
     """Touch pictures at 10 Hz and sound at 5 Hz, for 3 s."""
     raw = {"touch": np.zeros((28, 50), np.uint8), "audio": Sound(np.zeros(3200, np.float32), 16000)}
-    data = recording.SceneData("cup", raw, frozenset(), dict.fromkeys(raw, "test"))
+    data = scene_bag.SceneData("cup", raw, frozenset(), dict.fromkeys(raw, "test"))
     path = tmp_path_factory.mktemp("quiet") / "bag"
-    recording.write(path, path / "truth.csv", [data], duration=3.0)
+    scene_bag.write(path, path / "truth.csv", [data], duration=3.0)
     return path
 
 
@@ -358,7 +358,7 @@ def test_messages_that_are_no_messages_are_rejected(quiet_bag, tiny_model, tmp_p
 
 
 def test_a_long_gap_without_any_message_is_skipped_and_told(tmp_path, tiny_model):
-    picture = bag.message(IMAGE, recording.image_fields(np.zeros((28, 50), np.uint8), "mono8"), S)
+    picture = bag.message(IMAGE, scene_bag.image_fields(np.zeros((28, 50), np.uint8), "mono8"), S)
     with bag.BagWriter(tmp_path / "bag") as writer:
         for second in (0, 1, 40 * 365 * 86400):
             writer.write("/tactile/image_raw", IMAGE, S * (1 + second), picture)
@@ -381,7 +381,7 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_pat
             for _ in bag.read(path):
                 read += 1
         assert read in (0, count)
-        found.add((mending.is_cut(path), read))
+        found.add((recovery.is_cut(path), read))
     assert found == {(False, 0), (True, count)}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from omnibind_core.errors import ConfigError
-from omnibind_core.evaluation import plots
-from omnibind_core.evaluation.report import SCHEMA, SHARE, Column, Plot, Report, Section, Table, dumps, flatten
+from omnibind_core.evaluation.report import plots
+from omnibind_core.evaluation.report.document import SCHEMA, SHARE, Column, Plot, Report, Section, Table, dumps, flatten
 
 ROWS = [
     {"modalities": "image+audio", "method": "AF", "n": 1200, "accuracy": 0.9526, "interval": (0.94, 0.963)},

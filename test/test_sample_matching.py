@@ -13,19 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from omnibind_core.data.concepts import Concepts, Match
-from omnibind_core.data.descriptions import (
+from omnibind_core.data.matching.samples import Pairs, match_descriptions, match_samples, mutual_nearest, write_matches
+from omnibind_core.data.modality_free.descriptions import (
     Captioner,
     describe,
     read_attributes,
     read_descriptions,
     write_descriptions,
-)
-from omnibind_core.data.sample_matching import (
-    Pairs,
-    match_descriptions,
-    match_samples,
-    mutual_nearest,
-    write_matches,
 )
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError
@@ -67,7 +61,7 @@ def test_agrees_with_the_whole_matrix(rng: np.random.Generator) -> None:
 def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = twins(500, 0.4)
     whole = mutual_nearest(a, b, 0.0)
-    monkeypatch.setattr("omnibind_core.data.sample_matching._BLOCK", 64)
+    monkeypatch.setattr("omnibind_core.data.matching.samples._BLOCK", 64)
     assert pairs_of(mutual_nearest(a, b, 0.0)) == pairs_of(whole)
 
 

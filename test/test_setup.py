@@ -127,7 +127,7 @@ def test_only_new_files_and_changed_interfaces_trigger_a_build(
     monkeypatch.setattr(setup_env, "ROOT", tmp_path)
     for folder in ("omnibind_ros", "msg", "requirements"):
         (tmp_path / folder).mkdir()
-    for name in ("CMakeLists.txt", "package.xml", "pyproject.toml", "msg/A.msg", "omnibind_ros/node.py"):
+    for name in ("CMakeLists.txt", "package.xml", "pyproject.toml", "msg/A.msg", "omnibind_ros/old.py"):
         (tmp_path / name).write_text("1")
 
     def build() -> str:
@@ -135,7 +135,7 @@ def test_only_new_files_and_changed_interfaces_trigger_a_build(
         return stamp["build"]
 
     first = build()
-    (tmp_path / "omnibind_ros/node.py").write_text("2")
+    (tmp_path / "omnibind_ros/old.py").write_text("2")
     assert build() == first
     (tmp_path / "omnibind_ros/new.py").write_text("1")
     second = build()

@@ -18,7 +18,7 @@ import soundfile
 import yaml
 
 from omnibind_core.commands import data as command
-from omnibind_core.data import sheet, sources
+from omnibind_core.data import contact_sheet, sources
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources import llvip, touch_and_go
 from omnibind_core.data.sources.folder import FolderSource
@@ -752,19 +752,19 @@ def test_sheet_of_every_source(name: str, tmp_path: Path) -> None:
     source = sources.create(name, root)
     modalities = {sample.modality for sample in source}
     assert drawn.shape[1] == 1206 and drawn.shape[0] >= 150 * len(modalities)
-    assert np.array_equal(sheet.contact_sheet(source), sheet.contact_sheet(source))
+    assert np.array_equal(contact_sheet.contact_sheet(source), contact_sheet.contact_sheet(source))
     assert (drawn < 250).mean() > 0.005
 
 
 def test_sheet_shows_every_label_first_and_broken_files_as_such(tmp_path: Path) -> None:
     root = caltech_tree(tmp_path, {f"thing{i}": 6 for i in range(5)})
     source = sources.create("caltech101", root)
-    chosen, counts = sheet._choose(source, 7, np.random.default_rng(0))
+    chosen, counts = contact_sheet._choose(source, 7, np.random.default_rng(0))
     assert len(chosen["image"]) == 7 and len({sample.label for sample in chosen["image"]}) == 5
     assert counts["image"].total() == 30
     for path in (root / "101_ObjectCategories").glob("thing*/*.jpg"):
         path.write_bytes(b"broken")
-    assert sheet.contact_sheet(source).shape[1] == 1206
+    assert contact_sheet.contact_sheet(source).shape[1] == 1206
 
 
 @pytest.mark.parametrize("name", [name for name in sources.NAMES if name != "folder"])

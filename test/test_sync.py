@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from omnibind_core.runtime import PerceptionEngine, SensorConfig
-from omnibind_ros.sync import ApproximateSync
+from omnibind_ros.node.sync import ApproximateSync
 
 pytestmark = pytest.mark.ros
 

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("omnibind_ros.msg")
 
-from omnibind_ros.transport import RECEIVE_BUFFER, SHARED_MEMORY, avoid_shared_memory, buffer_warning
+from omnibind_ros.node.transport import RECEIVE_BUFFER, SHARED_MEMORY, avoid_shared_memory, buffer_warning
 
 FAST = "rmw_fastrtps_cpp"
 RANGE, PROFILES = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -77,7 +77,7 @@ def test_a_process_maps_shared_memory_only_if_told(given, maps):
     pytest.importorskip("rclpy")
     code = """
 import os, rclpy
-from omnibind_ros.transport import avoid_shared_memory, share_folder
+from omnibind_ros.node.transport import avoid_shared_memory, share_folder
 avoid_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config")
 rclpy.init()
 node = rclpy.create_node("probe")

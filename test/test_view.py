@@ -19,7 +19,7 @@ from omnibind_ros.view import drawing
 from omnibind_ros.view.feed import Feed
 
 rr = pytest.importorskip("rerun")
-bag = pytest.importorskip("omnibind_ros.bag")
+bag = pytest.importorskip("omnibind_ros.bags.bag")
 pytest.importorskip("rosbags")
 
 from omnibind_ros.view import canvas as canvas_module  # noqa: E402
@@ -369,7 +369,7 @@ def test_live(tmp_path):
     live = pytest.importorskip("omnibind_ros.view.live")
     from omnibind_ros import msg
     from omnibind_ros.messages import fill
-    from omnibind_ros.topics import LATCHED, message_class
+    from omnibind_ros.node.topics import LATCHED, message_class
 
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=DOMAIN)

@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from omnibind_core.data import sources
-from omnibind_core.data.build import BuildConfig, SourceConfig, build
-from omnibind_core.data.cells import Towers
-from omnibind_core.data.modality_free import INDEX, ModalityFree, sensors
+from omnibind_core.data.modality_free.build import BuildConfig, SourceConfig, build
+from omnibind_core.data.modality_free.dataset import INDEX, ModalityFree, sensors
+from omnibind_core.data.modality_free.match_groups import Towers
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources import Source
 

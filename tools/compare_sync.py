@@ -21,7 +21,7 @@ from omnibind_core.errors import MissingDependencyError
 from omnibind_core.optional import require
 from omnibind_core.runtime import EngineSettings, PerceptionEngine, SensorConfig, Trigger
 from omnibind_core.runtime.sensor import SECOND
-from omnibind_ros.sync import ApproximateSync
+from omnibind_ros.node.sync import ApproximateSync
 
 LENGTH, RATE, SLOP, QUEUE = 60.0, 5.0, 0.1, 10
 SENSORS = {  # modality, Hz, s from measurement to receipt

@@ -19,12 +19,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from omnibind_core import baselines, cli, modalities
+from omnibind_core import cli, modalities
 from omnibind_core.alignment import CADConfig
-from omnibind_core.data.build import BuildConfig, SourceConfig
-from omnibind_core.data.cells import MatchingConfig
-from omnibind_core.evaluation.report import dumps
-from omnibind_core.fusion import FusionConfig
+from omnibind_core.data.modality_free.build import BuildConfig, SourceConfig
+from omnibind_core.data.modality_free.match_groups import MatchingConfig
+from omnibind_core.evaluation.report.document import dumps
+from omnibind_core.fusion import FusionConfig, baselines
 from omnibind_core.training.config import AlignConfig, FuseConfig, StageConfig, StudentConfig, TieConfig, TrainConfig
 from omnibind_ros import messages
 

@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.data.render import events, thermal, touch
-from omnibind_core.data.render.meshes import Mesh, cast, fit, scan
+from omnibind_core.data.rendering import events, thermal, touch
+from omnibind_core.data.rendering.meshes import Mesh, cast, fit, scan
 from omnibind_core.errors import DataError, OmniBindError
 from omnibind_core.modalities import Sound
 from omnibind_core.optional import require
-from omnibind_ros import bag, recording
+from omnibind_ros.bags import bag, scene_bag
 from omnibind_ros.view import recorded
 from omnibind_ros.view.canvas import Canvas, open_recording
 
@@ -101,7 +101,7 @@ def bell(rng: np.random.Generator) -> Sound:
     return Sound(noisy.astype(np.float32), SOUND_RATE)
 
 
-def scenes(rng: np.random.Generator) -> Iterator[recording.SceneData]:
+def scenes(rng: np.random.Generator) -> Iterator[scene_bag.SceneData]:
     """A bottle, a cup and a bell, as far as each sensor can perceive them."""
     mug = [(0, 0.004), (0.036, 0.004), (0.036, 0.095), (0.041, 0.095), (0.041, 0), (0, 0)]
     flask = [(0, 0), (0.034, 0), (0.036, 0.01), (0.036, 0.13), (0.014, 0.18), (0.013, 0.22), (0, 0.225)]
@@ -121,7 +121,7 @@ def scenes(rng: np.random.Generator) -> Iterator[recording.SceneData]:
         else:
             raw["thermal"] = thermal.render(outline, picture, warmth, rng)
             raw["touch"] = touch.press(mesh, rng)
-        yield recording.SceneData(name, raw, frozenset(raw), dict.fromkeys(raw, "rendered"))
+        yield scene_bag.SceneData(name, raw, frozenset(raw), dict.fromkeys(raw, "rendered"))
 
 
 def screenshot(rrd: Path, at_ns: int, out: Path) -> None:
@@ -154,7 +154,7 @@ def main() -> int:
         path = options.bag
         if path is None:
             path = folder / "recording"
-            recording.write(path, path / "truth.csv", scenes(np.random.default_rng(0)))
+            scene_bag.write(path, path / "truth.csv", scenes(np.random.default_rng(0)))
         canvas = Canvas(open_recording(False, folder / "view.rrd", None))
         recorded.run(canvas, 10, path)
         canvas.close()

@@ -51,7 +51,7 @@ def add_parser(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(args: argparse.Namespace) -> int:
     """Measures, prints the tables and writes them as JSON, CSV and Markdown, one set of files for each table."""
     from omnibind_core import modalities
-    from omnibind_core.evaluation import comparison, tables
+    from omnibind_core.evaluation.comparison import experiments, summary
     from omnibind_core.training.config import load
     from omnibind_core.training.dataset import be_deterministic
 
@@ -68,15 +68,15 @@ def run(args: argparse.Namespace) -> int:
     for plugin in config.plugins:
         modalities.register(plugin)
     be_deterministic(config.seed)
-    bench = comparison.Comparison(config, args.modalities, args.model)
+    bench = experiments.Comparison(config, args.modalities, args.model)
     out = args.out or Path(config.out) / "compare"
     seeds = tuple(range(config.seed, config.seed + args.seeds))
     for name in args.tables:
         shots = tuple(args.shots or (_SHOTS if name == "few-shot" else ()))
-        settings = comparison.Settings(seeds, args.count, shots, args.folds)
-        measured = list(comparison.TABLES[name](bench, settings))
+        settings = experiments.Settings(seeds, args.count, shots, args.folds)
+        measured = list(experiments.TABLES[name](bench, settings))
         told = {"config": config.model_dump(mode="json"), "model": args.model, "modalities": args.modalities}
         told |= {"seeds": list(seeds), "count": args.count, "shots": list(shots), "folds": args.folds}
-        print(tables.write(out, name, measured, told), flush=True)
+        print(summary.write(out, name, measured, told), flush=True)
     print(f"tables written: {out}")
     return 0

@@ -52,10 +52,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _match(args: argparse.Namespace) -> int:
-    from omnibind_core.data.matching import match_labels
-    from omnibind_core.data.matching_llm import Endpoint, match_labels_by_endpoint
-    from omnibind_core.data.phrases import Rules
-    from omnibind_core.data.wordnet import find_wordnet
+    from omnibind_core.data.matching.labels import match_labels
+    from omnibind_core.data.matching.llm import Endpoint, match_labels_by_endpoint
+    from omnibind_core.data.matching.phrases import Rules
+    from omnibind_core.data.matching.wordnet import find_wordnet
 
     rules = Rules.read(args.rules)
     if args.matcher == "endpoint" and not (args.endpoint and args.endpoint_model):
@@ -157,8 +157,8 @@ def _print_labels(found: Inspection) -> None:
 def _draw_sheet(source: Source, path: Path) -> None:
     import cv2
 
-    from omnibind_core.data.cache import write_atomically
-    from omnibind_core.data.sheet import contact_sheet
+    from omnibind_core.data.contact_sheet import contact_sheet
+    from omnibind_core.features.cache import write_atomically
 
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--sheet '{path}': expected a file ending in .png")

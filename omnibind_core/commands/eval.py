@@ -12,7 +12,7 @@ from omnibind_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from omnibind_core.data.concepts import Concepts
-    from omnibind_core.evaluation.report import Report
+    from omnibind_core.evaluation.report.document import Report
     from omnibind_core.evaluation.samples import Split
     from omnibind_core.model import OmniBind
     from omnibind_core.training.config import TrainConfig
@@ -75,10 +75,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Measures, writes the report and prints a summary."""
     from omnibind_core.data.concepts import Concepts
-    from omnibind_core.evaluation import bench, retrained, samples
+    from omnibind_core.evaluation import bench, samples
     from omnibind_core.evaluation.evaluate import Extras, evaluate
     from omnibind_core.evaluation.methods import Training
-    from omnibind_core.evaluation.report import dumps
+    from omnibind_core.evaluation.report.document import dumps
+    from omnibind_core.evaluation.tables import retrained
     from omnibind_core.model import WEIGHTS
     from omnibind_core.optional import require
     from omnibind_core.training.dataset import be_deterministic

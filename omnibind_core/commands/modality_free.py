@@ -49,8 +49,8 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _build(args: argparse.Namespace) -> int:
     from omnibind_core.config import load_named
-    from omnibind_core.data.build import BuildConfig, build
-    from omnibind_core.data.cells import Towers
+    from omnibind_core.data.modality_free.build import BuildConfig, build
+    from omnibind_core.data.modality_free.match_groups import Towers
 
     config = load_named(BuildConfig, "data", args.config, args.set)
     build(config, args.root, args.out, Towers(_embed_text, _embed_items))
@@ -62,8 +62,8 @@ def _build(args: argparse.Namespace) -> int:
 def _stats(args: argparse.Namespace) -> int:
     _print_stats(args.folder)
     if args.plot is not None:
-        from omnibind_core.data.modality_free import ModalityFree
-        from omnibind_core.data.stats import count, plot
+        from omnibind_core.data.modality_free.dataset import ModalityFree
+        from omnibind_core.data.modality_free.stats import count, plot
 
         plot(count(ModalityFree.open(args.folder)), args.plot)
         print(f"drawn: {args.plot}")
@@ -71,7 +71,7 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from omnibind_core.data.verify import verify
+    from omnibind_core.data.modality_free.verify import verify
 
     report = verify(args.folder, args.root, fast=args.fast)
     for problem in report.problems:
@@ -85,8 +85,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from omnibind_core.data.modality_free import ModalityFree
-    from omnibind_core.data.shards import export
+    from omnibind_core.data.modality_free.dataset import ModalityFree
+    from omnibind_core.data.modality_free.shards import export
 
     shards = export(ModalityFree.open(args.folder, args.root), args.out, args.shard_size)
     print(f"{len(shards)} tar files: {args.out}")
@@ -94,8 +94,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _print_stats(folder: Path) -> None:
-    from omnibind_core.data.modality_free import ModalityFree
-    from omnibind_core.data.stats import count, lines
+    from omnibind_core.data.modality_free.dataset import ModalityFree
+    from omnibind_core.data.modality_free.stats import count, lines
 
     print("\n".join(lines(count(ModalityFree.open(folder)))))
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnibind_core import modalities
-from omnibind_core.data.label_descriptions import read_label_descriptions
+from omnibind_core.data.matching.label_descriptions import read_label_descriptions
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.runtime.ranking import Ranking, rank
 

@@ -54,7 +54,7 @@ def _together(run: Callable[[argparse.Namespace], int], args: argparse.Namespace
 
 
 def _align(args: argparse.Namespace) -> int:
-    from omnibind_core.data.label_descriptions import describe_labels
+    from omnibind_core.data.matching.label_descriptions import describe_labels
     from omnibind_core.training import align, checkpoint, dataset
     from omnibind_core.training.start import begin
     from omnibind_core.training.tie import Tie
@@ -90,8 +90,8 @@ def _align(args: argparse.Namespace) -> int:
 
 def _fuse(args: argparse.Namespace) -> int:
     from omnibind_core import fusion
-    from omnibind_core.evaluation.calibration import calibrate
-    from omnibind_core.evaluation.combinations import accuracy_by_size
+    from omnibind_core.features.calibration import calibrate
+    from omnibind_core.features.combinations import accuracy_by_size
     from omnibind_core.model import OmniBind
     from omnibind_core.training import dataset
     from omnibind_core.training.fuse import Fuse

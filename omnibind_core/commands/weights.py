@@ -92,10 +92,10 @@ def _check(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     import torch
 
-    from omnibind_core.data.cache import write_folder_atomically
     from omnibind_core.encoders import clip_text, inspection
     from omnibind_core.encoders.checkpoints import INDEX, open_checkpoint
     from omnibind_core.encoders.config import load_config
+    from omnibind_core.features.cache import write_folder_atomically
 
     config = load_config(args.config)
     checkpoint = open_checkpoint(args.file)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnibind_core.data.cache import write_atomically
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import DataError
+from omnibind_core.features.cache import write_atomically
 
 COLUMNS = ("source", "label", "canonical", "score", "reason")
 

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnibind_core.data.cache import cache_folder
 from omnibind_core.errors import DataError
+from omnibind_core.features.cache import cache_folder
 
 _TIMEOUT = 600.0
 

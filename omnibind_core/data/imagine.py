@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core import modalities
-from omnibind_core.data.cache import Loads
-from omnibind_core.data.render.events import simulate
+from omnibind_core.data.rendering.events import simulate
 from omnibind_core.data.samples import Sample
+from omnibind_core.features.cache import Loads
 from omnibind_core.modalities import Events
 
 MIN_EVENTS = 100

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omnibind_core.baselines import MeanFusion
 from omnibind_core.data.damage import kinds
 from omnibind_core.evaluation import bootstrap, methods, samples
 from omnibind_core.evaluation.bootstrap import Bootstrap, interval, macro, weighted_mean
-from omnibind_core.evaluation.combinations import Embedded
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES, TRAINED, FusionMethod, LateFusion, Method, Training
 from omnibind_core.evaluation.probes import Probes
 from omnibind_core.evaluation.samples import Combos, Index, Split, TestData
+from omnibind_core.features.combinations import Embedded
+from omnibind_core.fusion.baselines import MeanFusion
 from omnibind_core.model import OmniBind
 from omnibind_core.training import dataset
 

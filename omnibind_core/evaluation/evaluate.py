@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from omnibind_core.data.damage import NOISE
-from omnibind_core.evaluation import accuracy, plots, retrained, robustness, spaces, targets, trust
 from omnibind_core.evaluation.bench import LYING, Bench
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES
-from omnibind_core.evaluation.plots import Value
-from omnibind_core.evaluation.report import SHARE, Column, Plot, Report, Row, Section, Table
+from omnibind_core.evaluation.report import plots
+from omnibind_core.evaluation.report.document import SHARE, Column, Plot, Report, Row, Section, Table
+from omnibind_core.evaluation.report.plots import Value
+from omnibind_core.evaluation.tables import accuracy, retrained, robustness, spaces, targets, trust
 from omnibind_core.training.config import TrainConfig
 
 _logger = logging.getLogger(__name__)

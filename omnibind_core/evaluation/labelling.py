@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from omnibind_core.data.concepts import Concepts
-from omnibind_core.data.matching import Embed, match_labels
-from omnibind_core.data.phrases import plain
+from omnibind_core.data.matching.labels import Embed, match_labels
+from omnibind_core.data.matching.phrases import plain
+from omnibind_core.data.matching.wordnet import WordNet
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.wordnet import WordNet
 
 Key = tuple[str, str]
 """(source, label)"""
@@ -43,9 +43,9 @@ def find_labels(
     """Finds the concept of every label.
 
     A row of ``given`` counts first, then a row of ``own``; an empty concept there leaves the label out. Other labels
-    are matched to the vocabulary as training data are (:func:`~omnibind_core.data.matching.match_labels`). A concept of
-    ``given`` that the vocabulary does not have is renamed: to what ``own`` calls the same labels or the same word, or
-    to what matching finds, unless ``given`` tells the two apart.
+    are matched to the vocabulary as training data are (:func:`~omnibind_core.data.matching.labels.match_labels`). A
+    concept of ``given`` that the vocabulary does not have is renamed: to what ``own`` calls the same labels or the same
+    word, or to what matching finds, unless ``given`` tells the two apart.
 
     Args:
         samples: Of any sources.

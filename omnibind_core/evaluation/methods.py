@@ -15,9 +15,9 @@ from torch import Tensor
 from omnibind_core import fusion, modalities
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
-from omnibind_core.evaluation.combinations import Embedded
 from omnibind_core.evaluation.probes import Probes, shape_features
 from omnibind_core.evaluation.samples import Combos, Split, gather
+from omnibind_core.features.combinations import Embedded
 from omnibind_core.fusion import Fusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind

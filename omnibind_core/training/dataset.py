@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from omnibind_core import modalities
-from omnibind_core.data.cache import Loads, features
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.damage import ANY, Damaged
 from omnibind_core.data.damage import kinds as damage_kinds
 from omnibind_core.data.imagine import Imagined
-from omnibind_core.data.matching import match_labels
-from omnibind_core.data.modality_free import ModalityFree
+from omnibind_core.data.matching.labels import match_labels
+from omnibind_core.data.modality_free.dataset import ModalityFree
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, TrunkConfig
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.evaluation.combinations import Embedded
+from omnibind_core.features.cache import Loads, features
+from omnibind_core.features.combinations import Embedded
 from omnibind_core.labels import EmbedText, LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.optional import require

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnibind_core.evaluation.combinations import Draw, Embedded, top1, with_lies
+from omnibind_core.features.combinations import Draw, Embedded, top1, with_lies
 from omnibind_core.fusion import Fusion, fusion_loss, wrong_predictions
 from omnibind_core.labels import LabelBank
 from omnibind_core.training.config import FuseConfig

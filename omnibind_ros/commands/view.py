@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
             live.run(canvas, args.rate, args.namespace, args.node, args.use_sim_time)
             return 0
-        from omnibind_ros.replay.many import hushed
+        from omnibind_ros.replay.batch import hushed
         from omnibind_ros.view import recorded
 
         with contextlib.nullcontext() if args.verbose else hushed():  # the view shows who comes and goes

@@ -18,13 +18,13 @@ import yaml
 
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.errors import OmniBindError
-from omnibind_ros import recording
+from omnibind_ros.bags import scene_bag
+from omnibind_ros.bags.scene_bag import SENSORS, THERMAL_OFFSET, THERMAL_SCALE, SceneLabel
 from omnibind_ros.demo import timeline
 from omnibind_ros.demo.monitor import Console, Monitor
 from omnibind_ros.demo.processes import Processes
 from omnibind_ros.demo.schedule import Outage, plan
 from omnibind_ros.demo.summary import scene_at, summarise, table
-from omnibind_ros.recording import SENSORS, THERMAL_OFFSET, THERMAL_SCALE, SceneLabel
 
 NODE = "fusion_node"
 # s that the node may take to load its model, and that the players get to start before the recording begins.
@@ -112,18 +112,18 @@ def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel
     source = {key: str(getattr(options, key)) for key in keys}
     made_of, sidecar = options.out / "source.json", options.out / "labels.csv"
     if made_of.is_file() and json.loads(made_of.read_text()) == source:
-        return recording.read_labels(sidecar)
+        return scene_bag.read_labels(sidecar)
     made_of.unlink(missing_ok=True)
     shutil.rmtree(options.out / "recording", ignore_errors=True)
     begin = time.monotonic()
     if options.data:
-        concepts = Concepts.read(options.labels or recording.model_folder(options.model) / "labels.csv")
-        scenes = recording.scenes_of_samples(options.data, concepts, options.split, options.seed, options.scenes)
+        concepts = Concepts.read(options.labels or scene_bag.model_folder(options.model) / "labels.csv")
+        scenes = scene_bag.scenes_of_samples(options.data, concepts, options.split, options.seed, options.scenes)
     else:
         console.line("making the recording from Debian packages (the first time they are downloaded: 280 MB) ...")
-        known = recording.vocabulary(options.model)
-        scenes = recording.scenes_of_packages(options.cache, options.seed, options.scenes, known)
-    labels = recording.write(options.out / "recording", sidecar, scenes, options.seed)
+        known = scene_bag.vocabulary(options.model)
+        scenes = scene_bag.scenes_of_packages(options.cache, options.seed, options.scenes, known)
+    labels = scene_bag.write(options.out / "recording", sidecar, scenes, options.seed)
     made_of.write_text(json.dumps(source))
     size = sum(path.stat().st_size for path in (options.out / "recording").iterdir()) / 1e6
     console.line(f"recording made in {time.monotonic() - begin:.1f} s: {len(labels)} scenes, {size:.1f} MB")
@@ -180,7 +180,7 @@ def _play(
 
     def start(name: str) -> None:
         arguments = ("--topic", SENSORS[name].topic, "--start-at", repr(start_at))
-        processes.start(name, "omnibind_ros.player", str(options.out / "recording"), *arguments)
+        processes.start(name, "omnibind_ros.demo.player", str(options.out / "recording"), *arguments)
 
     published = {name for scene in scenes for name in scene.sensors}
     for name in SENSORS:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from omnibind_ros.bags.scene_bag import SceneLabel
 from omnibind_ros.messages import stamp_ns
-from omnibind_ros.recording import SceneLabel
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omnibind_core.errors import DataError
-from omnibind_ros.recording import SENSORS, SceneLabel
+from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
 
 # Whose publisher is killed, the first of these for which it can be shown: those that a robot leans on most.
 _PREFERRED = ("camera", "lidar", "microphone", "event_camera", "tactile", "thermal")

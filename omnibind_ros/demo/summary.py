@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
 from omnibind_ros.demo.monitor import Observation, Status
 from omnibind_ros.demo.schedule import Outage
-from omnibind_ros.recording import SENSORS, SceneLabel
 
 # Predictions of the first second of a scene still rest on the scene before: frames are used until they are older than
 # their window, and windows of sound reach back.

@@ -46,7 +46,7 @@ class Observer:
         from rclpy.executors import SingleThreadedExecutor
 
         from omnibind_ros.msg import FusionStatus, Prediction
-        from omnibind_ros.topics import LATCHED
+        from omnibind_ros.node.topics import LATCHED
 
         self.predictions: list[Seen] = []
         self.status: Any = None

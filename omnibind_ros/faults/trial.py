@@ -39,7 +39,7 @@ class NodeProcess:
         parameters: Mapping[str, object],
         environment: Mapping[str, str],
         command: Sequence[str] = (),
-        module: str = "omnibind_ros.fusion_node",
+        module: str = "omnibind_ros.node.fusion_node",
         remap: Sequence[str] = (),
     ) -> None:
         name = module.rpartition(".")[2]

@@ -82,7 +82,7 @@ def measure(hosts: Hosts, way: str, model: str, seconds: float, folder: Path) ->
     nodes = [NodeProcess(folder, fusion, environment, hosts.commands[0])]
     if not raw:
         sensor = {**common, "send": way}
-        nodes.append(NodeProcess(folder, sensor, environment, hosts.commands[1], "omnibind_ros.sensor_node"))
+        nodes.append(NodeProcess(folder, sensor, environment, hosts.commands[1], "omnibind_ros.node.sensor_node"))
     observer = Observer(domain)
     fleet = Fleet(environment, hosts.commands[1])
     try:

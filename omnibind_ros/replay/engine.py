@@ -25,7 +25,8 @@ from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.sensor import SECOND
 from omnibind_core.runtime.trigger import Trigger
 from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorState
-from omnibind_ros import bag, messages
+from omnibind_ros import messages
+from omnibind_ros.bags import bag
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario
 from omnibind_ros.replay.setup import Setup, read_parameters, resolve
 

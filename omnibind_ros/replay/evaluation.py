@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.data.sheet import render
+from omnibind_core.data.contact_sheet import render
 from omnibind_core.errors import ConfigError, OmniBindError
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.types import Encoded, SensorReport, SensorState
-from omnibind_ros import bag, overlay
+from omnibind_ros.bags import bag
+from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring, truth
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario, parse, scenarios
 from omnibind_ros.replay.engine import RememberingModel, Replay, Step, load_model

@@ -63,7 +63,7 @@ class Listener:
         """
         from omnibind_ros.msg import FusionStatus
         from omnibind_ros.msg import Prediction as Message
-        from omnibind_ros.topics import LATCHED
+        from omnibind_ros.node.topics import LATCHED
 
         def on_prediction(message: Any) -> None:
             self.heard.append(heard(message, sensors, trigger))

@@ -12,8 +12,8 @@ import yaml
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_ros.discovery import Discovery, name_of
-from omnibind_ros.parameters import FUSION_NODE, Parameters, Sensor, Spec
+from omnibind_ros.node.discovery import Discovery, name_of
+from omnibind_ros.node.parameters import FUSION_NODE, Parameters, Sensor, Spec
 
 NODE = "fusion_node"
 

@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from omnibind_core.errors import DataError, InvalidInputError
-from omnibind_ros import bag, messages
+from omnibind_ros import messages
+from omnibind_ros.bags import bag
 
 _SECOND = 1_000_000_000
 _ABSOLUTE = 10**15  # numbers from here on are ns since 1970, not s since the beginning of the bag

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.modalities import Sound
-from omnibind_ros import overlay
+from omnibind_ros.node import overlay
 
 WIDEST = 640  # pixels; larger pictures are shrunk, for the network and the file
 NARROWEST = 160  # pixels; smaller ones are enlarged

@@ -19,7 +19,7 @@ from omnibind_core import modalities
 from omnibind_core.runtime.types import Prediction, SensorReport, SensorShare, SensorState
 from omnibind_ros import messages, msg
 from omnibind_ros.messages import DecodeOptions
-from omnibind_ros.topics import LATCHED, SubscriptionPool, TopicLink
+from omnibind_ros.node.topics import LATCHED, SubscriptionPool, TopicLink
 from omnibind_ros.view.canvas import Canvas
 from omnibind_ros.view.feed import Feed
 

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from omnibind_core.errors import DataError, InvalidInputError
-from omnibind_ros import bag
+from omnibind_ros.bags import bag
+from omnibind_ros.replay.batch import bar
 from omnibind_ros.replay.engine import Replay
 from omnibind_ros.replay.evaluation import LABELS
-from omnibind_ros.replay.many import bar
 from omnibind_ros.replay.setup import Setup
 from omnibind_ros.replay.truth import from_table
 from omnibind_ros.view.canvas import Canvas

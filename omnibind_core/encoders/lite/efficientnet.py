@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnibind_core.encoders.base import Trunk
-from omnibind_core.encoders.convert import efficientnet_lite0
+from omnibind_core.encoders.lite.convert import efficientnet_lite0
 from omnibind_core.encoders.lite.layers import SameConv
 from omnibind_core.encoders.packages import EFFICIENTNET_LITE0, read_torch
 

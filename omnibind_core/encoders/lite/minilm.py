@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnibind_core.encoders.base import TextTower
-from omnibind_core.encoders.convert import minilm
+from omnibind_core.encoders.lite.convert import minilm
 from omnibind_core.encoders.packages import MINILM_TOKENIZER, MINILM_WEIGHTS, packaged_file
 from omnibind_core.errors import WeightsError
 from omnibind_core.optional import require

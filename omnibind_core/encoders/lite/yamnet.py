@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnibind_core.encoders.base import Trunk
-from omnibind_core.encoders.convert import yamnet
+from omnibind_core.encoders.lite.convert import yamnet
 from omnibind_core.encoders.lite.layers import SameConv
+from omnibind_core.encoders.lite.tf_bundle import read_bundle
 from omnibind_core.encoders.packages import YAMNET_INDEX, YAMNET_VARIABLES, packaged_file
-from omnibind_core.encoders.tf_bundle import read_bundle
 
 # Stride and width of the depthwise-separable layers: the table of the MobileNet paper.
 _LAYERS = ((1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512), *((1, 512),) * 5, (2, 1024), (1, 1024))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from omnibind_ros.replay.batch import Outcome
     from omnibind_ros.replay.evaluation import Evaluation, Options
-    from omnibind_ros.replay.many import Outcome
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -101,21 +101,21 @@ def options_of(args: argparse.Namespace) -> Options:
 def _evaluate(args: argparse.Namespace) -> int:
     """Returns 0, or 1 if a bag could not be evaluated, or not to its end."""
     from omnibind_core.errors import ConfigError
-    from omnibind_ros.replay import many
+    from omnibind_ros.replay import batch
 
     if args.jobs < 1:
         raise ConfigError(f"--jobs is {args.jobs}, expected 1 or more")
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"--out {args.out} is a file, expected a folder, or none")
     options = options_of(args)
-    paths = many.find(args.bags)
-    with many.bar("replaying", len(paths)) as progress:
-        found = dict(many.run(paths, options, args.jobs, args.scheduler, progress))
+    paths = batch.find(args.bags)
+    with batch.bar("replaying", len(paths)) as progress:
+        found = dict(batch.run(paths, options, args.jobs, args.scheduler, progress))
     return _write([found[number] for number in range(len(paths))], args.out)
 
 
 def _write(outcomes: Sequence[Outcome], out: Path) -> int:
-    from omnibind_ros.replay import pages
+    from omnibind_ros.replay import report
 
     failed = [outcome for outcome in outcomes if outcome.found is None]
     for outcome in failed:
@@ -124,13 +124,13 @@ def _write(outcomes: Sequence[Outcome], out: Path) -> int:
     if not found:
         return 2 if len(outcomes) == 1 else 1
     if len(outcomes) == 1:
-        page = pages.report(found[0]).write(out)
+        page = report.report(found[0]).write(out)
     else:
         names = folder_names([outcome.path for outcome in outcomes])
         for outcome, name in zip(outcomes, names, strict=True):
             if outcome.found is not None:
-                pages.report(outcome.found).write(out / name)
-        page = pages.overview(outcomes, names).write(out)
+                report.report(outcome.found).write(out / name)
+        page = report.overview(outcomes, names).write(out)
     for one in found:
         _print(one)
     print(f"wrote {page}")
@@ -147,11 +147,11 @@ def folder_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _print(found: Evaluation) -> None:
-    from omnibind_ros.replay import pages
+    from omnibind_ros.replay import report
 
     for note in found.notes:
         print(f"omnibind: {found.bag}: {note}", file=sys.stderr)
-    figures = pages.summary(found)
+    figures = report.summary(found)
     print(f"{found.bag}: {len(found.rows)} ticks in {found.span_s:.1f} s, sensors {', '.join(found.setup.present)}")
     if found.truth is None:
         return
@@ -167,7 +167,7 @@ def _print(found: Evaluation) -> None:
         f"({figures['losses_recovered']} of {figures['losses']})"
     )
     for run in found.runs[1:]:
-        one = pages.summary(found, run)
+        one = report.summary(found, run)
         print(f"  {run.scenario.name} -> right {_percent(one['accuracy'])}, first label {_percent(one['top1'])}")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omnibind_ros.bags.play import Player
     from omnibind_ros.replay.live import Listener
-    from omnibind_ros.replay.play import Player
     from omnibind_ros.replay.setup import Setup
 
 _PATIENCE = 60.0  # s for a node to be there before its evaluation
@@ -71,7 +71,7 @@ def _play(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
-    from omnibind_ros.replay.play import Player, space_bar
+    from omnibind_ros.bags.play import Player, space_bar
 
     player = Player(node, args.bag, args.topic, args.rate, args.start)
     try:
@@ -102,8 +102,8 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
 
 
 def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> None:
-    from omnibind_ros import bag
-    from omnibind_ros.replay.many import bar
+    from omnibind_ros.bags import bag
+    from omnibind_ros.replay.batch import bar
 
     begin, end = bag.span_ns(args.bag)
     with bar("playing", (end - begin) / 1e9 - args.start) as progress:
@@ -115,7 +115,7 @@ def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> None:
 def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]:
     """Waits until a fusion node listens."""
     from omnibind_core.errors import DataError
-    from omnibind_ros import bag
+    from omnibind_ros.bags import bag
     from omnibind_ros.replay.live import Listener
     from omnibind_ros.replay.setup import read_parameters, resolve
 
@@ -136,9 +136,9 @@ def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]
 
 
 def _compare(args: argparse.Namespace, setup: Setup, listener: Listener, player: Player) -> int:
-    from omnibind_ros import bag
+    from omnibind_ros.bags import bag
+    from omnibind_ros.replay.batch import bar, hushed
     from omnibind_ros.replay.live import compare, drops
-    from omnibind_ros.replay.many import bar, hushed
 
     begin, end = bag.span_ns(args.bag)
     with hushed(), bar("replaying", (end - begin) / 1e9) as progress:

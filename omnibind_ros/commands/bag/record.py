@@ -36,7 +36,7 @@ def _record(args: argparse.Namespace) -> int:
     require("rclpy.signals", "Recording topics")
     from rclpy.parameter import Parameter
 
-    from omnibind_ros.replay.record import Recorder
+    from omnibind_ros.bags.record import Recorder
 
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,84 @@
+"""Descriptions of labels, as sentences beside their names: the definitions of WordNet, or a file."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from omnibind_core.config import read_mapping
+from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.matching.wordnet import WordNet
+from omnibind_core.errors import ConfigError, DataError, MissingDependencyError
+
+SENSES = 2
+"""Definitions of a label at most."""
+
+_SENSE = re.compile(r"sense (\S+\.n\.\d+)")  # as label matching writes it into a row of the concept that has the sense
+
+_logger = logging.getLogger(__name__)
+
+
+def describe_labels(source: str, concepts: Concepts) -> dict[str, tuple[str, ...]]:
+    """Descriptions of concepts; those without any are left out.
+
+    Args:
+        source: ``"none"``, ``"wordnet"``, or a file for :func:`read_label_descriptions`.
+        concepts: Label matching; tells the concepts, and the senses that were chosen for some of them.
+
+    Raises:
+        ConfigError: The file is missing or wrong.
+        DataError: WordNet is asked for and not there; says what to install.
+    """
+    if source == "none":
+        return {}
+    if source != "wordnet":
+        found = read_label_descriptions(Path(source).expanduser())
+        unknown = sorted(found.keys() - {*concepts.names})
+        if unknown:
+            _logger.warning("%s describes what is no label of the data: %s", source, ", ".join(unknown))
+        return {name: sentences for name, sentences in found.items() if sentences and name not in unknown}
+    try:
+        wordnet = WordNet()
+    except (DataError, MissingDependencyError) as error:
+        raise DataError(
+            f"descriptions is 'wordnet', and WordNet cannot be used: {error}; expected NLTK (pip install "
+            "omnibind[wordnet]) and the Debian package wordnet-base, or descriptions: none"
+        ) from error
+    chosen: dict[str, str] = {}
+    for match in concepts:
+        sense = _SENSE.fullmatch(match.reason)
+        if sense is not None:
+            chosen.setdefault(match.canonical, sense[1])
+    made = {name: definitions(name, wordnet, chosen.get(name)) for name in concepts.names}
+    return {name: sentences for name, sentences in made.items() if sentences}
+
+
+def definitions(name: str, wordnet: WordNet, sense: str | None = None) -> tuple[str, ...]:
+    """``"name: definition"`` for the first senses of a name that a sensor can perceive.
+
+    Args:
+        name: A noun phrase; unknown ones have no definition.
+        wordnet: The dictionary.
+        sense: Comes first, if it is known what the name means.
+
+    Raises:
+        DataError: WordNet has no such sense.
+    """
+    senses = dict.fromkeys([*([sense] if sense else []), *wordnet.things(name)])
+    return tuple(f"{name}: {wordnet.definition(one)}" for one in [*senses][:SENSES])
+
+
+def read_label_descriptions(path: Path) -> dict[str, tuple[str, ...]]:
+    """Reads a YAML or JSON file that maps labels to a sentence or a list of sentences; a label may have none.
+
+    Raises:
+        ConfigError: The file is missing, or holds something else; names the label.
+    """
+    result: dict[str, tuple[str, ...]] = {}
+    for name, value in read_mapping(path).items():
+        sentences = [] if value is None else [value] if isinstance(value, str) else value
+        if not (isinstance(name, str) and isinstance(sentences, list) and all(isinstance(s, str) for s in sentences)):
+            raise ConfigError(f"{path}: {name!r} has {value!r}, expected a label in words with a list of sentences")
+        result[name] = tuple(sentence.strip() for sentence in sentences if sentence.strip())
+    return result

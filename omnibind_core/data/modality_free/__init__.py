@@ -1,0 +1,1 @@
+"""The modality-free data set: building, reading, exporting and checking it."""

@@ -1,0 +1,220 @@
+"""Which samples may be combined: all of one concept, or only those that were matched with each other one by one."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from omnibind_core.config import Config
+from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.matching.samples import mutual_nearest
+from omnibind_core.data.modality_free.collect import Collection
+from omnibind_core.data.modality_free.dataset import as_sample, sensors
+from omnibind_core.data.modality_free.descriptions import TEMPLATE, describe, read_attributes, read_descriptions
+from omnibind_core.data.samples import Sample
+
+_logger = logging.getLogger(__name__)
+_BATCH = 32
+
+
+class MatchingConfig(Config):
+    """Which samples of one concept and split are combined.
+
+    Attributes:
+        by: ``labels`` (any of them), ``pairs`` (those that a source says show the same thing), ``descriptions`` or
+            ``embeddings`` (those that are each other's nearest between two modalities; pairs too).
+        threshold: Least cosine of a match by descriptions or embeddings.
+        descriptions: CSV with the columns ``id,description``; samples that are not in it are described by the template.
+        template: Description of a sample, from ``{label}``, ``{modality}``, ``{source}``, ``{concept}`` and attributes.
+        attributes: CSV with the column ``id`` and one column per attribute.
+        model: Whose shared space the embeddings are in: a model's name or folder.
+    """
+
+    by: Literal["labels", "pairs", "descriptions", "embeddings"] = "labels"
+    threshold: float = Field(0.5, ge=-1, le=1)
+    descriptions: str | None = None
+    template: str = TEMPLATE
+    attributes: str | None = None
+    model: str = "lite"
+
+
+@dataclass(frozen=True)
+class Towers:
+    """Encoders, given from outside because data come before models.
+
+    Attributes:
+        text: Sentences to embeddings ``float32 [N, D]``.
+        items: (model, modality, raw items) to embeddings ``float32 [N, D]`` in the model's shared space.
+    """
+
+    text: Callable[[Sequence[str]], NDArray[np.float32]]
+    items: Callable[[str, str, Sequence[Any]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Samples in cells; those of one cell and split may be combined.
+
+    Attributes:
+        cell: ``int32 [N]``, of every sample.
+        score: ``float32 [N]``, how sure its label's concept is, 0..1.
+        text: ``int32 [N]``, its words, as a number of ``texts``.
+        concept: ``int32 [C]``, of every cell, as a number of ``concepts``.
+        match_score: ``float32 [C]``, least similarity of two matched samples; 1 where nothing was compared.
+        concepts: Names, in alphabetical order.
+        texts: All different words.
+    """
+
+    cell: NDArray[np.int32]
+    score: NDArray[np.float32]
+    text: NDArray[np.int32]
+    concept: NDArray[np.int32]
+    match_score: NDArray[np.float32]
+    concepts: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    @property
+    def weight(self) -> NDArray[np.float64]:
+        """So that concepts are drawn alike, however many cells each has."""
+        return 1.0 / np.bincount(self.concept)[self.concept]
+
+    def words(self, here: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Different words of some samples, as numbers of ``texts``, and the cell of each."""
+        text, cell = np.unique(np.stack([self.text[here], self.cell[here]]), axis=1)
+        return text, cell
+
+
+def make_cells(
+    table: Any,
+    score: NDArray[np.float32],
+    collections: Sequence[Collection],
+    concepts: Concepts,
+    config: MatchingConfig,
+    towers: Towers,
+) -> Cells:
+    """Puts every sample into a cell.
+
+    Args:
+        table: Samples with ``concept`` and ``collection``.
+        score: How sure the concept of each is, ``float32 [N]``.
+        collections: The sources.
+        concepts: The label table.
+        config: What is compared.
+        towers: Encoders for it.
+
+    Raises:
+        DataError: A table of descriptions or attributes is missing or wrong.
+        InvalidInputError: A sample's file that is needed cannot be read.
+    """
+    names, concept = _numbered(np.asarray(table["concept"].cast("string")).astype(str))
+    texts, text = _numbered(_sentences(table, collections, concepts, config))
+    if config.by == "labels":
+        ones = np.ones(len(names), np.float32)
+        return Cells(concept, score, text, np.arange(len(names), dtype=np.int32), ones, names, texts)
+    edges = list(_pairs(table, concept))
+    if config.by != "pairs":
+        rows = (
+            towers.text(list(texts))[text]
+            if config.by == "descriptions"
+            else _embed(table, collections, config, towers)
+        )
+        edges += _matches(table, concept, rows, config.threshold)
+    a, b = (np.concatenate([edge[i] for edge in edges] or [np.zeros(0, np.int64)]) for i in (0, 1))
+    similarity = np.concatenate([edge[2] for edge in edges] or [np.zeros(0, np.float32)])
+    _logger.info("%d pairs of samples matched by %s", len(a), config.by)
+    count, cell = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(len(concept),) * 2), directed=False)
+    of_cell = np.empty(count, np.int32)
+    of_cell[cell] = concept
+    match_score = np.ones(count, np.float32)
+    np.minimum.at(match_score, cell[a], similarity)
+    return Cells(cell.astype(np.int32), score, text, of_cell, match_score, names, texts)
+
+
+def _numbered(values: NDArray[np.str_]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """The different values in order, and each value as a number of these."""
+    distinct, number = np.unique(values, return_inverse=True)
+    numbers: NDArray[np.int32] = number.astype(np.int32)
+    return tuple(distinct.tolist()), numbers
+
+
+_Edges = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Rows, rows that fit to them, similarity."""
+
+
+def _sentences(
+    table: Any, collections: Sequence[Collection], concepts: Concepts, config: MatchingConfig
+) -> NDArray[np.str_]:
+    """The words of every sample: those of text itself, a description, or the source's own label."""
+    sentences = np.asarray(table["label"].cast("string")).astype(object)
+    ids = np.asarray(table["id"]).astype(str)
+    if config.by == "descriptions":
+        attributes = None if config.attributes is None else read_attributes(Path(config.attributes))
+        given = {} if config.descriptions is None else read_descriptions(Path(config.descriptions))
+        rest = (sample for sample, _ in _samples(table) if sample.id not in given)
+        given |= describe(rest, config.template, attributes, concepts)
+        sentences[:] = [given[name] for name in ids]
+    for row in np.flatnonzero(np.asarray(table["modality"].cast("string")) == "text"):
+        sample, number = next(_samples(table.slice(int(row), 1)))
+        sentences[row] = collections[number].source.load(sample)
+    return sentences.astype(str)
+
+
+def _samples(table: Any) -> Iterator[tuple[Sample, int]]:
+    """The samples of a table, and the number of each one's source."""
+    for batch in table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            yield as_sample(row), row["collection"]
+
+
+def _pairs(table: Any, concept: NDArray[np.int32]) -> Iterator[_Edges]:
+    """Samples that a source says show the same thing; those in another split or of another concept do not count."""
+    pair, split = (np.asarray(table[name].cast("string")).astype(str) for name in ("pair", "split"))
+    rows = np.flatnonzero(pair != "")
+    rows = rows[np.lexsort((rows, split[rows], concept[rows], pair[rows]))]
+    same = (pair[rows[1:]] == pair[rows[:-1]]) & (concept[rows[1:]] == concept[rows[:-1]])
+    same &= split[rows[1:]] == split[rows[:-1]]
+    yield rows[:-1][same], rows[1:][same], np.ones(int(same.sum()), np.float32)
+
+
+def _matches(
+    table: Any, concept: NDArray[np.int32], embeddings: NDArray[np.float32], threshold: float
+) -> Iterator[_Edges]:
+    """Mutually nearest samples of two sensor modalities, within each concept and split."""
+    modality, split = (np.asarray(table[name].cast("string")).astype(str) for name in ("modality", "split"))
+    blocks: dict[tuple[int, str], dict[str, list[int]]] = {}
+    for row in np.flatnonzero(modality != "text").tolist():
+        block = blocks.setdefault((int(concept[row]), split[row]), {})
+        block.setdefault(modality[row], []).append(row)
+    for _, block in sorted(blocks.items()):
+        present = [np.array(block[name]) for name in sensors() if name in block]
+        for left, right in itertools.combinations(present, 2):
+            found = mutual_nearest(embeddings[left], embeddings[right], threshold)
+            yield left[found.a], right[found.b], found.score
+
+
+def _embed(
+    table: Any, collections: Sequence[Collection], config: MatchingConfig, towers: Towers
+) -> NDArray[np.float32]:
+    """Embeddings of all samples in the shared space ``float32 [N, D]``; zeros for text, which is not matched."""
+    modality = np.asarray(table["modality"].cast("string")).astype(str)
+    result: NDArray[np.float32] | None = None
+    for name in sensors():
+        rows = np.flatnonzero(modality == name)
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
+            raws = [collections[number].source.load(sample) for sample, number in _samples(table.take(part))]
+            found = towers.items(config.model, name, raws)
+            if result is None:
+                result = np.zeros((len(table), found.shape[1]), np.float32)
+            result[part] = found
+    return np.zeros((len(table), 1), np.float32) if result is None else result

@@ -1,0 +1,1 @@
+"""Repeated experiments over seeds, and their tables."""

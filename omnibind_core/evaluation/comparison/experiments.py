@@ -1,0 +1,415 @@
+"""What the paper claims, measured: the fusions, the terms of the loss, few samples, labels that a student never saw.
+
+Every table repeats its experiment with several seeds (initial weights, batches, drawn samples) on the same cached
+features. The methods of one seed share everything but what is compared.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import math
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omnibind_core import encoders, fusion, modalities
+from omnibind_core.data.matching.label_descriptions import describe_labels
+from omnibind_core.encoders import EncoderSet
+from omnibind_core.encoders.config import ModelConfig, load_config
+from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.evaluation.comparison.summary import Measurement
+from omnibind_core.evaluation.methods import probe_rows
+from omnibind_core.evaluation.probes import Probes
+from omnibind_core.features.combinations import Draw, Embedded, top1
+from omnibind_core.fusion import baselines
+from omnibind_core.labels import LabelBank
+from omnibind_core.modalities import Role
+from omnibind_core.model import OmniBind
+from omnibind_core.training import dataset, subsets
+from omnibind_core.training.align import Align
+from omnibind_core.training.config import AlignConfig, StageConfig, TrainConfig
+from omnibind_core.training.dataset import Part, TrainingData, learns
+from omnibind_core.training.engine import Trainer, launch
+from omnibind_core.training.fuse import Fuse
+from omnibind_core.training.tie import Tie
+
+_logger = logging.getLogger(__name__)
+
+TERMS: dict[str, dict[str, float]] = {
+    "L_in + L_cr + L_se": {},
+    "L_in": {"w_cr": 0.0, "w_se": 0.0},
+    "L_in + L_cr": {"w_se": 0.0},
+    "L_in + L_se": {"w_cr": 0.0},
+}
+"""Rows of the paper's Table 7: what is taken from the loss."""
+WAYS = 10
+"""Labels that a sample of a label never seen is to be told from, its own among them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared, and how often.
+
+    Attributes:
+        seeds: One experiment each.
+        count: Combinations of each size that are drawn from the validation split.
+        shots: Numbers of training samples per label; none measures the terms of the loss on all samples.
+        folds: Parts into which the labels of each student are divided, one of them left out at a time.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    count: int = 3000
+    shots: tuple[int, ...] = ()
+    folds: int = 5
+
+
+class Comparison:
+    """Trains and measures.
+
+    Args:
+        config: The experiment; data and settings of all stages are taken from it.
+        names: Modalities that take part, beside image and text; None for all of the model's.
+        trained: Name or folder of a model whose encoders are used as they are; None trains stage I for every seed.
+
+    Raises:
+        ConfigError: A modality is not in the model, or a setting is wrong.
+        DataError: There are no usable samples.
+    """
+
+    def __init__(self, config: TrainConfig, names: Collection[str] | None = None, trained: str | None = None) -> None:
+        if config.start is not None:
+            raise ConfigError("a comparison trains stage I anew: start must be null (a trained model is given apart)")
+        self.config = config
+        self.fabric = launch(config.device, precision=config.precision)
+        wanted = None if names is None else {"image", "text", *names}
+        self.trained = None if trained is None else OmniBind.from_pretrained(trained, self.fabric.device, wanted)
+        if self.trained is None:
+            self.architecture: ModelConfig = load_config(config.model or "lite")
+            self.base = encoders.build(self.architecture, wanted).to(self.fabric.device)
+        else:
+            self.architecture, self.base = self.trained.config, self.trained.encoders
+        concepts = dataset.match(config, self.base)
+        descriptions = describe_labels(config.descriptions, concepts)
+        self.data = dataset.load(config, self.architecture, self.base, concepts, None, descriptions, config.fuse.damage)
+        self.students = [name for name in self.data.val if _is_student(name) and name in self.data.train]
+        self._tied: tuple[int, EncoderSet] | None = None
+
+    def fusions(self, settings: Settings) -> Iterator[Measurement]:
+        """AF, the baselines and Probes by the number of modalities, all on the same embeddings and combinations."""
+        probes = {
+            "Probes": self.probes(self.data, variants=False),
+            "Probes with variants": self.probes(self.data, variants=True),
+        }
+        for seed in settings.seeds:
+            model = self.aligned(self.data, seed)
+            train, val = (dataset.embed(self.data, model, split) for split in ("train", "val"))
+            draws = _draws(val, settings.count, seed)
+            for method, part in self.methods().items():
+                module = self.fused(train, model.labels, part, seed)
+                for size, draw in draws.items():
+                    yield Measurement("Fusions", _sized(size), method, seed, top1(model.labels, module, draw))
+                _logger.info("fusions: seed %d, %s done", seed, method)
+            for method, probe in probes.items():
+                for size, draw in _draws(self.probed(probe, val), settings.count, seed).items():
+                    yield Measurement("Fusions", _sized(size), method, seed, _late_fusion(draw))
+
+    def ablation(self, settings: Settings) -> Iterator[Measurement]:
+        """The terms of the loss, for both centres (paper Table 7): every student alone among the labels it was taught.
+
+        With several terms missing or not, the batches and initial weights of one seed are the same.
+        """
+        for seed in settings.seeds:
+            for shots in settings.shots or (0,):
+                data = subsets.few_shot(self.data, shots, seed) if shots else self.data
+                for center in ("text", "image"):
+                    for terms, change in TERMS.items():
+                        loss = {**self.config.align.loss, **change, "align_center": center}
+                        model = self.aligned(data, seed, self.config.align.model_copy(update={"loss": loss}))
+                        table = "Loss terms" + (f", {_shot(shots)}" if shots else "")
+                        figures = {name: self.single(data, model, name, own=True) for name in self.students}
+                        figures["mean of students"] = float(np.mean([*figures.values()]))
+                        for name, value in figures.items():
+                            yield Measurement(table, name, f"centre {center}: {terms}", seed, value)
+                        _logger.info("ablation: seed %d, %s, %s done", seed, center, terms)
+
+    def few_shot(self, settings: Settings) -> Iterator[Measurement]:
+        """Students with few samples of each label, against Probes on the same samples; alone, then in pairs.
+
+        Alone, the answers are among the labels that the modality was taught, since a probe knows no others; "among all
+        labels" is the student against the whole vocabulary.
+        """
+        for seed in settings.seeds:
+            for shots in settings.shots:
+                data = subsets.few_shot(self.data, shots, seed)
+                model = self.aligned(data, seed)
+                probes = {
+                    "Probes": self.probes(data, variants=False),
+                    "Probes with variants": self.probes(data, variants=True),
+                }
+                for name in self.students:
+                    table, condition = f"Few samples, {name}", _shot(shots)
+                    yield Measurement(table, condition, "CAD", seed, self.single(data, model, name, own=True))
+                    whole = self.single(data, model, name, own=False)
+                    yield Measurement(table, condition, "CAD among all labels", seed, whole)
+                    rows, concept = self.probe_inputs(name, data.val[name])[:, 0], data.val[name].concept
+                    for method, probe in probes.items():
+                        right = probe.predict({name: rows}) == concept
+                        yield Measurement(table, condition, method, seed, float(right.mean()))
+                yield from self._pairs(data, model, probes, settings, shots, seed)
+                _logger.info("few samples: seed %d, %s done", seed, _shot(shots))
+
+    def left_out(self, settings: Settings) -> Iterator[Measurement]:
+        """Labels that a student never saw, which it is to tell from others that it never saw either.
+
+        The labels of each student are divided into folds. For each fold the student is aligned without its labels (the
+        teachers keep them); then every validation sample of these labels is one of :data:`WAYS` candidates: the labels
+        of the fold, filled up with random labels of the vocabulary that the modality has no training samples of. The
+        figure is the mean over the folds.
+        """
+        for seed in settings.seeds:
+            folds = {name: self._folds(name, settings.folds, seed) for name in self.students}
+            values: dict[str, dict[str, list[float]]] = {name: {} for name in self.students}
+            for number in range(max((len(parts) for parts in folds.values()), default=0)):
+                now = {name: parts[number] for name, parts in folds.items() if number < len(parts)}
+                labels = {name: [self.data.vocabulary[index] for index in part] for name, part in now.items()}
+                model = self.aligned(subsets.without_labels(self.data, labels), seed)
+                for name, part in now.items():
+                    for method, value in self._never_seen(model, name, part, seed).items():
+                        values[name].setdefault(method, []).append(value)
+                _logger.info("left out: seed %d, fold %d done", seed, number)
+            means = {name: {key: float(np.mean(v)) for key, v in methods.items()} for name, methods in values.items()}
+            for method in dict.fromkeys(key for methods in means.values() for key in methods):
+                figures = {name: methods[method] for name, methods in means.items() if method in methods}
+                if len(figures) == len(self.students):
+                    figures["mean of students"] = float(np.mean([*figures.values()]))
+                for name, value in figures.items():
+                    yield Measurement(f"Labels never seen, {WAYS} candidates", name, method, seed, value)
+
+    def zero_shot(self, settings: Settings) -> Iterator[Measurement]:
+        """Photos of labels that the image teacher was tied on no photo of, told from each other; no student learns.
+
+        The labels are those of all validation photos, the tie sees the training photos of all others. For comparison,
+        the vote of the trunk's own classes without a tie, and a tie on all photos. If the experiment has descriptions
+        of labels, once without and once with them.
+
+        Raises:
+            DataError: There are no validation photos, or no training photos of other labels.
+        """
+        if "image" not in self.data.val or "image" not in self.data.train:
+            raise DataError("the table zero-shot needs photos: expected training and validation samples of 'image'")
+        among = np.unique(self.data.val["image"].concept)
+        others = subsets.without_labels(self.data, {"image": [self.data.vocabulary[index] for index in among]})
+        ties = {"tied on other labels": others, "class vote alone": None, "tied on all photos": self.data}
+        texts: dict[str, Mapping[str, Sequence[str]]] = {"prompt": {}}
+        if self.data.descriptions:
+            texts["prompt and descriptions"] = self.data.descriptions
+        for seed in settings.seeds:
+            fresh = self._fresh(seed)
+            for condition, descriptions in texts.items():
+                for method, data in ties.items():
+                    told = dataclasses.replace(data or self.data, descriptions=descriptions)
+                    built = _copy(fresh)
+                    if data is not None:
+                        self._tie(told, built, seed)
+                    text = dataset.prompts(told, built)
+                    value = dataset.top1(told, self.architecture, built, "image", text, among)
+                    yield Measurement(f"Zero-shot photos, {len(among)} labels", condition, method, seed, value)
+            _logger.info("zero-shot: seed %d done", seed)
+
+    def aligned(self, data: TrainingData, seed: int, settings: AlignConfig | None = None) -> OmniBind:
+        """A model after stage I on some data; its image teacher is tied to text on all photos.
+
+        Args:
+            data: What the students learn from.
+            seed: Of the initial weights and the batches.
+            settings: Of stage I; None takes the experiment's.
+        """
+        if self.trained is None:
+            built = _copy(self._teachers(seed))
+            stage = Align(data, self.architecture, built, _unwatched(settings or self.config.align), seed)
+            Trainer(seed, self.fabric).run(stage)
+        else:
+            built = self.base
+        slots = tuple(self.architecture.modalities)
+        untrained = fusion.build(self.architecture.embed_dim, self.architecture.fusion, slots)
+        model = OmniBind(self.architecture, built, untrained.to(self.fabric.device))
+        model.labels = data.bank(model.embed_text)
+        return model
+
+    def fused(self, train: Embedded, labels: LabelBank, part: Mapping[str, Any], seed: int) -> fusion.Fusion:
+        """A fusion after stage II.
+
+        Args:
+            train: Embeddings to learn from.
+            labels: The vocabulary.
+            part: The ``fusion`` part of a model config.
+            seed: Of the initial weights and the combinations.
+        """
+        dataset.be_deterministic(seed)
+        module = fusion.build(self.architecture.embed_dim, part, tuple(self.architecture.modalities))
+        module = module.to(self.fabric.device).eval()
+        Trainer(seed, self.fabric).run(Fuse(train, None, labels, module, _unwatched(self.config.fuse)))
+        return module
+
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """The ``fusion`` part of a config by the name of the method; AF first, then what it is compared with."""
+        af = fusion.changed(self.architecture.fusion, self.config.fuse.fusion)
+        if af.get("type", "attention") != "attention":
+            raise ConfigError(
+                f"fuse.fusion.type is '{af['type']}': a comparison needs AF, and adds the baselines itself"
+            )
+        plain = {"AF, preset paper": {"preset": "paper"}} if af.get("preset", "paper") != "paper" else {}
+        return {"AF": af, **plain, **{name: {"type": name} for name in baselines.CONFIGS}}
+
+    def probes(self, data: TrainingData, *, variants: bool) -> Probes:
+        """Probes on the training samples, or on all their augmented variants."""
+        inputs = {name: self.probe_inputs(name, part, variants=variants) for name, part in data.train.items()}
+        concept = {name: part.concept for name, part in data.train.items()}
+        return Probes.fit(inputs, concept, len(data.vocabulary))
+
+    def probe_inputs(self, name: str, part: Part, *, variants: bool = False) -> NDArray[np.float32]:
+        """What a probe sees of samples, ``[N, A, F]``: frozen features, or shape features where the trunk learns."""
+        return probe_rows(self.base, self.architecture, name, part.inputs, variants=variants)
+
+    def probed(self, probes: Probes, val: Embedded) -> Embedded:
+        """The validation split with the probes' probabilities as tokens, so that the same draws can be fused late."""
+        tokens, concept = {}, {}
+        for name in val.modalities:
+            part = self.data.val[name]
+            rows = probes.probabilities(name, self.probe_inputs(name, part)[:, 0])
+            tokens[name] = torch.from_numpy(rows)[:, None]
+            concept[name] = part.concept
+        return Embedded(tokens, concept, given=val.given)
+
+    def single(self, data: TrainingData, model: OmniBind, name: str, *, own: bool) -> float:
+        """Top-1 of one modality's validation samples, among the labels it was taught or among all."""
+        among = np.unique(data.train[name].concept) if own else None
+        return dataset.top1(data, self.architecture, model.encoders, name, model.labels.prototypes(), among)
+
+    def _teachers(self, seed: int) -> EncoderSet:
+        """Fresh encoders, the image teacher tied; kept, since all runs of a seed begin with them."""
+        if self._tied is None or self._tied[0] != seed:
+            fresh = self._fresh(seed)
+            self._tie(self.data, fresh, seed)
+            self._tied = seed, fresh
+        return self._tied[1]
+
+    def _tie(self, data: TrainingData, encoder_set: EncoderSet, seed: int) -> None:
+        Trainer(seed, self.fabric).run(Tie(data, self.architecture, encoder_set, _unwatched(self.config.tie)))
+
+    def _fresh(self, seed: int) -> EncoderSet:
+        """Encoders with the initial weights of a seed."""
+        names = set(self.base.heads)
+        fresh = encoders.build(self.architecture.model_copy(update={"seed": seed}), names).to(self.fabric.device)
+        encoders.own_state(self.base)  # makes what a head gets from text, which takes seconds
+        buffers = dict(self.base.heads.named_buffers())
+        for key, buffer in fresh.heads.named_buffers():
+            buffer.copy_(buffers[key])
+        return fresh
+
+    def _pairs(
+        self,
+        data: TrainingData,
+        model: OmniBind,
+        probes: Mapping[str, Probes],
+        settings: Settings,
+        shots: int,
+        seed: int,
+    ) -> Iterator[Measurement]:
+        train, val = (dataset.embed(data, model, split) for split in ("train", "val"))
+        if 2 not in val.sizes:
+            return
+        module = self.fused(train, model.labels, self.methods()["AF"], seed)
+        draw = _draws(val, settings.count, seed)[2]
+        figures = {
+            "CAD and AF": top1(model.labels, module, draw),
+            "CAD and Mean": top1(model.labels, baselines.MeanFusion(), draw),
+        }
+        for method, probe in probes.items():
+            figures[method] = _late_fusion(_draws(self.probed(probe, val), settings.count, seed)[2])
+        for method, value in figures.items():
+            yield Measurement("Few samples, pairs", _shot(shots), method, seed, value)
+
+    def _folds(self, name: str, folds: int, seed: int) -> list[NDArray[np.int64]]:
+        """Labels of a student with validation samples, in parts of at most :data:`WAYS`."""
+        taught = np.intersect1d(self.data.train[name].concept, self.data.val[name].concept)
+        if len(taught) < 2:
+            return []
+        order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(taught)
+        return np.array_split(order, min(len(taught), max(folds, 2, math.ceil(len(taught) / WAYS))))
+
+    def _never_seen(self, model: OmniBind, name: str, part: NDArray[np.int64], seed: int) -> dict[str, float]:
+        """Top-1 of validation samples of the left-out labels, by method."""
+        foreign = np.setdiff1d(np.arange(len(self.data.vocabulary)), self.data.train[name].concept)
+        rng = np.random.default_rng((seed, zlib.crc32(name.encode()), int(part[0])))
+        filled = rng.permutation(foreign)[: max(0, WAYS - len(part))]
+        candidates = torch.from_numpy(np.concatenate([part, filled]))
+        val = self.data.val[name]
+        chosen = subsets.take(val, np.flatnonzero(np.isin(val.concept, part)))
+        right = torch.from_numpy(chosen.concept)
+        text = model.labels.prototypes().cpu()
+
+        def share(embeddings: Tensor) -> float:
+            answer = candidates[(embeddings[:, 0].cpu() @ text[candidates].T).argmax(dim=1)]
+            return (answer == right).float().mean().item()
+
+        figures = {"CAD": share(dataset.embed_all(model.encoders, self.architecture, name, chosen.inputs))}
+        if model.encoders.trunk_of[name] == model.encoders.trunk_of["image"]:
+            # The untrained way: the student's features through the image teacher's head.
+            figures["image head"] = share(dataset.embed_all(model.encoders, self.architecture, "image", chosen.inputs))
+        figures["chance"] = 1 / len(candidates)
+        return figures
+
+
+TABLES = {
+    "fusions": Comparison.fusions,
+    "ablation": Comparison.ablation,
+    "few-shot": Comparison.few_shot,
+    "left-out": Comparison.left_out,
+    "zero-shot": Comparison.zero_shot,
+}
+"""The comparisons by name."""
+
+
+def _is_student(name: str) -> bool:
+    return modalities.get(name).role is Role.STUDENT
+
+
+def _copy(encoder_set: EncoderSet) -> EncoderSet:
+    """A copy that can be trained; frozen trunks are shared."""
+    frozen = [trunk for trunk in encoder_set.trunks.values() if not learns(trunk)]
+    return copy.deepcopy(encoder_set, {id(trunk): trunk for trunk in frozen})
+
+
+def _unwatched(settings: Any) -> Any:
+    """The same settings of a stage without looks at validation data that decide nothing."""
+    assert isinstance(settings, StageConfig)
+    if settings.patience or settings.keep == "best":
+        return settings
+    return settings.model_copy(update={"validate_every": 0})
+
+
+def _draws(embedded: Embedded, count: int, seed: int) -> dict[int, Draw]:
+    return {size: embedded.draw(count, np.random.default_rng((seed, size)), size=size) for size in embedded.sizes}
+
+
+def _late_fusion(draw: Draw) -> float:
+    """Top-1 of the mean of the probabilities that are a draw's tokens."""
+    answer = (draw.tokens * draw.mask[..., None]).sum(dim=1).argmax(dim=1)
+    return (answer == draw.label).float().mean().item()
+
+
+def _sized(size: int) -> str:
+    return f"{size} modalit{'y' if size == 1 else 'ies'}"
+
+
+def _shot(shots: int) -> str:
+    return f"{shots} sample{'' if shots == 1 else 's'} per label"

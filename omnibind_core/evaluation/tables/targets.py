@@ -1,0 +1,154 @@
+"""What the project wants to reach, beside what a report measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from omnibind_core.data.damage import NOISE
+from omnibind_core.evaluation.bench import LYING
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES
+from omnibind_core.evaluation.report.document import Row
+
+NOISE_COST = -0.05
+"""Most that any single modality replaced by noise may cost, in combinations of three or more."""
+LIED_TO = {3: 0.90, 4: 0.97}
+"""Accuracy that is left, by the number of modalities, when one of them shows something of another label."""
+ECE = 0.03
+AUROC = 0.95
+
+Tables = Mapping[str, Sequence[Row]]
+
+
+def check(tables: Tables) -> Iterator[Row]:
+    """The targets that can be judged by the tables of a report.
+
+    Args:
+        tables: Rows by the name of the table.
+    """
+    yield from _clean(tables.get("by_size", ()))
+    yield from _noise(tables.get("noise_each", ()))
+    yield from _lies(tables.get("noise_any", ()))
+    for row in tables.get("calibration", ()):
+        if row["modalities"] == "any" and row["method"] == AF:
+            other = _same(tables["calibration"], row, PROBES)
+            where = _sized(row["size"])
+            yield _goal("calibration error (ECE)", where, "at most 0.03", row, "ece", ECE, other, most=True)
+    for row in tables.get("unknown", ()):
+        if row["method"] == AF:
+            things = row["labels_unknown"]
+            where = f"{_sized(row['modalities'])}, {row['unknown']} ({things} thing{'' if things == 1 else 's'})"
+            other = _same(tables["unknown"], row, PROBES)
+            yield _goal("unknown things (AUROC)", where, "at least 0.95", row, "auroc", AUROC, other)
+    yield from _several(tables.get("several", ()))
+
+
+def _clean(rows: Sequence[Row]) -> Iterator[Row]:
+    """AF against Mean without anything wrong."""
+    for row in rows:
+        if row["method"] == AF and row["modalities"] > 1:
+            mean, probes = _same(rows, row, MEAN), _same(rows, row, PROBES)
+            assert mean is not None
+            yield {
+                "goal": "nothing wrong: AF loses nothing",
+                "condition": _sized(row["modalities"]),
+                "target": f"{100 * mean['accuracy']:.1f} % (Mean)",
+                "measured": f"{100 * row['accuracy']:.1f} %{_bounds(row['interval'], 100)}",
+                "probes": None if probes is None else f"{100 * probes['accuracy']:.1f} %",
+                "value": row["accuracy"],
+                "interval": row["interval"],
+                "met": row["accuracy"] >= mean["accuracy"],
+            }
+
+
+def _noise(rows: Sequence[Row]) -> Iterator[Row]:
+    """The worst modality at every size."""
+    worst: dict[int, Row] = {}
+    for row in rows:
+        if row["kind"] == NOISE and row["method"] == AF and row["modalities"] >= 3:
+            old = worst.get(row["modalities"])
+            worst[row["modalities"]] = row if old is None or row["cost"] < old["cost"] else old
+    for size, row in sorted(worst.items()):
+        other = _same(rows, row, PROBES)
+        most, least = row["cost_interval"]
+        yield {
+            "goal": "one modality replaced by noise: cost",
+            "condition": f"{_sized(size)}, worst: {row['wrong'].replace('_', ' ')}",
+            "target": "at most 5 points",
+            "measured": f"{-100 * row['cost'] + 0.0:.1f} points{_bounds((-least, -most), 100)}",
+            "probes": None if other is None else f"{-100 * other['cost'] + 0.0:.1f} points",
+            "value": row["cost"],
+            "interval": row["cost_interval"],
+            "met": row["cost"] >= NOISE_COST,
+        }
+
+
+def _lies(rows: Sequence[Row]) -> Iterator[Row]:
+    for row in rows:
+        if row["kind"] == LYING and row["method"] == AF and row["modalities"] in LIED_TO:
+            goal = LIED_TO[row["modalities"]]
+            other = _same(rows, row, PROBES)
+            yield {
+                "goal": "one modality shows another label: accuracy",
+                "condition": f"{_sized(row['modalities'])}, a random one",
+                "target": f"at least {100 * goal:.0f} %",
+                "measured": f"{100 * row['accuracy']:.1f} %{_bounds(row['interval'], 100)}",
+                "probes": None if other is None else f"{100 * other['accuracy']:.1f} %",
+                "value": row["accuracy"],
+                "interval": row["interval"],
+                "met": row["accuracy"] >= goal,
+            }
+
+
+def _several(rows: Sequence[Row]) -> Iterator[Row]:
+    good = [row for row in rows if row["method"] == AF and row["second_is"] == "good"]
+    if good:
+        row = min(good, key=lambda row: row["gain"])
+        yield {
+            "goal": "a second sensor of one modality never hurts",
+            "condition": f"worst: {row['modalities'].replace('_', ' ')}",
+            "target": "gain of 0 points or more",
+            "measured": f"{100 * row['gain']:+.1f} points{_bounds(row['gain_interval'], 100)}",
+            "probes": None,
+            "value": row["gain"],
+            "interval": row["gain_interval"],
+            "met": row["gain"] >= 0,
+        }
+
+
+def _goal(
+    goal: str,
+    where: str,
+    target: str,
+    row: Row,
+    key: str,
+    limit: float,
+    other: Row | None,
+    most: bool = False,
+) -> Row:
+    bounds = row["ece_interval" if key == "ece" else "interval"]
+    return {
+        "goal": goal,
+        "condition": where,
+        "target": target,
+        "measured": f"{row[key]:.3f}{_bounds(bounds)}",
+        "probes": None if other is None else f"{other[key]:.3f}",
+        "value": row[key],
+        "interval": bounds,
+        "met": row[key] <= limit if most else row[key] >= limit,
+    }
+
+
+def _same(rows: Sequence[Row], row: Row, method: str) -> Row | None:
+    """The row of another method that is otherwise the same."""
+    keys = [key for key in ("size", "modalities", "wrong", "kind", "unknown") if key in row]
+    return next((o for o in rows if o["method"] == method and all(o[key] == row[key] for key in keys)), None)
+
+
+def _bounds(bounds: Sequence[float], scale: float = 1.0) -> str:
+    digits = 1 if scale > 1 else 3
+    low, high = (f"{scale * bound + 0.0:.{digits}f}" for bound in bounds)
+    return f" ({low} to {high})"
+
+
+def _sized(size: int) -> str:
+    return f"{size} modalit{'y' if size == 1 else 'ies'}"

@@ -1,0 +1,1 @@
+"""What training and evaluation share: features of samples, combinations of them, calibration."""

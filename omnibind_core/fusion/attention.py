@@ -1,0 +1,294 @@
+"""Stage II, Adaptive Fusion (AF): any set of present modalities to one unified embedding (paper Sec. 3.3, Eq. 8, 9).
+
+Absent modalities are masked, never filled with zeros. The set has no order and no fixed size, and several sensors of
+one modality are several tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnibind_core.config import Config, parse
+from omnibind_core.errors import ConfigError
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The listing of App. B: self-attention over the tokens, mean, L2 norm; nothing else.
+    "paper": {"layers": 1, "residual": False, "norm": False, "ffn": 0},
+    # Starts as plain mean fusion and learns the difference.
+    "residual": {"layers": 1, "residual": True, "norm": True, "ffn": 0},
+    # A mean of the tokens themselves, weighted by how much each can be trusted.
+    "reliability": {"layers": 0, "pool": "reliability"},
+}
+
+
+class FusionConfig(Config):
+    """Architecture of AF. The paper leaves the number of heads open; eight is ours.
+
+    Attributes:
+        type: ``"attention"``; the baselines' types are in :mod:`omnibind_core.fusion.baselines`.
+        heads: Attention heads; divides the embedding width.
+        layers: Attention layers; 0 leaves the tokens as they are.
+        residual: Adds the layer's input to its output; the layer then starts as the identity.
+        norm: LayerNorm before attention and feed-forward.
+        ffn: Width of the feed-forward block as a multiple of the embedding width; 0 for none.
+        pool: ``"mean"`` as in the paper, or ``"reliability"``: each token counts as much as a small network trusts it.
+        hidden: Width of that network.
+        dropout: On its first layer, so that it does not learn labels by heart.
+    """
+
+    type: str = Field("attention", pattern="^attention$")
+    heads: int = Field(8, ge=1)
+    layers: int = Field(1, ge=0)
+    residual: bool = False
+    norm: bool = False
+    ffn: int = Field(0, ge=0)
+    pool: Literal["mean", "reliability"] = "mean"
+    hidden: int = Field(32, ge=1)
+    dropout: float = Field(0.7, ge=0, lt=1)
+
+
+class Fused(NamedTuple):
+    """Result of a fusion.
+
+    Attributes:
+        embedding: ``float32 [B, D]``, unit length.
+        weights: ``float32 [B, M]``, share of each token in the embedding; each row sums to 1, absent tokens have 0.
+    """
+
+    embedding: Tensor
+    weights: Tensor
+
+
+class Fusion(nn.Module):
+    """Interface of AF and of the baselines in :mod:`omnibind_core.fusion.baselines`."""
+
+    def forward(self, tokens: Tensor, mask: Tensor, kind: Tensor | None = None) -> Fused:
+        """Fuses sets of tokens.
+
+        In eval mode padding is cut away first, so a padded batch gives exactly what the unpadded one gives.
+
+        Args:
+            tokens: ``float32 [B, M, D]``, unit length; what stands at absent places does not matter, not even NaN.
+            mask: ``bool [B, M]``, True where a token is present; at least one in each row.
+            kind: ``int64 [B, M]`` modality of each token, an index into the model config's modalities. AF, Mean and
+                Linear do not need it.
+        """
+        if self.training:
+            # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
+            return self.fuse(tokens.masked_fill(~mask[..., None], 0.0), mask, kind)
+        order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
+        mask = mask.gather(1, order)
+        packed = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1])).masked_fill(~mask[..., None], 0.0)
+        fused = self.fuse(packed, mask, None if kind is None else kind.gather(1, order))
+        return Fused(fused.embedding, fused.weights.new_zeros(tokens.shape[:2]).scatter(1, order, fused.weights))
+
+    @abstractmethod
+    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
+        """What a fusion defines: as :meth:`forward`, with zeros at absent places."""
+
+
+class AdaptiveFusion(Fusion):
+    """Self-attention over the present tokens, masked mean, L2 norm (paper Eq. 9 and App. B).
+
+    The reported weights are the attention rollout (Abnar and Zuidema 2020): how much of each token flows into the mean.
+
+    With ``pool: reliability`` the mean is weighted, and without attention layers the unified embedding lies between the
+    tokens. What a token says is then never rewritten, so labels that no training combination had are recognised as
+    well as by the plain mean (docs/experiments.md), while damaged sensors are left out.
+
+    Args:
+        dim: Embedding width D.
+        config: Architecture.
+
+    Raises:
+        ConfigError: ``heads`` does not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        if dim % config.heads:
+            raise ConfigError(f"fusion.heads is {config.heads}, expected a divisor of the embedding width {dim}")
+        self.layers = nn.ModuleList(AttentionLayer(dim, config) for _ in range(config.layers))
+        self.reliability = Reliability(dim, config) if config.pool == "reliability" else None
+
+    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
+        """See :meth:`Fusion.fuse`; the modalities are not looked at."""
+        flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+        hidden = tokens
+        for layer in self.layers:
+            hidden, attention = layer(hidden, mask)
+            flow = attention @ flow
+        shares = equal_shares(mask, tokens.dtype) if self.reliability is None else self.reliability(tokens, mask)
+        return Fused(F.normalize(mix(shares, hidden), dim=-1), mix(shares, flow))
+
+
+class Reliability(nn.Module):
+    """How much each token can be trusted, from the token alone: noise, a covered lens or a dead sensor look the same
+    whatever is in front of them. Starts as equal shares.
+
+    Args:
+        dim: Embedding width D.
+        config: Its ``hidden`` and ``dropout``.
+    """
+
+    def __init__(self, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        self.score = nn.Sequential(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, config.hidden),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, 1, bias=False),  # shares do not change if all scores do
+        )
+        last = self.score[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Shares ``float32 [B, M]`` of the tokens ``[B, M, D]``; each row sums to 1, absent tokens have 0."""
+        scores: Tensor = self.score(tokens).squeeze(-1)
+        return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+
+
+class AttentionLayer(nn.Module):
+    """One masked multi-head self-attention, with optional pre-LayerNorm, residual and feed-forward."""
+
+    def __init__(self, dim: int, config: FusionConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.residual = config.residual
+        self.norm = nn.LayerNorm(dim) if config.norm else nn.Identity()
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.out.bias)
+        if config.residual:
+            nn.init.zeros_(self.out.weight)
+        self.ffn: nn.Module | None = None
+        if config.ffn:
+            last = nn.Linear(config.ffn * dim, dim)
+            if config.residual:
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+            norm = nn.LayerNorm(dim) if config.norm else nn.Identity()
+            self.ffn = nn.Sequential(norm, nn.Linear(dim, config.ffn * dim), nn.GELU(), last)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns the new tokens ``[B, M, D]`` and how they mix the old ones, ``[B, M, M]``, rows summing to 1.
+
+        Args:
+            tokens: ``float32 [B, M, D]``.
+            mask: ``bool [B, M]``, True where a token is present; None if all are.
+        """
+        batch, count, dim = tokens.shape
+        q, k, v = (
+            self._on_present(nn.Sequential(self.norm, self.qkv), tokens, mask)
+            .view(batch, count, 3, self.heads, dim // self.heads)
+            .unbind(dim=2)
+        )
+        logits = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(dim // self.heads)
+        if mask is not None:
+            logits = logits.masked_fill(~mask[:, None, None, :], float("-inf"))
+        attention = logits.softmax(dim=-1)
+        mixed = self._on_present(
+            self.out, torch.einsum("bhqk,bkhd->bqhd", attention, v).reshape(batch, count, dim), mask
+        )
+        flow = attention.mean(dim=1)
+        if self.residual:
+            mixed = tokens + mixed
+            flow = (flow + torch.eye(count, dtype=flow.dtype, device=flow.device)) / 2
+        if self.ffn is not None:
+            after = self._on_present(self.ffn, mixed, mask)
+            mixed = mixed + after if self.residual else after
+        return mixed, flow
+
+    def _on_present(self, layer: nn.Module, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Applies a layer to each token; in training to the present ones alone, which are a third of a batch."""
+        if not self.training or mask is None:
+            out: Tensor = layer(tokens)
+            return out
+        rows = layer(tokens[mask])
+        return rows.new_zeros(*mask.shape, rows.shape[-1]).index_put((mask,), rows)
+
+
+def build(dim: int, data: Mapping[str, Any], slots: Sequence[str] = ()) -> Fusion:
+    """The fusion that a model config asks for.
+
+    Args:
+        dim: Embedding width.
+        data: The ``fusion`` part of the config; ``type`` is ``"attention"`` (AF, the default) or a baseline's.
+        slots: The model's modalities, in the order that ``kind`` counts them; some baselines have a part for each.
+
+    Raises:
+        ConfigError: A key is unknown or a value impossible; names the key.
+    """
+    if data.get("type", "attention") != "attention":
+        from omnibind_core.fusion import baselines  # they are made of the parts above
+
+        return baselines.build(dim, data, slots)
+    return AdaptiveFusion(dim, parse(FusionConfig, data, "fusion", PRESETS))
+
+
+def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``fusion`` part of a config with some keys changed; another ``type`` starts anew, as its keys are others."""
+    old = data.get("type", "attention")
+    return {**(data if changes.get("type", old) == old else {}), **changes}
+
+
+def fusion_loss(fused: Tensor, positive: Tensor, negatives: Tensor, present: Tensor, tau: float) -> Tensor:
+    """Contrastive loss of stage II (paper Eq. 8): the label's text against the texts that single modalities confused.
+
+    Args:
+        fused: ``[B, D]`` unified embeddings, unit length.
+        positive: ``[B, D]`` text embedding of the label.
+        negatives: ``[B, K, D]`` text embeddings of wrong labels.
+        present: ``bool [B, K]``, which negatives count; at least one in each row.
+        tau: Temperature.
+
+    Returns:
+        Scalar, the mean over the batch.
+    """
+    right = (fused * positive).sum(dim=-1, keepdim=True)
+    wrong = torch.einsum("bd,bkd->bk", fused, negatives).masked_fill(~present, float("-inf"))
+    return -(torch.cat([right, wrong], dim=1) / tau).log_softmax(dim=1)[:, 0].mean()
+
+
+def wrong_predictions(scores: Tensor, mask: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """CLS: the wrong labels that single modalities predict, or one random wrong label where all are right.
+
+    Args:
+        scores: ``[B, M, C]`` cosines of every token to every label; at least two labels.
+        mask: ``bool [B, M]`` present tokens.
+        label: ``int64 [B]`` true label.
+        generator: Source of the random wrong label.
+
+    Returns:
+        ``int64 [B, M + 1]`` label indices and ``bool [B, M + 1]`` which of them count.
+    """
+    predicted = scores.argmax(dim=-1)
+    wrong = (predicted != label[:, None]) & mask
+    shift = torch.randint(1, scores.shape[-1], label.shape, generator=generator).to(label.device)
+    chance = (label + shift) % scores.shape[-1]
+    none = ~wrong.any(dim=1, keepdim=True)
+    return torch.cat([predicted, chance[:, None]], dim=1), torch.cat([wrong, none], dim=1)
+
+
+def equal_shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[B, M]``: the same share for every present token of a row, 0 for absent ones."""
+    return mask.to(dtype) / mask.sum(dim=1, keepdim=True)
+
+
+def mix(weights: Tensor, rows: Tensor) -> Tensor:
+    """Sums ``[B, M, D]`` rows, weighted by ``[B, M]``, to ``[B, D]``."""
+    return (weights.unsqueeze(1) @ rows).squeeze(1)

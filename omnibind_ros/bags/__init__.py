@@ -1,0 +1,1 @@
+"""Bag files: reading, writing, recovering, inspecting, playing, recording and making them."""

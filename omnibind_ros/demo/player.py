@@ -1,0 +1,120 @@
+"""Plays topics of a recording over DDS: ``python -m omnibind_ros.demo.player BAG --topic T --start-at UNIX_TIME``.
+
+Messages go out as the recording holds them, in CDR; only the time in their header is moved, so nothing is decoded.
+Several players with the same start time stay in step, also when one is killed and started again. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omnibind_core.errors import DataError, OmniBindError
+from omnibind_ros.bags import bag
+
+
+def moved(data: bytes, shift_ns: int) -> bytes:
+    """A message in CDR with its header's stamp moved.
+
+    Args:
+        data: A message whose first field is a ``std_msgs/Header``: after 4 bytes of encapsulation come the seconds
+            (int32) and the nanoseconds (uint32), in the byte order that the second byte names.
+        shift_ns: Added to the stamp, ns.
+    """
+    layout = "<iI" if data[1] & 1 else ">iI"
+    seconds, nanoseconds = struct.unpack_from(layout, data, 4)
+    stamp = divmod(seconds * 1_000_000_000 + nanoseconds + shift_ns, 1_000_000_000)
+    buffer = bytearray(data)
+    struct.pack_into(layout, buffer, 4, *stamp)
+    return bytes(buffer)
+
+
+def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop: threading.Event) -> int:
+    """Publishes topics in the rhythm of the recording; rclpy must be initialised.
+
+    Args:
+        path: Folder of the bag.
+        topics: Topics to play; empty plays all.
+        start_at: Unix time at which the recording is at ``offset``; what lies before now is skipped.
+        offset: s from the beginning of the recording.
+        stop: Ends playing early when set.
+
+    Returns:
+        Number of messages published.
+
+    Raises:
+        DataError: There is no readable bag, it lacks a topic, or a message type is not installed.
+    """
+    import rclpy.node
+    import rclpy.qos
+
+    types = bag.topics(path)
+    names = list(topics) or sorted(types)
+    begin_ns = bag.span_ns(path)[0]
+    shift_ns = int((start_at - offset) * 1e9) - begin_ns
+    node = rclpy.node.Node("player_" + "_".join(name.strip("/").replace("/", "_") for name in names))
+    publishers: dict[str, Any] = {
+        name: node.create_publisher(_message_class(types[name]), name, rclpy.qos.qos_profile_sensor_data)
+        for name in names
+        if name in types
+    }
+    published = 0
+    try:
+        for item in bag.read(path, names, max(begin_ns, time.time_ns() - shift_ns)):
+            if stop.wait(max((item.time_ns + shift_ns - time.time_ns()) / 1e9, 0)):
+                break
+            publishers[item.topic].publish(moved(item.data, shift_ns))
+            published += 1
+    finally:
+        node.destroy_node()
+    return published
+
+
+def _message_class(ros_type: str) -> Any:
+    package, _, name = ros_type.partition("/msg/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"the message type {ros_type} is not installed: {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="omnibind_ros.demo.player", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("bag", type=Path, help="folder of a rosbag2 recording")
+    parser.add_argument("--topic", action="append", default=[], help="topic to play, may be repeated (default: all)")
+    parser.add_argument(
+        "--start-at", type=float, default=None, metavar="UNIX_TIME", help="when to begin (default: now)"
+    )
+    parser.add_argument(
+        "--offset", type=float, default=0.0, metavar="S", help="begin so many seconds into the recording"
+    )
+    options = parser.parse_args(arguments)
+
+    import rclpy
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    try:
+        start_at = time.time() if options.start_at is None else options.start_at
+        play(options.bag, options.topic, start_at, options.offset, stop)
+    except OmniBindError as error:
+        print(f"player: {error}", file=sys.stderr)
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The fusion node and the sensor node."""

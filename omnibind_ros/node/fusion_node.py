@@ -1,0 +1,315 @@
+"""The fusion node: any set of sensors in, ``omnibind/prediction`` out."""
+
+from __future__ import annotations
+
+import omnibind_ros.node.malloc_arenas  # noqa: F401 - first, before threads are started
+
+# isort: split
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool
+
+from omnibind_core.errors import ConfigError
+from omnibind_core.runtime.engine import PerceptionEngine, Selection
+from omnibind_core.runtime.trigger import Trigger
+from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
+from omnibind_ros import msg
+from omnibind_ros.messages import fill
+from omnibind_ros.node.discovery import Adopted, Discovery, name_of
+from omnibind_ros.node.lifecycle import PerceptionNode, Tick, run
+from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
+from omnibind_ros.node.parameters import FUSION_NODE, SENSOR_TYPES
+from omnibind_ros.node.sync import ApproximateSync
+from omnibind_ros.node.topics import LATCHED
+
+if TYPE_CHECKING:
+    from omnibind_core.labels import LabelBank
+
+
+class FusionNode(PerceptionNode):
+    """Fuses every sensor that is alive and publishes what is perceived.
+
+    Topics, services and parameters: docs/topics.md, docs/parameters.md.
+    """
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__("fusion_node", FUSION_NODE, **node_options)
+        self._predictions = 0
+        self._alive: tuple[str, ...] = ()
+        self._discovery: Discovery | None = None
+        self._switches: set[str] = set()
+        self._reported: Any = None
+        self._own_labels: LabelBank | None = None
+        self._own_threshold = 0.0
+        self._publisher = self.create_lifecycle_publisher(msg.Prediction, "omnibind/prediction", 10)
+        self._status = self.create_publisher(msg.FusionStatus, "~/status", LATCHED)
+        self._debug = DebugImage(self)
+        kinds = vision_messages()
+        self._vision = VisionOutputs(self, kinds) if kinds is not None else None
+        for name in self.parameters.sensor_names:
+            self._offer_switch(name)
+
+    def settings(self) -> EngineSettings:
+        """Settings of the engine, from the parameters."""
+        return self.parameters.settings
+
+    @property
+    def wanted(self) -> set[str]:
+        """Modalities whose encoders are needed: those of the sensors, and of all that may be adopted."""
+        return super().wanted | (set(SENSOR_TYPES.values()) if self.parameters["discover"] else set())
+
+    @property
+    def has_touch(self) -> bool:
+        """Whether there may be a tactile sensor."""
+        return super().has_touch or bool(self.parameters["discover"])
+
+    def make_trigger(self, engine: PerceptionEngine) -> Trigger | ApproximateSync:
+        """What says when to tick, by the parameters ``sync`` and ``trigger``."""
+        if self.parameters["sync"] == "approximate":
+            return ApproximateSync(engine, self.parameters["slop"])
+        return Trigger(engine)
+
+    def on_model(self) -> None:
+        """Gives the model the labels and the threshold of the parameters."""
+        assert self.model is not None
+        self._own_labels, self._own_threshold = self.model.labels, self.model.threshold
+        labels = self.parameters["labels"]
+        self.apply({"threshold": self.parameters["threshold"], **({"labels": labels} if labels else {})})
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Starts the ticks, with all counters at zero."""
+        self._predictions = 0
+        self._alive = ()
+        return super().on_activate(state)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the model and subscribes."""
+        self._discovery = Discovery(self.parameters.discovery) if self.parameters["discover"] else None
+        return super().on_configure(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees the model and lets adopted topics go."""
+        for name in list(self._discovery.adopted) if self._discovery is not None else ():
+            self._let_go(name)
+        self._discovery = None
+        return super().on_cleanup(state)
+
+    def apply(self, changes: Mapping[str, Any]) -> None:
+        """Applies changed labels, threshold and rate.
+
+        Raises:
+            ConfigError: A label is given twice.
+        """
+        labels = changes.get("labels")
+        if labels and len(set(labels)) < len(labels):
+            raise ConfigError(f"parameter 'labels' has one twice: {', '.join(labels)}")
+        super().apply(changes)
+        if self.model is None:
+            return
+        if labels:
+            self.model.set_labels(labels)
+        elif labels is not None and self._own_labels is not None:
+            self.model.labels = self._own_labels
+        if "threshold" in changes:
+            threshold = changes["threshold"]
+            self.model.threshold = self._own_threshold if threshold < 0 else threshold
+
+    # Adopted topics -------------------------------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        if self._discovery is not None and self.model is not None:
+            self._discover(self._discovery, self.model.modalities)
+        super()._poll()
+
+    def _discover(self, discovery: Discovery, known: Sequence[str]) -> None:
+        graph = {
+            topic: types
+            for topic, types in self.get_topic_names_and_types()
+            if any(info.node_name != self.get_name() for info in self.get_publishers_info_by_topic(topic))
+        }
+        for name in discovery.lost(graph, time.monotonic()):
+            self._let_go(name)
+        used = [self.link(name).topic for name in self.sensors]
+        for topic, ros_type, modality in discovery.candidates(graph.items(), known, used):
+            self._adopt(discovery, topic, ros_type, modality)
+
+    def _adopt(self, discovery: Discovery, topic: str, ros_type: str, modality: str) -> None:
+        name = name_of(topic, self.get_namespace(), set(self.sensors))
+        try:
+            sensor = self.parameters.add(name, type=modality, topic=topic, message_type=ros_type)
+        except ConfigError as error:
+            discovery.refused[topic] = str(error)
+            return
+        discovery.adopted[name] = Adopted(topic, ros_type, time.monotonic())
+        self.sensors[name] = sensor
+        self.connect(sensor)
+        self._offer_switch(name)
+        if self.engine is not None:
+            self.engine.add(sensor.config)
+        self.get_logger().info(f"[{name}] adopted {topic}: {modality} by {ros_type}")
+
+    def _let_go(self, name: str) -> None:
+        assert self._discovery is not None
+        adopted = self._discovery.adopted.pop(name)
+        if self.engine is not None:
+            self.engine.remove(name)
+        self.disconnect(name)
+        del self.sensors[name]
+        self.parameters.remove(name)
+        self.get_logger().info(f"[{name}] let {adopted.topic} go: no publisher")
+
+    def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
+        """What was adopted and what was not."""
+        if self._discovery is None:
+            return []
+        refused = self._discovery.refused
+        level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
+        values = {name: item.topic for name, item in self._discovery.adopted.items()} | refused
+        return [("discovery", (level, f"{len(self._discovery.adopted)} topics adopted, {len(refused)} not", values))]
+
+    def _offer_switch(self, sensor: str) -> None:
+        if sensor not in self._switches:  # it stays when a topic is let go: nothing is destroyed while we spin
+            self._switches.add(sensor)
+            self.create_service(SetBool, f"~/{sensor}/set_enabled", partial(self._on_set_enabled, sensor))
+
+    def _on_set_enabled(self, sensor: str, request: Any, response: Any) -> Any:
+        if f"{sensor}.enabled" not in self.parameters:
+            response.success, response.message = False, f"there is no sensor '{sensor}' at present"
+            return response
+        parameter = Parameter(f"{sensor}.enabled", Parameter.Type.BOOL, request.data)
+        result = self.set_parameters([parameter])[0]
+        response.success, response.message = result.successful, result.reason
+        return response
+
+    # Predictions ----------------------------------------------------------------------------------------------------
+
+    def compute(self, selection: Selection) -> Prediction | None:
+        """The prediction of a tick, or ``None`` if too few sensors offer something usable."""
+        assert self.engine is not None
+        return self.engine.compute(selection)
+
+    def publish(self, tick: Tick, prediction: Prediction | None) -> None:
+        """Publishes a prediction."""
+        if prediction is None:
+            self._alive = ()
+            return
+        latency = time.monotonic() - tick.started
+        message = self._message(prediction, latency)
+        self._publisher.publish(message)
+        self._predictions += 1
+        self.inference.times.add({**prediction.stages, "latency": latency})
+        self._alive = tuple(share.name for share in prediction.sensors)
+        if self._vision is not None:
+            self._vision.publish(message.header, prediction)
+        if self.engine is not None:
+            self._debug.publish(message.header, prediction, self.engine)
+
+    def _message(self, prediction: Prediction, latency: float) -> msg.Prediction:
+        shares = prediction.sensors
+        fields = {
+            "label": prediction.label,
+            "confidence": prediction.confidence,
+            "unknown": prediction.unknown,
+            "entropy": prediction.entropy,
+            "labels": list(prediction.labels),
+            "scores": np.array(prediction.scores, np.float32),
+            "sensors": [share.name for share in shares],
+            "modalities": [share.modality for share in shares],
+            "weights": np.array([share.weight for share in shares], np.float32),
+            "ages": np.array([share.age for share in shares], np.float32),
+            "sensor_labels": [share.label for share in shares],
+            "sensor_confidences": np.array([share.confidence for share in shares], np.float32),
+            "labels_without": [share.label_without for share in shares],
+            "confidences_without": np.array([share.confidence_without for share in shares], np.float32),
+            "latency": latency,
+        }
+        if prediction.header is not None:  # of a message type without a header otherwise
+            fields["header"] = prediction.header
+        if self.parameters["publish_embedding"]:
+            fields["embedding"] = prediction.embedding
+        if self.parameters["publish_similarities"]:
+            fields["similarities"] = prediction.similarities
+        return fill(msg.Prediction(), fields)
+
+    # Status ---------------------------------------------------------------------------------------------------------
+
+    def on_selection(self, selection: Selection) -> None:
+        """Publishes the status at once if a sensor's state, the sensors alive or the labels have changed."""
+        assert self.engine is not None
+        reports = self.engine.reports(selection.now_ns)
+        if self._key(reports) != self._reported:
+            self.on_report(reports)
+
+    def on_report(self, reports: Sequence[SensorReport]) -> None:
+        """Publishes the status."""
+        assert self.model is not None
+        self._reported = self._key(reports)
+        times = self.inference.times
+        if self._vision is not None:
+            self._vision.publish_labels(self.header(), self.model.labels.names, self.model.threshold)
+        self._status.publish(
+            msg.FusionStatus(
+                header=self.header(),
+                model=self.model.identity,
+                labels=list(self.model.labels.names),
+                threshold=self.model.threshold,
+                sensors=[self._sensor_status(report) for report in reports],
+                alive=list(self._alive),
+                message=self._sentence(reports),
+                ticks=self.ticks,
+                predictions=self._predictions,
+                overruns=self.overruns,
+                latency_mean=times.mean("latency"),
+                latency_max=times.maximum("latency"),
+            )
+        )
+
+    def _key(self, reports: Sequence[SensorReport]) -> Any:
+        labels = self.model.labels.names if self.model is not None else ()
+        return [report.state for report in reports], self._alive, labels
+
+    def _sentence(self, reports: Sequence[SensorReport]) -> str:
+        if self.engine is None:
+            return "inactive"
+        if self._alive:
+            return f"perceiving by {', '.join(self._alive)}"
+        active = [report.name for report in reports if report.state == SensorState.ACTIVE]
+        wanted = self.parameters["min_sensors"]
+        if 0 < len(active) < wanted:
+            return f"only {', '.join(active)} alive, {wanted} sensors wanted (min_sensors)"
+        if active:
+            return f"{', '.join(active)} alive, no prediction yet"
+        return "no sensor alive: " + "; ".join(f"{r.name} {r.state.name.lower()}: {r.reason}" for r in reports)
+
+    def _sensor_status(self, report: SensorReport) -> msg.SensorStatus:
+        link = self.link(report.name)
+        return msg.SensorStatus(
+            name=report.name,
+            modality=report.modality,
+            topic=link.topic,
+            type=link.ros_type,
+            state=int(report.state),
+            reason=report.reason,
+            age=report.age,
+            rate=report.rate,
+            received=report.received,
+            rejected=report.rejected,
+            dropped=report.dropped,
+        )
+
+
+def main() -> None:
+    """Runs the node."""
+    sys.exit(run(FusionNode))
+
+
+if __name__ == "__main__":
+    main()

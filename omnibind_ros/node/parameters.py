@@ -1,0 +1,425 @@
+"""All parameters of the nodes, in one table: declaration, checks and docs/parameters.md come from it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from omnibind_core import modalities
+from omnibind_core.errors import ConfigError
+from omnibind_core.runtime.types import EngineSettings, SensorConfig
+from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, types_for
+from omnibind_ros.node.discovery import DiscoveryRules
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+SENSOR_TYPES: Mapping[str, str] = {
+    "camera": "image",
+    "thermal": "thermal",
+    "event_camera": "event",
+    "tactile": "touch",
+    "lidar": "point_cloud",
+    "microphone": "audio",
+}
+"""Modality of each sensor type; the name of a modality is accepted as a type, too."""
+
+_TOPIC_ENDINGS = {"event": "events", "point_cloud": "points", "audio": "audio", "text": "text"}
+
+DISCOVER_EXCLUDE = ("depth", "mask", "debug", "disparity", "segment", "theora", "omnibind")
+"""Pictures that are no camera's, encodings that are not decoded, and what the nodes of this package publish."""
+
+NEVER, UNCONFIGURED, ALWAYS = "never", "unconfigured", "always"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter.
+
+    Attributes:
+        name: Its name; inside a sensor's block without the sensor's name.
+        default: Its default, which also gives its type.
+        description: One line, with the unit.
+        changeable: When it can be changed: ``never`` after the start, while the node is ``unconfigured``, or
+            ``always``.
+        minimum: Smallest value.
+        maximum: Largest value.
+        choices: Accepted values, if only some are.
+    """
+
+    name: str
+    default: Any
+    description: str
+    changeable: str = UNCONFIGURED
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any, name: str) -> Any:
+        """Returns the value in the type of the default (an integer where a float is wanted becomes one).
+
+        Raises:
+            ConfigError: Of another type, out of range, or not among the choices; names the parameter.
+        """
+        if isinstance(self.default, float) and type(value) is int:
+            value = float(value)
+        if isinstance(self.default, list):
+            if not isinstance(value, Sequence) or isinstance(value, str) or any(type(v) is not str for v in value):
+                raise ConfigError(f"parameter '{name}' is {value!r}, expected a list of strings")
+            return [v for v in value if v]
+        if type(value) is not type(self.default):
+            raise ConfigError(f"parameter '{name}' is {value!r}, expected a {_TYPE_NAMES[type(self.default)]}")
+        if isinstance(value, float | int) and not self.minimum <= value <= self.maximum:
+            raise ConfigError(f"parameter '{name}' is {value}, expected {self.range}")
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"parameter '{name}' is '{value}', expected one of {', '.join(self.choices)}")
+        return value
+
+    @property
+    def range(self) -> str:
+        """Accepted values in words; empty if all are."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if math.isinf(self.minimum) and math.isinf(self.maximum):
+            return ""
+        if math.isinf(self.maximum):
+            return f"{self.minimum:g} or more"
+        return f"{self.minimum:g} to {self.maximum:g}"
+
+
+_TYPE_NAMES = {bool: "bool", int: "integer", float: "number", str: "string", list: "list of strings"}
+
+_MODEL = Spec("model", "lite", "name of a shipped model, or folder of a saved one")
+_DEVICE = Spec("device", "auto", "torch device: cpu, cuda, cuda:1, ...; auto takes cuda where there is one")
+_AUTOSTART = Spec("autostart", True, "configure and activate at the start; false leaves it to a manager", NEVER)
+
+FUSION_NODE: tuple[Spec, ...] = (
+    _MODEL,
+    _DEVICE,
+    _AUTOSTART,
+    Spec("sensors", list(SENSOR_TYPES), "names of the sensors; each has a block of parameters of its name", NEVER),
+    Spec("rate", 5.0, "fusion ticks per second, Hz", ALWAYS, 0.1, 100.0),
+    Spec("labels", [""], "what can be recognised; empty: the model's own labels", ALWAYS),
+    Spec("threshold", -1.0, "confidence below which a prediction is unknown; -1: the model's own", ALWAYS, -1.0, 1.0),
+    Spec("top_k", 5, "number of labels in a prediction", UNCONFIGURED, 1, 1000),
+    Spec("min_sensors", 1, "fewer living sensors than this give no prediction", UNCONFIGURED, 1, 100),
+    Spec(
+        "trigger",
+        "rate",
+        "rate, or the name of a sensor: a tick for each of its messages, and at the rate only while it is dead",
+    ),
+    Spec(
+        "max_wait",
+        0.05,
+        "s that a tick waits at most for what living sensors have measured, but not yet delivered",
+        UNCONFIGURED,
+        0.0,
+        10.0,
+    ),
+    Spec(
+        "max_future", 0.5, "s by which a stamp may lie ahead of now; later ones are rejected", UNCONFIGURED, 0.0, 3600.0
+    ),
+    Spec(
+        "sync",
+        "adaptive",
+        "adaptive: whatever is alive; approximate: complete sets of message_filters, for comparison",
+        choices=("adaptive", "approximate"),
+    ),
+    Spec("slop", 0.1, "s between the first and the last message of a set (sync: approximate)", UNCONFIGURED, 0.0, 10.0),
+    Spec("discover", False, "adopt topics by message type and name as they appear, and let them go"),
+    Spec("discover_include", [""], "regular expressions, one of which the topic must contain; empty: any topic"),
+    Spec("discover_exclude", list(DISCOVER_EXCLUDE), "regular expressions, none of which it may contain"),
+    Spec("discover_limit", 8, "topics adopted at most", UNCONFIGURED, 1, 100),
+    Spec("discover_forget", 10.0, "s without a publisher after which a topic is let go", UNCONFIGURED, 0.0, 3600.0),
+    Spec("publish_embedding", False, "fill Prediction.embedding", ALWAYS),
+    Spec("publish_similarities", False, "fill Prediction.similarities", ALWAYS),
+)
+
+SENSOR_NODE: tuple[Spec, ...] = (
+    _MODEL,
+    _DEVICE,
+    _AUTOSTART,
+    Spec("sensor", "camera", "name of the sensor; its block of parameters has the same name", NEVER),
+    Spec("rate", 10.0, "frames per second that are sent at most, Hz", ALWAYS, 0.1, 100.0),
+    Spec(
+        "send",
+        "preprocessed",
+        "preprocessed: the encoder runs in the fusion node; embedding: here",
+        choices=("preprocessed", "embedding"),
+    ),
+)
+
+SENSOR: tuple[Spec, ...] = (
+    Spec("type", "", f"{', '.join(SENSOR_TYPES)}, or a modality; empty: the sensor's name"),
+    Spec("topic", "", "topic; empty: the name of the sensor and /image_raw, /events, /points or /audio"),
+    Spec("message_type", "", "accepted message type; empty: every type of the modality, as found on the topic"),
+    Spec("enabled", True, "whether the sensor may take part", ALWAYS),
+    Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion", ALWAYS, 0.01, 3600.0),
+    Spec("time_offset", 0.0, "s added to the stamps of the sensor", ALWAYS, -3600.0, 3600.0),
+    Spec("window", 0.0, "s; older items are not used, streams are cut to it; 0: the modality's own", minimum=0.0),
+    Spec("readmit_after", 2, "good messages in a row after which a lost sensor is back", minimum=1, maximum=1000),
+    Spec("qos", "auto", "auto copies the publisher's", choices=("auto", "sensor_data", "reliable")),
+    Spec("queue_depth", 0, "messages that may wait; 0: 5 for frames, 100 for streams", minimum=0, maximum=10000),
+    Spec("scale", 1.0, "16-bit or float pixels: value * scale + offset, °C (thermal) or 0..255 (tactile)"),
+    Spec("offset", 0.0, "see scale"),
+    Spec("sample_rate", 16000, "Hz, for sound messages that carry none", minimum=1, maximum=768000),
+    Spec("channels", 1, "channels of the same messages", minimum=1, maximum=64),
+    Spec("sample_format", "S16LE", "how the same messages store a sample", choices=tuple(SAMPLE_FORMATS)),
+    Spec("coding_format", "wave", "how the same messages are coded; only wave, raw samples, is decoded"),
+    Spec(
+        "image_decoder",
+        "auto",
+        "native, cv_bridge, or auto: cv_bridge, where installed, for what native does not know",
+        choices=IMAGE_DECODERS,
+    ),
+)
+"""The block of every sensor: ``<sensor>.type`` and so on."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """All settings of one sensor.
+
+    Attributes:
+        config: What the runtime knows of it.
+        topic: Topic name as configured, before remapping.
+        message_types: Accepted ROS types, preferred ones first.
+        qos: ``auto``, ``sensor_data`` or ``reliable``.
+        queue_depth: Messages that may wait.
+        options: What the messages do not say.
+    """
+
+    config: SensorConfig
+    topic: str
+    message_types: tuple[str, ...]
+    qos: str
+    queue_depth: int
+    options: DecodeOptions
+
+    @property
+    def name(self) -> str:
+        """Name of the sensor."""
+        return self.config.name
+
+
+class Parameters:
+    """Declares the parameters of a node and reads them.
+
+    Args:
+        node: The node; ``None`` in a subclass that keeps the values elsewhere.
+        specs: Its own parameters; the blocks of its sensors come on top.
+
+    Raises:
+        ConfigError: A value given at the start is unusable.
+    """
+
+    def __init__(self, node: Node | None, specs: Sequence[Spec]) -> None:
+        self._node: Any = node
+        self._specs: dict[str, Spec] = {}
+        for spec in specs:
+            self._declare(spec, spec.name)
+        if not self.sensor_names and not ("discover" in self._specs and self["discover"]):
+            raise ConfigError("parameter 'sensors' is empty, expected at least one name, or discover: true")
+        if len(set(self.sensor_names)) < len(self.sensor_names):
+            raise ConfigError(f"parameter 'sensors' names one twice: {', '.join(self.sensor_names)}")
+        for sensor in self.sensor_names:
+            self.add(sensor)
+        if "trigger" in self:
+            _ = self.settings, self.discovery
+
+    def add(self, sensor: str, **defaults: Any) -> Sensor:
+        """Declares the block of a sensor.
+
+        Args:
+            sensor: Name of the sensor.
+            **defaults: Other defaults of this sensor's parameters.
+
+        Raises:
+            ConfigError: A value given at the start is unusable.
+        """
+        try:
+            for spec in SENSOR:
+                self._declare(replace(spec, default=defaults.get(spec.name, spec.default)), f"{sensor}.{spec.name}")
+            return self.sensor(sensor)
+        except ConfigError:
+            self.remove(sensor)
+            raise
+
+    def remove(self, sensor: str) -> None:
+        """Takes the block of a sensor back."""
+        for name in [f"{sensor}.{spec.name}" for spec in SENSOR]:
+            self._withdraw(name)
+            self._specs.pop(name, None)
+
+    def _declare(self, spec: Spec, name: str) -> None:
+        self._offer(spec, name)
+        self._specs[name] = spec
+        self[name]
+
+    def _value(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def _withdraw(self, name: str) -> None:
+        if self._node.has_parameter(name):
+            self._node.undeclare_parameter(name)
+
+    def _offer(self, spec: Spec, name: str) -> None:
+        from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+        from rclpy.exceptions import ParameterException
+
+        # Dynamically typed, so that "timeout: 1" is as good as "timeout: 1.0" and errors are ours.
+        descriptor = ParameterDescriptor(
+            description=spec.description,
+            dynamic_typing=True,
+            read_only=spec.changeable == NEVER,
+            additional_constraints=", ".join(spec.choices),
+        )
+        if math.isfinite(spec.minimum) and math.isfinite(spec.maximum):
+            if isinstance(spec.default, float):
+                descriptor.floating_point_range = [FloatingPointRange(from_value=spec.minimum, to_value=spec.maximum)]
+            else:
+                descriptor.integer_range = [IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum))]
+        try:
+            self._node.declare_parameter(name, spec.default, descriptor)
+        except ParameterException as error:  # a value given at the start is out of range
+            raise ConfigError(f"parameter '{name}': {error}, expected {spec.range}") from error
+
+    def __getitem__(self, name: str) -> Any:
+        return self.check(name, self._value(name))
+
+    def check(self, name: str, value: Any) -> Any:
+        """Returns the value as the parameter's type.
+
+        Raises:
+            ConfigError: It is unusable.
+        """
+        return self._specs[name].check(value, name)
+
+    def changeable(self, name: str) -> str:
+        """When the parameter can be changed; parameters that are not ours always can."""
+        return self._specs[name].changeable if name in self._specs else ALWAYS
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._specs
+
+    @property
+    def sensor_names(self) -> list[str]:
+        """Names of the sensors of this node."""
+        return [self["sensor"]] if "sensor" in self else self["sensors"]
+
+    @property
+    def sensors(self) -> list[Sensor]:
+        """All sensors of this node."""
+        return [self.sensor(name) for name in self.sensor_names]
+
+    @property
+    def settings(self) -> EngineSettings:
+        """Settings of the runtime (fusion node).
+
+        Raises:
+            ConfigError: The trigger is no sensor.
+        """
+        if self["trigger"] not in ("rate", *self.sensor_names):
+            known = ", ".join(("rate", *self.sensor_names))
+            raise ConfigError(f"parameter 'trigger' is '{self['trigger']}', expected one of {known}")
+        names = ("top_k", "max_future", "min_sensors", "max_wait")
+        trigger = "" if self["trigger"] == "rate" else self["trigger"]
+        return EngineSettings(trigger=trigger, **{name: self[name] for name in names})
+
+    @property
+    def discovery(self) -> DiscoveryRules:
+        """Which topics are adopted (fusion node).
+
+        Raises:
+            ConfigError: A regular expression is none.
+        """
+        patterns = {}
+        for name in ("discover_include", "discover_exclude"):
+            try:
+                patterns[name] = tuple(re.compile(text, re.IGNORECASE) for text in self[name])
+            except re.error as error:
+                raise ConfigError(f"parameter '{name}': {error.pattern!r} is no regular expression: {error}") from error
+        return DiscoveryRules(
+            patterns["discover_include"], patterns["discover_exclude"], self["discover_limit"], self["discover_forget"]
+        )
+
+    def sensor(self, name: str, changes: Mapping[str, Any] | None = None) -> Sensor:
+        """Settings of one sensor.
+
+        Args:
+            name: Its name.
+            changes: Values that are about to be set, by full parameter name.
+
+        Raises:
+            ConfigError: A value is unusable.
+        """
+        changes = changes or {}
+        values = {
+            spec.name: self.check(full, changes[full]) if (full := f"{name}.{spec.name}") in changes else self[full]
+            for spec in SENSOR
+        }
+        kind = values["type"] or name
+        modality = SENSOR_TYPES.get(kind, kind)
+        if modality not in modalities.names():
+            known = ", ".join(dict.fromkeys((*SENSOR_TYPES, *modalities.names())))
+            raise ConfigError(f"parameter '{name}.type' is '{values['type']}', expected one of {known}")
+        types = types_for(modality)
+        if values["message_type"] and values["message_type"] not in types:
+            found = f"parameter '{name}.message_type' is '{values['message_type']}'"
+            raise ConfigError(f"{found}, expected for {modality} one of {', '.join(types)}")
+        kind_of = modalities.get(modality)
+        return Sensor(
+            config=SensorConfig(
+                name=name,
+                modality=modality,
+                enabled=values["enabled"],
+                timeout=values["timeout"],
+                time_offset=values["time_offset"],
+                window=values["window"] or kind_of.default_window or values["timeout"],
+                readmit_after=values["readmit_after"],
+            ),
+            topic=values["topic"] or f"{name}/{_TOPIC_ENDINGS.get(modality, 'image_raw')}",
+            message_types=(values["message_type"],) if values["message_type"] else types,
+            qos=values["qos"],
+            queue_depth=values["queue_depth"] or (100 if kind_of.is_stream else 5),
+            options=DecodeOptions(
+                scale=values["scale"],
+                offset=values["offset"],
+                sample_rate=values["sample_rate"],
+                channels=values["channels"],
+                sample_format=values["sample_format"],
+                coding_format=values["coding_format"],
+                image_decoder=values["image_decoder"],
+            ),
+        )
+
+    def unknown(self, given: Iterable[str]) -> list[str]:
+        """One sentence for each given parameter that no node reads, with the nearest one that exists.
+
+        One file may hold the parameters of all nodes, so a sensor node leaves the blocks of other sensors alone.
+        """
+        foreign = {spec.name for spec in (*FUSION_NODE, *SENSOR_NODE)} | {"use_sim_time"}
+        sentences = []
+        for name in sorted(set(given) - set(self._specs) - foreign):
+            block = name.partition(".")[0]
+            if block == "qos_overrides" or ("sensor" in self and block != self["sensor"]):
+                continue
+            if "discover" in self and self["discover"] and name.removeprefix(f"{block}.") in {s.name for s in SENSOR}:
+                continue  # of a sensor that may come
+            near = difflib.get_close_matches(name, self._specs, 1, cutoff=0.8)
+            sentences.append(f"parameter '{name}' is unknown" + (f"; did you mean '{near[0]}'?" if near else ""))
+        return sentences
+
+
+def table(specs: Sequence[Spec], prefix: str = "") -> str:
+    """Markdown table of parameters, as in docs/parameters.md."""
+    rows = ["| parameter | type | default | accepted | changeable | meaning |", "|---|---|---|---|---|---|"]
+    for spec in specs:
+        default = ", ".join(spec.default) if isinstance(spec.default, list) else str(spec.default).lower()
+        cells = (f"`{prefix}{spec.name}`", _TYPE_NAMES[type(spec.default)], default, spec.range, spec.changeable)
+        rows.append("| " + " | ".join((*cells, spec.description)) + " |")
+    return "\n".join(rows)

@@ -1,0 +1,74 @@
+"""A sensor node: one sensor in, preprocessed frames or embeddings out, for a fusion node elsewhere."""
+
+from __future__ import annotations
+
+import omnibind_ros.node.malloc_arenas  # noqa: F401 - first, before threads are started
+
+# isort: split
+import sys
+from typing import Any
+
+from rclpy.qos import QoSProfile
+
+from omnibind_core.runtime.encoding import Token
+from omnibind_core.runtime.engine import Selection
+from omnibind_core.runtime.types import Encoded, EngineSettings
+from omnibind_ros import msg
+from omnibind_ros.messages import fill, modality_frame_fields
+from omnibind_ros.node.lifecycle import PerceptionNode, Tick, run
+from omnibind_ros.node.parameters import SENSOR_NODE
+
+
+class SensorNode(PerceptionNode):
+    """Decodes and preprocesses one sensor and publishes ``ModalityFrame`` on ``omnibind/<sensor>``.
+
+    Topics, services and parameters: docs/topics.md, docs/parameters.md.
+    """
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__("sensor_node", SENSOR_NODE, **node_options)
+        self._sent: Any = None
+        topic = f"omnibind/{self.parameters['sensor']}"
+        # Only the newest frame matters, and over a bad link it should still arrive.
+        self._publisher = self.create_lifecycle_publisher(msg.ModalityFrame, topic, QoSProfile(depth=1))
+
+    def settings(self) -> EngineSettings:
+        """Settings of the engine."""
+        return EngineSettings()
+
+    @property
+    def wanted(self) -> set[str]:
+        """Modalities whose encoders are needed: none if only preprocessed."""
+        return super().wanted if self.parameters["send"] == "embedding" else set()
+
+    def compute(self, selection: Selection) -> Token | None:
+        """What the sensor has that was not sent yet."""
+        assert self.engine is not None
+        tokens = self.engine.tokens(selection, embed=self.parameters["send"] == "embedding")
+        if not tokens or tokens[0].newest is self._sent:
+            return None
+        self._sent = tokens[0].newest
+        return tokens[0]
+
+    def publish(self, tick: Tick, token: Token | None) -> None:
+        """Publishes a frame."""
+        if token is None or self.model is None:
+            return
+        if token.embedding is not None:
+            encoded = Encoded("embedding", token.embedding)
+        else:
+            assert token.views is not None
+            encoded = Encoded("preprocessed", token.views)
+        fields = modality_frame_fields(token.sensor.name, token.sensor.modality, self.model.identity, encoded)
+        if token.newest.header is not None:
+            fields["header"] = token.newest.header
+        self._publisher.publish(fill(msg.ModalityFrame(), fields))
+
+
+def main() -> None:
+    """Runs the node."""
+    sys.exit(run(SensorNode))
+
+
+if __name__ == "__main__":
+    main()
