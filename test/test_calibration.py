@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from omnibind_core.features.calibration import KEEP, best_temperature, calibrate
 from omnibind_core.features.combinations import Embedded
-from omnibind_core.fusion.baselines import MeanFusion
+from omnibind_core.fusion import MeanFusion
 from omnibind_core.labels import LabelBank
 
 DIM, LABELS, SAMPLES = 16, 12, 30

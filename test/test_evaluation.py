@@ -24,7 +24,7 @@ from omnibind_core.evaluation.report.document import SCHEMA
 from omnibind_core.evaluation.samples import Combos, Split
 from omnibind_core.evaluation.tables import accuracy, retrained, robustness, trust
 from omnibind_core.features.combinations import Embedded
-from omnibind_core.fusion.baselines import MeanFusion
+from omnibind_core.fusion import MeanFusion
 from omnibind_core.training.config import FuseConfig, TrainConfig
 from omnibind_core.training.dataset import Part
 
@@ -483,7 +483,6 @@ def test_sections_are_those_of_the_command():
     from omnibind_core.commands import eval as command
 
     assert tuple(evaluate.SECTIONS) == command.TABLES
-    assert tuple(methods.TRAINED) == command.BASELINES
 
 
 def test_cat_needs_every_modality_of_the_model(measured):

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from omnibind_core import fusion
 from omnibind_core.errors import ConfigError
 from omnibind_core.features.combinations import Draw, with_lies
-from omnibind_core.fusion import FusionConfig, fusion_loss, wrong_predictions
+from omnibind_core.fusion import FusionConfig, MeanFusion, fusion_loss, wrong_predictions
 from omnibind_core.fusion.attention import AttentionLayer
-from omnibind_core.fusion.baselines import MeanFusion
 
 DIM = 32
 

@@ -19,12 +19,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from omnibind_core import cli, modalities
+from omnibind_core import cli, fusion, modalities
 from omnibind_core.alignment import CADConfig
 from omnibind_core.data.modality_free.build import BuildConfig, SourceConfig
 from omnibind_core.data.modality_free.match_groups import MatchingConfig
 from omnibind_core.evaluation.report.document import dumps
-from omnibind_core.fusion import FusionConfig, baselines
 from omnibind_core.training.config import AlignConfig, FuseConfig, StageConfig, StudentConfig, TieConfig, TrainConfig
 from omnibind_ros import messages
 
@@ -67,8 +66,8 @@ def training() -> Iterator[str]:
         ("align.per_student.NAME.", StudentConfig),
         ("align.loss.", CADConfig),
         ("fuse.", FuseConfig),
-        ("fuse.fusion.", FusionConfig),
-        *((f"fuse.fusion({kind}).", config) for kind, config in baselines.CONFIGS.items()),
+        ("fuse.fusion.", fusion.FusionConfig),
+        *((f"fuse.fusion({found.name}).", found.config) for found in fusion.baselines()),
     )
 
 

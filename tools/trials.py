@@ -19,8 +19,7 @@ from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.rendering.demo_objects import find_objects
 from omnibind_core.features.cache import cache_folder
 from omnibind_core.features.combinations import Embedded, accuracy_by_size, with_lies
-from omnibind_core.fusion import Fusion
-from omnibind_core.fusion.baselines import MeanFusion
+from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.training import config as training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ _logger = logging.getLogger(__name__)
 TABLES = ("combinations", "single", "retrieval", "noise", "missing", "several", "confidence", "spaces", "retrained")
 MOST_STEPS = 300
 """Steps of a trained baseline, if the model itself had more."""
-BASELINES = ("Linear", "Unseen", "Cat", "OuterProduct")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,10 +54,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--baselines",
         nargs="*",
-        choices=BASELINES,
-        default=list(BASELINES),
         metavar="NAME",
-        help=f"baselines to train, none to save time (default: {' '.join(BASELINES)})",
+        help="baselines to train, such as Linear Cat; none to save time (default: all that learn)",
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trained copies of each (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
@@ -94,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.verbose:
         logging.getLogger("omnibind_core.training.logs").setLevel(logging.WARNING)
     be_deterministic(args.seed)
+    baselines = _baselines(args.baselines)
     compared = {} if args.compare is None else retrained.compared(args.compare)
     given = None if args.labels is None else Concepts.read(args.labels)
     model = load_model(args.model, args.device, None)
@@ -103,11 +102,11 @@ def run(args: argparse.Namespace) -> int:
     own = Concepts.read(folder / "labels.csv") if (folder / "labels.csv").is_file() else Concepts([])
     data = samples.load(args.data, args.split, model, own, given)
     train, why = _training_samples(args, model, own, given, config)
-    if train is not None and args.baselines:
+    if train is not None and baselines:
         require("lightning_fabric", "Training baselines (--baselines without a name leaves them out)")
     steps = config.fuse.steps_over(sum(train.sizes.values()) if train else 0)
     fuse = config.fuse.model_copy(update={"steps": min(steps, MOST_STEPS), "epochs": None})
-    training = Training(fuse, tuple(args.baselines), tuple(range(args.seed, args.seed + args.seeds)))
+    training = Training(fuse, baselines, tuple(range(args.seed, args.seed + args.seeds)))
     measured = bench.make(model, data, train, training, count=args.count, damage=args.damage, seed=args.seed)
     report = evaluate(measured, args.tables, Extras(compared, args.retrain, config, why))
     page = report.write(args.out)
@@ -116,6 +115,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{_text(report)}\nreport written: {page}")
     return 0
+
+
+def _baselines(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Titles of the baselines to train.
+
+    Raises:
+        ConfigError: There is no such baseline, or it has nothing to learn.
+    """
+    from omnibind_core.evaluation.methods import trainable
+
+    known = trainable()
+    unknown = [name for name in asked or () if name not in known]
+    if unknown:
+        raise ConfigError(f"--baselines {' '.join(unknown)}: expected some of {' '.join(known)}")
+    return tuple(known if asked is None else dict.fromkeys(asked))
 
 
 def _experiment(folder: Path, data: Path) -> TrainConfig:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from omnibind_core.data.damage import kinds
 from omnibind_core.evaluation import bootstrap, methods, samples
 from omnibind_core.evaluation.bootstrap import Bootstrap, interval, macro, weighted_mean
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES, TRAINED, FusionMethod, LateFusion, Method, Training
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, LateFusion, Method, Training
 from omnibind_core.evaluation.probes import Probes
 from omnibind_core.evaluation.samples import Combos, Index, Split, TestData
 from omnibind_core.features.combinations import Embedded
-from omnibind_core.fusion.baselines import MeanFusion
+from omnibind_core.fusion import MeanFusion
 from omnibind_core.model import OmniBind
 from omnibind_core.training import dataset
 
@@ -219,8 +219,9 @@ def make(
     if bench.strange is not None and not set(data.unknown.parts) - set(bench.probes.probes):
         other = {n: methods.probed(bench.probes, model, n, part.inputs) for n, part in data.unknown.parts.items()}
         bench.strange.methods[PROBES] = LateFusion(other)
+    types = methods.trainable()
     for name in training.names:
-        modules = [methods.trained(model, bench.embedded(), TRAINED[name], seed, training) for seed in training.seeds]
+        modules = [methods.trained(model, bench.embedded(), types[name], seed, training) for seed in training.seeds]
         found[name] = FusionMethod(name, rows, modules, model.labels, slots)
         _logger.info("%s trained", name)
     return bench

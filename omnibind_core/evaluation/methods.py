@@ -28,8 +28,6 @@ from omnibind_core.training.engine import Trainer
 from omnibind_core.training.fuse import Fuse
 
 AF, MEAN, PROBES = "AF", "Mean", "Probes"
-TRAINED = {"Linear": "linear", "Unseen": "unseen", "Cat": "cat", "OuterProduct": "outer_product"}
-"""Baselines that are trained on the spot, with their ``fusion.type``."""
 _BATCH = 4096  # combinations at a time
 
 
@@ -130,13 +128,18 @@ class Training:
 
     Attributes:
         fuse: Settings of stage II.
-        names: Which of :data:`TRAINED`.
+        names: Titles of the baselines to train, of :func:`trainable`.
         seeds: One module each.
     """
 
     fuse: FuseConfig
-    names: tuple[str, ...] = tuple(TRAINED)
+    names: tuple[str, ...]
     seeds: tuple[int, ...] = (0,)
+
+
+def trainable() -> dict[str, str]:
+    """Baselines that are trained on the spot: ``fusion.type`` by title."""
+    return {found.title: found.name for found in fusion.baselines() if found.learns}
 
 
 def trained(

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnibind_core.data.scenes import CombinationSampler, GivenCombinations
-from omnibind_core.fusion import Fusion
-from omnibind_core.fusion.baselines import MeanFusion
+from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.labels import LabelBank
 
 

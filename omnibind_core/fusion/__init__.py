@@ -1,25 +1,27 @@
-"""Stage II: fusion of any set of embeddings."""
+"""Stage II: fusion of any set of embeddings.
 
-from omnibind_core.fusion.attention import (
-    PRESETS,
-    AdaptiveFusion,
-    Fused,
-    Fusion,
-    FusionConfig,
-    build,
-    changed,
-    fusion_loss,
-    wrong_predictions,
-)
+:mod:`~omnibind_core.fusion.attention` is AF, :mod:`~omnibind_core.fusion.baselines` what it is compared with,
+:mod:`~omnibind_core.fusion.losses` what both are trained by.
+"""
+
+from omnibind_core.fusion.attention import AdaptiveFusion, FusionConfig
+from omnibind_core.fusion.base import Fused, Fusion
+from omnibind_core.fusion.baselines import MeanFusion
+from omnibind_core.fusion.losses import fusion_loss, wrong_predictions
+from omnibind_core.fusion.registry import FusionType, baselines, build, changed, register, types
 
 __all__ = [
-    "PRESETS",
     "AdaptiveFusion",
     "Fused",
     "Fusion",
     "FusionConfig",
+    "FusionType",
+    "MeanFusion",
+    "baselines",
     "build",
     "changed",
     "fusion_loss",
+    "register",
+    "types",
     "wrong_predictions",
 ]

@@ -7,17 +7,18 @@ one modality are several tokens.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnibind_core.config import Config, parse
+from omnibind_core.config import Config
 from omnibind_core.errors import ConfigError
+from omnibind_core.fusion.base import Fused, Fusion, equal_shares, mix
+from omnibind_core.fusion.registry import register
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The listing of App. B: self-attention over the tokens, mean, L2 norm; nothing else.
@@ -33,7 +34,7 @@ class FusionConfig(Config):
     """Architecture of AF. The paper leaves the number of heads open; eight is ours.
 
     Attributes:
-        type: ``"attention"``; the baselines' types are in :mod:`omnibind_core.fusion.baselines`.
+        type: ``"attention"``; other types are other fusions (:mod:`omnibind_core.fusion.registry`).
         heads: Attention heads; divides the embedding width.
         layers: Attention layers; 0 leaves the tokens as they are.
         residual: Adds the layer's input to its output; the layer then starts as the identity.
@@ -53,46 +54,6 @@ class FusionConfig(Config):
     pool: Literal["mean", "reliability"] = "mean"
     hidden: int = Field(32, ge=1)
     dropout: float = Field(0.7, ge=0, lt=1)
-
-
-class Fused(NamedTuple):
-    """Result of a fusion.
-
-    Attributes:
-        embedding: ``float32 [B, D]``, unit length.
-        weights: ``float32 [B, M]``, share of each token in the embedding; each row sums to 1, absent tokens have 0.
-    """
-
-    embedding: Tensor
-    weights: Tensor
-
-
-class Fusion(nn.Module):
-    """Interface of AF and of the baselines in :mod:`omnibind_core.fusion.baselines`."""
-
-    def forward(self, tokens: Tensor, mask: Tensor, kind: Tensor | None = None) -> Fused:
-        """Fuses sets of tokens.
-
-        In eval mode padding is cut away first, so a padded batch gives exactly what the unpadded one gives.
-
-        Args:
-            tokens: ``float32 [B, M, D]``, unit length; what stands at absent places does not matter, not even NaN.
-            mask: ``bool [B, M]``, True where a token is present; at least one in each row.
-            kind: ``int64 [B, M]`` modality of each token, an index into the model config's modalities. AF, Mean and
-                Linear do not need it.
-        """
-        if self.training:
-            # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
-            return self.fuse(tokens.masked_fill(~mask[..., None], 0.0), mask, kind)
-        order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
-        mask = mask.gather(1, order)
-        packed = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1])).masked_fill(~mask[..., None], 0.0)
-        fused = self.fuse(packed, mask, None if kind is None else kind.gather(1, order))
-        return Fused(fused.embedding, fused.weights.new_zeros(tokens.shape[:2]).scatter(1, order, fused.weights))
-
-    @abstractmethod
-    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
-        """What a fusion defines: as :meth:`forward`, with zeros at absent places."""
 
 
 class AdaptiveFusion(Fusion):
@@ -222,73 +183,6 @@ class AttentionLayer(nn.Module):
         return rows.new_zeros(*mask.shape, rows.shape[-1]).index_put((mask,), rows)
 
 
-def build(dim: int, data: Mapping[str, Any], slots: Sequence[str] = ()) -> Fusion:
-    """The fusion that a model config asks for.
-
-    Args:
-        dim: Embedding width.
-        data: The ``fusion`` part of the config; ``type`` is ``"attention"`` (AF, the default) or a baseline's.
-        slots: The model's modalities, in the order that ``kind`` counts them; some baselines have a part for each.
-
-    Raises:
-        ConfigError: A key is unknown or a value impossible; names the key.
-    """
-    if data.get("type", "attention") != "attention":
-        from omnibind_core.fusion import baselines  # they are made of the parts above
-
-        return baselines.build(dim, data, slots)
-    return AdaptiveFusion(dim, parse(FusionConfig, data, "fusion", PRESETS))
-
-
-def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``fusion`` part of a config with some keys changed; another ``type`` starts anew, as its keys are others."""
-    old = data.get("type", "attention")
-    return {**(data if changes.get("type", old) == old else {}), **changes}
-
-
-def fusion_loss(fused: Tensor, positive: Tensor, negatives: Tensor, present: Tensor, tau: float) -> Tensor:
-    """Contrastive loss of stage II (paper Eq. 8): the label's text against the texts that single modalities confused.
-
-    Args:
-        fused: ``[B, D]`` unified embeddings, unit length.
-        positive: ``[B, D]`` text embedding of the label.
-        negatives: ``[B, K, D]`` text embeddings of wrong labels.
-        present: ``bool [B, K]``, which negatives count; at least one in each row.
-        tau: Temperature.
-
-    Returns:
-        Scalar, the mean over the batch.
-    """
-    right = (fused * positive).sum(dim=-1, keepdim=True)
-    wrong = torch.einsum("bd,bkd->bk", fused, negatives).masked_fill(~present, float("-inf"))
-    return -(torch.cat([right, wrong], dim=1) / tau).log_softmax(dim=1)[:, 0].mean()
-
-
-def wrong_predictions(scores: Tensor, mask: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """CLS: the wrong labels that single modalities predict, or one random wrong label where all are right.
-
-    Args:
-        scores: ``[B, M, C]`` cosines of every token to every label; at least two labels.
-        mask: ``bool [B, M]`` present tokens.
-        label: ``int64 [B]`` true label.
-        generator: Source of the random wrong label.
-
-    Returns:
-        ``int64 [B, M + 1]`` label indices and ``bool [B, M + 1]`` which of them count.
-    """
-    predicted = scores.argmax(dim=-1)
-    wrong = (predicted != label[:, None]) & mask
-    shift = torch.randint(1, scores.shape[-1], label.shape, generator=generator).to(label.device)
-    chance = (label + shift) % scores.shape[-1]
-    none = ~wrong.any(dim=1, keepdim=True)
-    return torch.cat([predicted, chance[:, None]], dim=1), torch.cat([wrong, none], dim=1)
-
-
-def equal_shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """``[B, M]``: the same share for every present token of a row, 0 for absent ones."""
-    return mask.to(dtype) / mask.sum(dim=1, keepdim=True)
-
-
-def mix(weights: Tensor, rows: Tensor) -> Tensor:
-    """Sums ``[B, M, D]`` rows, weighted by ``[B, M]``, to ``[B, D]``."""
-    return (weights.unsqueeze(1) @ rows).squeeze(1)
+@register("attention", "AF", FusionConfig, presets=PRESETS)
+def _attention(dim: int, config: FusionConfig, slots: Sequence[str]) -> Fusion:
+    return AdaptiveFusion(dim, config)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnibind_core.config import Config, parse
+from omnibind_core.config import Config
 from omnibind_core.errors import ConfigError, InvalidInputError
-from omnibind_core.fusion.attention import AttentionLayer, Fused, Fusion, FusionConfig, equal_shares, mix
+from omnibind_core.fusion.attention import AttentionLayer, FusionConfig
+from omnibind_core.fusion.base import Fused, Fusion, equal_shares, mix
+from omnibind_core.fusion.registry import register
 
 
 class MeanConfig(Config):
@@ -278,36 +280,26 @@ def _run(layers: nn.ModuleList, hidden: Tensor) -> Tensor:
     return hidden
 
 
-CONFIGS: dict[str, type[Config]] = {
-    "mean": MeanConfig,
-    "linear": LinearConfig,
-    "cat": CatConfig,
-    "outer_product": OuterProductConfig,
-    "unseen": UnseenConfig,
-}
-"""Settings of each baseline, by ``fusion.type``."""
-
-_MAKE: dict[str, Callable[[int, Sequence[str], Any], Fusion]] = {
-    "mean": lambda dim, slots, config: MeanFusion(),
-    "linear": lambda dim, slots, config: LinearFusion(dim),
-    "cat": lambda dim, slots, config: CatFusion(dim, slots),
-    "outer_product": OuterProductFusion,
-    "unseen": UnseenFusion,
-}
+@register("mean", "Mean", MeanConfig, learns=False)
+def _mean(dim: int, config: MeanConfig, slots: Sequence[str]) -> Fusion:
+    return MeanFusion()
 
 
-def build(dim: int, data: Mapping[str, Any], slots: Sequence[str]) -> Fusion:
-    """A baseline.
+@register("linear", "Linear", LinearConfig)
+def _linear(dim: int, config: LinearConfig, slots: Sequence[str]) -> Fusion:
+    return LinearFusion(dim)
 
-    Args:
-        dim: Embedding width.
-        data: The ``fusion`` part of a model config; ``type`` names the baseline.
-        slots: The model's modalities, in the order that ``kind`` counts them.
 
-    Raises:
-        ConfigError: No such type, or a key is unknown or a value impossible; names the key.
-    """
-    name = data["type"]
-    if name not in CONFIGS:
-        raise ConfigError(f"fusion.type is {name!r}, expected one of attention, {', '.join(CONFIGS)}")
-    return _MAKE[name](dim, slots, parse(CONFIGS[name], data, "fusion"))
+@register("unseen", "Unseen", UnseenConfig)
+def _unseen(dim: int, config: UnseenConfig, slots: Sequence[str]) -> Fusion:
+    return UnseenFusion(dim, slots, config)
+
+
+@register("cat", "Cat", CatConfig)
+def _cat(dim: int, config: CatConfig, slots: Sequence[str]) -> Fusion:
+    return CatFusion(dim, slots)
+
+
+@register("outer_product", "OuterProduct", OuterProductConfig)
+def _outer_product(dim: int, config: OuterProductConfig, slots: Sequence[str]) -> Fusion:
+    return OuterProductFusion(dim, slots, config)

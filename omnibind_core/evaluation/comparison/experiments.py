@@ -29,7 +29,6 @@ from omnibind_core.evaluation.comparison.summary import Measurement
 from omnibind_core.evaluation.methods import probe_rows
 from omnibind_core.evaluation.probes import Probes
 from omnibind_core.features.combinations import Draw, Embedded, top1
-from omnibind_core.fusion import baselines
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Role
 from omnibind_core.model import OmniBind
@@ -267,7 +266,7 @@ class Comparison:
                 f"fuse.fusion.type is '{af['type']}': a comparison needs AF, and adds the baselines itself"
             )
         plain = {"AF, preset paper": {"preset": "paper"}} if af.get("preset", "paper") != "paper" else {}
-        return {"AF": af, **plain, **{name: {"type": name} for name in baselines.CONFIGS}}
+        return {"AF": af, **plain, **{found.name: {"type": found.name} for found in fusion.baselines()}}
 
     def probes(self, data: TrainingData, *, variants: bool) -> Probes:
         """Probes on the training samples, or on all their augmented variants."""
@@ -331,7 +330,7 @@ class Comparison:
         draw = _draws(val, settings.count, seed)[2]
         figures = {
             "CAD and AF": top1(model.labels, module, draw),
-            "CAD and Mean": top1(model.labels, baselines.MeanFusion(), draw),
+            "CAD and Mean": top1(model.labels, fusion.MeanFusion(), draw),
         }
         for method, probe in probes.items():
             figures[method] = _late_fusion(_draws(self.probed(probe, val), settings.count, seed)[2])

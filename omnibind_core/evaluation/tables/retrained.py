@@ -15,8 +15,7 @@ from omnibind_core.evaluation.comparison import summary
 from omnibind_core.evaluation.comparison.experiments import TABLES, Comparison, Settings
 from omnibind_core.evaluation.methods import FusionMethod
 from omnibind_core.features.combinations import Embedded
-from omnibind_core.fusion import Fusion
-from omnibind_core.fusion.baselines import MeanFusion
+from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.training.config import TrainConfig
 
 SHOTS = (1, 2, 4, 8, 16)
@@ -41,7 +40,7 @@ def parts(bench: Bench) -> Iterator[Row]:
     }
     for name, (part, negatives) in trials.items():
         settings = bench.training.fuse.model_copy(update={"negatives": negatives})
-        training = methods.Training(settings, seeds=bench.training.seeds)
+        training = dataclasses.replace(bench.training, fuse=settings)
         modules: list[Fusion] = [MeanFusion()]
         if part is not None:
             modules = [methods.trained(bench.model, bench.embedded(), part, s, training) for s in training.seeds]

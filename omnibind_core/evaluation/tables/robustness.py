@@ -13,7 +13,7 @@ from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import methods
 from omnibind_core.evaluation.bench import LYING, STUCK, Bench, Row, cost
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES, TRAINED, FusionMethod
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod
 from omnibind_core.evaluation.samples import Combos, Index
 from omnibind_core.features.combinations import Draw, Embedded
 
@@ -155,7 +155,7 @@ def _taught(bench: Bench, patterns: Sequence[Index]) -> Iterator[tuple[str, list
     batch = min(bench.training.fuse.batch, _BATCH)
     training = dataclasses.replace(bench.training, fuse=bench.training.fuse.model_copy(update={"batch": batch}))
     place = np.array([embedded.modalities.index(name) for name in bench.data.known.modalities], np.int64)
-    for name, part in ((AF, bench.model.config.fusion), ("Cat", {"type": TRAINED["Cat"]})):
+    for name, part in ((AF, bench.model.config.fusion), ("Cat", {"type": "cat"})):
         ways = []
         for pattern in patterns:
             column = pattern[: len(bench.model.labels)]
