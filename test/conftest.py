@@ -11,6 +11,19 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What stays together where tests run side by side: a file, for its fixtures; nodes, for the sake of the machine.
+
+    The tests with faults mostly wait, and have a worker of their own.
+    """
+    for item in items:
+        group = item.path.stem
+        if item.get_closest_marker("ros") and group != "test_faults":
+            group = "nodes"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     return REPO

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import random
 import time
 
 import cv2
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from domains import any_domain
 
 from omnibind_core import OmniBind, cli, modalities
 from omnibind_core.runtime import PerceptionEngine, SensorConfig
@@ -125,7 +125,7 @@ def test_the_node_perceives_with_the_trained_model(trained, tree):
 
     given = {"model": trained, "sensors": "[skin]", "skin.type": "touch", "skin.topic": "skin", "skin.window": 5.0}
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=random.SystemRandom().randint(1, 230))
+    rclpy.init(context=context, domain_id=any_domain())
     executor = SingleThreadedExecutor(context=context)
     words = [word for key, value in given.items() for word in ("-p", f"{key}:={value}")]
     node = fusion_node.FusionNode(context=context, cli_args=["--ros-args", *words])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from domains import any_domain
 
 from omnibind_core import cli
 from omnibind_core.modalities import Sound
@@ -29,7 +29,7 @@ COMMAND = (sys.executable, "-c", "from omnibind_core.cli import main; main()", "
 
 @pytest.fixture(autouse=True)
 def domain(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 230)))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(any_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 

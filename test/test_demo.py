@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from domains import any_domain
 
 from omnibind_core.errors import DataError
 from omnibind_ros.bags import bag, scene_bag
@@ -207,7 +207,7 @@ def test_player_needs_no_torch() -> None:
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     rclpy = pytest.importorskip("rclpy")
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 230)))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(any_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rclpy.init()
     node = rclpy.create_node("listener")

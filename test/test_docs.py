@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import random
 import re
 
 import pytest
 import yaml
+from domains import any_domain
 
 from omnibind_ros.node import parameters
 
-DOMAIN = random.SystemRandom().randint(1, 230)
+DOMAIN = any_domain()
 
 
 def sections(text):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import threading
 import time
 
 import pytest
+from domains import any_domain
 
 pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
@@ -30,7 +30,7 @@ STATE = msg.SensorStatus
 def world(tmp_path_factory, tiny_model, repo):
     """A running fusion node with the tiny model, an observer, and publishers without and with shared memory."""
     folder = tmp_path_factory.mktemp("faults")
-    domain = random.SystemRandom().randint(1, 230)
+    domain = any_domain()
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(domain),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from domains import any_domain
 
 pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
@@ -68,10 +68,6 @@ rclpy.spin(node)
 """
 
 
-def any_domain():
-    return str(random.SystemRandom().randint(1, 230))
-
-
 class StandIn:
     """A model that embeds every item as the same vector and says that it is a cat."""
 
@@ -121,7 +117,7 @@ class Rig:
     """Nodes in a domain of their own, spun by a thread, and what they publish."""
 
     def __init__(self):
-        self.domain = int(any_domain())
+        self.domain = any_domain()
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.executor = SingleThreadedExecutor(context=self.context)
@@ -774,7 +770,7 @@ def test_the_process_ends_cleanly_on_a_signal(tmp_path, stop):
         [sys.executable, "-m", "omnibind_ros.node.fusion_node", "--ros-args", "-p", "autostart:=false"],
         env={
             **os.environ,
-            "ROS_DOMAIN_ID": any_domain(),
+            "ROS_DOMAIN_ID": str(any_domain()),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "RCUTILS_LOGGING_USE_STDOUT": "1",
             "ROS_LOG_DIR": str(tmp_path),
@@ -797,7 +793,7 @@ def test_an_unusable_parameter_ends_the_process_with_one_clear_line():
     command = [sys.executable, "-m", "omnibind_ros.node.fusion_node", "--ros-args", "-p", "camera.timeout:=-1.0"]
     done = subprocess.run(
         command,
-        env={**os.environ, "ROS_DOMAIN_ID": any_domain(), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},
+        env={**os.environ, "ROS_DOMAIN_ID": str(any_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -6,7 +6,6 @@ import csv
 import importlib.metadata
 import json
 import os
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from domains import any_domain
 from safetensors.torch import load_file
 
 from omnibind_core import OmniBind, cli, encoders, fusion, modalities
@@ -330,7 +330,7 @@ def test_the_node_takes_a_depth_camera(depth):
     fusion_node = pytest.importorskip("omnibind_ros.node.fusion_node")
     rclpy = pytest.importorskip("rclpy")
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=random.SystemRandom().randint(1, 230))
+    rclpy.init(context=context, domain_id=any_domain())
     try:
         given = ("sensors:=[front]", "front.type:=depth", "front.topic:=depth/image_rect_raw")
         node = fusion_node.FusionNode(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from domains import any_domain
 
 from omnibind_core import cli
 from omnibind_core.errors import ConfigError
@@ -27,7 +27,7 @@ from omnibind_ros.view.canvas import Canvas, open_recording, text  # noqa: E402
 
 S = 1_000_000_000
 T0 = 1_700_000_000 * S
-DOMAIN = random.SystemRandom().randint(1, 230)
+DOMAIN = any_domain()
 
 
 def events(times_us, width=8, height=6):
