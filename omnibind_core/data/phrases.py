@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
+from omnibind_core import resources
 from omnibind_core.data.wordnet import WordNet
 from omnibind_core.errors import ConfigError
 
-_RULES = Path(__file__).with_name("matching_rules.yaml")
+_RULES = resources.path("data/matching_rules.yaml")
 _PREPOSITION = re.compile(r"\s+(?:in|on|at|with|of|from|near|for)\s+")
 _ALTERNATIVES = re.compile(r"\s+or\s+|\s*[/,;|]\s*")
 _MAPPINGS = ("canonical", "seen_as", "heard_as")
