@@ -243,3 +243,26 @@ def test_every_message_and_program_is_built(repo: Path) -> None:
     cmake = (repo / "CMakeLists.txt").read_text()
     assert set(re.findall(r"msg/\w+\.msg", cmake)) == {f"msg/{path.name}" for path in repo.glob("msg/*.msg")}
     assert set(re.findall(r"bin/(\w+)", cmake)) == {path.name for path in repo.glob("bin/*")}
+
+
+def test_package_xml_names_every_ros_package_that_is_imported(repo: Path) -> None:
+    pattern = re.compile(
+        r"^ *(?:import|from) (\w+_(?:msgs|srvs|interfaces)|rclpy|launch\w*|ament_index_python)\b", re.MULTILINE
+    )
+
+    def imported(*folders: str) -> set[str]:
+        files = (file for folder in folders for file in (repo / folder).rglob("*.py"))
+        return {name for file in files for name in pattern.findall(file.read_text())}
+
+    package = ElementTree.parse(repo / "package.xml")
+    run = {element.text for tag in ("depend", "exec_depend") for element in package.iter(tag)}
+    test = {element.text for element in package.iter("test_depend")}
+    assert {"rclpy", "sensor_msgs"} <= imported("omnibind_ros", "launch") <= run
+    assert imported("test") <= run | test
+
+
+def test_colcon_registers_the_tests(repo: Path) -> None:
+    cmake = (repo / "CMakeLists.txt").read_text()
+    assert re.search(r"if\(BUILD_TESTING\)\s+find_package\(ament_cmake_pytest REQUIRED\)", cmake)
+    assert "not slow and not gpu" in cmake
+    assert "<test_depend>ament_cmake_pytest</test_depend>" in (repo / "package.xml").read_text()

@@ -321,7 +321,8 @@ def build_package(python: str, ros: bool) -> None:
     ]
     command += ["--build-base", str(BUILD / "build"), "--install-base", str(BUILD / "install"), "--cmake-args"]
     command += [f"-DPython3_EXECUTABLE={interpreter}", f"-DPYTHON_EXECUTABLE={interpreter}"]
-    run([*command, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF"], "build", env)
+    # The wheels bring what registers the tests; an installation may lack it.
+    run([*command, "-DCMAKE_BUILD_TYPE=Release", f"-DBUILD_TESTING={'OFF' if ros else 'ON'}"], "build", env)
 
 
 # ---------------------------------------------------------------------------------------------------------- stamps
