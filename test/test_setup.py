@@ -13,7 +13,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-PINNED = ("core", "weights", "ros", "build", "dev", "constraints")
+COMMON = ("core", "weights", "build", "dev", "constraints")
+DISTRIBUTIONS = ("jazzy", "kilted")
+PINNED = (*COMMON, *(f"{kind}-{name}" for kind in ("ros", "constraints") for name in DISTRIBUTIONS))
 
 
 @pytest.fixture
@@ -37,13 +39,13 @@ def test_missing_tools_are_named_with_their_package(
     program(tmp_path, "gcc")
     program(tmp_path, "make")
     monkeypatch.setenv("PATH", str(tmp_path))
-    compiler, cmake = setup_env.check_tools(ros=False)
+    compiler, cmake = setup_env.check_tools(ros="")
     assert compiler.startswith("C++ compiler not found") and compiler.endswith("apt install build-essential")
     assert cmake.startswith("cmake not found")
     program(tmp_path, "g++")
     program(tmp_path, "cmake")
-    assert setup_env.check_tools(ros=False) == []
-    assert "python3-colcon-common-extensions" in setup_env.check_tools(ros=True)[0]
+    assert setup_env.check_tools(ros="") == []
+    assert "python3-colcon-common-extensions" in setup_env.check_tools(ros="jazzy")[0]
 
 
 def test_the_first_supported_python_is_taken(
@@ -82,8 +84,8 @@ def test_disk_space_is_named(setup_env: ModuleType, tmp_path: Path, monkeypatch:
 
 def test_machine_without_ros_wheels(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.uname", lambda: SimpleNamespace(sysname="Linux", machine="aarch64"))
-    assert "Linux aarch64" in setup_env.check_platform(ros=False)
-    assert setup_env.check_platform(ros=True) is None
+    assert "Linux aarch64" in setup_env.check_platform(ros="")
+    assert setup_env.check_platform(ros="jazzy") is None
 
 
 def test_all_problems_are_told_at_once(
@@ -91,7 +93,7 @@ def test_all_problems_are_told_at_once(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(setup_env.SetupError) as error:
-        setup_env.check("", ros=False, fresh=False)
+        setup_env.check("", ros="", fresh=False)
     lines = str(error.value).splitlines()
     assert len(lines) == 5 and all(line.startswith("missing: ") for line in lines)
 
@@ -131,7 +133,7 @@ def test_only_new_files_and_changed_interfaces_trigger_a_build(
         (tmp_path / name).write_text("1")
 
     def build() -> str:
-        stamp: dict[str, str] = setup_env.wanted_stamp("python", False, None)
+        stamp: dict[str, str] = setup_env.wanted_stamp("python", "", None)
         return stamp["build"]
 
     first = build()
@@ -207,8 +209,10 @@ def test_requirements_are_pinned_exactly(repo: Path, name: str) -> None:
     assert pins and [pin for pin in pins if not re.fullmatch(r"[a-z0-9.-]+==[A-Za-z0-9.+]+", pin)] == []
 
 
-def test_no_requirement_is_pinned_twice(repo: Path) -> None:
-    text = "\n".join((repo / f"requirements/{name}.txt").read_text() for name in PINNED)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_no_requirement_is_pinned_twice(repo: Path, distribution: str) -> None:
+    files = (*COMMON, f"ros-{distribution}", f"constraints-{distribution}")
+    text = "\n".join((repo / f"requirements/{name}.txt").read_text() for name in files)
     names = re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE)
     assert sorted(names) == sorted(set(names))
 
