@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -19,7 +20,13 @@ PINNED = (*COMMON, *(f"{kind}-{name}" for kind in ("ros", "constraints") for nam
 
 
 @pytest.fixture
-def setup_env(repo: Path) -> ModuleType:
+def setup_env(repo: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    for name in ("OMNIBIND_ROS", "ROS_DISTRO", "PYTHON"):
+        monkeypatch.delenv(name, raising=False)
+    return load(repo)
+
+
+def load(repo: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("setup_env", repo / "tools/setup_env.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -73,6 +80,62 @@ def test_no_python_says_which_are_supported_and_which_found(
 def test_python_without_venv_or_headers(setup_env: ModuleType, tmp_path: Path, script: str, package: str) -> None:
     program(tmp_path, "python3.12", f'case "$2" in *version_info*) echo 3 12;; *) {script};; esac')
     assert f"apt install python3.12{package}" in setup_env.check_python(str(tmp_path / "python3.12"))
+
+
+def test_an_installation_is_taken_with_its_own_python(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "absent")
+    monkeypatch.setenv("ROS_DISTRO", "lyrical")
+    program(tmp_path, "python3.12", 'case "$2" in *rclpy*) exit 1;; *) echo 3 12;; esac')
+    assert setup_env.choose() == (str(tmp_path / "python3.12"), "")  # nothing imports rclpy: wheels
+    program(tmp_path, "python3", "echo 3 14")  # a version for which there are no wheels
+    assert setup_env.choose() == (str(tmp_path / "python3"), "lyrical")
+    monkeypatch.delenv("ROS_DISTRO")
+    assert setup_env.choose() == (str(tmp_path / "python3.12"), "")
+
+
+def test_a_distribution_that_is_not_there_is_named(
+    setup_env: ModuleType, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("OMNIBIND_ROS", "rolling")
+    with pytest.raises(Exception, match="no wheels of ROS 2 rolling, only of jazzy, kilted"):
+        load(repo).choose()
+    program(tmp_path, "python3", "echo 3 12")
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setenv("OMNIBIND_ROS", "kilted")
+    with pytest.raises(Exception, match="kilted was asked for, but jazzy is sourced"):
+        load(repo).choose()
+
+
+def test_every_distribution_from_wheels_has_folders_of_its_own(
+    setup_env: ModuleType, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert setup_env.WHEELS == DISTRIBUTIONS
+    assert [repo / name for name in (".venv", ".ros")] == [setup_env.VENV, setup_env.BUILD]
+    monkeypatch.setenv("OMNIBIND_ROS", "kilted")
+    kilted = load(repo)
+    assert [repo / name for name in (".venv-kilted", ".ros-kilted")] == [kilted.VENV, kilted.BUILD]
+    names = {path.name for path in (*kilted.requirement_files(""), *kilted.constraint_files(""))}
+    assert {"ros-kilted.txt", "constraints-kilted.txt", "core.txt"} <= names and "ros-jazzy.txt" not in names
+
+
+def test_beside_an_installation_numpy_keeps_its_major_version(
+    setup_env: ModuleType, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    program(tmp_path / "bin", "python", "echo 1")
+    monkeypatch.setattr(setup_env, "VENV", tmp_path)
+    calls: list[list[str]] = []
+    monkeypatch.setattr(setup_env, "pip_install", lambda arguments, log: calls.append(arguments))
+    setup_env.install_packages("jazzy", "")
+    assert calls[0][0] == "numpy==1.*" and str(repo / "requirements/robot.txt") in calls[0]
+    program(tmp_path / "bin", "python", "exit 1")
+    with pytest.raises(setup_env.SetupError, match="python3-numpy"):
+        setup_env.install_packages("jazzy", "")
+    assert re.findall("^numpy.*", (repo / "requirements/robot.txt").read_text(), re.MULTILINE) == ["numpy>=1.26"]
 
 
 def test_disk_space_is_named(setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,9 +258,26 @@ def test_env_keeps_what_the_user_and_ros_have_set(set_up_tree: Path) -> None:
     assert not {"RMW_IMPLEMENTATION", "ROS_AUTOMATIC_DISCOVERY_RANGE"} & env.keys()
 
 
+def test_env_of_another_distribution(set_up_tree: Path) -> None:
+    (set_up_tree / ".venv/lib/librcl.so").touch()
+    for folder in (".venv", ".ros"):
+        shutil.copytree(set_up_tree / folder, set_up_tree / f"{folder}-kilted")
+    env = source_env(set_up_tree, {"PATH": "/usr/bin:/bin", "OMNIBIND_ROS": "kilted"})
+    assert env["VIRTUAL_ENV"] == f"{set_up_tree}/.venv-kilted"
+    assert env["AMENT_PREFIX_PATH"] == f"{set_up_tree}/.ros-kilted/install/omnibind_ros:{set_up_tree}/.venv-kilted"
+    env = source_env(set_up_tree, {"PATH": "/usr/bin:/bin", "OMNIBIND_ROS": "jazzy"})
+    assert env["VIRTUAL_ENV"] == f"{set_up_tree}/.venv"
+    shutil.rmtree(set_up_tree / ".ros-kilted")
+    command = ["bash", "-c", f"source '{set_up_tree}/tools/env.sh'"]
+    result = subprocess.run(
+        command, env={**os.environ, "OMNIBIND_ROS": "kilted"}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0 and "make setup ROS=kilted" in result.stderr
+
+
 def test_env_without_set_up_says_what_to_do(set_up_tree: Path) -> None:
     shutil.rmtree(set_up_tree / ".ros")
-    command = ["bash", "-c", f"source '{set_up_tree}/tools/env.sh'"]
+    command = ["bash", "-c", f"unset OMNIBIND_ROS; source '{set_up_tree}/tools/env.sh'"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode != 0 and "make setup" in result.stderr
 
@@ -215,6 +295,15 @@ def test_no_requirement_is_pinned_twice(repo: Path, distribution: str) -> None:
     text = "\n".join((repo / f"requirements/{name}.txt").read_text() for name in files)
     names = re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE)
     assert sorted(names) == sorted(set(names))
+
+
+def test_distributions_have_the_same_packages(repo: Path) -> None:
+    def packages(distribution: str) -> set[str]:
+        text = (repo / f"requirements/ros-{distribution}.txt").read_text()
+        return {name.replace(f"ros-{distribution}-", "") for name in re.findall("^([a-z0-9-]+)==", text, re.MULTILINE)}
+
+    assert packages("jazzy") - packages("kilted") == {"python-cmake-module"}  # ended with Jazzy
+    assert packages("kilted") <= packages("jazzy")
 
 
 def test_versions_agree(repo: Path) -> None:
