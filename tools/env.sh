@@ -1,23 +1,27 @@
 # Source this (bash) to use the project: puts .venv and the built messages on the paths of this shell.
 # On top of a sourced ROS 2 installation it only adds; it never replaces what ROS has set.
+# After make setup ROS=kilted: OMNIBIND_ROS=kilted source tools/env.sh
 
 _omnibind_env() {
-  local root install site libs
+  local root ros venv install site libs
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  install="$root/.ros/install/omnibind_ros"
-  if [ ! -x "$root/.venv/bin/python" ] || [ ! -d "$install" ]; then
-    echo "not set up yet: run 'make setup' in $root" >&2
+  ros="${OMNIBIND_ROS:-jazzy}"
+  if [ "$ros" = jazzy ]; then ros=""; fi
+  venv="$root/.venv${ros:+-$ros}"
+  install="$root/.ros${ros:+-$ros}/install/omnibind_ros"
+  if [ ! -x "$venv/bin/python" ] || [ ! -d "$install" ]; then
+    echo "not set up yet: run 'make setup${ros:+ ROS=$ros}' in $root" >&2
     return 1
   fi
   site=$(cd "$install"/lib/python3*/site-packages && pwd)
 
-  export VIRTUAL_ENV="$root/.venv"
+  export VIRTUAL_ENV="$venv"
   export PYTHONSAFEPATH=1  # the folder that a command is started in must not hide the built omnibind_ros
-  _omnibind_prepend PATH "$root/.venv/bin"
+  _omnibind_prepend PATH "$venv/bin"
   _omnibind_prepend PYTHONPATH "$site"
-  if [ -e "$root/.venv/lib/librcl.so" ]; then  # ROS 2 from wheels
-    _omnibind_prepend AMENT_PREFIX_PATH "$root/.venv"
-    for libs in "$root"/.venv/lib/python3*/site-packages/ros_*.libs "$root/.venv/lib"; do
+  if [ -e "$venv/lib/librcl.so" ]; then  # ROS 2 from wheels
+    _omnibind_prepend AMENT_PREFIX_PATH "$venv"
+    for libs in "$venv"/lib/python3*/site-packages/ros_*.libs "$venv/lib"; do
       if [ -d "$libs" ]; then _omnibind_prepend LD_LIBRARY_PATH "$libs"; fi
     done
     export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1  # the paths are set: each python need not start itself a second time

@@ -1,15 +1,18 @@
-"""Prints requirements/constraints.txt for this virtual environment: every package that pip added on its own.
+"""Writes ``requirements/constraints*.txt`` for this virtual environment: every package that pip added on its own.
 
-Run in a fresh environment: ``.venv/bin/python tools/freeze.py > requirements/constraints.txt``.
+Run in a fresh environment of each distribution: ``.venv/bin/python tools/freeze.py``. What is none of ROS's packages is
+the same for all, and comes from the default one.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
+DEFAULT = "jazzy"
 # CUDA builds of torch bring these in versions of their own; pip and our own package are never pinned.
 UNPINNED = re.compile(r"(nvidia|cuda|triton|torch|pip|omnibind)\b")
 
@@ -21,7 +24,7 @@ def canonical(name: str) -> str:
 
 def pinned_directly() -> set[str]:
     """Returns the names that the requirement files pin themselves."""
-    files = (file for file in REQUIREMENTS.glob("*.txt") if file.name not in ("constraints.txt", "robot.txt"))
+    files = (file for file in REQUIREMENTS.glob("*.txt") if not file.stem.startswith(("constraints", "robot")))
     lines = (line for file in files for line in file.read_text().splitlines())
     return {canonical(line.partition("==")[0]) for line in lines if "==" in line and not line.startswith("#")}
 
@@ -32,14 +35,23 @@ def installed_by_pip(package: Distribution) -> bool:
     return built_from_source or (package.read_text("INSTALLER") or "").strip() == "pip"
 
 
+def write(name: str, title: str, pins: Mapping[str, str]) -> None:
+    """Writes one of the files, sorted by name."""
+    lines = (f"{package}=={pins[package]}\n" for package in sorted(pins))
+    (REQUIREMENTS / name).write_text(f"# Versions of {title}. Written by tools/freeze.py.\n" + "".join(lines))
+
+
 def main() -> None:
-    """Prints the pins, sorted by name."""
+    """Writes the pins of this environment's distribution, and of the default one those of everything else."""
     direct = pinned_directly()
-    pins = {canonical(p.metadata["Name"]): p.version for p in distributions() if installed_by_pip(p)}
-    print("# Versions of the packages that the other requirement files pull in. Written by tools/freeze.py.")
-    for name in sorted(set(pins) - direct):
-        if not UNPINNED.match(name):
-            print(f"{name}=={pins[name]}")
+    found = {canonical(p.metadata["Name"]): p.version for p in distributions() if installed_by_pip(p)}
+    pins = {name: found[name] for name in set(found) - direct if not UNPINNED.match(name)}
+    distribution = next(name.split("-")[1] for name in found if re.fullmatch(r"ros-\w+-rclpy", name))
+    ros = {name: version for name, version in pins.items() if name.startswith("ros-")}
+    write(f"constraints-{distribution}.txt", f"what ros-{distribution}.txt pulls in", ros)
+    if distribution == DEFAULT:
+        rest = {name: version for name, version in pins.items() if name not in ros}
+        write("constraints.txt", "the packages that the other requirement files pull in", rest)
 
 
 if __name__ == "__main__":

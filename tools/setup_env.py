@@ -1,9 +1,12 @@
 """Makes what the project needs on this machine: ``.venv``, the built ROS 2 messages, the command ``omnibind``.
 
-Idempotent, and quick when nothing changed. Needs nothing but Python itself. ROS 2 comes from a sourced installation
-(``ROS_DISTRO`` set and rclpy importable), else from wheels. Environment variables that change what is done:
+Idempotent, and quick when nothing changed. Needs nothing but Python itself. ROS 2 comes from a sourced installation of
+any distribution (``ROS_DISTRO`` set, rclpy importable), with its Python and its NumPy, else from wheels. Environment
+variables that change what is done:
 
-* ``PYTHON``: the interpreter to use. Default: the first supported one found.
+* ``OMNIBIND_ROS``: the distribution to take from wheels, ``jazzy`` or ``kilted``. Default: jazzy, in ``.venv`` and
+  ``.ros``; another has folders of its own, ``.venv-kilted`` and ``.ros-kilted``. ``tools/env.sh`` follows it.
+* ``PYTHON``: the interpreter to use. Default: the first one found that is supported, or has the installation's rclpy.
 * ``TORCH_INDEX_URL``: where PyTorch comes from. Default: the index of CPU builds, where it can be reached.
   ``https://pypi.org/simple`` gives the CUDA build.
 """
@@ -27,12 +30,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-BUILD = ROOT / ".ros"
+DEFAULT = "jazzy"
+WHEELS = (DEFAULT, "kilted")
+CHOSEN = os.environ.get("OMNIBIND_ROS") or DEFAULT
+SUFFIX = "" if CHOSEN == DEFAULT else f"-{CHOSEN}"
+VENV = ROOT / f".venv{SUFFIX}"
+BUILD = ROOT / f".ros{SUFFIX}"
 STAMP = VENV / "setup.json"
 REQUIREMENTS = ROOT / "requirements"
 
-SUPPORTED = ((3, 11), (3, 12), (3, 13))  # those for which every pinned wheel exists
+SUPPORTED = ((3, 11), (3, 12), (3, 13))  # those for which every pinned wheel exists; an installation has its own Python
 NEEDED_GIB = 6.0  # 3 GiB stay; the rest is for downloads while they are unpacked
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 LIBUSB = "libusb-1.0.so.0"
@@ -62,8 +69,12 @@ def find_python(candidates: Iterable[str]) -> str:
 
     Links are followed, so that a virtual environment's python gives the one that it was made from.
     """
-    paths = (os.path.realpath(path) for path in map(shutil.which, candidates) if path)
-    return next((path for path in paths if python_version(path) in SUPPORTED), "")
+    return next((path for path in real_paths(candidates) if python_version(path) in SUPPORTED), "")
+
+
+def real_paths(candidates: Iterable[str]) -> Iterator[str]:
+    """Yields where the programs lie that exist, with links followed."""
+    return (os.path.realpath(path) for path in map(shutil.which, candidates) if path)
 
 
 def candidates() -> list[str]:
@@ -72,11 +83,34 @@ def candidates() -> list[str]:
     return [chosen] if chosen else [sys.executable, "python3", "python3.12", "python3.11", "python3.13"]
 
 
-def has_ros_installation(python: str) -> bool:
-    """Tells whether a ROS 2 installation is sourced: ``ROS_DISTRO`` set and rclpy importable."""
+def find_installation(candidates: Iterable[str]) -> str:
+    """Returns the first of the candidates that imports rclpy of a sourced ROS 2 installation; empty if none does."""
     if not os.environ.get("ROS_DISTRO"):
-        return False
-    return subprocess.run([python, "-c", "import rclpy"], capture_output=True, check=False).returncode == 0
+        return ""
+
+    def imports_rclpy(python: str) -> bool:
+        try:
+            return subprocess.run([python, "-c", "import rclpy"], capture_output=True, check=False).returncode == 0
+        except OSError:
+            return False
+
+    return next(filter(imports_rclpy, real_paths(candidates)), "")
+
+
+def choose() -> tuple[str, str]:
+    """Returns the interpreter, empty if none fits, and the installed distribution that is sourced, empty for wheels.
+
+    Raises:
+        SetupError: Another distribution was asked for than there is.
+    """
+    python = find_installation(candidates())
+    ros = os.environ["ROS_DISTRO"] if python else ""
+    asked = os.environ.get("OMNIBIND_ROS")
+    if ros and asked and asked != ros:
+        raise SetupError(f"ROS 2 {asked} was asked for, but {ros} is sourced: take a new shell, or leave ROS= out")
+    if not ros and CHOSEN not in WHEELS:
+        raise SetupError(f"no wheels of ROS 2 {CHOSEN}, only of {', '.join(WHEELS)}: install and source it")
+    return python or find_python(candidates()), ros
 
 
 def check_python(python: str) -> str | None:
@@ -97,7 +131,7 @@ def check_python(python: str) -> str | None:
     return None
 
 
-def check_tools(ros: bool) -> list[str]:
+def check_tools(ros: str) -> list[str]:
     """Returns one line for each missing tool, naming what to install."""
     needed = [
         (("cc", "gcc", "clang"), "C compiler", "build-essential"),
@@ -114,14 +148,14 @@ def check_tools(ros: bool) -> list[str]:
     ]
 
 
-def check_platform(ros: bool) -> str | None:
+def check_platform(ros: str) -> str | None:
     """Returns a line if ROS 2 must come from wheels and there are none for this machine."""
     machine = os.uname()
     if ros or (machine.sysname, machine.machine) == ("Linux", "x86_64"):
         return None
     return (
-        f"no ROS 2 wheels for {machine.sysname} {machine.machine} (only Linux x86_64): install ROS 2 Jazzy and "
-        "source it (source /opt/ros/jazzy/setup.bash), or use the library alone: pip install ."
+        f"no ROS 2 wheels for {machine.sysname} {machine.machine} (only Linux x86_64): install ROS 2 and source "
+        "it (source /opt/ros/jazzy/setup.bash), or use the library alone: pip install ."
     )
 
 
@@ -133,8 +167,13 @@ def check_disk(folder: Path, needed_gib: float = NEEDED_GIB) -> str | None:
     return f"{needed_gib:.1f} GiB of free disk space in {folder}, found {free:.1f} GiB: free some, or clone elsewhere"
 
 
-def check(python: str, ros: bool, fresh: bool) -> None:
+def check(python: str, ros: str, fresh: bool) -> None:
     """Checks the machine.
+
+    Args:
+        python: The interpreter; empty if none was found.
+        ros: The installed distribution that is sourced; empty if ROS 2 comes from wheels.
+        fresh: Whether everything has still to be installed.
 
     Raises:
         SetupError: Something is missing; one line for each thing.
@@ -190,7 +229,7 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in dropped}
 
 
-def make_venv(python: str, ros: bool) -> None:
+def make_venv(python: str, ros: str) -> None:
     """Makes an empty virtual environment, replacing one that was made for something else."""
     shutil.rmtree(VENV, ignore_errors=True)
     shutil.rmtree(BUILD / "build", ignore_errors=True)  # holds paths of the old interpreter
@@ -199,13 +238,37 @@ def make_venv(python: str, ros: bool) -> None:
     (VENV / "COLCON_IGNORE").touch()
 
 
-def install_packages(ros: bool, torch_index: str) -> None:
+def requirement_files(ros: str) -> list[Path]:
+    """Returns the files of what is installed, without constraints and weights."""
+    names = ("robot", "dev") if ros else ("core", f"ros-{CHOSEN}", "build", "dev")
+    return [REQUIREMENTS / f"{name}.txt" for name in names]
+
+
+def constraint_files(ros: str) -> list[Path]:
+    """Returns the files that pin what those pull in; beside an installation, its own packages decide."""
+    return [] if ros else [REQUIREMENTS / f"constraints{suffix}.txt" for suffix in ("", f"-{CHOSEN}")]
+
+
+def installed_numpy() -> str:
+    """Returns a requirement that keeps NumPy's major version: the installation's messages are compiled against it.
+
+    Raises:
+        SetupError: There is none.
+    """
+    code = "import numpy; print(numpy.__version__.partition('.')[0])"
+    result = subprocess.run([str(VENV / "bin/python"), "-c", code], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise SetupError("the sourced ROS 2 has no NumPy. Debian/Ubuntu: sudo apt install python3-numpy")
+    return f"numpy=={result.stdout.strip()}.*"
+
+
+def install_packages(ros: str, torch_index: str) -> None:
     """Installs the pinned packages; beside a ROS installation, only what it lacks."""
+    files = list(map(str, requirement_files(ros)))
     if ros:
-        pip_install(["-r", str(REQUIREMENTS / "robot.txt"), "-r", str(REQUIREMENTS / "dev.txt")], "packages")
+        pip_install([installed_numpy(), *(part for file in files for part in ("-r", file))], "packages")
     else:
-        files = [str(REQUIREMENTS / f"{name}.txt") for name in ("core", "ros", "build", "dev")]
-        pins = [part for file in (*files, str(REQUIREMENTS / "constraints.txt")) for part in ("-c", file)]
+        pins = [part for file in (*files, *map(str, constraint_files(ros))) for part in ("-c", file)]
         # PyTorch comes first, so that the extra index serves nothing else.
         pip_install(["torch", *(["--extra-index-url", torch_index] if torch_index else []), *pins], "torch")
         pip_install([*(part for file in files for part in ("-r", file)), *pins], "packages")
@@ -301,8 +364,8 @@ def fetch_debian(package: str, folder: Path | None = None) -> Path:
     return Path(result.stdout.strip())
 
 
-def build_package(python: str, ros: bool) -> None:
-    """Builds the messages and the package into ``.ros/install`` with colcon, as symbolic links to the sources."""
+def build_package(python: str, ros: str) -> None:
+    """Builds the messages and the package with colcon, the package as symbolic links to the sources."""
     shutil.rmtree(BUILD / "install", ignore_errors=True)  # links to files that are gone
     interpreter = python if ros else str(VENV / "bin/python")
     env = dict(os.environ) if ros else clean_environment()
@@ -321,7 +384,8 @@ def build_package(python: str, ros: bool) -> None:
     ]
     command += ["--build-base", str(BUILD / "build"), "--install-base", str(BUILD / "install"), "--cmake-args"]
     command += [f"-DPython3_EXECUTABLE={interpreter}", f"-DPYTHON_EXECUTABLE={interpreter}"]
-    run([*command, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF"], "build", env)
+    # The wheels bring what registers the tests; an installation may lack it.
+    run([*command, "-DCMAKE_BUILD_TYPE=Release", f"-DBUILD_TESTING={'OFF' if ros else 'ON'}"], "build", env)
 
 
 # ---------------------------------------------------------------------------------------------------------- stamps
@@ -344,12 +408,12 @@ def package_files() -> list[Path]:
     return [file for file in files if "__pycache__" not in file.parts and file.is_file()]
 
 
-def wanted_stamp(python: str, ros: bool, torch_index: str | None) -> dict[str, Any]:
+def wanted_stamp(python: str, ros: str, torch_index: str | None) -> dict[str, Any]:
     """Returns what the set-up depends on, one entry per step that it triggers."""
     interface = [*ROOT.glob("msg/*.msg"), ROOT / "CMakeLists.txt", ROOT / "package.xml"]
     return {
-        "venv": [str(VENV), python, ros, torch_index],
-        "packages": digest(REQUIREMENTS.glob("*.txt")),
+        "venv": [str(VENV), python, ros or False, torch_index],
+        "packages": digest([*requirement_files(ros), *constraint_files(ros), REQUIREMENTS / "weights.txt"]),
         "build": digest(interface, package_files()),
         "omnibind": digest([ROOT / "pyproject.toml"]),
     }
@@ -390,14 +454,12 @@ def step(title: str, action: Callable[[], None]) -> None:
     print(f"{time.monotonic() - start:.1f} s", flush=True)
 
 
-def set_up() -> None:
-    """Runs the steps that are not up to date.
+def set_up(python: str, ros: str) -> None:
+    """Runs the steps that are not up to date; see :func:`check` for the arguments.
 
     Raises:
         SetupError: Something is missing, or a step failed.
     """
-    python = find_python(candidates())
-    ros = bool(python) and has_ros_installation(python)
     done = read_stamp()
     # A later call without TORCH_INDEX_URL keeps what an earlier one chose.
     torch_index = os.environ.get("TORCH_INDEX_URL") or done.get("venv", [None])[-1]
@@ -443,8 +505,9 @@ def main() -> int:
     """Sets up; returns 0 if all is well."""
     start = time.monotonic()
     try:
+        python, ros = choose()
         with only_one():
-            set_up()
+            set_up(python, ros)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from omnibind_core import fusion as fusions
+from omnibind_core import resources
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.rendering.demo_objects import find_objects
 from omnibind_core.features.cache import cache_folder
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--model", default="lite", help="trained model (default: %(default)s)")
     args = parser.parse_args()
     model = OmniBind.from_pretrained(args.model)
-    folder = Path(args.model) if Path(args.model).is_dir() else Path(fusions.__file__).parent / "weights" / args.model
+    folder = Path(args.model) if Path(args.model).is_dir() else resources.path(f"weights/{args.model}")
     config = training.load("lite", [f"data={args.data}"])
     data = dataset.load(config, model.config, model.encoders, Concepts.read(folder / "labels.csv"))
     things = objects(model)

@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from omnibind_core import resources
 from omnibind_core.errors import ConfigError
 
 TABLES: tuple[str, ...] = ("fusions", "ablation", "few-shot", "left-out", "zero-shot")
@@ -16,7 +17,8 @@ def add_parser(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Adds the sub-command to those of ``omnibind train``."""
     text = "train and measure what the paper claims: AF and CAD against their baselines, over several seeds"
     parser = stages.add_parser("compare", help=text, description=text)
-    parser.add_argument("--config", default="lite", help="experiment: a YAML file or a name in config/train/")
+    known = ", ".join(resources.names("configs/train", ".yaml"))
+    parser.add_argument("--config", default="lite", help=f"experiment: a YAML file, or one of {known}")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. align.steps=300"
     )

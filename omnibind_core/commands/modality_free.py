@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omnibind_core import resources
+
 
 def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the actions to ``omnibind data``."""
     text = "build a modality-free data set: combinations of samples that show one concept"
     build = actions.add_parser("build", help=text, description=text)
-    build.add_argument("--config", required=True, help="a YAML file or a name in config/data/: mini, paper")
+    known = ", ".join(resources.names("configs/data", ".yaml"))
+    build.add_argument("--config", required=True, help=f"a YAML file, or one of {known}")
     build.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that the sources lie in")
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     build.add_argument(

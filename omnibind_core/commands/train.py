@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnibind_core import resources
 from omnibind_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,13 +31,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     from omnibind_core.commands import compare
 
     parser = subparsers.add_parser("train", help="train a model: stage I (align), then stage II (fuse)")
+    known = ", ".join(resources.names("configs/train", ".yaml"))
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, text, run in (
         ("align", "stage I: align the student modalities to the frozen teachers (CAD)", _align),
         ("fuse", "stage II: train the fusion on random combinations (AF), calibrate, save the model", _fuse),
     ):
         stage = stages.add_parser(name, help=text, description=text)
-        stage.add_argument("--config", default="lite", help="experiment: a YAML file or a name in config/train/")
+        stage.add_argument("--config", default="lite", help=f"experiment: a YAML file, or one of {known}")
         stage.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. align.lr=0.0005"
         )

@@ -1,6 +1,6 @@
 """The parts every encoder family is made of: trunks shared by modalities, one head per modality.
 
-A family turns a model config (see ``model_configs/*.json``) into an :class:`EncoderSet`. Touch, thermal and event run
+A family turns a model config (see ``configs/model/*.json``) into an :class:`EncoderSet`. Touch, thermal and event run
 through the image trunk with a head of their own (paper Sec. 4.1), so one batched trunk pass serves all of them.
 """
 

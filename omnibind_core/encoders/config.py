@@ -1,4 +1,4 @@
-"""Model configs: architectures as data. ``model_configs/*.json`` come with the package."""
+"""Model configs: architectures as data. ``configs/model/*.json`` come with the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from omnibind_core import modalities
+from omnibind_core import modalities, resources
 from omnibind_core.config import Config, parse, read_mapping
 from omnibind_core.encoders.families import FAMILIES
 from omnibind_core.encoders.family import TrunkConfig
@@ -17,7 +17,7 @@ from omnibind_core.errors import ConfigError
 if TYPE_CHECKING:
     from omnibind_core.encoders.base import Trunk
 
-CONFIGS = Path(__file__).parent.parent / "model_configs"
+CONFIGS = resources.path("configs/model")
 
 
 class PluginConfig(TrunkConfig):
@@ -176,7 +176,7 @@ class ModelConfig(Config):
 
 def list_configs() -> tuple[str, ...]:
     """Names of the model configs that come with the package."""
-    return tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
+    return resources.names("configs/model", ".json")
 
 
 def load_config(source: str | Path | Mapping[str, Any]) -> ModelConfig:

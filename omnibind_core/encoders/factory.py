@@ -9,13 +9,13 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnibind_core import resources
 from omnibind_core.encoders import config as c
 from omnibind_core.encoders import heads
 from omnibind_core.encoders.base import EncoderSet, TextTower, Trunk
@@ -27,7 +27,7 @@ from omnibind_core.modalities import get as modality_of
 
 _logger = logging.getLogger(__name__)
 _TOLD = 8  # problems that an error message names
-_IMAGENET_CLASSES = Path(__file__).parent / "lite" / "imagenet_classes.txt"
+_IMAGENET_CLASSES = resources.path("encoders/lite/imagenet_classes.txt")
 
 
 def imagenet_classes() -> list[list[str]]:

@@ -246,7 +246,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     """Reads an experiment.
 
     Args:
-        name: A file, or the name of one in ``config/train/``.
+        name: A file, or the name of one in ``configs/train/``.
         overrides: ``key=value`` with dots between levels; values are YAML.
 
     Raises:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from omnibind_core import resources
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.optional import require
 from omnibind_ros.bags.definitions import DEFINITIONS, SAME_NAME
@@ -56,19 +57,9 @@ def typestore() -> Any:
 def _new_typestore() -> Any:
     typesys = require("rosbags.typesys", "Reading and writing bags")
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
-    for path in sorted(_message_folder().glob("*.msg")):
+    for path in sorted(resources.shared("msg", PACKAGE).glob("*.msg")):
         store.register(typesys.get_types_from_msg(path.read_text(encoding="utf-8"), f"{PACKAGE}/msg/{path.stem}"))
     return store
-
-
-def _message_folder() -> Path:
-    """``msg/`` of the source tree, or of the installed package."""
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    installed = [Path(prefix, "share", PACKAGE, "msg") for prefix in prefixes if prefix]
-    for folder in (Path(__file__).resolve().parent.parent.parent / "msg", *installed):
-        if (folder / "Prediction.msg").is_file():
-            return folder
-    raise DataError(f"the message definitions of {PACKAGE} are in none of: {', '.join(map(str, installed))}")
 
 
 def message(ros_type: str, fields: Mapping[str, Any], stamp_ns: int | None = None, frame_id: str = "") -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import omnibind_core
+from omnibind_core import resources
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.rendering import demo_objects
 from omnibind_core.data.scenes import Scene, compose_scenes
@@ -188,7 +188,7 @@ def scenes_of_samples(
 
 def model_folder(model: str) -> Path:
     """Folder of a model that comes with the package, or the folder itself. Found without loading torch."""
-    shipped = Path(omnibind_core.__file__).parent / "weights" / model
+    shipped = resources.path(f"weights/{model}")
     return shipped if shipped.is_dir() else Path(model)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from omnibind_core import modalities
+from omnibind_core import modalities, resources
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_ros.node.discovery import Discovery, name_of
 from omnibind_ros.node.parameters import FUSION_NODE, Parameters, Sensor, Spec
@@ -84,7 +83,7 @@ def read_parameters(path: Path | None) -> dict[str, Any]:
         ConfigError: It is no parameter file.
         DataError: It cannot be read.
     """
-    path = _packaged() if path is None else path
+    path = resources.shared("config/perception.yaml", "omnibind_ros") if path is None else path
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -111,17 +110,6 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in block.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
-
-
-def _packaged() -> Path:
-    """``config/perception.yaml`` of the source tree, or of the installed package."""
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    installed = [Path(prefix, "share", "omnibind_ros") for prefix in prefixes if prefix]
-    for folder in (Path(__file__).resolve().parents[2], *installed):
-        path = folder / "config" / "perception.yaml"
-        if path.is_file():
-            return path
-    raise DataError("config/perception.yaml of this package is not found; name a parameter file by --params")
 
 
 def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str = "/", adopt: bool = False) -> Setup:

@@ -43,7 +43,7 @@ def describe_labels(source: str, concepts: Concepts) -> dict[str, tuple[str, ...
     except (DataError, MissingDependencyError) as error:
         raise DataError(
             f"descriptions is 'wordnet', and WordNet cannot be used: {error}; expected NLTK (pip install "
-            "omnibind[wordnet]) and the Debian package wordnet-base, or descriptions: none"
+            "nltk) and the Debian package wordnet-base, or descriptions: none"
         ) from error
     chosen: dict[str, str] = {}
     for match in concepts:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omnibind_core import resources
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.matching.labels import Pair
 from omnibind_core.data.matching.phrases import Rules, plain
@@ -28,7 +29,7 @@ from omnibind_core.errors import ConfigError, DataError
 
 _logger = logging.getLogger(__name__)
 
-_PROMPT = Path(__file__).with_name("prompt.txt")
+_PROMPT = resources.path("data/matching/prompt.txt")
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # what may be better later; others never are
 _SHOWN = 3
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
+from omnibind_core import resources
 from omnibind_core.data.matching.wordnet import WordNet
 from omnibind_core.errors import ConfigError
 
-_RULES = Path(__file__).with_name("rules.yaml")
+_RULES = resources.path("data/matching/rules.yaml")
 _PREPOSITION = re.compile(r"\s+(?:in|on|at|with|of|from|near|for)\s+")
 _ALTERNATIVES = re.compile(r"\s+or\s+|\s*[/,;|]\s*")
 _MAPPINGS = ("canonical", "seen_as", "heard_as")
@@ -26,7 +27,7 @@ _CRY = re.compile(r"\b(?:sounds?|noise|cry)\b.*?\b(?:made by|uttered by|of)\s+(?
 
 @dataclass(frozen=True)
 class Rules:
-    """The rule file, see ``matching_rules.yaml`` for what each key means."""
+    """The rule file, see ``rules.yaml`` for what each key means."""
 
     canonical: Mapping[str, str] = field(default_factory=dict)
     separate: tuple[tuple[str, ...], ...] = ()

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from omnibind_core import resources
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source, file_names, subfolders
 from omnibind_core.data.sources.tables import read_lines, read_rows, refuse
 from omnibind_core.errors import DataError
 from omnibind_core.optional import require
 
-_CLASSES = Path(__file__).parents[2] / "encoders" / "lite" / "imagenet_classes.txt"
+_CLASSES = resources.path("encoders/lite/imagenet_classes.txt")
 # Three pairs of classes have the same first name: a bird and a machine, a dog and a garment, two garments.
 _DISTINCT = {"n02113186": "cardigan welsh corgi", "n03126707": "construction crane", "n03710721": "tank suit"}
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from omnibind_core import resources
 from omnibind_core.errors import ConfigError
 from omnibind_core.features.cache import write_atomically
 from omnibind_core.optional import require
@@ -29,7 +30,7 @@ Row = Mapping[str, Any]
 Format = Literal["text", "count", "number", "share", "points", "seconds", "flag"]
 _DIGITS = 5  # of numbers in JSON and CSV
 _INTERVAL = "interval"
-_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_TEMPLATE = resources.path("evaluation/report/report.html.j2")
 
 
 @dataclass(frozen=True)
