@@ -18,7 +18,7 @@ from omnibind_core.data.matching.labels import match_labels
 from omnibind_core.data.matching.phrases import Rules, read_phrase
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import cache_folder
+from omnibind_core.files import cache_folder
 
 RULES = Rules.read()
 

@@ -158,7 +158,7 @@ def _draw_sheet(source: Source, path: Path) -> None:
     import cv2
 
     from omnibind_core.data.contact_sheet import contact_sheet
-    from omnibind_core.features.cache import write_atomically
+    from omnibind_core.files import write_atomically
 
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--sheet '{path}': expected a file ending in .png")

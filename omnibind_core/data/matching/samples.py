@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import write_atomically
+from omnibind_core.files import write_atomically
 from omnibind_core.optional import require
 
 COLUMNS = ("id_a", "id_b", "score")

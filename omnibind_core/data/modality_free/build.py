@@ -35,7 +35,7 @@ from omnibind_core.data.modality_free.dataset import (
 from omnibind_core.data.modality_free.match_groups import Cells, MatchingConfig, Towers, make_cells
 from omnibind_core.data.sources.base import SPLITS, shorten
 from omnibind_core.errors import DataError
-from omnibind_core.features.cache import write_folder_atomically
+from omnibind_core.files import write_folder_atomically
 from omnibind_core.optional import require
 
 _logger = logging.getLogger(__name__)

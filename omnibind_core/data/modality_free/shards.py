@@ -32,7 +32,7 @@ from omnibind_core.data.modality_free.dataset import (
     as_sample,
 )
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import write_folder_atomically
+from omnibind_core.files import write_folder_atomically
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.optional import require
 
