@@ -22,6 +22,7 @@ from omnibind_core.encoders.base import EncoderSet, TextTower, Trunk
 from omnibind_core.encoders.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from omnibind_core.encoders.family import FileTrunkConfig, TrunkConfig, weights_path
 from omnibind_core.encoders.packages import YAMNET_CLASSES, packaged_file
+from omnibind_core.encoders.registry import head_state, make_trunk, trunk_state
 from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.modalities import get as modality_of
 
@@ -127,8 +128,8 @@ def _open_weights(parts: Mapping[str, TrunkConfig]) -> dict[str, Checkpoint | No
 def _trunk(part: TrunkConfig, checkpoint: Checkpoint | None) -> Trunk | TextTower:
     if checkpoint is not None:
         with torch.device("meta"):  # every tensor will be replaced; the largest trunks have hundreds of millions
-            return part.build()
-    trunk = part.build()
+            return make_trunk(part)
+    trunk = make_trunk(part)
     return trunk.to(getattr(torch, part.precision or "float32")) if isinstance(part, FileTrunkConfig) else trunk
 
 
@@ -144,7 +145,7 @@ def _checked_state(
             f"the trunk '{part.type}': {found}, in which a CPU does not compute; expected a GPU (device cuda), or "
             "'precision' float32 or bfloat16 in the trunk's part of the model config"
         )
-    return part.state(checkpoint)
+    return trunk_state(part, checkpoint)
 
 
 def listed_state(part: FileTrunkConfig, expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -160,7 +161,7 @@ def listed_state(part: FileTrunkConfig, expected: Mapping[str, Tensor], checkpoi
     """
     message = f"{checkpoint.path} does not fit the trunk '{part.type}'"
     try:
-        state = part.state(checkpoint.listing)
+        state = trunk_state(part, checkpoint.listing)
     except WeightsError as error:
         raise WeightsError(f"{message}: {error}") from error
     _check_fit(expected, state, message)
@@ -209,7 +210,7 @@ def _load_head(config: c.ModelConfig, modality: str, head: nn.Module, checkpoint
     trunk = config.trunks[part.trunk]
     if checkpoint is None or not isinstance(trunk, FileTrunkConfig) or not isinstance(part.head, c.LinearConfig):
         return
-    state = trunk.head_state(checkpoint, modality)
+    state = head_state(trunk, checkpoint, modality)
     if state:
         _check_fit(head.state_dict(), state, f"{checkpoint.path} does not fit the head of '{modality}'")
         head.load_state_dict(state)

@@ -19,9 +19,9 @@ from torch import Tensor
 from omnibind_core.encoders.checkpoints import INDEX, Checkpoint
 from omnibind_core.encoders.config import ModelConfig, list_configs, load_config
 from omnibind_core.encoders.factory import listed_state
-from omnibind_core.encoders.families import FAMILIES
 from omnibind_core.encoders.family import FileTrunkConfig
 from omnibind_core.encoders.open_clip.convert import to_imagebind
+from omnibind_core.encoders.registry import FAMILIES, head_state, make_trunk, trunk_state
 from omnibind_core.errors import ConfigError, WeightsError
 
 TITLES = {
@@ -220,11 +220,12 @@ def convert(
     sizes: dict[str, int] = {}
     for name, part in parts.items():
         state = {
-            key: tensor if dtype is None else _cast(tensor, dtype) for key, tensor in part.state(checkpoint).items()
+            key: tensor if dtype is None else _cast(tensor, dtype)
+            for key, tensor in trunk_state(part, checkpoint).items()
         }
         heads = _Noting(checkpoint, checkpoint.path)
         for modality in _users(config, name):
-            part.head_state(heads, modality)
+            head_state(part, heads, modality)
         state |= {key: checkpoint[key] for key in heads.used}
         file = f"{name}.safetensors"
         metadata = {"format": "pt", "config": config.name, "family": config.family, "licence": licence}
@@ -269,7 +270,7 @@ def _users(config: ModelConfig, trunk: str) -> tuple[str, ...]:
 def _tensors(part: FileTrunkConfig) -> dict[str, Tensor]:
     settings: dict[str, Any] = {"vocabulary": None} if "vocabulary" in type(part).model_fields else {}
     with torch.device("meta"):
-        state = part.model_copy(update=settings).build().state_dict()
+        state = make_trunk(part.model_copy(update=settings)).state_dict()
     return {name: _cast(tensor, getattr(torch, part.precision or "float32")) for name, tensor in state.items()}
 
 
@@ -307,9 +308,9 @@ def _compare_trunk(part: FileTrunkConfig, spec: _Noting, config: ModelConfig, na
     users = _users(config, name)
     ours = _tensors(part)
     try:
-        theirs = part.state(spec)
+        theirs = trunk_state(part, spec)
         for modality in users:
-            part.head_state(spec, modality)
+            head_state(part, spec, modality)
     except WeightsError as error:
         return TrunkReport(users, len(ours), 0, tuple(ours), problem=str(error))
     both = [key for key in ours if key in theirs]
