@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source, words
-from omnibind_core.data.sources.folds import split_of_folds
-from omnibind_core.data.sources.tables import accept, read_rows
+from omnibind_core.data.sources.base.folds import split_of_folds
+from omnibind_core.data.sources.base.tables import accept, read_rows
 
 _FOLDS = 5
 _COLUMNS = ("filename", "fold", "category", "esc10", "src_file")

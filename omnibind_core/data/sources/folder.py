@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import SPLITS, Source
-from omnibind_core.data.sources.tables import accept, read_rows
+from omnibind_core.data.sources.base.tables import accept, read_rows
 
 COLUMNS = ("id", "modality", "source", "path", "label", "split", "group")
 OPTIONAL = ("pair",)

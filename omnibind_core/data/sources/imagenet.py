@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source, file_names, subfolders
-from omnibind_core.data.sources.tables import read_lines, read_rows, refuse
+from omnibind_core.data.sources.base.tables import read_lines, read_rows, refuse
 from omnibind_core.errors import DataError
 from omnibind_core.optional import require
 

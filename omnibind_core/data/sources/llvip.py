@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.data.samples import Box, Sample
 from omnibind_core.data.sources.base import Source, file_names
-from omnibind_core.data.sources.tables import refuse
+from omnibind_core.data.sources.base.tables import refuse
 from omnibind_core.errors import DataError
 
 _FOLDERS = {"thermal": "infrared", "image": "visible"}

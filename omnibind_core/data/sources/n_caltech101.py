@@ -11,8 +11,8 @@ import numpy as np
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source, file_names, subfolders, words
+from omnibind_core.data.sources.base.tables import read_lines, refuse
 from omnibind_core.data.sources.caltech101 import BACKGROUND, photograph, training_names
-from omnibind_core.data.sources.tables import read_lines, refuse
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.modalities import Events
 from omnibind_core.modalities.base import readable_file

@@ -12,8 +12,8 @@ import numpy as np
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source, file_names
+from omnibind_core.data.sources.base.tables import read_lines, refuse
 from omnibind_core.data.sources.imagenet import class_folders, class_names
-from omnibind_core.data.sources.tables import read_lines, refuse
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import Events
 from omnibind_core.modalities.base import readable_file

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source, file_names, shorten, words
-from omnibind_core.data.sources.tables import accept, read_lines, refuse
+from omnibind_core.data.sources.base.tables import accept, read_lines, refuse
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.modalities.base import readable_file
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source
-from omnibind_core.data.sources.tables import read_lines, refuse
+from omnibind_core.data.sources.base.tables import read_lines, refuse
 from omnibind_core.errors import DataError
 
 _logger = logging.getLogger(__name__)
