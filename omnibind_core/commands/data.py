@@ -12,19 +12,20 @@ import yaml
 
 from omnibind_core.commands import modality_free
 from omnibind_core.commands.loading import text_tower
-from omnibind_core.data.sources import NAMES, Source
-from omnibind_core.data.sources.base import SPLITS, Inspection
+from omnibind_core.data import sources
+from omnibind_core.data.sources.base import SPLITS, Inspection, Source
 from omnibind_core.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the sub-command."""
+    known = ", ".join(sources.names())
     parser = subparsers.add_parser("data", help="look at data sets, and match their labels")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     text = "find out which labels of data sets mean the same; writes an editable labels.csv"
     match = actions.add_parser("match", help=text, description=text)
-    roots = f"folder with samples.csv, or SOURCE=DIR with one of {', '.join(NAMES)}"
+    roots = f"folder with samples.csv, or SOURCE=DIR with one of {known}"
     match.add_argument("roots", nargs="+", metavar="ROOT", help=roots)
     match.add_argument("--out", type=Path, default=Path("labels.csv"), help="table to write (default: %(default)s)")
     match.add_argument("--rules", type=Path, help="your own rules (YAML) on top of the packaged ones")
@@ -38,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     text = "print counts, splits, and missing or broken files of a data set; draw a sheet of its samples"
     inspect = actions.add_parser("inspect", help=text, description=text)
-    inspect.add_argument("source", choices=NAMES, metavar="SOURCE", help=f"kind of data set: {', '.join(NAMES)}")
+    inspect.add_argument("source", metavar="SOURCE", help=f"data set: {known}")
     inspect.add_argument("root", type=Path, metavar="DIR", help="its folder")
     inspect.add_argument("--read", action="store_true", help="also read every file")
     inspect.add_argument("--labels", action="store_true", help="count every label")
@@ -78,16 +79,12 @@ def _match(args: argparse.Namespace) -> int:
 
 def _open(root: str) -> Source:
     """A source given as ``DIR`` (folder with samples.csv) or ``SOURCE=DIR``."""
-    from omnibind_core.data import sources
-
     name, separator, folder = root.partition("=")
     named = separator and not Path(root).exists()
     return sources.create(name, Path(folder)) if named else sources.create("folder", Path(root))
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from omnibind_core.data import sources
-
     source = sources.create(args.source, args.root, _options(args.set))
     if source.homepage:
         print(f"{source.title}: {source.homepage}\nuse: {source.licence}\ncite: {source.citation}")

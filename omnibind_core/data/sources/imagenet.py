@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source, file_names, subfolders
+from omnibind_core.data.sources.base import Source, file_names, register, subfolders
 from omnibind_core.data.sources.base.tables import read_lines, read_rows, refuse
 from omnibind_core.errors import DataError
 from omnibind_core.optional import require
@@ -41,6 +41,7 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
+@register
 class ImageNet(Source):
     """Photographs of 1000 classes; 1,281,167 for training, 50,000 for validation. The test set has no public labels.
 
@@ -117,9 +118,6 @@ class ImageNet(Source):
         if strange:
             refuse(path, strange, len(found) - len(strange))
         return found
-
-
-SOURCE = ImageNet
 
 
 def _stem(name: str) -> str:
