@@ -68,10 +68,10 @@ def _match(args: argparse.Namespace) -> int:
         wordnet = None if args.no_wordnet else find_wordnet()
         concepts = match_labels(pairs, text_tower(), wordnet, rules)
     concepts.write(args.out)
-    kinds: dict[str, set[str]] = {}
+    modalities_of: dict[str, set[str]] = {}
     for source, label, modality in pairs:
-        kinds.setdefault(concepts.get(source, label) or "", set()).add(modality)
-    sizes = Counter(len(found) for concept, found in kinds.items() if concept)
+        modalities_of.setdefault(concepts.get(source, label) or "", set()).add(modality)
+    sizes = Counter(len(found) for concept, found in modalities_of.items() if concept)
     print(f"{len(concepts)} labels -> {len(concepts.names)} concepts: {args.out}")
     print("concepts by number of modalities: " + ", ".join(f"{n}: {sizes[n]}" for n in sorted(sizes)))
     return 0
@@ -102,7 +102,7 @@ def _inspect(args: argparse.Namespace) -> int:
     for note in found.notes:
         print(f"note: {note}")
     if args.sheet:
-        _draw_sheet(source, args.sheet)
+        _draw_contact_sheet(source, args.sheet)
     return 1 if found.broken or found.problems else 0
 
 
@@ -135,7 +135,7 @@ def _print_labels(found: Inspection) -> None:
         print(f"{label:37} {modality:>12} {counts}")
 
 
-def _draw_sheet(source: Source, path: Path) -> None:
+def _draw_contact_sheet(source: Source, path: Path) -> None:
     import cv2
 
     from omnibind_core.data.contact_sheet import contact_sheet

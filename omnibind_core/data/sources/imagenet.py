@@ -35,9 +35,9 @@ def class_folders(folder: Path) -> list[str]:
         DataError: One is not the WordNet id of any of the 1000 classes.
     """
     names = [path.name for path in subfolders(folder)]
-    strange = [f"folder '{name}' is none of the 1000 ImageNet classes" for name in names if name not in class_names()]
-    if strange:
-        refuse(folder, strange, len(names) - len(strange), "folders")
+    unknown = [f"folder '{name}' is none of the 1000 ImageNet classes" for name in names if name not in class_names()]
+    if unknown:
+        refuse(folder, unknown, len(names) - len(unknown), "folders")
     return names
 
 
@@ -114,9 +114,9 @@ class ImageNet(Source):
             if wrong:
                 refuse(path, wrong, len(lines) - len(wrong), "lines")
             found = {f"ILSVRC2012_val_{n:08d}": wnids[line] for n, line in enumerate(lines, 1)}
-        strange = [f"{stem} is of class '{wnid}'" for stem, wnid in found.items() if wnid not in class_names()]
-        if strange:
-            refuse(path, strange, len(found) - len(strange))
+        unknown = [f"{stem} is of class '{wnid}'" for stem, wnid in found.items() if wnid not in class_names()]
+        if unknown:
+            refuse(path, unknown, len(found) - len(unknown))
         return found
 
 

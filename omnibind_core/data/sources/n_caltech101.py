@@ -78,10 +78,10 @@ class NCaltech101(Source):
 
     def _scan(self) -> Iterator[Sample]:
         if self._is_est:
-            for part, split in _EST.items():
-                for folder in self._classes(part):
-                    for name in file_names(self.root / part / folder, ".npy"):
-                        yield self._sample(f"{part}/", folder, name, split)
+            for subset, split in _EST.items():
+                for folder in self._classes(subset):
+                    for name in file_names(self.root / subset / folder, ".npy"):
+                        yield self._sample(f"{subset}/", folder, name, split)
             return
         if self._split == "lists":  # also files that are not there
             for key, split in self._listed_in.items():
