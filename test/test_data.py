@@ -18,6 +18,7 @@ from omnibind_core.data.scenes import CombinationSampler, compose_scenes
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.features import cache
+from omnibind_core.files import cache_folder, write_atomically
 
 HEADER = "id,modality,source,path,label,split,group\n"
 
@@ -249,7 +250,7 @@ def test_failed_extraction_leaves_no_file(tmp_path: Path) -> None:
 
 def test_atomic_write_of_two_writers(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
-    with cache.write_atomically(path) as one, cache.write_atomically(path) as other:
+    with write_atomically(path) as one, write_atomically(path) as other:
         one.write_text("one")
         other.write_text("other")
         assert not path.exists()
@@ -259,10 +260,10 @@ def test_atomic_write_of_two_writers(tmp_path: Path) -> None:
 
 def test_cache_folder_is_configurable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path))
-    assert cache.cache_folder() == tmp_path
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("OMNIBIND_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / "omnibind"
+    assert cache_folder() == tmp_path / "omnibind"
 
 
 def test_match_command_writes_the_table(

@@ -633,7 +633,7 @@ def test_a_shard_size_of_zero_is_refused(built, tmp_path):
 def test_statistics_count_everything(built, tmp_path):
     stats = count(ModalityFree.open(built))
     assert stats.total == 60
-    assert stats.by_size().total() == stats.by_kind().total() == stats.by_concept().total() == 60
+    assert stats.by_size().total() == stats.by_modality_set().total() == stats.by_concept().total() == 60
     assert stats.samples["image", "train"] == 20
     assert sum(stats.by_modality().values()) == sum(size * n for size, n in stats.by_size().items())
     text = "\n".join(lines(stats))

@@ -10,7 +10,7 @@ from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.matching import label_descriptions
 from omnibind_core.data.matching.label_descriptions import describe_labels, read_label_descriptions
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import cache_folder
+from omnibind_core.files import cache_folder
 
 
 def concepts(**reasons: str) -> Concepts:

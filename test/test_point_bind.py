@@ -13,6 +13,7 @@ from omnibind_core.encoders.imagebind.config import I2PMAEConfig, PointBERTConfi
 from omnibind_core.encoders.imagebind.convert import points as convert
 from omnibind_core.encoders.imagebind.model import ImageBind
 from omnibind_core.encoders.imagebind.point_bind import PatchEncoder, PointBindTrunk, farthest_points, neighbourhoods
+from omnibind_core.encoders.registry import make_trunk
 from omnibind_core.errors import WeightsError
 
 TINY = {
@@ -126,7 +127,7 @@ def point_bert() -> dict[str, tuple[int, ...]]:
 def test_names_and_shapes_are_those_of_the_published_files(name, reference, width, tensors):
     config = encoders.load_config(name)
     with torch.device("meta"):
-        trunk = config.trunks["points"].build()
+        trunk = make_trunk(config.trunks["points"])
         whole = ImageBind(*(part for key, part in config.trunks.items() if key != "points"))
     ours = {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
     expected = {f"point_encoder.{key}": shape for key, shape in reference().items()}
@@ -312,7 +313,7 @@ def test_a_file_of_the_whole_model_gives_its_points(tmp_path, prefix):
     config = encoders.load_config("point_bind_tiny")
     torch.manual_seed(1)
     bind = ImageBind(*(part for name, part in config.trunks.items() if name != "points"))
-    points = config.trunks["points"].build()
+    points = make_trunk(config.trunks["points"])
     state = {f"bind.{name}": tensor for name, tensor in bind.state_dict().items()}
     state |= points.state_dict() | {"logit_scale": torch.zeros(())}
     path = tmp_path / "point_bind.pt"

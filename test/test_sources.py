@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import pickle
 import struct
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +239,7 @@ TREES = {
 # What holds for all of them.
 
 
-@pytest.mark.parametrize("name", sources.NAMES)
+@pytest.mark.parametrize("name", sources.BUILT_IN)
 def test_every_source_lists_reads_and_repeats(name: str, tmp_path: Path) -> None:
     source = sources.create(name, TREES[name](tmp_path))
     kind = sources.get(name)
@@ -265,7 +269,7 @@ def test_every_source_lists_reads_and_repeats(name: str, tmp_path: Path) -> None
     split_of_groups(source)
 
 
-@pytest.mark.parametrize("name", sources.NAMES)
+@pytest.mark.parametrize("name", sources.BUILT_IN)
 def test_missing_folder_and_wrong_layout_say_what_was_expected(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no folder") as caught:
         sources.create(name, tmp_path / "nowhere")
@@ -278,8 +282,119 @@ def test_missing_folder_and_wrong_layout_say_what_was_expected(name: str, tmp_pa
 
 def test_every_module_is_registered() -> None:
     folder = Path(sources.__file__).parent
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "tables", "folds"}
-    assert modules == set(sources.NAMES) == set(TREES)
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert modules == set(sources.BUILT_IN) == set(TREES)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forgets the plug-ins of a test."""
+    before, modules = dict(sources.base.registered), set(sys.modules)
+    monkeypatch.delenv(sources.PLUGINS_VARIABLE, raising=False)
+    sources._discover.cache_clear()
+    yield
+    sources.base.registered.clear()
+    sources.base.registered.update(before)
+    sources._entries.clear()
+    sources._discover.cache_clear()
+    for name in set(sys.modules) - modules:
+        if name.startswith(("omnibind_source_", "plugin_of_")):
+            del sys.modules[name]
+
+
+def documented_plugin() -> str:
+    """The example in the documents."""
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    return text.partition("## A data set of your own format")[2].partition("```python\n")[2].partition("```")[0]
+
+
+def plugin_tree(root: Path) -> Path:
+    for name in ("spoon_1", "spoon_2", "fork_1"):
+        jpeg(root / "pictures" / f"{name}.jpg")
+    return root
+
+
+def test_plugin_file_is_loaded_by_a_call(tmp_path: Path, registry: None, capsys: pytest.CaptureFixture[str]) -> None:
+    root = plugin_tree(tmp_path / "data")
+    with pytest.raises(ConfigError, match=r"unknown source 'kitchen'; known are caltech101, .*OMNIBIND_SOURCES=FILE"):
+        sources.create("kitchen", root)
+    with pytest.raises(ConfigError, match="unknown source 'kitchen'"):
+        inspect("kitchen", str(root))
+    file = write(tmp_path / "plugins" / "kitchen.py", documented_plugin())
+    sources.load_plugin(file)
+    sources.load_plugin(tmp_path / "plugins")  # the same file again
+    assert sources.names() == (*sources.BUILT_IN, "kitchen")
+    source = sources.create("kitchen", root, {"size": "small"})
+    assert [(x.id, x.label, x.source) for x in source] == [
+        ("fork_1", "fork", "kitchen"),
+        ("spoon_1", "spoon", "kitchen"),
+        ("spoon_2", "spoon", "kitchen"),
+    ]
+    assert source.load(source[0]).shape == (24, 32, 3)
+    with pytest.raises(ConfigError, match="'kitchen' has no option 'colour'; it has size, val_share, exclude, seed"):
+        sources.create("kitchen", root, {"colour": "red"})
+    assert inspect("kitchen", str(root), "--read") == 0
+    assert "3 samples, 0 files missing or broken, 3 fine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "module"])
+def test_plugin_is_named_by_the_environment(how: str, tmp_path: Path) -> None:
+    root = plugin_tree(tmp_path / "data")
+    file = write(tmp_path / "plugins" / "plugin_of_mine.py", documented_plugin())
+    place = {"file": str(file), "folder": str(file.parent), "module": "plugin_of_mine"}[how]
+    code = (
+        "from omnibind_core.data import sources\n"
+        f"print(sources.names()[-1], len(sources.create('kitchen', {str(root)!r})))"
+    )
+    paths = os.pathsep.join([str(file.parent), *filter(None, sys.path)])
+    env = {**os.environ, "OMNIBIND_SOURCES": place, "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["kitchen", "3"]
+
+
+def test_plugin_of_an_installed_package(tmp_path: Path, registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "site" / "plugin_of_a_package.py", documented_plugin())
+    facts = tmp_path / "site" / "kitchen-1.0.dist-info"
+    write(facts / "METADATA", "Metadata-Version: 2.1\nName: kitchen\nVersion: 1.0\n")
+    write(facts / "entry_points.txt", "[omnibind.sources]\nkitchen = plugin_of_a_package\nfork = plugin_of_a_package\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert sources.names()[-2:] == ("kitchen", "fork") and "plugin_of_a_package" not in sys.modules
+    assert len(sources.create("kitchen", plugin_tree(tmp_path / "data"))) == 3
+    with pytest.raises(ConfigError, match="plugin_of_a_package: it registers no source 'fork'"):
+        sources.get("fork")
+
+
+def test_plugins_that_cannot_be_used_say_why(tmp_path: Path, registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = documented_plugin()
+    for name, text, problem in (
+        ("broken", "1 / 0", "cannot be imported: ZeroDivisionError"),
+        ("silent", "", "it registers no source"),
+        ("taken", whole.replace('"kitchen"', '"esc50"'), "'esc50' is built in"),
+        ("spelled", whole.replace('"kitchen"', '"My Kitchen"'), "expected small letters"),
+        ("bare", whole.replace("    title", "    heading"), "lacks title"),
+        ("idle", whole.replace("def _scan", "def _list"), "lacks _scan"),
+        ("late", whole + "\n1 / 0\n", "cannot be imported: ZeroDivisionError"),
+    ):
+        file = write(tmp_path / f"{name}.py", text)
+        with pytest.raises(ConfigError, match=problem) as caught:
+            sources.load_plugin(file)
+        assert str(file) in str(caught.value)
+        assert sources.names() == sources.BUILT_IN
+    for place in (tmp_path / "none.py", "no_such_module_of_sources"):
+        with pytest.raises(ConfigError, match=str(place)):
+            sources.load_plugin(place)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no Python files"):
+        sources.load_plugin(tmp_path / "empty")
+    sources.load_plugin(write(tmp_path / "one" / "mine.py", whole))
+    with pytest.raises(ConfigError, match="is already omnibind_source_mine"):
+        sources.load_plugin(write(tmp_path / "other.py", whole))
+    with pytest.raises(ConfigError, match="of that file name"):
+        sources.load_plugin(write(tmp_path / "two" / "mine.py", whole))
+    sources._discover.cache_clear()
+    monkeypatch.setenv(sources.PLUGINS_VARIABLE, str(tmp_path / "broken.py"))
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        sources.names()
 
 
 def test_options_are_checked(tmp_path: Path) -> None:
@@ -744,7 +859,7 @@ def test_inspect_of_options_it_cannot_read(tmp_path: Path) -> None:
         inspect("esc50", str(tmp_path), "--sheet", str(tmp_path / "a.gif"))
 
 
-@pytest.mark.parametrize("name", sources.NAMES)
+@pytest.mark.parametrize("name", sources.BUILT_IN)
 def test_sheet_of_every_source(name: str, tmp_path: Path) -> None:
     root = TREES[name](tmp_path / "data")
     assert inspect(name, str(root), "--sheet", str(tmp_path / "sheet.png")) == 0
@@ -767,7 +882,7 @@ def test_sheet_shows_every_label_first_and_broken_files_as_such(tmp_path: Path) 
     assert contact_sheet.contact_sheet(source).shape[1] == 1206
 
 
-@pytest.mark.parametrize("name", [name for name in sources.NAMES if name != "folder"])
+@pytest.mark.parametrize("name", [name for name in sources.BUILT_IN if name != "folder"])
 def test_documents_say_where_to_get_it_and_how_to_add_it(name: str, repo: Path) -> None:
     text = (repo / "docs" / "data.md").read_text(encoding="utf-8")
     section = text.split(f"### `{name}`: ")[1].split("\n##")[0]

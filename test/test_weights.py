@@ -19,6 +19,7 @@ from omnibind_core.commands import weights
 from omnibind_core.encoders import checkpoints, inspection
 from omnibind_core.encoders.checkpoints import INDEX, fingerprint, open_checkpoint
 from omnibind_core.encoders.family import FileTrunkConfig, weights_path
+from omnibind_core.encoders.registry import make_trunk
 from omnibind_core.errors import WeightsError
 
 TINY = {"imagebind": "imagebind_tiny", "point_bind": "point_bind_tiny", "open_clip": "open_clip_tiny"}
@@ -30,7 +31,7 @@ def random_state(config: str) -> dict[str, Tensor]:
     parts = [part for part in encoders.load_config(config).trunks.values() if isinstance(part, FileTrunkConfig)]
     state: dict[str, Tensor] = {}
     for part in parts:
-        state |= part.build().state_dict()
+        state |= make_trunk(part).state_dict()
     return {name: torch.randn_like(x) if x.is_floating_point() else x for name, x in state.items()}
 
 

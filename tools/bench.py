@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,10 +31,11 @@ _CONCEPTS = 1000
 _READS = 5000
 
 
+@sources.register
 class MadeUp(Source):
     """Any number of samples that are all the same file; six sensor modalities, 1,000 labels, groups of ten."""
 
-    name = "made up"
+    name = "made_up"
     title = "made-up samples"
     licence = citation = homepage = ""
     modalities = sensors()
@@ -57,13 +57,12 @@ def build_index(folder: Path, rows: int) -> int:
     MadeUp.count = rows
     (folder / "file.bin").write_bytes(b"0")
     table = folder / "labels.csv"
-    table.write_text("source,label,canonical\n" + "".join(f"made up,label {i},{i}\n" for i in range(_CONCEPTS)))
+    table.write_text("source,label,canonical\n" + "".join(f"made_up,label {i},{i}\n" for i in range(_CONCEPTS)))
     config = BuildConfig(
-        sources=(SourceConfig(source="made up"),), labels=str(table), total=rows, read=False, sha256=False
+        sources=(SourceConfig(source="made_up"),), labels=str(table), total=rows, read=False, sha256=False
     )
     nothing = np.zeros((0, 1), np.float32)
-    with mock.patch.object(sources, "get", return_value=MadeUp):
-        build(config, folder, folder / "index", Towers(lambda _: nothing, lambda *_: nothing))
+    build(config, folder, folder / "index", Towers(lambda _: nothing, lambda *_: nothing))
     return 2 * rows  # samples and combinations
 
 

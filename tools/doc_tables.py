@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from omnibind_core import cli, fusion, modalities
 from omnibind_core.alignment import CADConfig
+from omnibind_core.data import sources
 from omnibind_core.data.modality_free.build import BuildConfig, SourceConfig
 from omnibind_core.data.modality_free.match_groups import MatchingConfig
 from omnibind_core.evaluation.report.document import dumps
@@ -74,6 +75,15 @@ def training() -> Iterator[str]:
 def building() -> Iterator[str]:
     """Keys of a config for building the modality-free data set."""
     yield from keys(("", BuildConfig), ("sources[].", SourceConfig), ("matching.", MatchingConfig))
+
+
+def published() -> Iterator[str]:
+    """The built-in sources."""
+    yield row("source", "data set", "modalities", "splits", "use")
+    yield row(*["---"] * 5)
+    for name in sources.BUILT_IN:
+        found = sources.get(name)
+        yield row(f"`{name}`", found.title, ", ".join(found.modalities), ", ".join(found.splits), found.licence)
 
 
 def keys(*parts: tuple[str, type[BaseModel]]) -> Iterator[str]:
@@ -232,6 +242,7 @@ def encodings() -> Iterator[str]:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "training": training,
     "building": building,
+    "sources": published,
     "cli": commands,
     "launch": launching,
     "accepted": accepted,

@@ -18,8 +18,8 @@ from omnibind_core import fusion as fusions
 from omnibind_core import resources
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.rendering.demo_objects import find_objects
-from omnibind_core.features.cache import cache_folder
 from omnibind_core.features.combinations import Embedded, accuracy_by_size, with_lies
+from omnibind_core.files import cache_folder
 from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind

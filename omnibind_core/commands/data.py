@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from omnibind_core.commands import modality_free
-from omnibind_core.data.sources import NAMES, Source
-from omnibind_core.data.sources.base import SPLITS, Inspection
+from omnibind_core.commands.loading import text_tower
+from omnibind_core.data import sources
+from omnibind_core.data.sources.base import SPLITS, Inspection, Source
 from omnibind_core.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the sub-command."""
+    known = ", ".join(sources.names())
     parser = subparsers.add_parser("data", help="look at data sets, and match their labels")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     text = "find out which labels of data sets mean the same; writes an editable labels.csv"
     match = actions.add_parser("match", help=text, description=text)
-    roots = f"folder with samples.csv, or SOURCE=DIR with one of {', '.join(NAMES)}"
+    roots = f"folder with samples.csv, or SOURCE=DIR with one of {known}"
     match.add_argument("roots", nargs="+", metavar="ROOT", help=roots)
     match.add_argument("--out", type=Path, default=Path("labels.csv"), help="table to write (default: %(default)s)")
     match.add_argument("--rules", type=Path, help="your own rules (YAML) on top of the packaged ones")
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     text = "print counts, splits, and missing or broken files of a data set; draw a sheet of its samples"
     inspect = actions.add_parser("inspect", help=text, description=text)
-    inspect.add_argument("source", choices=NAMES, metavar="SOURCE", help=f"kind of data set: {', '.join(NAMES)}")
+    inspect.add_argument("source", metavar="SOURCE", help=f"data set: {known}")
     inspect.add_argument("root", type=Path, metavar="DIR", help="its folder")
     inspect.add_argument("--read", action="store_true", help="also read every file")
     inspect.add_argument("--labels", action="store_true", help="count every label")
@@ -68,10 +68,10 @@ def _match(args: argparse.Namespace) -> int:
         wordnet = None if args.no_wordnet else find_wordnet()
         concepts = match_labels(pairs, text_tower(), wordnet, rules)
     concepts.write(args.out)
-    kinds: dict[str, set[str]] = {}
+    modalities_of: dict[str, set[str]] = {}
     for source, label, modality in pairs:
-        kinds.setdefault(concepts.get(source, label) or "", set()).add(modality)
-    sizes = Counter(len(found) for concept, found in kinds.items() if concept)
+        modalities_of.setdefault(concepts.get(source, label) or "", set()).add(modality)
+    sizes = Counter(len(found) for concept, found in modalities_of.items() if concept)
     print(f"{len(concepts)} labels -> {len(concepts.names)} concepts: {args.out}")
     print("concepts by number of modalities: " + ", ".join(f"{n}: {sizes[n]}" for n in sorted(sizes)))
     return 0
@@ -79,31 +79,12 @@ def _match(args: argparse.Namespace) -> int:
 
 def _open(root: str) -> Source:
     """A source given as ``DIR`` (folder with samples.csv) or ``SOURCE=DIR``."""
-    from omnibind_core.data import sources
-
     name, separator, folder = root.partition("=")
     named = separator and not Path(root).exists()
     return sources.create(name, Path(folder)) if named else sources.create("folder", Path(root))
 
 
-def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:
-    """The packaged text teacher as a function of sentences, read when first called."""
-    import torch
-
-    from omnibind_core.encoders.lite.minilm import MiniLMTower
-
-    tower = MiniLMTower()
-
-    def embed(sentences: Sequence[str]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return np.asarray(tower(list(sentences)).numpy(), np.float32)
-
-    return embed
-
-
 def _inspect(args: argparse.Namespace) -> int:
-    from omnibind_core.data import sources
-
     source = sources.create(args.source, args.root, _options(args.set))
     if source.homepage:
         print(f"{source.title}: {source.homepage}\nuse: {source.licence}\ncite: {source.citation}")
@@ -121,7 +102,7 @@ def _inspect(args: argparse.Namespace) -> int:
     for note in found.notes:
         print(f"note: {note}")
     if args.sheet:
-        _draw_sheet(source, args.sheet)
+        _draw_contact_sheet(source, args.sheet)
     return 1 if found.broken or found.problems else 0
 
 
@@ -154,11 +135,11 @@ def _print_labels(found: Inspection) -> None:
         print(f"{label:37} {modality:>12} {counts}")
 
 
-def _draw_sheet(source: Source, path: Path) -> None:
+def _draw_contact_sheet(source: Source, path: Path) -> None:
     import cv2
 
     from omnibind_core.data.contact_sheet import contact_sheet
-    from omnibind_core.features.cache import write_atomically
+    from omnibind_core.files import write_atomically
 
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--sheet '{path}': expected a file ending in .png")

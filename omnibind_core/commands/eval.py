@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnibind_core.commands.predict import load_model
+from omnibind_core.commands.loading import load_model
 from omnibind_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

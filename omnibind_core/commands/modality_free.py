@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core import resources
+from omnibind_core.commands.loading import text_tower
 
 
 def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -104,8 +105,6 @@ def _print_stats(folder: Path) -> None:
 
 
 def _embed_text(sentences: Sequence[str]) -> NDArray[np.float32]:
-    from omnibind_core.commands.data import text_tower
-
     return text_tower()(sentences)
 
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnibind_core import modalities
+from omnibind_core.commands.loading import load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.runtime.ranking import Ranking, rank
@@ -114,33 +115,6 @@ def run(args: argparse.Namespace) -> int:
     ]
     print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else _table(result))
     return 0
-
-
-def load_model(source: str, device: str, wanted: set[str] | None, threads: int | None = None) -> OmniBind:
-    """Loads what is needed of a model.
-
-    Args:
-        source: Name or folder.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
-        wanted: Modalities that will be encoded; ``None`` for all of the model.
-        threads: CPU threads; ``None`` leaves torch's choice.
-
-    Raises:
-        ConfigError: No such model or device.
-        WeightsError: The weights cannot be read.
-    """
-    import torch  # takes seconds, which --help and unusable input must not cost
-
-    from omnibind_core.model import OmniBind
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["unknown"])[0]
-        raise ConfigError(f"--device is '{device}', expected a device that torch can use here ({reason})") from error
-    return OmniBind.from_pretrained(source, device, wanted)
 
 
 def read_labels(source: str) -> list[str] | dict[str, tuple[str, ...]]:

@@ -95,7 +95,7 @@ def _convert(args: argparse.Namespace) -> int:
     from omnibind_core.encoders import clip_text, inspection
     from omnibind_core.encoders.checkpoints import INDEX, open_checkpoint
     from omnibind_core.encoders.config import load_config
-    from omnibind_core.features.cache import write_folder_atomically
+    from omnibind_core.files import write_folder_atomically
 
     config = load_config(args.config)
     checkpoint = open_checkpoint(args.file)

@@ -1,1 +1,1 @@
-"""Data sets: samples and their sources, matching of labels, scenes and modality combinations, cached features."""
+"""Data sets: samples and their sources, matching of labels, scenes and modality combinations."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import DataError
-from omnibind_core.features.cache import write_atomically
+from omnibind_core.files import write_atomically
 
 COLUMNS = ("source", "label", "canonical", "score", "reason")
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core import modalities
-from omnibind_core.data.samples import Sample
-from omnibind_core.features.cache import Loads
+from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.modalities import Events, Sound
 
 NOISE = "noise only"

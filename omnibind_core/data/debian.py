@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omnibind_core.errors import DataError
-from omnibind_core.features.cache import cache_folder
+from omnibind_core.files import cache_folder
 
 _TIMEOUT = 600.0
 

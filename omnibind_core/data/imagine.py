@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from omnibind_core import modalities
 from omnibind_core.data.rendering.events import simulate
-from omnibind_core.data.samples import Sample
-from omnibind_core.features.cache import Loads
+from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.modalities import Events
 
 MIN_EVENTS = 100

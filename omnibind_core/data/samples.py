@@ -1,9 +1,11 @@
-"""One sample of a data set: a file, or a part of a picture, of one modality with one label."""
+"""One sample of a data set: a file, or a part of a picture, of one modality with one label; and what loads it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 Box = tuple[int, int, int, int]
 """Part of a picture: left, top, width, height, in pixels."""
@@ -51,3 +53,13 @@ class Sample:
             return None
         left, top, width, height = map(int, found.groups())
         return left, top, width, height
+
+
+class Loads(Protocol):
+    """What everyone who reads samples needs of where they come from."""
+
+    def path(self, sample: Sample) -> Path:
+        """The file that its data are in."""
+
+    def load(self, sample: Sample) -> Any:
+        """The checked raw item of a sample."""

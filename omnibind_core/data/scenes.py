@@ -71,16 +71,16 @@ def compose_scenes(
             + f"; {len(pools)} concepts were looked at"
         )
     rng = np.random.default_rng(seed)
-    piles = {name: {kind: _Pile(items, rng) for kind, items in sorted(pools[name].items())} for name in names}
+    piles = {name: {modality: _Pile(items, rng) for modality, items in sorted(pools[name].items())} for name in names}
     turns = _Pile(names, rng)
     scenes = []
     for _ in range(count):
         name = turns.take(1)[0]
-        kinds = sorted(piles[name])
-        most = min(max_modalities or len(kinds), len(kinds))
+        present = sorted(piles[name])
+        most = min(max_modalities or len(present), len(present))
         size = int(rng.integers(min(min_modalities, most), most, endpoint=True))
-        chosen = sorted(rng.permutation(len(kinds))[:size])
-        scenes.append(Scene(name, {kinds[i]: piles[name][kinds[i]].take(per_modality) for i in chosen}))
+        chosen = sorted(rng.permutation(len(present))[:size])
+        scenes.append(Scene(name, {present[i]: piles[name][present[i]].take(per_modality) for i in chosen}))
     return scenes
 
 

@@ -143,12 +143,12 @@ def _safetensors(path: Path) -> Checkpoint:
             f"{path}: {path.stat().st_size} bytes that are not a whole safetensors file: {error}"
         ) from error
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    strange = next((x.get_dtype() for x in slices.values() if x.get_dtype() not in _SAFETENSORS_TYPES), None)
-    if strange is not None:
-        raise WeightsError(f"{path}: holds tensors of type {strange}, expected {', '.join(_SAFETENSORS_TYPES)}")
+    unsupported = next((x.get_dtype() for x in slices.values() if x.get_dtype() not in _SAFETENSORS_TYPES), None)
+    if unsupported is not None:
+        raise WeightsError(f"{path}: holds tensors of type {unsupported}, expected {', '.join(_SAFETENSORS_TYPES)}")
     spec = {
-        name: torch.empty(part.get_shape(), dtype=_SAFETENSORS_TYPES[part.get_dtype()], device="meta")
-        for name, part in slices.items()
+        name: torch.empty(found.get_shape(), dtype=_SAFETENSORS_TYPES[found.get_dtype()], device="meta")
+        for name, found in slices.items()
     }
     return _without_wrapping(path, spec, file.get_tensor, (file.metadata() or {}).get("licence", ""))
 

@@ -10,54 +10,17 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from omnibind_core import modalities, resources
 from omnibind_core.config import Config, parse, read_mapping
-from omnibind_core.encoders.families import FAMILIES
 from omnibind_core.encoders.family import TrunkConfig
+from omnibind_core.encoders.registry import FAMILIES, SCHEMAS
 from omnibind_core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from omnibind_core.encoders.base import Trunk
-
 CONFIGS = resources.path("configs/model")
-
-
-class PluginConfig(TrunkConfig):
-    """A trunk that a plug-in brings: what ``build(**settings)`` in its ``encoder.py`` returns.
-
-    Attributes:
-        modality: The plug-in's modality.
-        settings: Keyword arguments.
-    """
-
-    type: Literal["plugin"]
-    modality: str
-    settings: dict[str, Any] = Field(default_factory=dict)
-
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`.
-
-        Raises:
-            ConfigError: The plug-in's ``encoder.py`` is missing, or does not make a trunk of these settings.
-        """
-        from omnibind_core.encoders.base import Trunk
-
-        where = f"the trunk of the plug-in '{self.modality}'"
-        build = getattr(modalities.plugin_module(self.modality, "encoder"), "build", None)
-        if build is None:
-            raise ConfigError(f"{where}: expected an encoder.py with a function build in its folder")
-        try:
-            trunk = build(**self.settings)
-        except TypeError as error:
-            raise ConfigError(f"{where}: {error}; its settings are {self.settings}") from error
-        if not isinstance(trunk, Trunk) or not isinstance(getattr(trunk, "feature_dim", None), int):
-            raise ConfigError(f"{where}: build returned {type(trunk).__name__}, expected a Trunk with a feature_dim")
-        return trunk
 
 
 if TYPE_CHECKING:
     AnyTrunkConfig = TrunkConfig
 else:
-    _SCHEMAS = (*(schema for family in FAMILIES.values() for schema in family.schemas), PluginConfig)
-    AnyTrunkConfig = Annotated[Union[_SCHEMAS], Field(discriminator="type")]  # noqa: UP007 (made at run time)
+    AnyTrunkConfig = Annotated[Union[SCHEMAS], Field(discriminator="type")]  # noqa: UP007 (made at run time)
 
 
 class IdentityConfig(Config):
@@ -142,7 +105,7 @@ class ModelConfig(Config):
 
     Attributes:
         name: Name of the model.
-        family: Which of the families in ``families.py`` it belongs to. Trunks of others may be mixed in.
+        family: Which of the families in ``registry.py`` it belongs to. Trunks of others may be mixed in.
         embed_dim: Width of the shared space.
         seed: Seed of everything that is drawn at random when a model is built.
         weights: File or folder with the weights of the trunks that need one, see

@@ -22,6 +22,7 @@ from omnibind_core.encoders.base import EncoderSet, TextTower, Trunk
 from omnibind_core.encoders.checkpoints import Checkpoint, fingerprint, open_checkpoint
 from omnibind_core.encoders.family import FileTrunkConfig, TrunkConfig, weights_path
 from omnibind_core.encoders.packages import YAMNET_CLASSES, packaged_file
+from omnibind_core.encoders.registry import head_state, make_trunk, trunk_state
 from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.modalities import get as modality_of
 
@@ -80,19 +81,23 @@ def build(
         known = ", ".join(config.modalities)
         raise ConfigError(f"model '{config.name}' has no modality {', '.join(unknown) or 'chosen'}; it has {known}")
     trunk_of = {name: config.modalities[name].trunk for name in chosen}
-    parts = {name: _with_weights(config, part) for name, part in config.trunks.items() if name in trunk_of.values()}
-    files = _open_weights(parts)
+    trunk_configs = {
+        name: _with_weights(config, trunk_config)
+        for name, trunk_config in config.trunks.items()
+        if name in trunk_of.values()
+    }
+    files = _open_weights(trunk_configs)
     trunks: dict[str, Any] = {}
     states = {}
     for name, file in files.items():
-        part = parts[name]
-        trunks[name] = _seeded(config.seed, f"trunks.{name}", functools.partial(_trunk, part, file))
+        trunk_config = trunk_configs[name]
+        trunks[name] = _seeded(config.seed, f"trunks.{name}", functools.partial(_trunk, trunk_config, file))
         if file is not None:
-            states[name] = _checked_state(part, trunks[name], file, torch.device(device))
+            states[name] = _checked_state(trunk_config, trunks[name], file, torch.device(device))
     for name in chosen:
         _check_preset(config, name, trunks[trunk_of[name]])
     for name, state in states.items():  # only now, when all is known to fit, is anything read
-        _fill(trunks[name], state, parts[name])
+        _fill(trunks[name], state, trunk_configs[name])
     made = {
         name: _seeded(config.seed, f"heads.{name}", functools.partial(_head, config, name, trunks[trunk_of[name]]))
         for name in chosen
@@ -110,67 +115,74 @@ def _seeded(seed: int, name: str, make: Callable[[], Any]) -> Any:
         return make()
 
 
-def _with_weights(config: c.ModelConfig, part: TrunkConfig) -> TrunkConfig:
+def _with_weights(config: c.ModelConfig, trunk_config: TrunkConfig) -> TrunkConfig:
     """A trunk's settings, with the model's weights file if it has none of its own."""
-    if not isinstance(part, FileTrunkConfig) or part.weights is not None:
-        return part
-    return part.model_copy(update={"weights": config.weights})
+    if not isinstance(trunk_config, FileTrunkConfig) or trunk_config.weights is not None:
+        return trunk_config
+    return trunk_config.model_copy(update={"weights": config.weights})
 
 
-def _open_weights(parts: Mapping[str, TrunkConfig]) -> dict[str, Checkpoint | None]:
+def _open_weights(trunk_configs: Mapping[str, TrunkConfig]) -> dict[str, Checkpoint | None]:
     """The weights file of each trunk, None for those without; a file of several trunks is opened once."""
-    sources = {name: part.weights if isinstance(part, FileTrunkConfig) else None for name, part in parts.items()}
+    sources = {
+        name: trunk_config.weights if isinstance(trunk_config, FileTrunkConfig) else None
+        for name, trunk_config in trunk_configs.items()
+    }
     opened = {source: open_checkpoint(weights_path(source)) for source in set(sources.values()) if source is not None}
     return {name: None if source is None else opened[source] for name, source in sources.items()}
 
 
-def _trunk(part: TrunkConfig, checkpoint: Checkpoint | None) -> Trunk | TextTower:
+def _trunk(trunk_config: TrunkConfig, checkpoint: Checkpoint | None) -> Trunk | TextTower:
     if checkpoint is not None:
         with torch.device("meta"):  # every tensor will be replaced; the largest trunks have hundreds of millions
-            return part.build()
-    trunk = part.build()
-    return trunk.to(getattr(torch, part.precision or "float32")) if isinstance(part, FileTrunkConfig) else trunk
+            return make_trunk(trunk_config)
+    trunk = make_trunk(trunk_config)
+    if isinstance(trunk_config, FileTrunkConfig):
+        trunk.to(getattr(torch, trunk_config.precision or "float32"))
+    return trunk
 
 
 def _checked_state(
-    part: TrunkConfig, trunk: nn.Module, checkpoint: Checkpoint, device: torch.device
+    trunk_config: TrunkConfig, trunk: nn.Module, checkpoint: Checkpoint, device: torch.device
 ) -> dict[str, Tensor]:
     """The state dict of a trunk out of its weights file, which is mapped into memory, but not read."""
-    assert isinstance(part, FileTrunkConfig)
-    listed = listed_state(part, trunk.state_dict(), checkpoint)
-    if device.type == "cpu" and _precision(part, listed) == torch.float16:
-        found = "precision is float16" if part.precision else f"{checkpoint.path} is in float16"
+    assert isinstance(trunk_config, FileTrunkConfig)
+    listed = listed_state(trunk_config, trunk.state_dict(), checkpoint)
+    if device.type == "cpu" and _precision(trunk_config, listed) == torch.float16:
+        found = "precision is float16" if trunk_config.precision else f"{checkpoint.path} is in float16"
         raise WeightsError(
-            f"the trunk '{part.type}': {found}, in which a CPU does not compute; expected a GPU (device cuda), or "
-            "'precision' float32 or bfloat16 in the trunk's part of the model config"
+            f"the trunk '{trunk_config.type}': {found}, in which a CPU does not compute; expected a GPU (device cuda), "
+            "or 'precision' float32 or bfloat16 in the trunk's part of the model config"
         )
-    return part.state(checkpoint)
+    return trunk_state(trunk_config, checkpoint)
 
 
-def listed_state(part: FileTrunkConfig, expected: Mapping[str, Tensor], checkpoint: Checkpoint) -> dict[str, Tensor]:
+def listed_state(
+    trunk_config: FileTrunkConfig, expected: Mapping[str, Tensor], checkpoint: Checkpoint
+) -> dict[str, Tensor]:
     """What a file has of a trunk, as empty tensors: nothing is read.
 
     Args:
-        part: Settings of the trunk.
+        trunk_config: Settings of the trunk.
         expected: Its state dict.
         checkpoint: The opened file.
 
     Raises:
         WeightsError: The file does not fit; names the tensors that are missing, unknown or of another shape.
     """
-    message = f"{checkpoint.path} does not fit the trunk '{part.type}'"
+    message = f"{checkpoint.path} does not fit the trunk '{trunk_config.type}'"
     try:
-        state = part.state(checkpoint.listing)
+        state = trunk_state(trunk_config, checkpoint.listing)
     except WeightsError as error:
         raise WeightsError(f"{message}: {error}") from error
     _check_fit(expected, state, message)
     return state
 
 
-def _precision(part: FileTrunkConfig, state: Mapping[str, Tensor]) -> torch.dtype:
+def _precision(trunk_config: FileTrunkConfig, state: Mapping[str, Tensor]) -> torch.dtype:
     """The type that a trunk computes in: that of its config, else that of most numbers of the file."""
-    if part.precision is not None:
-        return cast(torch.dtype, getattr(torch, part.precision))
+    if trunk_config.precision is not None:
+        return cast(torch.dtype, getattr(torch, trunk_config.precision))
     count: Counter[torch.dtype] = Counter()
     for tensor in state.values():
         if tensor.is_floating_point():
@@ -195,9 +207,9 @@ def _check_preset(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower
         )
 
 
-def _fill(trunk: Trunk | TextTower, state: Mapping[str, Tensor], part: TrunkConfig) -> None:
-    assert isinstance(part, FileTrunkConfig)
-    precision = _precision(part, state)
+def _fill(trunk: Trunk | TextTower, state: Mapping[str, Tensor], trunk_config: TrunkConfig) -> None:
+    assert isinstance(trunk_config, FileTrunkConfig)
+    precision = _precision(trunk_config, state)
     own = {name: tensor.to(precision) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     trunk.load_state_dict(own, assign=True)
     trunk.packaged, trunk.fingerprint = True, fingerprint(state)
@@ -205,11 +217,11 @@ def _fill(trunk: Trunk | TextTower, state: Mapping[str, Tensor], part: TrunkConf
 
 def _load_head(config: c.ModelConfig, modality: str, head: nn.Module, checkpoint: Checkpoint | None) -> None:
     """Starts a linear head from that of the weights file, if there is one."""
-    part = config.modalities[modality]
-    trunk = config.trunks[part.trunk]
-    if checkpoint is None or not isinstance(trunk, FileTrunkConfig) or not isinstance(part.head, c.LinearConfig):
+    settings = config.modalities[modality]
+    trunk = config.trunks[settings.trunk]
+    if checkpoint is None or not isinstance(trunk, FileTrunkConfig) or not isinstance(settings.head, c.LinearConfig):
         return
-    state = trunk.head_state(checkpoint, modality)
+    state = head_state(trunk, checkpoint, modality)
     if state:
         _check_fit(head.state_dict(), state, f"{checkpoint.path} does not fit the head of '{modality}'")
         head.load_state_dict(state)
@@ -231,14 +243,14 @@ def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], mess
 
 
 def _head(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> nn.Module:
-    part = config.modalities[modality].head
-    if isinstance(part, c.LinearConfig):
+    head = config.modalities[modality].head
+    if isinstance(head, c.LinearConfig):
         return nn.Linear(trunk.feature_dim, config.embed_dim)
     parts = getattr(trunk, "parts", ())
-    if isinstance(part, c.MLPConfig):
-        return heads.MLP(trunk.feature_dim, config.embed_dim, part.hidden, part.dropout, part.residual, parts)
-    if isinstance(part, c.ConSEConfig):
-        return _conse(config, modality, part, trunk, parts)
+    if isinstance(head, c.MLPConfig):
+        return heads.MLP(trunk.feature_dim, config.embed_dim, head.hidden, head.dropout, head.residual, parts)
+    if isinstance(head, c.ConSEConfig):
+        return _conse(config, modality, head, trunk, parts)
     if trunk.feature_dim != config.embed_dim:
         raise ConfigError(
             f"modalities.{modality}.head: 'identity' needs features as wide as embed_dim ({config.embed_dim}), "

@@ -1,12 +1,13 @@
-"""What a family of encoders is: the trunks that a model config can name, and how they get their weights.
+"""The interface of a family of encoders: the trunks that a model config can name, and how they get their weights.
 
-A family is a folder or module beside this one, and one line in ``families.py``. For each kind of trunk it has
+A family is a folder beside this module, and one line in ``registry.py``. It has
 
-* a schema derived from :class:`TrunkConfig`, with ``type`` a literal string: its fields are what a model config says of
-  the trunk. ``build`` imports the trunk's class when it is called, never before, and returns a
-  :class:`~omnibind_core.encoders.base.Trunk` or :class:`~omnibind_core.encoders.base.TextTower`;
-* if the weights are in a file that the user has, a schema derived from :class:`FileTrunkConfig`, whose ``state`` picks
-  the trunk's tensors out of that file, by a pure function in ``convert.py``.
+* ``config.py``: for each type of trunk a schema derived from :class:`TrunkConfig`, with ``type`` a literal string, or
+  from :class:`FileTrunkConfig` if the weights are in a file that the user has. Its fields are what a model config says
+  of the trunk; it does nothing;
+* the networks, each a :class:`~omnibind_core.encoders.base.Trunk` or :class:`~omnibind_core.encoders.base.TextTower`,
+  and in ``convert.py`` pure functions that pick the tensors of one out of a file;
+* ``family.py``: the :class:`Family` that says which schema makes which network, as one :class:`TrunkType` each.
 
 Everything else is common: finding and opening the file, checking names and shapes before memory is spent, precision,
 saving, loading, and the heads.
@@ -15,18 +16,16 @@ saving, loading, and the heads.
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal
+
+from torch import Tensor
 
 from omnibind_core.config import Config
+from omnibind_core.encoders.base import TextTower, Trunk
 from omnibind_core.errors import WeightsError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from omnibind_core.encoders.base import TextTower, Trunk
 
 WEIGHTS_VARIABLE = "OMNIBIND_WEIGHTS"
 """Environment variable with the folder in which files of weights and vocabularies are looked for."""
@@ -38,19 +37,10 @@ class TrunkConfig(Config):
     """What a model config says of a trunk.
 
     Attributes:
-        type: Kind of trunk; a literal string in every schema.
+        type: Name of the type of trunk; a literal string in every schema.
     """
 
     type: str
-
-    @abstractmethod
-    def build(self) -> Trunk | TextTower:
-        """Makes the trunk, with packaged weights if it has them, at random otherwise.
-
-        Raises:
-            MissingDependencyError: A package that is needed is not installed.
-            WeightsError: A packaged file is not the known one.
-        """
 
 
 class FileTrunkConfig(TrunkConfig):
@@ -66,31 +56,39 @@ class FileTrunkConfig(TrunkConfig):
     weights: str | None = None
     precision: Precision | None = None
 
-    @abstractmethod
-    def state(self, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state dict of the trunk that :meth:`build` makes.
 
-        Args:
-            checkpoint: Tensors by their names in the file. Each is read from disk when it is used, not before.
+@dataclass(frozen=True)
+class TrunkType:
+    """A type of trunk.
 
-        Raises:
-            WeightsError: The file is of another family, or lacks this trunk; says what was found.
-        """
+    Attributes:
+        config: Its schema.
+        make: Settings to the trunk, with packaged weights if it has them, at random otherwise. Raises
+            MissingDependencyError where a package that is needed is not installed, WeightsError where a packaged file
+            is not the known one.
+        state: Settings and a file's tensors by their names there to the state dict of the trunk; None if no file has
+            its weights. Each tensor is read from disk when it is looked up, not before. Raises WeightsError where the
+            file is of another family, or lacks this trunk, saying what was found.
+        head_state: A file's tensors and a modality to its trained ``linear`` head, ``weight`` and ``bias``, or nothing;
+            None if no file of this type has heads.
+    """
 
-    def head_state(self, checkpoint: Mapping[str, Tensor], modality: str) -> dict[str, Tensor]:
-        """The trained ``linear`` head of a modality, if the file has one: ``weight`` and ``bias``, else nothing."""
-        return {}
+    config: type[TrunkConfig]
+    make: Callable[[Any], Trunk | TextTower]
+    state: Callable[[Any, Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    head_state: Callable[[Mapping[str, Tensor], str], dict[str, Tensor]] | None = None
 
 
-class Family(NamedTuple):
+@dataclass(frozen=True)
+class Family:
     """A family of encoders.
 
     Attributes:
-        schemas: Kinds of trunk.
+        trunks: Its types of trunk.
         licence: Of weights that the user brings, for those who are about to use them; empty if there are none.
     """
 
-    schemas: tuple[type[TrunkConfig], ...]
+    trunks: tuple[TrunkType, ...]
     licence: str = ""
 
 

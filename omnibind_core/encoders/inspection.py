@@ -19,9 +19,9 @@ from torch import Tensor
 from omnibind_core.encoders.checkpoints import INDEX, Checkpoint
 from omnibind_core.encoders.config import ModelConfig, list_configs, load_config
 from omnibind_core.encoders.factory import listed_state
-from omnibind_core.encoders.families import FAMILIES
 from omnibind_core.encoders.family import FileTrunkConfig
 from omnibind_core.encoders.open_clip.convert import to_imagebind
+from omnibind_core.encoders.registry import FAMILIES, head_state, make_trunk, trunk_state
 from omnibind_core.errors import ConfigError, WeightsError
 
 TITLES = {
@@ -139,7 +139,7 @@ def expected(config: ModelConfig, modalities: Collection[str] | None = None) -> 
     Raises:
         ConfigError: The config has no such modality, or none of the trunks takes a weights file.
     """
-    return {name: _tensors(part) for name, part in _parts(config, modalities).items()}
+    return {name: _tensors(trunk_config) for name, trunk_config in _trunk_configs(config, modalities).items()}
 
 
 def identify(names: Iterable[str]) -> str | None:
@@ -211,20 +211,20 @@ def convert(
         ConfigError: As of :func:`expected`.
         WeightsError: The file lacks something of these trunks, or has it in another shape. Nothing was written.
     """
-    parts = _parts(config, modalities)
+    trunk_configs = _trunk_configs(config, modalities)
     licence = licence_of(checkpoint)
     checkpoint = _translated(checkpoint, config)
-    for part in parts.values():
-        listed_state(part, _tensors(part), checkpoint)
+    for trunk_config in trunk_configs.values():
+        listed_state(trunk_config, _tensors(trunk_config), checkpoint)
     placed: dict[str, str] = {}
     sizes: dict[str, int] = {}
-    for name, part in parts.items():
-        state = {
-            key: tensor if dtype is None else _cast(tensor, dtype) for key, tensor in part.state(checkpoint).items()
-        }
+    for name, trunk_config in trunk_configs.items():
+        state = trunk_state(trunk_config, checkpoint)
+        if dtype is not None:
+            state = {key: _cast(tensor, dtype) for key, tensor in state.items()}
         heads = _Noting(checkpoint, checkpoint.path)
         for modality in _users(config, name):
-            part.head_state(heads, modality)
+            head_state(trunk_config, heads, modality)
         state |= {key: checkpoint[key] for key in heads.used}
         file = f"{name}.safetensors"
         metadata = {"format": "pt", "config": config.name, "family": config.family, "licence": licence}
@@ -238,19 +238,23 @@ def convert(
     return sizes
 
 
-def _parts(config: ModelConfig, modalities: Collection[str] | None) -> dict[str, FileTrunkConfig]:
+def _trunk_configs(config: ModelConfig, modalities: Collection[str] | None) -> dict[str, FileTrunkConfig]:
     """The trunks that take a weights file."""
-    strange = sorted(set(modalities or ()) - set(config.modalities))
-    if strange:
+    unknown = sorted(set(modalities or ()) - set(config.modalities))
+    if unknown:
         raise ConfigError(
-            f"model '{config.name}' has no modality {', '.join(strange)}; it has {', '.join(config.modalities)}"
+            f"model '{config.name}' has no modality {', '.join(unknown)}; it has {', '.join(config.modalities)}"
         )
     used = {config.modalities[name].trunk for name in modalities} if modalities is not None else set(config.trunks)
-    parts = {name: part for name, part in config.trunks.items() if name in used and isinstance(part, FileTrunkConfig)}
-    if not parts:
+    trunk_configs = {
+        name: trunk_config
+        for name, trunk_config in config.trunks.items()
+        if name in used and isinstance(trunk_config, FileTrunkConfig)
+    }
+    if not trunk_configs:
         of = "" if modalities is None else f" of {', '.join(sorted(modalities))}"
         raise ConfigError(f"model '{config.name}': no trunk{of} takes a weights file; they come from packages")
-    return parts
+    return trunk_configs
 
 
 def _translated(checkpoint: Checkpoint, config: ModelConfig) -> Checkpoint:
@@ -263,14 +267,14 @@ def _translated(checkpoint: Checkpoint, config: ModelConfig) -> Checkpoint:
 
 
 def _users(config: ModelConfig, trunk: str) -> tuple[str, ...]:
-    return tuple(name for name, part in config.modalities.items() if part.trunk == trunk)
+    return tuple(name for name, settings in config.modalities.items() if settings.trunk == trunk)
 
 
-def _tensors(part: FileTrunkConfig) -> dict[str, Tensor]:
-    settings: dict[str, Any] = {"vocabulary": None} if "vocabulary" in type(part).model_fields else {}
+def _tensors(trunk_config: FileTrunkConfig) -> dict[str, Tensor]:
+    settings: dict[str, Any] = {"vocabulary": None} if "vocabulary" in type(trunk_config).model_fields else {}
     with torch.device("meta"):
-        state = part.model_copy(update=settings).build().state_dict()
-    return {name: _cast(tensor, getattr(torch, part.precision or "float32")) for name, tensor in state.items()}
+        state = make_trunk(trunk_config.model_copy(update=settings)).state_dict()
+    return {name: _cast(tensor, getattr(torch, trunk_config.precision or "float32")) for name, tensor in state.items()}
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -288,7 +292,10 @@ def _fit(report: Report) -> int:
 
 def _compare(checkpoint: Checkpoint, found: str, config: ModelConfig) -> Report:
     noting = _Noting(checkpoint.spec, checkpoint.path)
-    trunks = {name: _compare_trunk(part, noting, config, name) for name, part in _parts(config, None).items()}
+    trunks = {
+        name: _compare_trunk(trunk_config, noting, config, name)
+        for name, trunk_config in _trunk_configs(config, None).items()
+    }
     spec = checkpoint.spec.values()
     return Report(
         str(checkpoint.path),
@@ -303,13 +310,13 @@ def _compare(checkpoint: Checkpoint, found: str, config: ModelConfig) -> Report:
     )
 
 
-def _compare_trunk(part: FileTrunkConfig, spec: _Noting, config: ModelConfig, name: str) -> TrunkReport:
+def _compare_trunk(trunk_config: FileTrunkConfig, spec: _Noting, config: ModelConfig, name: str) -> TrunkReport:
     users = _users(config, name)
-    ours = _tensors(part)
+    ours = _tensors(trunk_config)
     try:
-        theirs = part.state(spec)
+        theirs = trunk_state(trunk_config, spec)
         for modality in users:
-            part.head_state(spec, modality)
+            head_state(trunk_config, spec, modality)
     except WeightsError as error:
         return TrunkReport(users, len(ours), 0, tuple(ours), problem=str(error))
     both = [key for key in ours if key in theirs]

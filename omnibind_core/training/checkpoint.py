@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from omnibind_core.errors import ConfigError, WeightsError
-from omnibind_core.features.cache import write_atomically
+from omnibind_core.files import write_atomically
 
 _logger = logging.getLogger(__name__)
 _MINUTE = 60.0

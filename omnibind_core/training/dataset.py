@@ -25,13 +25,13 @@ from omnibind_core.data.damage import kinds as damage_kinds
 from omnibind_core.data.imagine import Imagined
 from omnibind_core.data.matching.labels import match_labels
 from omnibind_core.data.modality_free.dataset import ModalityFree
-from omnibind_core.data.samples import Sample
+from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, TrunkConfig
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import Loads, features
+from omnibind_core.features.cache import features
 from omnibind_core.features.combinations import Embedded
 from omnibind_core.labels import EmbedText, LabelBank
 from omnibind_core.model import OmniBind

@@ -31,7 +31,7 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """Sentences to embeddings ``float32 [N, D]``; any length, cosine is taken."""
 
 # A class of things that one may stand for ("dog": 189 kinds, "ball", "car") against a realm ("bird": 871, "tool").
-_MAX_KINDS = 250
+_MAX_HYPONYMS = 250
 _MAX_STEPS = 6
 # Sense choice: what is added to the cosine of a sense's definition to the neighbouring labels, whose differences
 # between senses are about 0.1. The commonest sense of a word is usually meant; words for persons that also name a thing
@@ -122,7 +122,7 @@ def match_labels(
     groups = _group(labels)
     _merge_synonyms(groups, rules)
     if wordnet is not None:
-        _merge_kinds(groups, wordnet, rules)
+        _merge_hyponyms(groups, wordnet, rules)
     _merge_compounds(groups, rules)
     if embed is not None:
         _merge_near_names(groups, embed, wordnet, rules)
@@ -201,7 +201,7 @@ def _things(word: str, wordnet: WordNet) -> tuple[str, ...]:
 
 def _priors(candidates: dict[str, tuple[str, ...]], wordnet: WordNet) -> dict[tuple[str, str], float]:
     """How likely each sense of each word is before the neighbouring labels are looked at."""
-    certain = {word: wordnet.ancestors(senses[0]) for word, senses in candidates.items() if len(senses) == 1}
+    certain = {word: wordnet.hypernyms(senses[0]) for word, senses in candidates.items() if len(senses) == 1}
     meant = {senses[0] for senses in candidates.values() if len(senses) == 1}
     prior = {}
     for word, senses in candidates.items():
@@ -240,7 +240,7 @@ def _is_named(sense: str, word: str, certain: dict[str, dict[str, int]], wordnet
     if any(_is_compound_of(other, word) and sense in ancestors for other, ancestors in certain.items()):
         return True
     head = word.split()[-1]
-    return head != word and not set(wordnet.senses(head)).isdisjoint(wordnet.ancestors(sense))
+    return head != word and not set(wordnet.senses(head)).isdisjoint(wordnet.hypernyms(sense))
 
 
 def _context(
@@ -280,10 +280,10 @@ def _group(labels: Sequence[_Label]) -> list[_Group]:
         known = label.sense is not None and not label.phrase.head
         groups[("sense", str(label.sense)) if known else ("name", label.phrase.text)].append(label)
     result = []
-    for (kind, key), members in sorted(groups.items()):
+    for (evidence, key), members in sorted(groups.items()):
         count = Counter(label.phrase.text for label in members)
         name = min(count, key=lambda text: (-count[text], len(text), text))
-        result.append(_Group(members, name, key if kind == "sense" else None))
+        result.append(_Group(members, name, key if evidence == "sense" else None))
     return result
 
 
@@ -306,7 +306,7 @@ def _merge_synonyms(groups: Sequence[_Group], rules: Rules) -> None:
                 group.merge_into(known[0], 1.0, f"{group.name} = {known[0].name} (rule)")
 
 
-def _merge_kinds(groups: Sequence[_Group], wordnet: WordNet, rules: Rules) -> None:
+def _merge_hyponyms(groups: Sequence[_Group], wordnet: WordNet, rules: Rules) -> None:
     """Merges a thing into the nearest wider one that another source names.
 
     A thing that independent sources name in different modalities is a concept by itself (wheelchair, desk) and stays,
@@ -320,7 +320,7 @@ def _merge_kinds(groups: Sequence[_Group], wordnet: WordNet, rules: Rules) -> No
         words = group.name.split()
         head = by_word.get(words[-1]) if len(words) > 1 else None
         head_senses = set(wordnet.senses(head.name)) if head and head.sense else set()
-        for sense, steps in sorted(wordnet.ancestors(group.sense).items(), key=lambda item: (item[1], item[0])):
+        for sense, steps in sorted(wordnet.hypernyms(group.sense).items(), key=lambda item: (item[1], item[0])):
             # "dining table" says by its name which table it is a kind of, should another sense of "table" be chosen
             named = head is not None and sense in head_senses and wordnet.are_alike(sense, str(head.sense))
             wider = head if steps and named else by_sense.get(sense)
@@ -334,7 +334,7 @@ def _merge_kinds(groups: Sequence[_Group], wordnet: WordNet, rules: Rules) -> No
             absorbs = wider.name in rules.absorbing
             heads = {label.phrase.text for label in wider.labels} | {wider.name}
             compound = all(any(_is_compound_of(label.phrase.text, head) for head in heads) for label in group.labels)
-            small = wordnet.kinds(sense) <= _MAX_KINDS and steps <= _MAX_STEPS
+            small = wordnet.hyponym_count(sense) <= _MAX_HYPONYMS and steps <= _MAX_STEPS
             if absorbs or (small and (compound or not group.recurs)):
                 group.merge_into(wider, 0.95**steps, f"{group.name} is a kind of {wider.name} (WordNet, {steps} up)")
                 break

@@ -50,9 +50,9 @@ class Rules:
             for key, value in _read_yaml(path).items():
                 if key not in cls.__dataclass_fields__:
                     raise ConfigError(f"{path}: unknown key '{key}'; known are {', '.join(cls.__dataclass_fields__)}")
-                kind: type = dict if key in _MAPPINGS else list
-                if not isinstance(value, kind):
-                    raise ConfigError(f"{path}: '{key}' is {value!r}, expected a {kind.__name__}")
+                expected: type = dict if key in _MAPPINGS else list
+                if not isinstance(value, expected):
+                    raise ConfigError(f"{path}: '{key}' is {value!r}, expected a {expected.__name__}")
                 if key in _MAPPINGS:
                     values.setdefault(key, {}).update(value)
                 else:
@@ -119,14 +119,14 @@ def read_phrase(label: str, modality: str, rules: Rules, wordnet: WordNet | None
             return Phrase(maker, reason=f"sound of {maker}")
     if _known(text, rules, wordnet):
         return _seen(_singular(text, wordnet), modality, rules, wordnet, "")
-    part = _ALTERNATIVES.split(text)[0]
-    part = _PREPOSITION.split(part)[0]
-    part = _corrected(part, wordnet)
-    part = _without_added_words(part, modality, rules, wordnet)
-    reason = "" if part == text else f"'{label}' names {part}"
-    if _known(part, rules, wordnet) or " " not in part:
-        return _seen(_singular(part, wordnet), modality, rules, wordnet, reason)
-    return _compound(part, reason, wordnet)
+    phrase = _ALTERNATIVES.split(text)[0]
+    phrase = _PREPOSITION.split(phrase)[0]
+    phrase = _corrected(phrase, wordnet)
+    phrase = _without_added_words(phrase, modality, rules, wordnet)
+    reason = "" if phrase == text else f"'{label}' names {phrase}"
+    if _known(phrase, rules, wordnet) or " " not in phrase:
+        return _seen(_singular(phrase, wordnet), modality, rules, wordnet, reason)
+    return _compound(phrase, reason, wordnet)
 
 
 def _known(text: str, rules: Rules, wordnet: WordNet | None) -> bool:
@@ -193,16 +193,16 @@ def _compound(text: str, reason: str, wordnet: WordNet | None) -> Phrase:
     modifier, head = " ".join(words[:cut]), _singular(" ".join(words[cut:]), wordnet)
     if wordnet is None:
         return Phrase(f"{modifier} {head}", head, reason)
-    if _is_kind(modifier, head, wordnet):  # "tuna fish"
+    if _is_hyponym(modifier, head, wordnet):  # "tuna fish"
         return Phrase(_singular(modifier, wordnet), reason=f"a {modifier} is a {head}")
     if _is_substance(modifier, wordnet) and wordnet.domain(wordnet.senses(head)[0]) == "noun.animal":  # "rubber duck"
         return Phrase(f"{modifier} {head}", reason=reason)
     return Phrase(f"{modifier} {head}", head, reason)
 
 
-def _is_kind(narrow: str, wide: str, wordnet: WordNet) -> bool:
+def _is_hyponym(narrow: str, wide: str, wordnet: WordNet) -> bool:
     senses = set(wordnet.things(wide))
-    return any(senses & wordnet.ancestors(sense).keys() for sense in wordnet.things(narrow))
+    return any(senses & wordnet.hypernyms(sense).keys() for sense in wordnet.things(narrow))
 
 
 def _is_substance(word: str, wordnet: WordNet) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import write_atomically
+from omnibind_core.files import write_atomically
 from omnibind_core.optional import require
 
 COLUMNS = ("id_a", "id_b", "score")
@@ -212,8 +212,8 @@ def _unit(rows: Rows) -> NDArray[np.float32]:
 def _cosines(rows_a: Rows, of_a: NDArray[np.int64], rows_b: Rows, of_b: NDArray[np.int64]) -> NDArray[np.float32]:
     result = np.empty(len(of_a), np.float32)
     for start in range(0, len(of_a), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        result[part] = np.einsum("nd,nd->n", _unit(rows_a[of_a[part]]), _unit(rows_b[of_b[part]]))
+        block = slice(start, start + _BLOCK)
+        result[block] = np.einsum("nd,nd->n", _unit(rows_a[of_a[block]]), _unit(rows_b[of_b[block]]))
     return np.clip(result, -1, 1)
 
 
@@ -230,10 +230,10 @@ def _exact(
             for side, start, other in ((0, i, j), (1, j, i)):
                 found = cosine.argmax(axis=1 - side)
                 value = cosine.max(axis=1 - side)
-                part = slice(start, start + len(found))
-                better = value > best[side][part]
-                best[side][part][better] = value[better]
-                nearest[side][part][better] = found[better] + other
+                block = slice(start, start + len(found))
+                better = value > best[side][block]
+                best[side][block][better] = value[better]
+                nearest[side][block][better] = found[better] + other
     return nearest
 
 
@@ -256,8 +256,8 @@ def _approximate(
         index.add(_unit(base[of_base[start : start + _BLOCK]]))
     result = np.empty(len(of_queries), np.int64)
     for start in range(0, len(of_queries), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        result[part] = index.search(_unit(queries[of_queries[part]]), 1)[1][:, 0]
+        block = slice(start, start + _BLOCK)
+        result[block] = index.search(_unit(queries[of_queries[block]]), 1)[1][:, 0]
     return result
 
 

@@ -68,7 +68,7 @@ class WordNet:
     def is_sound(self, word: str) -> bool:
         """Whether it is a kind of sound (bark, click, creak) and not first of all what makes it (bell, drum)."""
         senses = self.senses(word)
-        return any(not _SOUNDS.isdisjoint(self.ancestors(sense)) for sense in senses) and (
+        return any(not _SOUNDS.isdisjoint(self.hypernyms(sense)) for sense in senses) and (
             self.domain(senses[0]) != "noun.artifact"
         )
 
@@ -108,7 +108,7 @@ class WordNet:
         return str(self._synset(sense).lexname())
 
     @functools.cache  # noqa: B019
-    def ancestors(self, sense: str) -> dict[str, int]:
+    def hypernyms(self, sense: str) -> dict[str, int]:
         """What a sense is a kind of, directly or not: sense to the least number of steps up; itself with 0."""
         found = {sense: 0}
         layer = [self._synset(sense)]
@@ -124,11 +124,11 @@ class WordNet:
         """Whether both are kinds of the same, one step up (as two senses of "table"), or an animal and its meat."""
         if {self.domain(one), self.domain(other)} == {"noun.animal", "noun.food"}:
             return True
-        above = ({name for name, steps in self.ancestors(sense).items() if steps == 1} for sense in (one, other))
+        above = ({name for name, steps in self.hypernyms(sense).items() if steps == 1} for sense in (one, other))
         return not set.isdisjoint(*above)
 
     @functools.cache  # noqa: B019
-    def kinds(self, sense: str) -> int:
+    def hyponym_count(self, sense: str) -> int:
         """How many senses are a kind of this one, directly or not: small for a class of things, large for a realm."""
         seen: set[str] = set()
         stack = [self._synset(sense)]

@@ -26,16 +26,17 @@ from omnibind_core.data.modality_free.dataset import (
     COMBINATIONS_PER_GROUP,
     INDEX,
     LABELS,
+    MODALITY_SET,
     REPLACED,
     SAMPLES,
     SAMPLES_PER_GROUP,
     as_sample,
     sensors,
 )
-from omnibind_core.data.modality_free.match_groups import Cells, MatchingConfig, Towers, make_cells
+from omnibind_core.data.modality_free.match_groups import MatchGroups, MatchingConfig, Towers, make_match_groups
 from omnibind_core.data.sources.base import SPLITS, shorten
 from omnibind_core.errors import DataError
-from omnibind_core.features.cache import write_folder_atomically
+from omnibind_core.files import write_folder_atomically
 from omnibind_core.optional import require
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class SourceConfig(Config):
     """One data set that samples are taken from.
 
     Attributes:
-        source: Kind of data set, as ``omnibind data inspect`` names it; ``folder`` for a tree with ``samples.csv``.
+        source: Name of the data set, as of ``omnibind data inspect``; ``folder`` for a tree with ``samples.csv``.
         root: Its folder, relative to ``--root``.
         options: Of the source.
         prefix: Put before its ids, where two sources would use the same.
@@ -120,8 +121,8 @@ def build(config: BuildConfig, root: Path, out: Path, towers: Towers) -> None:
     """
     with write_folder_atomically(out, REPLACED) as folder:
         collections = [
-            Collection(sources.create(part.source, root / part.root, part.options), part.prefix)
-            for part in config.sources
+            Collection(sources.create(asked.source, root / asked.root, asked.options), asked.prefix)
+            for asked in config.sources
         ]
         table = collect(collections, tuple(config.splits))
         _logger.info("%d samples of %d sources", len(table), len(collections))
@@ -131,10 +132,10 @@ def build(config: BuildConfig, root: Path, out: Path, towers: Towers) -> None:
         table, score = with_concepts(table, concepts)
         table, kept = _checked(table, collections, config)
         _write_samples(folder / SAMPLES, table)
-        cells = make_cells(table, score[kept], collections, concepts, config.matching, towers)
-        _write_index(folder / INDEX, table, cells, config)
+        groups = make_match_groups(table, score[kept], collections, concepts, config.matching, towers)
+        _write_index(folder / INDEX, table, groups, config)
         settings = {"root": str(root.resolve()), **config.model_dump()}
-        settings["sources"] = [part.model_dump() for part in config.sources]
+        settings["sources"] = [source.model_dump() for source in config.sources]
         (folder / BUILD).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
@@ -200,36 +201,39 @@ def _is_encoded(column: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Split:
-    """The combinations of one split: item numbers ``int32 [N, M]`` and cells ``int32 [N]``."""
+    """The combinations of one split: item numbers ``int32 [N, M]`` and match groups ``int32 [N]``."""
 
     name: str
     rows: NDArray[np.int32]
-    cell: NDArray[np.int32]
+    match_group: NDArray[np.int32]
 
 
-def _write_index(path: Path, table: Any, cells: Cells, config: BuildConfig) -> None:
+def _write_index(path: Path, table: Any, groups: MatchGroups, config: BuildConfig) -> None:
     pa = require("pyarrow", "")
-    names = [*modalities.names(), "concept", "split", "kind"]
-    schema = pa.schema([*((name, pa.string()) for name in names[:-1]), ("score", pa.float32()), ("kind", pa.string())])
+    names = [*modalities.names(), "concept", "split"]
+    schema = pa.schema(
+        [*((name, pa.string()) for name in names[:-1]), ("score", pa.float32()), (MODALITY_SET, pa.string())]
+    )
     ids = table["id"].combine_chunks()
-    texts = pa.array(cells.texts, pa.string())
+    texts = pa.array(groups.texts, pa.string())
     writer = require("pyarrow.parquet", "").ParquetWriter(path, schema, compression="zstd")
     with writer:
-        for part in _draw(table, cells, config):
-            for start in range(0, len(part.rows), COMBINATIONS_PER_GROUP):
-                rows, cell = (array[start : start + COMBINATIONS_PER_GROUP] for array in (part.rows, part.cell))
+        for split in _draw(table, groups, config):
+            for start in range(0, len(split.rows), COMBINATIONS_PER_GROUP):
+                stop = start + COMBINATIONS_PER_GROUP
+                rows, match_group = split.rows[start:stop], split.match_group[start:stop]
                 columns = {
                     name: (texts if name == "text" else ids).take(pa.array(rows[:, column], mask=rows[:, column] < 0))
                     for column, name in enumerate(_columns())
                 }
-                columns["concept"] = pa.array([cells.concepts[i] for i in cells.concept[cell]], pa.string())
-                columns["split"] = pa.array([part.name] * len(rows), pa.string())
-                columns["score"] = pa.array(_scores(rows, cell, cells))
-                columns["kind"] = pa.array([_kind(row) for row in rows >= 0], pa.string())
+                columns["concept"] = pa.array([groups.concepts[i] for i in groups.concept[match_group]], pa.string())
+                columns["split"] = pa.array([split.name] * len(rows), pa.string())
+                columns["score"] = pa.array(_scores(rows, match_group, groups))
+                columns[MODALITY_SET] = pa.array([_modality_set(row) for row in rows >= 0], pa.string())
                 writer.write_table(pa.table({name: columns[name] for name in schema.names}, schema))
 
 
-def _draw(table: Any, cells: Cells, config: BuildConfig) -> list[_Split]:
+def _draw(table: Any, groups: MatchGroups, config: BuildConfig) -> list[_Split]:
     """Draws the combinations of every split, and says where the data did not hold what was asked for."""
     totals = spread(
         config.total,
@@ -241,13 +245,13 @@ def _draw(table: Any, cells: Cells, config: BuildConfig) -> list[_Split]:
     drawn = []
     for number, (name, total) in enumerate(zip(config.splits, totals, strict=True)):
         here = split == name
-        columns = [np.flatnonzero(here & (modality == kind)).astype(np.int32) for kind in sensors()]
+        columns = [np.flatnonzero(here & (modality == sensor)).astype(np.int32) for sensor in sensors()]
         pools = Pools.of(
-            [*((rows, cells.cell[rows]) for rows in columns), cells.words(here & config.text)],
-            cells.weight,
+            [*((rows, groups.match_group[rows]) for rows in columns), groups.words(here & config.text)],
+            groups.weight,
             [True] * len(columns) + [False],
         )
-        rows, cell = combine(pools, int(total), config.sizes, np.random.default_rng((config.seed, number)))
+        rows, match_group = combine(pools, int(total), config.sizes, np.random.default_rng((config.seed, number)))
         if len(rows) < total:
             _logger.warning("%s: %d combinations were asked for, %d different ones exist", name, total, len(rows))
         missing = [size for size, share in (config.sizes or {}).items() if share and size > pools.largest]
@@ -257,18 +261,18 @@ def _draw(table: Any, cells: Cells, config: BuildConfig) -> list[_Split]:
                 name,
                 " or ".join(map(str, missing)),
             )
-        drawn.append(_Split(name, rows, cell))
-    if not any(len(part.rows) for part in drawn):
-        wide = Counter(cells.concept[np.unique(cells.cell)].tolist())
+        drawn.append(_Split(name, rows, match_group))
+    if not any(len(split.rows) for split in drawn):
+        wide = Counter(groups.concept[np.unique(groups.match_group)].tolist())
         raise DataError(f"nothing can be combined: none of the {len(wide)} concepts has enough modalities in one split")
     return drawn
 
 
-def _scores(rows: NDArray[np.int32], cell: NDArray[np.int32], cells: Cells) -> NDArray[np.float32]:
+def _scores(rows: NDArray[np.int32], match_group: NDArray[np.int32], groups: MatchGroups) -> NDArray[np.float32]:
     """Least certainty of all that a combination rests on: its samples' labels, and their match with each other."""
     sensors = rows[:, :-1]
-    labels = np.where(sensors >= 0, cells.score[sensors], np.float32(1)).min(axis=1)
-    scores: NDArray[np.float32] = np.minimum(labels, cells.match_score[cell]).round(4)
+    labels = np.where(sensors >= 0, groups.score[sensors], np.float32(1)).min(axis=1)
+    scores: NDArray[np.float32] = np.minimum(labels, groups.match_score[match_group]).round(4)
     return scores
 
 
@@ -277,6 +281,6 @@ def _columns() -> tuple[str, ...]:
     return (*sensors(), "text")
 
 
-def _kind(present: NDArray[np.bool_]) -> str:
+def _modality_set(present: NDArray[np.bool_]) -> str:
     there = {name for name, here in zip(_columns(), present, strict=True) if here}
     return "+".join(name for name in modalities.names() if name in there)

@@ -74,10 +74,10 @@ def collect(collections: Sequence[Collection], splits: Sequence[str]) -> Any:
         DataError: An id occurs twice, a group is in two splits, or there are no samples; says how many others are fine.
     """
     pa = require("pyarrow", "The modality-free data set")
-    kinds = {
+    types = {
         name: pa.dictionary(pa.int32(), pa.string()) if name in _REPEATED else pa.string() for name in SAMPLE_FIELDS
     }
-    schema = pa.schema([*kinds.items(), ("collection", pa.int16())])
+    schema = pa.schema([*types.items(), ("collection", pa.int16())])
     batches = []
     for number, (source, prefix) in enumerate(collections):
         stream = (sample for sample in source.samples() if sample.split in splits)

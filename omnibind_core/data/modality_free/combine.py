@@ -9,21 +9,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_MANY = 2.0**62
+_MOST_COUNTED = 2.0**62
 """More combinations than can be counted in 64 bits are treated as this many."""
 
 
 @dataclass(frozen=True)
 class Pools:
-    """What can be combined: the items of every modality, by cell. Items of one cell fit together.
+    """What can be combined: the items of every modality, by match group. Items of one group fit together.
 
-    A cell is a concept, or a set of samples of a concept that were matched with each other.
+    A match group is a concept, or a set of samples of a concept that were matched with each other.
 
     Attributes:
-        items: By column, item numbers ``int32 [N_c]`` ordered by cell.
-        start: ``int64 [C, M]``, where a cell begins in ``items``.
-        count: ``int64 [C, M]``, number of items of a cell.
-        weight: ``float64 [C]``, how often cells are wanted, compared with each other.
+        items: By column, item numbers ``int32 [N_c]`` ordered by match group.
+        start: ``int64 [G, M]``, where a match group begins in ``items``.
+        count: ``int64 [G, M]``, number of items of a match group.
+        weight: ``float64 [G]``, how often match groups are wanted, compared with each other.
         sensors: ``bool [M]``; a combination needs at least one sensor (text alone is none).
     """
 
@@ -40,15 +40,15 @@ class Pools:
         weight: NDArray[np.float64],
         sensors: Sequence[bool],
     ) -> Pools:
-        """Sorts items by cell.
+        """Sorts items by match group.
 
         Args:
-            columns: By column, item numbers ``int32 [N]`` and their cells ``int32 [N]``, 0 to C - 1.
-            weight: ``float64 [C]``, see the attribute.
+            columns: By column, item numbers ``int32 [N]`` and their match groups ``int32 [N]``, 0 to G - 1.
+            weight: ``float64 [G]``, see the attribute.
             sensors: By column, whether it is a sensor.
         """
-        items = tuple(item[np.argsort(cell, kind="stable")] for item, cell in columns)
-        count = np.stack([np.bincount(cell, minlength=len(weight)) for _, cell in columns], axis=1)
+        items = tuple(item[np.argsort(group, kind="stable")] for item, group in columns)
+        count = np.stack([np.bincount(group, minlength=len(weight)) for _, group in columns], axis=1)
         return cls(items, np.cumsum(count, axis=0) - count, count, weight, np.array(sensors, bool))
 
     @property
@@ -57,30 +57,34 @@ class Pools:
         possible = self.count[:, self.sensors].any(axis=1)
         return int((self.count > 0).sum(axis=1)[possible].max(initial=0))
 
-    def kinds(self, size: int) -> list[tuple[int, ...]]:
+    def modality_sets(self, size: int) -> list[tuple[int, ...]]:
         """Sets of columns of that size with a sensor among them."""
-        return [kind for kind in itertools.combinations(range(len(self.items)), size) if self.sensors[list(kind)].any()]
+        return [
+            columns
+            for columns in itertools.combinations(range(len(self.items)), size)
+            if self.sensors[list(columns)].any()
+        ]
 
     def capacity(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Cells with so many modalities ``int64 [K]``, and their number of different combinations ``[K, kinds]``."""
-        cells = np.flatnonzero((self.count > 0).sum(axis=1) >= size)
-        products = [self.count[cells][:, kind].astype(float).prod(axis=1) for kind in self.kinds(size)]
-        return cells, np.minimum(np.stack(products, axis=1), _MANY)
+        """Match groups with so many modalities ``int64 [K]``, and their number of combinations by set ``[K, sets]``."""
+        groups = np.flatnonzero((self.count > 0).sum(axis=1) >= size)
+        products = [self.count[groups][:, columns].astype(float).prod(axis=1) for columns in self.modality_sets(size)]
+        return groups, np.minimum(np.stack(products, axis=1), _MOST_COUNTED)
 
 
 def spread(
     total: int, capacity: NDArray[np.float64], rng: np.random.Generator, weight: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
-    """Shares a number among cells as evenly as their capacities allow; what one cannot hold goes to the others.
+    """Shares a number as evenly as capacities allow; what one cannot hold goes to the others.
 
     Args:
         total: What is shared; less is given out if all capacities together are less.
-        capacity: ``float64 [N]``, most that each cell can hold, 0 or more.
-        rng: Decides which cells get the odd ones.
+        capacity: ``float64 [N]``, most that each can hold, 0 or more.
+        rng: Decides who gets the odd ones.
         weight: ``float64 [N]``, shares in proportion to this instead of evenly.
 
     Returns:
-        ``int64 [N]``, the share of each cell.
+        ``int64 [N]``, the share of each.
     """
     weight = np.ones(len(capacity)) if weight is None else weight
     capacity = np.where(weight > 0, capacity, 0.0)
@@ -101,17 +105,17 @@ def spread(
 def combine(
     pools: Pools, total: int, sizes: Mapping[int, float] | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Draws different combinations: evenly over cells (by their weight) within a size, and over kinds within a cell.
+    """Draws different combinations: evenly over match groups by weight, and over the sets of modalities in each.
 
     Args:
         pools: What can be combined.
         total: Number of combinations; fewer if no more exist.
         sizes: Share of each number of modalities, in any unit; sizes that the data do not have leave theirs to the
-            others. None draws cells alike, and the sizes from 2 up alike within each.
+            others. None draws match groups alike, and the sizes from 2 up alike within each.
         rng: Source of randomness.
 
     Returns:
-        Item numbers ``int32 [N, M]``, -1 where a modality is absent, and cells ``int32 [N]``, in random order.
+        Item numbers ``int32 [N, M]``, -1 where a modality is absent, and match groups ``int32 [N]``, in random order.
     """
     weight = pools.weight
     if sizes is None:
@@ -123,39 +127,41 @@ def combine(
     room = np.array([capacity.sum() for _, capacity in capacities.values()])
     counts = spread(total, room, rng, np.array(list(shares.values()), float))
     rows = np.full((int(counts.sum()), len(pools.items)), -1, np.int32)
-    of_cell = np.empty(len(rows), np.int32)
+    match_group = np.empty(len(rows), np.int32)
     at = 0
     for size, count in zip(shares, counts, strict=True):
-        for cell, kind, number, capacity in _quotas(pools, size, *capacities[size], weight, int(count), rng):
-            part = slice(at, at + number)
+        for group, modality_set, number, capacity in _quotas(pools, size, *capacities[size], weight, int(count), rng):
+            span = slice(at, at + number)
             # A combination as a number: one digit per modality, whose base is how many items that has.
-            _fill(rows[part], pools, cell, kind, rng.choice(capacity, number, replace=False))
-            of_cell[part] = cell
+            _fill(rows[span], pools, group, modality_set, rng.choice(capacity, number, replace=False))
+            match_group[span] = group
             at += number
     order = rng.permutation(len(rows))
-    return rows[order], of_cell[order]
+    return rows[order], match_group[order]
 
 
 def _quotas(
     pools: Pools,
     size: int,
-    cells: NDArray[np.int64],
+    groups: NDArray[np.int64],
     capacity: NDArray[np.float64],
     weight: NDArray[np.float64],
     total: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[int, tuple[int, ...], int, int]]:
-    """(cell, kind, combinations wanted, combinations that exist) of one size."""
-    kinds = pools.kinds(size)
-    by_cell = spread(total, capacity.sum(axis=1), rng, weight[cells])
-    for place in np.flatnonzero(by_cell):
-        by_kind = spread(int(by_cell[place]), capacity[place], rng)
-        for kind in np.flatnonzero(by_kind):
-            yield int(cells[place]), kinds[kind], int(by_kind[kind]), int(capacity[place, kind])
+    """(match group, set of modalities, combinations wanted, combinations that exist) of one size."""
+    modality_sets = pools.modality_sets(size)
+    by_group = spread(total, capacity.sum(axis=1), rng, weight[groups])
+    for place in np.flatnonzero(by_group):
+        by_set = spread(int(by_group[place]), capacity[place], rng)
+        for number in np.flatnonzero(by_set):
+            yield int(groups[place]), modality_sets[number], int(by_set[number]), int(capacity[place, number])
 
 
-def _fill(rows: NDArray[np.int32], pools: Pools, cell: int, kind: tuple[int, ...], code: NDArray[np.int64]) -> None:
-    for column in kind:
-        count = pools.count[cell, column]
-        rows[:, column] = pools.items[column][pools.start[cell, column] + code % count]
+def _fill(
+    rows: NDArray[np.int32], pools: Pools, group: int, modality_set: tuple[int, ...], code: NDArray[np.int64]
+) -> None:
+    for column in modality_set:
+        count = pools.count[group, column]
+        rows[:, column] = pools.items[column][pools.start[group, column] + code % count]
         code = code // count

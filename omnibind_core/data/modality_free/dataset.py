@@ -35,9 +35,11 @@ from omnibind_core.optional import require
 LABELS, SAMPLES, INDEX, BUILD = "labels.csv", "samples.parquet", "index.parquet", "build.yaml"
 FILES = (LABELS, SAMPLES, INDEX, BUILD)
 REPLACED = (*FILES, f"{LABELS}.bak", "*.tar", "*.png")
-"""What a folder of this kind may hold when it is written anew."""
+"""What such a folder may hold when it is written anew."""
 SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
-COMBINATION_COLUMNS = (*modalities.NAMES, "concept", "split", "score", "kind")
+MODALITY_SET = "kind"
+"""Column of the index with the modalities of a combination in one word, ``"image+audio"``."""
+COMBINATION_COLUMNS = (*modalities.NAMES, "concept", "split", "score", MODALITY_SET)
 """What every index has; one with samples of plug-ins has their columns, too."""
 
 # Rows per row group, the unit that is read at a time: small enough for random access, large enough to compress.
@@ -70,7 +72,7 @@ class Combination:
         return tuple(name for name in modalities.names() if name in present)
 
     @property
-    def kind(self) -> str:
+    def modality_set(self) -> str:
         """Its modalities as one word: ``"image+audio"``."""
         return "+".join(self.modalities)
 
@@ -205,8 +207,10 @@ class ModalityFree(Sequence[Combination]):
             DataError: It is not where it should be.
         """
         if collection not in self._opened:
-            part = self.settings["sources"][collection]
-            self._opened[collection] = sources.create(part["source"], self.root / part["root"], part["options"])
+            settings = self.settings["sources"][collection]
+            self._opened[collection] = sources.create(
+                settings["source"], self.root / settings["root"], settings["options"]
+            )
         return self._opened[collection]
 
     def _load_from_shard(self, row: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError
-from omnibind_core.features.cache import write_atomically
+from omnibind_core.files import write_atomically
 from omnibind_core.optional import require
 
 COLUMNS = ("id", "description")

@@ -62,20 +62,20 @@ class Towers:
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Samples in cells; those of one cell and split may be combined.
+class MatchGroups:
+    """Samples in groups; those of one group and split may be combined.
 
     Attributes:
-        cell: ``int32 [N]``, of every sample.
+        match_group: ``int32 [N]``, number of every sample's group.
         score: ``float32 [N]``, how sure its label's concept is, 0..1.
         text: ``int32 [N]``, its words, as a number of ``texts``.
-        concept: ``int32 [C]``, of every cell, as a number of ``concepts``.
-        match_score: ``float32 [C]``, least similarity of two matched samples; 1 where nothing was compared.
+        concept: ``int32 [G]``, of every group, as a number of ``concepts``.
+        match_score: ``float32 [G]``, least similarity of two matched samples; 1 where nothing was compared.
         concepts: Names, in alphabetical order.
         texts: All different words.
     """
 
-    cell: NDArray[np.int32]
+    match_group: NDArray[np.int32]
     score: NDArray[np.float32]
     text: NDArray[np.int32]
     concept: NDArray[np.int32]
@@ -85,24 +85,24 @@ class Cells:
 
     @property
     def weight(self) -> NDArray[np.float64]:
-        """So that concepts are drawn alike, however many cells each has."""
+        """So that concepts are drawn alike, however many groups each has."""
         return 1.0 / np.bincount(self.concept)[self.concept]
 
     def words(self, here: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Different words of some samples, as numbers of ``texts``, and the cell of each."""
-        text, cell = np.unique(np.stack([self.text[here], self.cell[here]]), axis=1)
-        return text, cell
+        """Different words of some samples, as numbers of ``texts``, and the match group of each."""
+        text, match_group = np.unique(np.stack([self.text[here], self.match_group[here]]), axis=1)
+        return text, match_group
 
 
-def make_cells(
+def make_match_groups(
     table: Any,
     score: NDArray[np.float32],
     collections: Sequence[Collection],
     concepts: Concepts,
     config: MatchingConfig,
     towers: Towers,
-) -> Cells:
-    """Puts every sample into a cell.
+) -> MatchGroups:
+    """Puts every sample into a group.
 
     Args:
         table: Samples with ``concept`` and ``collection``.
@@ -120,7 +120,7 @@ def make_cells(
     texts, text = _numbered(_sentences(table, collections, concepts, config))
     if config.by == "labels":
         ones = np.ones(len(names), np.float32)
-        return Cells(concept, score, text, np.arange(len(names), dtype=np.int32), ones, names, texts)
+        return MatchGroups(concept, score, text, np.arange(len(names), dtype=np.int32), ones, names, texts)
     edges = list(_pairs(table, concept))
     if config.by != "pairs":
         rows = (
@@ -132,12 +132,14 @@ def make_cells(
     a, b = (np.concatenate([edge[i] for edge in edges] or [np.zeros(0, np.int64)]) for i in (0, 1))
     similarity = np.concatenate([edge[2] for edge in edges] or [np.zeros(0, np.float32)])
     _logger.info("%d pairs of samples matched by %s", len(a), config.by)
-    count, cell = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(len(concept),) * 2), directed=False)
-    of_cell = np.empty(count, np.int32)
-    of_cell[cell] = concept
+    count, match_group = connected_components(
+        coo_array((np.ones(len(a)), (a, b)), shape=(len(concept),) * 2), directed=False
+    )
+    concept_of_group = np.empty(count, np.int32)
+    concept_of_group[match_group] = concept
     match_score = np.ones(count, np.float32)
-    np.minimum.at(match_score, cell[a], similarity)
-    return Cells(cell.astype(np.int32), score, text, of_cell, match_score, names, texts)
+    np.minimum.at(match_score, match_group[a], similarity)
+    return MatchGroups(match_group.astype(np.int32), score, text, concept_of_group, match_score, names, texts)
 
 
 def _numbered(values: NDArray[np.str_]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
@@ -211,10 +213,10 @@ def _embed(
     for name in sensors():
         rows = np.flatnonzero(modality == name)
         for start in range(0, len(rows), _BATCH):
-            part = rows[start : start + _BATCH]
-            raws = [collections[number].source.load(sample) for sample, number in _samples(table.take(part))]
+            batch = rows[start : start + _BATCH]
+            raws = [collections[number].source.load(sample) for sample, number in _samples(table.take(batch))]
             found = towers.items(config.model, name, raws)
             if result is None:
                 result = np.zeros((len(table), found.shape[1]), np.float32)
-            result[part] = found
+            result[batch] = found
     return np.zeros((len(table), 1), np.float32) if result is None else result

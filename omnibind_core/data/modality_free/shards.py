@@ -32,7 +32,7 @@ from omnibind_core.data.modality_free.dataset import (
     as_sample,
 )
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import write_folder_atomically
+from omnibind_core.files import write_folder_atomically
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.optional import require
 
@@ -165,16 +165,16 @@ def _write_samples(path: Path, data: ModalityFree, places: dict[str, dict[str, A
     """The sample table with the samples that are combined, and where they are."""
     pa, pc = require("pyarrow", ""), require("pyarrow.compute", "")
     names = pa.array(sorted(places), pa.string())
-    table = pa.concat_tables(part.filter(pc.is_in(part["id"], names)) for part in data.sample_tables())
-    kinds = {
+    table = pa.concat_tables(group.filter(pc.is_in(group["id"], names)) for group in data.sample_tables())
+    types = {
         "size": pa.int64(),
         "sha256": pa.string(),
         "shard": pa.string(),
         "offset": pa.int64(),
         "suffix": pa.string(),
     }
-    table = table.drop_columns([name for name in kinds if name in table.column_names])
-    for name, kind in kinds.items():
-        column = pa.array([places[key][name] for key in table["id"].to_pylist()], kind)
+    table = table.drop_columns([name for name in types if name in table.column_names])
+    for name, dtype in types.items():
+        column = pa.array([places[key][name] for key in table["id"].to_pylist()], dtype)
         table = table.append_column(name, column)
     require("pyarrow.parquet", "").write_table(table, path, row_group_size=SAMPLES_PER_GROUP, compression="zstd")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from omnibind_core import modalities
-from omnibind_core.data.modality_free.dataset import ModalityFree
+from omnibind_core.data.modality_free.dataset import MODALITY_SET, ModalityFree
 from omnibind_core.optional import require
 
-_MOST_KINDS, _MOST_CONCEPTS = 15, 30
+_MOST_SETS, _MOST_CONCEPTS = 15, 30
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Stats:
     """Numbers of combinations and samples.
 
     Attributes:
-        combinations: By (split, kind).
+        combinations: By (split, set of modalities as one word).
         concepts: Combinations by (concept, number of modalities).
         samples: By (modality, split).
     """
@@ -42,23 +42,23 @@ class Stats:
     def by_size(self, split: str | None = None) -> Counter[int]:
         """Combinations by number of modalities."""
         found: Counter[int] = Counter()
-        for (name, kind), count in self.combinations.items():
+        for (name, modality_set), count in self.combinations.items():
             if split in (None, name):
-                found[_size(kind)] += count
+                found[_size(modality_set)] += count
         return found
 
-    def by_kind(self) -> Counter[str]:
+    def by_modality_set(self) -> Counter[str]:
         """Combinations by set of modalities."""
         found: Counter[str] = Counter()
-        for (_, kind), count in self.combinations.items():
-            found[kind] += count
+        for (_, modality_set), count in self.combinations.items():
+            found[modality_set] += count
         return found
 
     def by_modality(self) -> Counter[str]:
         """Combinations that have a modality."""
         found: Counter[str] = Counter()
-        for (_, kind), count in self.combinations.items():
-            found.update(dict.fromkeys(kind.split("+"), count))
+        for (_, modality_set), count in self.combinations.items():
+            found.update(dict.fromkeys(modality_set.split("+"), count))
         return found
 
     def by_concept(self) -> Counter[str]:
@@ -72,11 +72,11 @@ class Stats:
 def count(data: ModalityFree) -> Stats:
     """Counts everything, one row group at a time."""
     found = Stats()
-    for table in data.tables(columns=["split", "kind", "concept"]):
-        rows = table.group_by(["split", "kind", "concept"]).aggregate([([], "count_all")]).to_pylist()
-        for row in sorted(rows, key=lambda row: (row["split"], row["kind"], row["concept"])):
-            found.combinations[row["split"], row["kind"]] += row["count_all"]
-            found.concepts[row["concept"], _size(row["kind"])] += row["count_all"]
+    for table in data.tables(columns=["split", MODALITY_SET, "concept"]):
+        rows = table.group_by(["split", MODALITY_SET, "concept"]).aggregate([([], "count_all")]).to_pylist()
+        for row in sorted(rows, key=lambda row: (row["split"], row[MODALITY_SET], row["concept"])):
+            found.combinations[row["split"], row[MODALITY_SET]] += row["count_all"]
+            found.concepts[row["concept"], _size(row[MODALITY_SET])] += row["count_all"]
     for table in data.sample_tables(["modality", "split"]):
         for row in table.group_by(["modality", "split"]).aggregate([([], "count_all")]).to_pylist():
             found.samples[row["modality"], row["split"]] += row["count_all"]
@@ -96,13 +96,13 @@ def lines(stats: Stats) -> Iterator[str]:
         word = "modality" if size == 1 else "modalities"
         yield _row(f"  {size} {word}", [sizes[split][size] for split in splits], f"{number / stats.total:.1%}")
     yield _row("  all", [sizes[split].total() for split in splits])
-    kinds = stats.by_kind()
-    yield f"{len(kinds)} kinds of combinations, the most frequent ones:"
-    for kind, number in _most(kinds, _MOST_KINDS):
-        yield f"  {number:7} {kind}"
+    sets = stats.by_modality_set()
+    yield f"{len(sets)} kinds of combinations, the most frequent ones:"
+    for modality_set, number in _most(sets, _MOST_SETS):
+        yield f"  {number:7} {modality_set}"
     concepts = stats.by_concept()
     yield f"{len(concepts)} concepts, the most frequent ones:"
-    for concept, number in _most(concepts, _MOST_KINDS):
+    for concept, number in _most(concepts, _MOST_SETS):
         by_size = ", ".join(f"{size}: {n}" for (name, size), n in sorted(stats.concepts.items()) if name == concept)
         yield f"  {number:7} {concept} (by number of modalities {by_size})"
 
@@ -129,7 +129,7 @@ def plot(stats: Stats, path: Path) -> None:
         left, middle, right = top.subplots(1, 3, width_ratios=[1, 1.1, 1.6])
         _draw_sizes(left, stats, colours)
         _draw_modalities(middle, stats, colours)
-        _draw_kinds(right, stats, colours)
+        _draw_modality_sets(right, stats, colours)
         _draw_concepts(bottom.subplots(), stats, colours)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None)
@@ -150,20 +150,20 @@ def _draw_modalities(axes: Any, stats: Stats, colours: dict[int, Any]) -> None:
     start = dict.fromkeys(names, 0)
     for size in sorted(stats.by_size()):
         widths: Counter[str] = Counter()
-        for (_, kind), number in stats.combinations.items():
-            if _size(kind) == size:
-                widths.update(dict.fromkeys(kind.split("+"), number))
+        for (_, modality_set), number in stats.combinations.items():
+            if _size(modality_set) == size:
+                widths.update(dict.fromkeys(modality_set.split("+"), number))
         bars = [name.replace("_", " ") for name in names]
         axes.barh(bars, [widths[name] for name in names], left=[start[name] for name in names], color=colours[size])
         start = {name: start[name] + widths[name] for name in names}
     axes.set_title("combinations with a modality")
 
 
-def _draw_kinds(axes: Any, stats: Stats, colours: dict[int, Any]) -> None:
-    kinds = _most(stats.by_kind(), _MOST_KINDS)[::-1]
-    names = [kind.replace("+", " + ").replace("_", " ") for kind, _ in kinds]
-    axes.barh(names, [number for _, number in kinds], color=[colours[_size(kind)] for kind, _ in kinds])
-    axes.set_title(f"most frequent of {len(stats.by_kind())} kinds")
+def _draw_modality_sets(axes: Any, stats: Stats, colours: dict[int, Any]) -> None:
+    sets = _most(stats.by_modality_set(), _MOST_SETS)[::-1]
+    names = [modality_set.replace("+", " + ").replace("_", " ") for modality_set, _ in sets]
+    axes.barh(names, [number for _, number in sets], color=[colours[_size(modality_set)] for modality_set, _ in sets])
+    axes.set_title(f"most frequent of {len(stats.by_modality_set())} kinds")
     axes.tick_params(axis="y", labelsize=8)
 
 
@@ -190,8 +190,8 @@ def _most(counts: Counter[str], number: int) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:number]
 
 
-def _size(kind: str) -> int:
-    return kind.count("+") + 1
+def _size(modality_set: str) -> int:
+    return modality_set.count("+") + 1
 
 
 def _row(name: str, cells: list[Any], last: str = "") -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from omnibind_core.data.modality_free.collect import check_files, straddling_groups
-from omnibind_core.data.modality_free.dataset import ModalityFree
+from omnibind_core.data.modality_free.dataset import MODALITY_SET, ModalityFree
 from omnibind_core.data.sources.base import shorten
 from omnibind_core.optional import require
 
@@ -31,7 +31,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
     def add(self, what: str, names: list[str], total: int, noun: str) -> None:
-        """Adds a kind of problem, if it occurred."""
+        """Adds a problem, if it occurred."""
         if names:
             self.problems.append(
                 f"{len(names)} {noun} {what}: {shorten(names)}; the other {total - len(names)} are fine"
@@ -83,26 +83,26 @@ def _check_combinations(data: ModalityFree, samples: Any, report: Report) -> Non
     pa, pc = require("pyarrow", ""), require("pyarrow.compute", "")
     unknown: set[str] = set()
     astray: set[str] = set()
-    kinds: set[str] = set()
+    wrong_sets: set[str] = set()
     number = 0
     for table in data.tables():
         size = np.zeros(len(table), int) + np.asarray(table["text"].is_valid())
         for name in data.sensors:
             present = np.asarray(table[name].is_valid())
             size += present
-            part = table.filter(pa.array(present))
-            rows = pc.index_in(part[name], samples["id"])
-            unknown.update(part[name].filter(rows.is_null()).to_pylist())
-            found, part = samples.take(rows.drop_null()), part.filter(rows.is_valid())
-            right = pc.and_(pc.equal(found["split"], part["split"]), pc.equal(found["concept"], part["concept"]))
+            having = table.filter(pa.array(present))
+            rows = pc.index_in(having[name], samples["id"])
+            unknown.update(having[name].filter(rows.is_null()).to_pylist())
+            found, having = samples.take(rows.drop_null()), having.filter(rows.is_valid())
+            right = pc.and_(pc.equal(found["split"], having["split"]), pc.equal(found["concept"], having["concept"]))
             right = pc.and_(right, pc.equal(found["modality"], name))
-            astray.update(part[name].filter(pc.invert(right)).to_pylist())
-        expected = np.asarray(pc.count_substring(table["kind"], "+")) + 1
-        kinds.update(f"combination {number + int(row)}" for row in np.flatnonzero(size != expected))
+            astray.update(having[name].filter(pc.invert(right)).to_pylist())
+        expected = np.asarray(pc.count_substring(table[MODALITY_SET], "+")) + 1
+        wrong_sets.update(f"combination {number + int(row)}" for row in np.flatnonzero(size != expected))
         number += len(table)
     report.add("are in no sample table", sorted(unknown), len(samples) + len(unknown), "ids")
     report.add("are combined in another split, concept or modality than their own", sorted(astray), len(samples), "ids")
-    report.add("have other modalities than their kind says", sorted(kinds), number, "combinations")
+    report.add("have other modalities than their kind says", sorted(wrong_sets), number, "combinations")
 
 
 def _check_sample_files(data: ModalityFree, samples: Any, report: Report, fast: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source, file_names, subfolders, words
+from omnibind_core.data.sources.base import Source, file_names, register, subfolders, words
 from omnibind_core.errors import ConfigError, DataError
 
 BACKGROUND = "BACKGROUND_Google"
@@ -33,6 +33,7 @@ def training_names(folder: str, names: Sequence[str], count: int, seed: int) -> 
     return {names[i] for i in rng.permutation(len(names))[:count]}
 
 
+@register
 class Caltech101(Source):
     """9,144 photographs and drawings of 101 kinds of things and a background class.
 
@@ -96,6 +97,3 @@ class Caltech101(Source):
 
     def _labels(self) -> list[str]:
         return [words(folder) for folder in self._folders]
-
-
-SOURCE = Caltech101

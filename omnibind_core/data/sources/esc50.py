@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source, words
-from omnibind_core.data.sources.folds import split_of_folds
-from omnibind_core.data.sources.tables import accept, read_rows
+from omnibind_core.data.sources.base import Source, register, words
+from omnibind_core.data.sources.base.folds import split_of_folds
+from omnibind_core.data.sources.base.tables import accept, read_rows
 
 _FOLDS = 5
 _COLUMNS = ("filename", "fold", "category", "esc10", "src_file")
 
 
+@register
 class Esc50(Source):
     """2,000 sounds of 5 s in 50 classes, in five folds; clips of one recording are in one fold.
 
@@ -72,6 +73,3 @@ class Esc50(Source):
 
     def _scan(self) -> Iterator[Sample]:
         return iter(self._samples)
-
-
-SOURCE = Esc50

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import SPLITS, Source
-from omnibind_core.data.sources.tables import accept, read_rows
+from omnibind_core.data.sources.base import SPLITS, Source, register
+from omnibind_core.data.sources.base.tables import accept, read_rows
 
 COLUMNS = ("id", "modality", "source", "path", "label", "split", "group")
 OPTIONAL = ("pair",)
 
 
+@register
 class FolderSource(Source):
     """Samples listed in ``samples.csv``; files are read when they are asked for.
 
@@ -53,9 +54,6 @@ class FolderSource(Source):
 
     def _scan(self) -> Iterator[Sample]:
         return iter(self._rows)
-
-
-SOURCE = FolderSource
 
 
 def _problem(row: dict[str, str]) -> str:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from omnibind_core import resources
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source, file_names, subfolders
-from omnibind_core.data.sources.tables import read_lines, read_rows, refuse
+from omnibind_core.data.sources.base import Source, file_names, register, subfolders
+from omnibind_core.data.sources.base.tables import read_lines, read_rows, refuse
 from omnibind_core.errors import DataError
 from omnibind_core.optional import require
 
@@ -36,12 +36,13 @@ def class_folders(folder: Path) -> list[str]:
         DataError: One is not the WordNet id of any of the 1000 classes.
     """
     names = [path.name for path in subfolders(folder)]
-    strange = [f"folder '{name}' is none of the 1000 ImageNet classes" for name in names if name not in class_names()]
-    if strange:
-        refuse(folder, strange, len(names) - len(strange), "folders")
+    unknown = [f"folder '{name}' is none of the 1000 ImageNet classes" for name in names if name not in class_names()]
+    if unknown:
+        refuse(folder, unknown, len(names) - len(unknown), "folders")
     return names
 
 
+@register
 class ImageNet(Source):
     """Photographs of 1000 classes; 1,281,167 for training, 50,000 for validation. The test set has no public labels.
 
@@ -114,13 +115,10 @@ class ImageNet(Source):
             if wrong:
                 refuse(path, wrong, len(lines) - len(wrong), "lines")
             found = {f"ILSVRC2012_val_{n:08d}": wnids[line] for n, line in enumerate(lines, 1)}
-        strange = [f"{stem} is of class '{wnid}'" for stem, wnid in found.items() if wnid not in class_names()]
-        if strange:
-            refuse(path, strange, len(found) - len(strange))
+        unknown = [f"{stem} is of class '{wnid}'" for stem, wnid in found.items() if wnid not in class_names()]
+        if unknown:
+            refuse(path, unknown, len(found) - len(unknown))
         return found
-
-
-SOURCE = ImageNet
 
 
 def _stem(name: str) -> str:

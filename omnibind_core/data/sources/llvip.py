@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.data.samples import Box, Sample
-from omnibind_core.data.sources.base import Source, file_names
-from omnibind_core.data.sources.tables import refuse
+from omnibind_core.data.sources.base import Source, file_names, register
+from omnibind_core.data.sources.base.tables import refuse
 from omnibind_core.errors import DataError
 
 _FOLDERS = {"thermal": "infrared", "image": "visible"}
@@ -21,6 +21,7 @@ _MIN_SIDE = 10  # pixels; boxes with a side of that or less are dropped (CodeBin
 _TRIES = 200  # places tried for a background box
 
 
+@register
 class Llvip(Source):
     """Crops of persons and as many of background, each seen by both cameras.
 
@@ -105,9 +106,6 @@ class Llvip(Source):
                 lacking = sorted(set(names).difference(file_names(self.root / folder / split, ".jpg")))
                 if lacking:
                     yield f"{len(lacking)} of {len(names)} pictures of {split} are not in {folder}: {lacking[0]} ..."
-
-
-SOURCE = Llvip
 
 
 def read_boxes(path: Path) -> tuple[list[Box], tuple[int, int]]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source, file_names, subfolders, words
+from omnibind_core.data.sources.base import Source, file_names, register, subfolders, words
+from omnibind_core.data.sources.base.tables import read_lines, refuse
 from omnibind_core.data.sources.caltech101 import BACKGROUND, photograph, training_names
-from omnibind_core.data.sources.tables import read_lines, refuse
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.modalities import Events
 from omnibind_core.modalities.base import readable_file
@@ -24,6 +24,7 @@ _LISTS = {"train": "Caltech101_train.txt", "val": "Caltech101_val.txt"}
 _WIDTH, _HEIGHT = 240, 180  # of the ATIS
 
 
+@register
 class NCaltech101(Source):
     """Events of an ATIS camera that moved three times before a screen with Caltech-101's photographs, 0.3 s each.
 
@@ -77,10 +78,10 @@ class NCaltech101(Source):
 
     def _scan(self) -> Iterator[Sample]:
         if self._is_est:
-            for part, split in _EST.items():
-                for folder in self._classes(part):
-                    for name in file_names(self.root / part / folder, ".npy"):
-                        yield self._sample(f"{part}/", folder, name, split)
+            for subset, split in _EST.items():
+                for folder in self._classes(subset):
+                    for name in file_names(self.root / subset / folder, ".npy"):
+                        yield self._sample(f"{subset}/", folder, name, split)
             return
         if self._split == "lists":  # also files that are not there
             for key, split in self._listed_in.items():
@@ -144,9 +145,6 @@ class NCaltech101(Source):
         if path.suffix != ".npy":
             return super()._read(sample)
         return _read_est(path)
-
-
-SOURCE = NCaltech101
 
 
 def _read_est(path: Path) -> Events:

@@ -11,9 +11,9 @@ import numpy as np
 
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source, file_names
+from omnibind_core.data.sources.base import Source, file_names, register
+from omnibind_core.data.sources.base.tables import read_lines, refuse
 from omnibind_core.data.sources.imagenet import class_folders, class_names
-from omnibind_core.data.sources.tables import read_lines, refuse
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import Events
 from omnibind_core.modalities.base import readable_file
@@ -23,6 +23,7 @@ _WIDTH, _HEIGHT = 640, 480  # of the camera, a Samsung DVS Gen3 (n_imagenet: SEN
 _FIELDS = (("x", "y", "t", "p"), ("x_pos", "y_pos", "timestamp", "polarity"))  # compressed files, raw files
 
 
+@register
 class NImageNet(Source):
     """Events of a camera that moved before a screen with ImageNet's photographs; the splits are ImageNet's.
 
@@ -84,9 +85,6 @@ class NImageNet(Source):
             x, y, t, p = x[order], y[order], t[order], p[order]
         events: Events = modalities.get("event").check(Events(x, y, t, p, _WIDTH, _HEIGHT), str(path))
         return events
-
-
-SOURCE = NImageNet
 
 
 def _read_list(path: Path, base: str) -> Iterator[str]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source, file_names, shorten, words
-from omnibind_core.data.sources.tables import accept, read_lines, refuse
+from omnibind_core.data.sources.base import Source, file_names, register, shorten, words
+from omnibind_core.data.sources.base.tables import accept, read_lines, refuse
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.modalities.base import readable_file
 
@@ -21,6 +21,7 @@ _CATEGORIES = "synsetoffset2category.txt"
 _COLUMNS = 7  # x y z nx ny nz part
 
 
+@register
 class ShapeNetPart(Source):
     """Points sampled on 16,881 CAD models of 16 kinds of things, with the official train, val and test lists.
 
@@ -113,6 +114,3 @@ class ShapeNetPart(Source):
         x, y, z = rows[:, :3].T
         points: NDArray[np.float32] = modalities.get("point_cloud").check(np.stack([x, -z, y], axis=1), str(path))
         return points
-
-
-SOURCE = ShapeNetPart

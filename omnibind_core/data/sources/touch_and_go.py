@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source
-from omnibind_core.data.sources.tables import read_lines, refuse
+from omnibind_core.data.sources.base import Source, register
+from omnibind_core.data.sources.base.tables import read_lines, refuse
 from omnibind_core.errors import DataError
 
 _logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Frame(NamedTuple):
     split: str
 
 
+@register
 class TouchAndGo(Source):
     """Pairs of a touch and a colour picture of 20 materials, the frames during contact of about 140 videos.
 
@@ -134,9 +135,6 @@ class TouchAndGo(Source):
             f"the official split leaks: {len(train & test)} of {len(test)} test videos also occur in train; "
             "split=video keeps videos apart"
         )
-
-
-SOURCE = TouchAndGo
 
 
 def split_videos(frames: Mapping[tuple[str, str], int], seed: int) -> dict[str, str]:

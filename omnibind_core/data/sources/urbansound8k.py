@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from omnibind_core.data.samples import Sample
-from omnibind_core.data.sources.base import Source, words
-from omnibind_core.data.sources.folds import split_of_folds
-from omnibind_core.data.sources.tables import accept, read_rows
+from omnibind_core.data.sources.base import Source, register, words
+from omnibind_core.data.sources.base.folds import split_of_folds
+from omnibind_core.data.sources.base.tables import accept, read_rows
 
 _FOLDS = 10
 _COLUMNS = ("slice_file_name", "fsID", "fold", "classID", "class")
 
 
+@register
 class UrbanSound8K(Source):
     """8,732 sounds of a city of up to 4 s in ten classes, in ten folds; slices of one recording are in one fold.
 
@@ -72,6 +73,3 @@ class UrbanSound8K(Source):
 
     def _scan(self) -> Iterator[Sample]:
         return iter(self._samples)
-
-
-SOURCE = UrbanSound8K

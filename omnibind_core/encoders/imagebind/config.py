@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from omnibind_core.encoders.family import FileTrunkConfig
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from omnibind_core.encoders.base import TextTower, Trunk
 
 Sensor = Literal["vision", "audio", "depth", "thermal", "imu"]
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -26,12 +20,6 @@ class _BindConfig(FileTrunkConfig):
     """
 
     embed_dim: PositiveInt = 1024
-
-    def head_state(self, checkpoint: Mapping[str, Tensor], modality: str) -> dict[str, Tensor]:
-        """UniBind's layer for the modality, if the file has one."""
-        from omnibind_core.encoders.imagebind.convert import head
-
-        return head(checkpoint, modality)
 
 
 class TowerConfig(_BindConfig):
@@ -68,18 +56,6 @@ class ImageBindConfig(TowerConfig):
     patch: PositiveInt
     stride: PositiveInt | None = None
 
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.imagebind.model import ImageBindTrunk
-
-        return ImageBindTrunk(self)
-
-    def state(self, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See :meth:`FileTrunkConfig.state`."""
-        from omnibind_core.encoders.imagebind.convert import tower
-
-        return tower(checkpoint, self.tower)
-
 
 class ImageBindTextConfig(TowerConfig):
     """ImageBind's text modality, see :class:`omnibind_core.encoders.imagebind.model.ImageBindText`.
@@ -94,18 +70,6 @@ class ImageBindTextConfig(TowerConfig):
     vocabulary: str | None = None
     tokens: PositiveInt = 49408
 
-    def build(self) -> TextTower:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.imagebind.model import ImageBindText
-
-        return ImageBindText(self)
-
-    def state(self, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See :meth:`FileTrunkConfig.state`."""
-        from omnibind_core.encoders.imagebind.convert import tower
-
-        return tower(checkpoint, "text")
-
 
 class PointBindConfig(_BindConfig):
     """Point-Bind's way from a point encoder to ImageBind's space.
@@ -117,12 +81,6 @@ class PointBindConfig(_BindConfig):
 
     projected: PositiveInt = 512
     heads: PositiveInt = 6
-
-    def state(self, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See :meth:`FileTrunkConfig.state`."""
-        from omnibind_core.encoders.imagebind.convert import points
-
-        return points(checkpoint)
 
 
 class I2PMAEConfig(PointBindConfig):
@@ -143,12 +101,6 @@ class I2PMAEConfig(PointBindConfig):
     depths: Triple = (5, 5, 5)
     radii: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.24, 0.48, 0.96)
 
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.imagebind.point_bind import PointBindTrunk
-
-        return PointBindTrunk(self)
-
 
 class PointBERTConfig(PointBindConfig):
     """Point-Bind with Point-BERT.
@@ -167,13 +119,3 @@ class PointBERTConfig(PointBindConfig):
     encoder_dim: PositiveInt = 256
     width: PositiveInt = 384
     depth: PositiveInt = 12
-
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.imagebind.point_bind import PointBindTrunk
-
-        return PointBindTrunk(self)
-
-
-SCHEMAS = (ImageBindConfig, ImageBindTextConfig)
-POINT_SCHEMAS = (I2PMAEConfig, PointBERTConfig)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from omnibind_core.encoders.family import TrunkConfig
-
-if TYPE_CHECKING:
-    from omnibind_core.encoders.base import TextTower, Trunk
 
 
 class EfficientNetConfig(TrunkConfig):
@@ -23,35 +20,17 @@ class EfficientNetConfig(TrunkConfig):
     type: Literal["efficientnet_lite0"]
     levels: bool = False
 
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.lite.efficientnet import EfficientNetLite0
-
-        return EfficientNetLite0.from_package(self.levels)
-
 
 class MiniLMConfig(TrunkConfig):
     """all-MiniLM-L6-v2 with the packaged weights."""
 
     type: Literal["minilm_l6"]
 
-    def build(self) -> TextTower:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.lite.minilm import MiniLMTower
-
-        return MiniLMTower()
-
 
 class YamNetConfig(TrunkConfig):
     """YAMNet with the packaged AudioSet weights."""
 
     type: Literal["yamnet"]
-
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.lite.yamnet import YamNet
-
-        return YamNet.from_package()
 
 
 class PointConfig(TrunkConfig):
@@ -64,12 +43,6 @@ class PointConfig(TrunkConfig):
     blocks: tuple[NonNegativeInt, NonNegativeInt]
     feature_dim: PositiveInt
 
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.lite.point import PointTrunk
-
-        return PointTrunk(**self.model_dump(exclude={"type"}))
-
 
 class RandomConvConfig(TrunkConfig):
     """A small random convolution over pictures or log-mel patches, for tests."""
@@ -79,12 +52,6 @@ class RandomConvConfig(TrunkConfig):
     pool: PositiveInt
     feature_dim: PositiveInt
 
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.lite.stand_ins import RandomConv
-
-        return RandomConv(self.channels, self.pool, self.feature_dim)
-
 
 class HashedTextConfig(TrunkConfig):
     """A random vector per word, for tests."""
@@ -92,12 +59,3 @@ class HashedTextConfig(TrunkConfig):
     type: Literal["hashed_text"]
     buckets: PositiveInt
     feature_dim: PositiveInt
-
-    def build(self) -> TextTower:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.lite.stand_ins import HashedText
-
-        return HashedText(self.buckets, self.feature_dim)
-
-
-SCHEMAS = (EfficientNetConfig, MiniLMConfig, YamNetConfig, PointConfig, RandomConvConfig, HashedTextConfig)

@@ -167,14 +167,14 @@ class PointTrunk(Trunk):
 
     def forward(self, views: Tensor) -> Tensor:
         """See :meth:`Trunk.forward`."""
-        many, few = (min(n, views.shape[1]) for n in self.centres)
-        level1 = gather(views, farthest_points(views, many))
+        count1, count2 = (min(n, views.shape[1]) for n in self.centres)
+        level1 = gather(views, farthest_points(views, count1))
         features = self.patch(level1, views, nearest(level1, views, self.neighbours))
         around = nearest(level1, level1, self.neighbours)
         for block in self.blocks1:
             features = block(level1, around, features)
-        level2 = level1[:, :few]
-        features = self.pool(level2, level1, around[:, :few], features)
+        level2 = level1[:, :count2]
+        features = self.pool(level2, level1, around[:, :count2], features)
         around = nearest(level2, level2, self.neighbours)
         for block in self.blocks2:
             features = block(level2, around, features)

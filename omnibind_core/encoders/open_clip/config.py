@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import PositiveInt, model_validator
 
 from omnibind_core.encoders.family import FileTrunkConfig
-from omnibind_core.errors import WeightsError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from omnibind_core.encoders.base import TextTower, Trunk
 
 Activation = Literal["gelu", "quick_gelu"]
 
@@ -44,16 +35,6 @@ class _TowerConfig(FileTrunkConfig):
             raise ValueError(f"heads is {self.heads}, expected a divisor of width, {self.width}")
         return self
 
-    def _refuse_other_activation(self, checkpoint: Mapping[str, Tensor], tower: str) -> None:
-        """Nothing in the weights tells the activation, and the wrong one only makes them recognise less."""
-        path = getattr(checkpoint, "path", None)
-        declared = None if path is None else _declared_activation(path if path.is_dir() else path.parent, tower)
-        if declared is not None and declared[0] != self.activation:
-            raise WeightsError(
-                f"{declared[1]} says that the {tower} tower's activation is {declared[0]}, the model config says "
-                f"{self.activation}: give trunks.{tower}.activation in the model config"
-            )
-
 
 class OpenClipVisionConfig(_TowerConfig):
     """See :class:`omnibind_core.encoders.open_clip.model.OpenClipVision`.
@@ -73,19 +54,6 @@ class OpenClipVisionConfig(_TowerConfig):
             raise ValueError(f"size is {self.size}, expected a multiple of patch, {self.patch}")
         return self
 
-    def build(self) -> Trunk:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.open_clip.model import OpenClipVision
-
-        return OpenClipVision(self)
-
-    def state(self, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See :meth:`FileTrunkConfig.state`."""
-        from omnibind_core.encoders.open_clip.convert import vision
-
-        self._refuse_other_activation(checkpoint, "vision")
-        return vision(checkpoint)
-
 
 class OpenClipTextConfig(_TowerConfig):
     """See :class:`omnibind_core.encoders.open_clip.model.OpenClipText`.
@@ -101,36 +69,3 @@ class OpenClipTextConfig(_TowerConfig):
     context: PositiveInt = 77
     tokens: PositiveInt = 49408
     vocabulary: str | None = None
-
-    def build(self) -> TextTower:
-        """See :meth:`TrunkConfig.build`."""
-        from omnibind_core.encoders.open_clip.model import OpenClipText
-
-        return OpenClipText(self)
-
-    def state(self, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See :meth:`FileTrunkConfig.state`."""
-        from omnibind_core.encoders.open_clip.convert import text
-
-        self._refuse_other_activation(checkpoint, "text")
-        return text(checkpoint)
-
-
-def _declared_activation(folder: Path, tower: str) -> tuple[str, Path] | None:
-    """The activation that OpenCLIP's or Hugging Face's settings beside the weights tell, and the file that tells it."""
-    for name in ("open_clip_config.json", "config.json"):
-        try:
-            settings = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if not isinstance(settings, dict):
-            continue
-        if isinstance(cfg := settings.get("model_cfg"), dict):
-            return ("quick_gelu" if cfg.get("quick_gelu") else "gelu"), folder / name
-        if isinstance(cfg := settings.get(f"{tower}_config"), dict):
-            # What equals the default of Hugging Face's CLIPConfig may be left out.
-            return str(cfg.get("hidden_act", "quick_gelu")), folder / name
-    return None
-
-
-SCHEMAS = (OpenClipVisionConfig, OpenClipTextConfig)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from omnibind_core import resources
 from omnibind_core.errors import ConfigError
-from omnibind_core.features.cache import write_atomically
+from omnibind_core.files import write_atomically
 from omnibind_core.optional import require
 
 SCHEMA = "omnibind-report/1"

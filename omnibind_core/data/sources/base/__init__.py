@@ -1,16 +1,21 @@
-"""What a source is: a data set in the layout in which it is published, as a stream of samples."""
+"""What a source is: a data set in the layout in which it is published, as a stream of samples.
+
+A source is one file with a class derived from :class:`Source` under the decorator :func:`register`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
@@ -18,6 +23,14 @@ from omnibind_core.errors import ConfigError, DataError, InvalidInputError
 
 SPLITS = ("train", "val", "test")
 _SHOWN = 5
+_PACKAGE = __name__.rpartition(".")[0]
+BUILT_IN: tuple[str, ...] = tuple(
+    sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parents[1])]) if not module.ispkg)
+)
+"""Names of the sources that come with the package, each of a module named like it."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_REQUIRED = ("name", "title", "licence", "citation", "homepage", "modalities", "splits", "layout")
 
 
 @dataclass
@@ -262,6 +275,33 @@ class Source(ABC):
         if value not in known:
             raise ConfigError(f"source '{self.name}': {option} is '{value}', expected {' or '.join(known)}")
         return value
+
+
+SourceT = TypeVar("SourceT", bound=type[Source])
+
+registered: dict[str, type[Source]] = {}
+"""Every source whose module was imported, by name."""
+
+
+def register(source: SourceT) -> SourceT:
+    """Makes a source known in this process by its name; a decorator of classes. Doing it twice changes nothing.
+
+    Raises:
+        ConfigError: The class lacks an attribute or method, or its name is none for a source or is taken.
+    """
+    where = f"the source {source.__module__}.{source.__qualname__}"
+    lacks = [name for name in _REQUIRED if not hasattr(source, name)] + sorted(source.__abstractmethods__)
+    if lacks:
+        raise ConfigError(f"{where} lacks {', '.join(lacks)}")
+    if not _NAME.fullmatch(source.name):
+        raise ConfigError(f"{where}: name is '{source.name}', expected small letters, digits and _")
+    if source.name in BUILT_IN and source.__module__ != f"{_PACKAGE}.{source.name}":
+        raise ConfigError(f"{where}: the source '{source.name}' is built in, expected another name")
+    other = registered.setdefault(source.name, source)
+    if (other.__module__, other.__qualname__) != (source.__module__, source.__qualname__):
+        raise ConfigError(f"{where}: the source '{source.name}' is already {other.__module__}.{other.__qualname__}")
+    registered[source.name] = source
+    return source
 
 
 def shorten(names: Collection[str]) -> str:

@@ -1,0 +1,56 @@
+"""What several sub-commands load: a model, the text teacher. Torch is imported when one of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omnibind_core.model import OmniBind
+
+
+def load_model(source: str, device: str, wanted: set[str] | None, threads: int | None = None) -> OmniBind:
+    """Loads what is needed of a model.
+
+    Args:
+        source: Name or folder.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
+        wanted: Modalities that will be encoded; ``None`` for all of the model.
+        threads: CPU threads; ``None`` leaves torch's choice.
+
+    Raises:
+        ConfigError: No such model or device.
+        WeightsError: The weights cannot be read.
+    """
+    import torch  # takes seconds, which --help and unusable input must not cost
+
+    from omnibind_core.model import OmniBind
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["unknown"])[0]
+        raise ConfigError(f"--device is '{device}', expected a device that torch can use here ({reason})") from error
+    return OmniBind.from_pretrained(source, device, wanted)
+
+
+def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """The packaged text teacher as a function of sentences, read when first called."""
+    import torch
+
+    from omnibind_core.encoders.lite.minilm import MiniLMTower
+
+    tower = MiniLMTower()
+
+    def embed(sentences: Sequence[str]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(tower(list(sentences)).numpy(), np.float32)
+
+    return embed
