@@ -37,13 +37,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     match.add_argument("--endpoint-key", default="OPENAI_API_KEY", metavar="VARIABLE", help=key)
     match.set_defaults(run=_match)
 
-    text = "print counts, splits, and missing or broken files of a data set; draw a sheet of its samples"
+    text = "print counts, splits, and missing or broken files of a data set; draw a contact sheet"
     inspect = actions.add_parser("inspect", help=text, description=text)
     inspect.add_argument("source", metavar="SOURCE", help=f"data set: {known}")
     inspect.add_argument("root", type=Path, metavar="DIR", help="its folder")
     inspect.add_argument("--read", action="store_true", help="also read every file")
     inspect.add_argument("--labels", action="store_true", help="count every label")
-    inspect.add_argument("--sheet", type=Path, metavar="OUT.png", help="draw some samples of every modality")
+    inspect.add_argument("--sheet", type=Path, metavar="OUT.png", help="draw a contact sheet: some samples of every modality")
     inspect.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="option of the source, e.g. split=official"
     )
@@ -146,4 +146,4 @@ def _draw_contact_sheet(source: Source, path: Path) -> None:
     sheet = contact_sheet(source)
     with write_atomically(path) as temporary:
         cv2.imwrite(str(temporary), sheet[..., ::-1])
-    print(f"sheet of samples: {path}")
+    print(f"contact sheet: {path}")

@@ -211,9 +211,7 @@ class _Split:
 def _write_index(path: Path, table: Any, groups: MatchGroups, config: BuildConfig) -> None:
     pa = require("pyarrow", "")
     names = [*modalities.names(), "concept", "split"]
-    schema = pa.schema(
-        [*((name, pa.string()) for name in names[:-1]), ("score", pa.float32()), (MODALITY_SET, pa.string())]
-    )
+    schema = pa.schema([*((name, pa.string()) for name in names), ("score", pa.float32()), (MODALITY_SET, pa.string())])
     ids = table["id"].combine_chunks()
     texts = pa.array(groups.texts, pa.string())
     writer = require("pyarrow.parquet", "").ParquetWriter(path, schema, compression="zstd")
