@@ -43,7 +43,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     inspect.add_argument("root", type=Path, metavar="DIR", help="its folder")
     inspect.add_argument("--read", action="store_true", help="also read every file")
     inspect.add_argument("--labels", action="store_true", help="count every label")
-    inspect.add_argument("--sheet", type=Path, metavar="OUT.png", help="draw a contact sheet: some samples of every modality")
+    inspect.add_argument(
+        "--sheet", type=Path, metavar="OUT.png", help="draw a contact sheet: some samples of every modality"
+    )
     inspect.add_argument(
         "--set", action="append", default=[], metavar="OPTION=VALUE", help="option of the source, e.g. split=official"
     )
