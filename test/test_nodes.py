@@ -403,7 +403,7 @@ def test_a_tick_waits_for_the_end_of_max_wait_and_no_longer(rig):
     camera = rig.camera()
     rig.wait_for_prediction("camera", "thermal")
     camera.cancel()  # overdue from now on, and not given up for a minute
-    rig.wait(lambda: not node._wait_timer.is_canceled(), "a tick that waits")
+    rig.wait(lambda: not node._loop._wait_timer.is_canceled(), "a tick that waits")
     seen = len(rig.predictions)
     rig.wait(lambda: len(rig.predictions) > seen + 2, "predictions in spite of that")
     assert all("thermal" in prediction.sensors for prediction in rig.predictions[seen:])

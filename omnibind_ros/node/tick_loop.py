@@ -118,7 +118,7 @@ class TickLoop:
         self.advance()
 
     def _on_time_jump(self, jump: Any) -> None:
-        """rclpy tells of any step back of simulated time, however small, and of a change of clocks."""
+        """Clears for any step back of simulated time, however small, and for another clock: rclpy tells of both."""
         if self.stream is not None:
             self._node.get_logger().warning("time went backwards or the clock was changed: buffers cleared")
             self.stream.clear()
