@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from types import ModuleType
 
 import pytest
 import yaml
@@ -110,6 +111,41 @@ def test_topics_of_the_sensor_node(repo):
         (way, name.replace("<sensor>", "camera"), kind) for way, name, kind in documented_topics(repo, "sensor_node")
     }
     assert created == {(way, name if name.startswith("/") else f"/{name}", kind) for way, name, kind in documented}
+
+
+def named(dotted):
+    """What a dotted name stands for.
+
+    Raises:
+        AttributeError: Nothing.
+    """
+    package, *parts = dotted.split(".")
+    found = importlib.import_module(package)
+    for part in parts:
+        package = f"{package}.{part}"
+        if isinstance(found, ModuleType) and not hasattr(found, part) and importlib.util.find_spec(package):
+            importlib.import_module(package)
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.ros
+def test_the_way_of_a_message_is_that_of_the_code(repo):
+    pytest.importorskip("omnibind_ros.node.fusion_node")
+    text = (repo / "docs" / "message_to_prediction.md").read_text(encoding="utf-8")
+    things = {name: named(name) for name in re.findall(r"`(omnibind_\w+(?:\.\w+)+)`", text)}
+    assert len(things) > 25
+    classes = {part: named(name.partition(part)[0] + part) for name in things for part in name.split(".")
+               if part[0].isupper()}  # fmt: skip
+    diagram = text.partition("```mermaid\n")[2].partition("```")[0]
+    participants = re.findall(r"^ *participant (\w+)$", diagram, re.M)
+    assert len(participants) > 5 and set(participants) <= set(classes)
+    calls = re.findall(r"^ *(\w+)->>(\w+): (\w+)\(\)$", diagram, re.M)
+    assert len(calls) == diagram.count("->>") - 1  # and the message
+    assert {(which, call) for _, which, call in calls if not hasattr(classes[which], call)} == set()
+    assert {end for pair in calls for end in pair[:2]} == set(participants)
+    with pytest.raises(AttributeError):
+        named("omnibind_core.runtime.stream.PerceptionStream.on_massage")
 
 
 @pytest.mark.ros

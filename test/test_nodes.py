@@ -399,7 +399,7 @@ def test_a_tick_waits_for_the_end_of_max_wait_and_no_longer(rig):
     camera = rig.camera()
     rig.wait_for_prediction("camera", "thermal")
     camera.cancel()  # overdue from now on, and not given up for a minute
-    rig.wait(lambda: not node._wait_timer.is_canceled(), "a tick that waits")
+    rig.wait(lambda: not node._loop._wait_timer.is_canceled(), "a tick that waits")
     seen = len(rig.predictions)
     rig.wait(lambda: len(rig.predictions) > seen + 2, "predictions in spite of that")
     assert all("thermal" in prediction.sensors for prediction in rig.predictions[seen:])
@@ -764,36 +764,96 @@ def test_a_misspelt_parameter_is_pointed_out(rig):
 # Processes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_the_process_ends_cleanly_on_a_signal(tmp_path, stop):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "omnibind_ros.node.fusion_node", "--ros-args", "-p", "autostart:=false"],
-        env={
-            **os.environ,
-            "ROS_DOMAIN_ID": str(any_domain()),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-            "RCUTILS_LOGGING_USE_STDOUT": "1",
-            "ROS_LOG_DIR": str(tmp_path),
-        },
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def process_environment(**more):
+    """For one node of its own."""
+    return {
+        **os.environ, "ROS_DOMAIN_ID": str(any_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **more
+    }  # fmt: skip
+
+
+def test_the_process_ends_cleanly_on_a_signal(tmp_path):
+    started = []
+    for stop, delay in ((signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGINT, 0.05), (signal.SIGTERM, 0.5)):
+        logs = tmp_path / f"{stop.name}_{delay}"
+        logs.mkdir()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "omnibind_ros.node.fusion_node", "--ros-args", "-p", "autostart:=false"],
+            env=process_environment(RCUTILS_LOGGING_USE_STDOUT="1", ROS_LOG_DIR=str(logs)),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append((process, stop, delay, logs))
+    waiting = list(started)
     deadline = time.monotonic() + PATIENCE
-    while not any(tmp_path.iterdir()):  # rclpy has taken over the signals when it logs
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(stop)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
+    while waiting:
+        for item in list(waiting):
+            process, stop, delay, logs = item
+            assert time.monotonic() < deadline and process.poll() is None
+            if any(logs.iterdir()):  # rclpy is being initialised
+                threading.Timer(delay, process.send_signal, [stop]).start()
+                waiting.remove(item)
+        time.sleep(0.005)
+    for process, stop, delay, _ in started:
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, (stop, delay, errors)
+        assert "Traceback" not in errors
+
+
+WHILE_IT_STARTS = """
+import os, signal, sys, time
+import rclpy
+from omnibind_ros.node import process
+from omnibind_ros.node.fusion_node import FusionNode
+
+def fail():
+    raise RuntimeError("a mistake")
+
+def lost():  # the context is shut down, and KeyboardInterrupt was raised where exceptions are ignored
+    os.kill(os.getpid(), signal.SIGINT)
+    while rclpy.ok():
+        time.sleep(0.001)
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+init, log = (process, "avoid_shared_memory"), (process, "buffer_warning")
+node, start = (FusionNode, "create_publisher"), (FusionNode, "start")
+cases = [(init, terminate), (log, interrupt), (node, interrupt), (node, terminate), (start, interrupt)]
+cases += [(node, lost), (start, lost), (node, fail)]
+children = []
+for (owner, name), event in cases:
+    children.append(os.fork())
+    if children[-1] == 0:
+        plain = getattr(owner, name)
+        setattr(owner, name, lambda *args, **kwargs: (event(), plain(*args, **kwargs))[1])
+        if event is lost:
+            signal.signal(signal.SIGINT, lambda *_: None)
+        sys.exit(process.run(FusionNode))
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
+
+
+def test_a_signal_ends_the_process_cleanly_wherever_its_start_is():
+    done = subprocess.run(
+        [sys.executable, "-c", WHILE_IT_STARTS],
+        env=process_environment(RCUTILS_LOGGING_USE_STDOUT="0", RCUTILS_LOGGING_SEVERITY="FATAL"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == str([0] * 7 + [1]), done.stderr  # a mistake is told as ever
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    assert "a mistake" in done.stderr
 
 
 def test_an_unusable_parameter_ends_the_process_with_one_clear_line():
     command = [sys.executable, "-m", "omnibind_ros.node.fusion_node", "--ros-args", "-p", "camera.timeout:=-1.0"]
     done = subprocess.run(
         command,
-        env={**os.environ, "ROS_DOMAIN_ID": str(any_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},
+        env=process_environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -810,10 +870,10 @@ def test_modalities_of_the_sensors_alone_are_loaded(rig):
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="the C library is not glibc")
 @pytest.mark.parametrize("node", ["fusion_node", "sensor_node"])
-def test_the_threads_of_a_node_share_one_heap(node):
+def test_the_threads_of_a_node_share_one_malloc_arena(node):
     code = f"""
 import ctypes, threading
-import omnibind_ros.{node}
+import omnibind_ros.node.{node}
 kept = []
 thread = threading.Thread(target=lambda: kept.extend(bytes(5000) for _ in range(1000)))
 thread.start()

@@ -21,6 +21,7 @@ from omnibind_core.runtime import (
     EngineSettings,
     LatestWorker,
     PerceptionEngine,
+    PerceptionStream,
     SensorConfig,
     SensorState,
     Trigger,
@@ -363,12 +364,34 @@ def test_clear_forgets_items_but_not_counts():
 
 
 def test_time_going_back_clears_by_itself(caplog):
-    engine = make("camera")
-    push(engine, "camera", 10)
-    assert tick(engine, 10) is not None
-    assert tick(engine, 9.9) is not None  # two threads may read the clock in another order
-    assert tick(engine, 0) is None
+    clock = Clockwork("camera")
+    clock.push("camera", 10)
+    for at in (10, 9.9, 0):  # 9.9: two threads may read the clock in another order
+        clock.due(at)
+    first, second, third = (prediction for _, prediction in clock.ticks)
+    assert first is not None
+    assert second is not None
+    assert third is None
     assert "went back by 9.900 s" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["on_message", "on_rejected", "on_timer", "next"])
+@pytest.mark.parametrize("back", [True, False])
+def test_every_call_notices_time_going_back_and_clears_engine_and_trigger_together(call, back, caplog):
+    clock = Clockwork("camera", "lidar", trigger="camera", max_wait=0.2)
+    for step in range(10):
+        clock.push("camera", step / 10)
+        clock.push("lidar", step / 10 + 0.05)
+    clock.push("camera", 1.06)
+    assert clock.stream.deadline_ns == T0 + round(1.26 * S)  # it waits for the lidar
+    now = T0 + round(0.559 * S if back else 0.561 * S)
+    arguments = {"on_message": ("lidar", now, now, 1.0), "on_rejected": ("lidar", "no message", now)}
+    getattr(clock.stream, call)(*arguments.get(call, (now,)))
+    assert ("went back by 0.501 s" in caplog.text) == back
+    assert clock.engine.select(now).epoch == (1 if back else 0)
+    assert (not clock.engine._sensors["camera"]._items) == back
+    if back or call != "next":  # which decides what waits
+        assert (not clock.trigger._references) == back
 
 
 def test_prediction_begun_before_time_went_back_is_void():
@@ -383,26 +406,26 @@ def test_prediction_begun_before_time_went_back_is_void():
 
 
 class Clockwork:
-    """An engine with its trigger, driven by messages and periods in the order of time."""
+    """A stream of engine and trigger, driven by messages and periods in the order of time."""
 
     def __init__(self, *sensors, **engine_settings):
         self.engine = make(*sensors, **engine_settings)
         self.trigger = Trigger(self.engine)
+        self.stream = PerceptionStream(self.engine, self.trigger)
         self.ticks = []  # (time in s, prediction)
 
     def push(self, sensor, at, lag=0.0, **kwargs):
         receive = T0 + round(at * S)
         payload = kwargs.pop("payload", sample(sensor))
-        stamp = self.engine.push(sensor, receive - round(lag * S), receive, payload, **kwargs)
-        self.trigger.heard(sensor, stamp, receive)
+        self.stream.on_message(sensor, receive - round(lag * S), receive, payload, **kwargs)
         self.poll(at)
 
     def due(self, at):
-        self.trigger.due(T0 + round(at * S))
+        self.stream.on_timer(T0 + round(at * S))
         self.poll(at)
 
     def poll(self, at):
-        while (selection := self.trigger.poll(T0 + round(at * S))) is not None:
+        while (selection := self.stream.next(T0 + round(at * S))) is not None:
             self.ticks.append((at, self.engine.compute(selection)))
 
 
@@ -916,10 +939,9 @@ def _run(events, shuffle, **engine_settings):
                 continue
             payload = value if value == "garbage" else sample(sensor, value)
             receive = T0 + at * S // 100
-            stamp = clock.engine.push(sensor, receive - lag * S // 100, receive, payload, (sensor, at, lag))
-            clock.trigger.heard(sensor, stamp, receive)
+            clock.stream.on_message(sensor, receive - lag * S // 100, receive, payload, (sensor, at, lag))
         if any(event[0] == "period" for event in events if event[1] == at):
-            clock.trigger.due(T0 + at * S // 100)
+            clock.stream.on_timer(T0 + at * S // 100)
         clock.poll(at / 100)
         for sensor in clock.engine._sensors.values():
             assert len(sensor._items) <= (1024 if sensor._is_stream else 8)

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from omnibind_core.runtime import PerceptionEngine, SensorConfig
+from omnibind_core.runtime import PerceptionEngine, PerceptionStream, SensorConfig
 from omnibind_ros.node.sync import ApproximateSync
 
 pytestmark = pytest.mark.ros
@@ -62,32 +62,43 @@ def engine(request, monkeypatch):
     return PerceptionEngine(None, configs, lambda name, payload: payload)
 
 
-def play(engine, sync, begin, end, *sensors):
+def play(stream, begin, end, *sensors):
     """Messages ten times a second, each sensor 10 ms after the other; returns the sets that came."""
     sets = []
     for step in range(round(begin * 10), round(end * 10)):
         for index, sensor in enumerate(sensors):
             now = 100 * S + step * S // 10 + index * S // 100
-            sync.due(now)
-            sync.heard(sensor, engine.push(sensor, now, now, step), now)
-            while (selection := sync.poll(now)) is not None:
+            stream.on_timer(now)
+            stream.on_message(sensor, now, now, step)
+            while (selection := stream.next(now)) is not None:
                 sets.append((selection.sensors, {pick.newest.payload for pick in selection.picks}))
     return sets
 
 
 def test_complete_sets_of_the_living_in_their_changing_number(engine):
     sync = ApproximateSync(engine, slop=0.05)
-    sets = play(engine, sync, 0, 2, "camera", "lidar", "tactile")
+    stream = PerceptionStream(engine, sync)
+    sets = play(stream, 0, 2, "camera", "lidar", "tactile")
     assert [names for names, _ in sets[1:]] == [("camera", "lidar", "tactile")] * (len(sets) - 1)
     assert all(len(steps) == 1 for _, steps in sets) and len(sets) >= 19  # of one moment each
-    sets = play(engine, sync, 2, 5, "camera", "tactile")
+    sets = play(stream, 2, 5, "camera", "tactile")
     assert {names for names, _ in sets} == {("camera", "tactile")}  # none while the LiDAR is missed, and then again
     assert len(sets) >= 18
-    sets = play(engine, sync, 5, 7, "camera", "lidar", "tactile")
+    sets = play(stream, 5, 7, "camera", "lidar", "tactile")
     assert sets[-1][0] == ("camera", "lidar", "tactile")
     assert sync.living == ("camera", "lidar", "tactile")
-    sync.clear()
-    assert sync.living == () and sync.poll(107 * S) is None
+    stream.clear()
+    assert sync.living == () and stream.next(107 * S) is None
+
+
+def test_when_time_goes_back_sets_are_made_anew(engine):
+    sync = ApproximateSync(engine, slop=0.05)
+    stream = PerceptionStream(engine, sync)
+    first = play(stream, 0, 3, "camera", "lidar")
+    assert sync.living == ("camera", "lidar")
+    stream.on_timer(100 * S)
+    assert sync.living == ()
+    assert play(stream, 0, 3, "camera", "lidar") == first
 
 
 def test_the_documented_comparison(repo):

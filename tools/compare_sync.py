@@ -19,7 +19,7 @@ from typing import Any
 
 from omnibind_core.errors import MissingDependencyError
 from omnibind_core.optional import require
-from omnibind_core.runtime import EngineSettings, PerceptionEngine, SensorConfig, Trigger
+from omnibind_core.runtime import EngineSettings, PerceptionEngine, PerceptionStream, SensorConfig, Trigger
 from omnibind_core.runtime.sensor import SECOND
 from omnibind_ros.node.sync import ApproximateSync
 
@@ -82,31 +82,29 @@ def engine(trigger: str = "") -> PerceptionEngine:
     return PerceptionEngine(SimpleNamespace(), configs, lambda name, payload: payload, settings)
 
 
-def ours(rows: Iterable[tuple[float, float, str, float]], ticker: Any, core: PerceptionEngine) -> Outcome:
-    """Runs a :class:`Trigger` or an :class:`ApproximateSync`."""
+def ours(rows: Iterable[tuple[float, float, str, float]], stream: PerceptionStream) -> Outcome:
+    """Runs a stream, at a rate that begins anew when time does."""
     outcome, next_tick, before = Outcome(), 0.0, -math.inf
     for wall, now, sensor, stamp in rows:
         if now < before - 1:
-            core.clear()
-            ticker.clear()
             next_tick = 0.0
         before = now
         begin = time.perf_counter()
         while next_tick <= now:
-            ticker.due(_ns(next_tick))
-            _poll(ticker, next_tick, wall - now + next_tick, outcome)
+            stream.on_timer(_ns(next_tick))
+            _poll(stream, next_tick, wall - now + next_tick, outcome)
             next_tick += 1 / RATE
-        deadline = ticker.deadline_ns
+        deadline = stream.deadline_ns
         if deadline is not None and deadline <= _ns(now):
-            _poll(ticker, deadline / SECOND, wall - now + deadline / SECOND, outcome)
-        ticker.heard(sensor, core.push(sensor, _ns(stamp), _ns(now), None), _ns(now))
-        _poll(ticker, now, wall, outcome)
+            _poll(stream, deadline / SECOND, wall - now + deadline / SECOND, outcome)
+        stream.on_message(sensor, _ns(stamp), _ns(now), None)
+        _poll(stream, now, wall, outcome)
         outcome.slowest = max(outcome.slowest, time.perf_counter() - begin)
     return outcome
 
 
-def _poll(ticker: Any, now: float, wall: float, outcome: Outcome) -> None:
-    while (selection := ticker.poll(_ns(now))) is not None:
+def _poll(stream: PerceptionStream, now: float, wall: float, outcome: Outcome) -> None:
+    while (selection := stream.next(_ns(now))) is not None:
         if selection.picks:
             outcome.moments.append(wall)
 
@@ -147,10 +145,10 @@ def table() -> Iterator[str]:
     for name, (loops, dead) in SCHEDULES.items():
         outcomes = [plain(messages(dead, loops), filters)]
         core = engine()
-        outcomes.append(ours(messages(dead, loops), ApproximateSync(core, SLOP), core))
+        outcomes.append(ours(messages(dead, loops), PerceptionStream(core, ApproximateSync(core, SLOP))))
         for trigger in ("", "camera"):
             core = engine(trigger)
-            outcomes.append(ours(messages(dead, loops), Trigger(core), core))
+            outcomes.append(ours(messages(dead, loops), PerceptionStream(core, Trigger(core))))
         slowest = [max(pair) for pair in zip(slowest, (outcome.slowest for outcome in outcomes), strict=True)]
         cells = (f"{len(outcome.moments)}, gap {outcome.longest_gap:.1f} s" for outcome in outcomes)
         yield f"| {name} | {' | '.join(cells)} |"

@@ -1,8 +1,9 @@
-"""The streaming runtime, without ROS: :class:`PerceptionEngine` and what goes in and out of it. Imports no torch."""
+"""The streaming runtime, without ROS: :class:`PerceptionStream` and what goes in and out of it. Imports no torch."""
 
 from omnibind_core.runtime.encoding import Recogniser
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
-from omnibind_core.runtime.trigger import Trigger
+from omnibind_core.runtime.stream import PerceptionStream
+from omnibind_core.runtime.trigger import TickSource, Trigger
 from omnibind_core.runtime.types import (
     Encoded,
     EngineSettings,
@@ -19,6 +20,7 @@ __all__ = [
     "EngineSettings",
     "LatestWorker",
     "PerceptionEngine",
+    "PerceptionStream",
     "Prediction",
     "Recogniser",
     "Selection",
@@ -26,5 +28,6 @@ __all__ = [
     "SensorReport",
     "SensorShare",
     "SensorState",
+    "TickSource",
     "Trigger",
 ]

@@ -6,7 +6,6 @@ looks at the time, updates the states and picks items (microseconds); :meth:`com
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,6 @@ from omnibind_core.runtime.encoding import Recognised, Recogniser, Token, TokenC
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.sensor import SECOND, Pick, Sensor
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorConfig, SensorReport, SensorShare, SensorState
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Selection:
 class PerceptionEngine:
     """Buffers, states and fusion of any number of sensors.
 
-    If time goes backwards by more than ``max_future``, all buffers are cleared.
+    Time should not go backwards: :class:`~omnibind_core.runtime.stream.PerceptionStream` notices it, and clears.
 
     Thread-safe; the lock is never held while something is decoded or encoded. Only :meth:`compute` is for one thread
     at a time.
@@ -81,7 +78,6 @@ class PerceptionEngine:
             self._add(config)
         self._tokens = TokenCache(model, decode, self._mark_unusable, self._judge)
         self._epoch = 0
-        self._last_tick_ns: int | None = None
 
     # Messages ----------------------------------------------------------------------------------------------------
 
@@ -102,7 +98,6 @@ class PerceptionEngine:
             ConfigError: No such sensor.
         """
         with self._lock:
-            self._look(receive_ns)
             item = self._sensor(sensor).push(stamp_ns, receive_ns, payload, header)
             return None if item is None else item.stamp_ns
 
@@ -131,8 +126,6 @@ class PerceptionEngine:
             reference_ns: Stamp of the trigger's item; what is nearest to it is picked, without it the newest.
         """
         with self._lock:
-            self._look(now_ns)
-            self._last_tick_ns = now_ns
             picks = [sensor.select(now_ns, reference_ns) for sensor in self._sensors.values()]
             return Selection(now_ns, tuple(pick for pick in picks if pick is not None), self._epoch, reference_ns)
 
@@ -144,8 +137,6 @@ class PerceptionEngine:
             stamps: Stamp of the wanted item of each sensor; the nearest is taken if it is gone.
         """
         with self._lock:
-            self._look(now_ns)
-            self._last_tick_ns = now_ns
             picks = []
             for name, sensor in self._sensors.items():
                 if name in stamps:
@@ -164,7 +155,6 @@ class PerceptionEngine:
     def leads(self, sensor: str, now_ns: int) -> bool:
         """Whether a sensor is there and alive, and has stamps of now, so that its items can be references."""
         with self._lock:
-            self._look(now_ns)
             return sensor in self._sensors and self._sensors[sensor].leads(now_ns)
 
     def compute(self, selection: Selection) -> Prediction | None:
@@ -307,19 +297,10 @@ class PerceptionEngine:
     def clear(self) -> None:
         """Empties all buffers, because time went backwards; counters are kept, and running computations are void."""
         with self._lock:
-            self._clear()
-
-    def _look(self, now_ns: int) -> None:
-        if self._last_tick_ns is not None and now_ns < self._last_tick_ns - self.settings.max_future * SECOND:
-            _log.warning("time went back by %.3f s; buffers cleared", (self._last_tick_ns - now_ns) / SECOND)
-            self._clear()
-
-    def _clear(self) -> None:
-        self._epoch += 1
-        self._last_tick_ns = None
-        self._tokens.clear()
-        for sensor in self._sensors.values():
-            sensor.clear()
+            self._epoch += 1
+            self._tokens.clear()
+            for sensor in self._sensors.values():
+                sensor.clear()
 
     def _sensor(self, name: str) -> Sensor:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from typing import Protocol
 
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.sensor import SECOND
@@ -10,12 +11,42 @@ from omnibind_core.runtime.sensor import SECOND
 _MOST_WAITING = 8  # references of a trigger that may wait; then the oldest is decided at once
 
 
+class TickSource(Protocol):
+    """What says when to tick, and picks the items of a tick. For one thread; it looks at no clock."""
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When the tick that waits will wait no longer; ``None`` if none waits."""
+
+    def due(self, now_ns: int) -> None:
+        """A period of the rate has passed."""
+
+    def heard(self, sensor: str, stamp_ns: int, receive_ns: int) -> None:
+        """A message was accepted.
+
+        Args:
+            sensor: Name of the sensor.
+            stamp_ns: What :meth:`PerceptionEngine.push` returned.
+            receive_ns: When it was received.
+        """
+
+    def poll(self, now_ns: int) -> Selection | None:
+        """The selection of a tick that need not wait any longer; call it until there is none.
+
+        Args:
+            now_ns: The time.
+        """
+
+    def clear(self) -> None:
+        """Forgets what waits, because time went backwards."""
+
+
 class Trigger:
-    """Turns the passing of periods and the messages of the trigger sensor into selections.
+    """Ticks at a rate, or for each message of the trigger sensor while it is alive: a :class:`TickSource`.
 
     A tick waits for living sensors that have measured something by then which has not arrived yet, at most the
     engine's ``max_wait``. Ticks come in the order of time: a message of the trigger sensor that is stamped before one
-    that was used already is no reference any more. For one thread; it looks at no clock.
+    that was used already is no reference any more.
 
     Args:
         engine: The engine, whose settings name the trigger sensor and ``max_wait``.
@@ -29,36 +60,22 @@ class Trigger:
 
     def clear(self) -> None:
         """Forgets what waits, because time went backwards."""
-        self._now_ns: int | None = None
         self._begun_ns: int | None = None  # when the tick of the rate that waits began
         self._references: list[tuple[int, int]] = []  # (stamp, receipt) of the trigger's messages, in order
         self._last_ns: int | None = None  # stamp of the last reference that was used
 
     def due(self, now_ns: int) -> None:
         """A period of the rate has passed. It counts unless the trigger sensor is alive."""
-        self._look(now_ns)
         if self._begun_ns is None and not self._leads(now_ns):
             self._begun_ns = now_ns
 
-    def heard(self, sensor: str, stamp_ns: int | None, receive_ns: int) -> None:
-        """A message was pushed.
-
-        Args:
-            sensor: Name of the sensor.
-            stamp_ns: What :meth:`PerceptionEngine.push` returned.
-            receive_ns: When it was received.
-        """
-        self._look(receive_ns)
-        if sensor == self._sensor and stamp_ns is not None:
+    def heard(self, sensor: str, stamp_ns: int, receive_ns: int) -> None:
+        """A message was accepted; see :meth:`TickSource.heard`."""
+        if sensor == self._sensor:
             insort(self._references, (stamp_ns, receive_ns))
 
     def poll(self, now_ns: int) -> Selection | None:
-        """The selection of a tick that need not wait any longer; call it until there is none.
-
-        Args:
-            now_ns: The time.
-        """
-        self._look(now_ns)
+        """The selection of a tick that need not wait any longer; call it until there is none."""
         while self._references and self._last_ns is not None and self._references[0][0] <= self._last_ns:
             self._references.pop(0)
         if self._references and not self._leads(now_ns):
@@ -82,11 +99,6 @@ class Trigger:
         if self._begun_ns is not None:
             begins.append(self._begun_ns)
         return min(begins) + self._max_wait_ns if begins else None
-
-    def _look(self, now_ns: int) -> None:
-        if self._now_ns is not None and now_ns < self._now_ns - self._engine.settings.max_future * SECOND:
-            self.clear()
-        self._now_ns = now_ns
 
     def _leads(self, now_ns: int) -> bool:
         return bool(self._sensor) and self._engine.leads(self._sensor, now_ns)

@@ -19,15 +19,17 @@ from std_srvs.srv import SetBool
 
 from omnibind_core.errors import ConfigError
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
-from omnibind_core.runtime.trigger import Trigger
+from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
 from omnibind_ros import msg
 from omnibind_ros.messages import fill
 from omnibind_ros.node.discovery import Adopted, Discovery, name_of
-from omnibind_ros.node.lifecycle import PerceptionNode, Tick, run
+from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
 from omnibind_ros.node.parameters import FUSION_NODE, SENSOR_TYPES
+from omnibind_ros.node.process import run
 from omnibind_ros.node.sync import ApproximateSync
+from omnibind_ros.node.tick_loop import Tick
 from omnibind_ros.node.topics import LATCHED
 
 if TYPE_CHECKING:
@@ -71,11 +73,11 @@ class FusionNode(PerceptionNode):
         """Whether there may be a tactile sensor."""
         return super().has_touch or bool(self.parameters["discover"])
 
-    def make_trigger(self, engine: PerceptionEngine) -> Trigger | ApproximateSync:
+    def make_trigger(self, engine: PerceptionEngine) -> TickSource:
         """What says when to tick, by the parameters ``sync`` and ``trigger``."""
         if self.parameters["sync"] == "approximate":
             return ApproximateSync(engine, self.parameters["slop"])
-        return Trigger(engine)
+        return super().make_trigger(engine)
 
     def on_model(self) -> None:
         """Gives the model the labels and the threshold of the parameters."""
@@ -264,9 +266,9 @@ class FusionNode(PerceptionNode):
                 sensors=[self._sensor_status(report) for report in reports],
                 alive=list(self._alive),
                 message=self._sentence(reports),
-                ticks=self.ticks,
+                ticks=self._loop.ticks,
                 predictions=self._predictions,
-                overruns=self.overruns,
+                overruns=self._loop.overruns,
                 latency_mean=times.mean("latency"),
                 latency_max=times.maximum("latency"),
             )

@@ -5,39 +5,29 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
-import logging
-import os
-import signal
 import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from std_srvs.srv import Trigger as TriggerService
 
 from omnibind_core.errors import InvalidInputError, OmniBindError
-from omnibind_core.modalities.touch.processing import subtract_reference
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
-from omnibind_core.runtime.trigger import Trigger
-from omnibind_core.runtime.types import Encoded, EngineSettings, SensorReport
-from omnibind_core.runtime.worker import LatestWorker
+from omnibind_core.runtime.stream import PerceptionStream
+from omnibind_core.runtime.trigger import TickSource, Trigger
+from omnibind_core.runtime.types import EngineSettings, SensorReport
 from omnibind_ros import messages
 from omnibind_ros.node import diagnostics
 from omnibind_ros.node.parameters import UNCONFIGURED, Parameters, Sensor, Spec
-from omnibind_ros.node.sync import ApproximateSync
+from omnibind_ros.node.tactile import TactileReferences
+from omnibind_ros.node.tick_loop import Tick, TickLoop
 from omnibind_ros.node.topics import SubscriptionPool, TopicLink
-from omnibind_ros.node.transport import avoid_shared_memory, buffer_warning, share_folder
 
 if TYPE_CHECKING:
     from omnibind_core.model import OmniBind
@@ -45,13 +35,6 @@ if TYPE_CHECKING:
 _POLL_PERIOD = 0.25  # s between looks at the graph
 _REPORT_PERIOD = 1.0  # s between diagnostics
 _END_PATIENCE = 1.0  # s that a computation may go on when the process ends
-
-
-class Tick(NamedTuple):
-    """One tick on its way through the worker: what was selected, and when it began (monotonic, s)."""
-
-    selection: Selection
-    started: float
 
 
 class PerceptionNode(LifecycleNode):
@@ -75,31 +58,21 @@ class PerceptionNode(LifecycleNode):
         for sentence in self.parameters.unknown(self._parameter_overrides):
             self.get_logger().warning(sentence)
         self.model: OmniBind | None = None
-        self.engine: PerceptionEngine | None = None
         self.sensors: dict[str, Sensor] = {}
-        self.ticks = 0
         self._pool = SubscriptionPool(self)
         self._links: dict[str, TopicLink] = {}
-        self._worker: LatestWorker[Tick, tuple[Tick, Any]] | None = None
-        self._trigger: Trigger | ApproximateSync | None = None
         self._decoders: dict[str, messages.Decoder] = {}
-        self._newest_touch: dict[str, tuple[int, tuple[str, Any]]] = {}  # when received, ns, and the payload
-        self._touch_references: dict[str, NDArray[np.uint8]] = {}
+        self._tactile = TactileReferences(self, lambda: self.sensors.values(), self._decode_plain)
         self.inference = diagnostics.Inference("decode", "encode", "fuse", "latency")
-        self._tick_timer = self.create_timer(1.0 / self.parameters["rate"], self._period)
-        self._tick_timer.cancel()
-        self._wait_timer = self.create_timer(1.0, self._end_of_wait)
-        self._wait_timer.cancel()
+        self._loop = TickLoop(self, self.parameters["rate"], self.on_selection, self.compute, self.publish)
         # These go on when simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_POLL_PERIOD, self._poll, clock=steady)
         self.create_timer(_REPORT_PERIOD, self._report, clock=steady)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        self._jumps = self.get_clock().create_jump_callback(backward, post_callback=self._on_time_jump)
         self.add_on_set_parameters_callback(self._on_parameters)
         if self.has_touch:
-            self.create_service(TriggerService, "~/set_tactile_reference", self._on_set_tactile_reference)
+            self._tactile.offer_service()
 
     # What the two nodes do differently ------------------------------------------------------------------------------
 
@@ -125,7 +98,7 @@ class PerceptionNode(LifecycleNode):
         """Whether there may be a tactile sensor."""
         return any(sensor.config.modality == "touch" for sensor in self.parameters.sensors)
 
-    def make_trigger(self, engine: PerceptionEngine) -> Trigger | ApproximateSync:
+    def make_trigger(self, engine: PerceptionEngine) -> TickSource:
         """What says when to tick.
 
         Raises:
@@ -149,7 +122,7 @@ class PerceptionNode(LifecycleNode):
             OmniBindError: A value is unusable.
         """
         if "rate" in changes:
-            self._tick_timer.timer_period_ns = round(1e9 / changes["rate"])
+            self._loop.set_rate(changes["rate"])
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
@@ -176,18 +149,15 @@ class PerceptionNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts the ticks, with empty buffers and counters at zero."""
         assert self.model is not None
-        self.ticks = 0
         self.inference.clear()
         configs = [self.parameters.sensor(name).config for name in self.sensors]
         engine = PerceptionEngine(self.model, configs, self._decode, self.settings())
         try:
-            self._trigger = self.make_trigger(engine)
+            trigger = self.make_trigger(engine)
         except OmniBindError as error:
             self.get_logger().error(f"cannot activate: {error}")
             return TransitionCallbackReturn.FAILURE
-        self.engine = engine
-        self._worker = LatestWorker(self._work, self._done)
-        self._tick_timer.reset()
+        self._loop.start(PerceptionStream(engine, trigger))
         self._poll()
         return super().on_activate(state)
 
@@ -217,11 +187,7 @@ class PerceptionNode(LifecycleNode):
         self._halt(_END_PATIENCE)
 
     def _halt(self, patience: float | None = None) -> None:
-        self._tick_timer.cancel()
-        self._wait_timer.cancel()
-        if self._worker is not None:
-            self._worker.close(patience)
-        self._worker = self.engine = self._trigger = None
+        self._loop.stop(patience)
         self._decoders.clear()
 
     def _free(self) -> None:
@@ -229,8 +195,7 @@ class PerceptionNode(LifecycleNode):
             link.close()
         self._links.clear()
         self.sensors = {}
-        self._newest_touch.clear()
-        self._touch_references.clear()
+        self._tactile.clear()
         self.model = None
         _give_memory_back()
 
@@ -242,7 +207,13 @@ class PerceptionNode(LifecycleNode):
 
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    # Messages and ticks ---------------------------------------------------------------------------------------------
+    # Messages -------------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> PerceptionEngine | None:
+        """The engine; ``None`` while the node is not active."""
+        stream = self._loop.stream
+        return None if stream is None else stream.engine
 
     @property
     def now_ns(self) -> int:
@@ -251,28 +222,23 @@ class PerceptionNode(LifecycleNode):
         return now
 
     def _receiver(self, sensor: Sensor) -> Callable[[str, Any], None]:
-        name, touch = sensor.name, sensor.config.modality == "touch"
+        name = sensor.name
 
         def receive(ros_type: str, message: Any) -> None:
-            engine, trigger = self.engine, self._trigger
-            if engine is None or trigger is None or name not in self.sensors:
+            stream = self._loop.stream
+            if stream is None or name not in self.sensors:
                 return
-            now = self.now_ns
+            now, payload = self.now_ns, (ros_type, message)
             stamp = messages.stamp_ns(message)
-            header = getattr(message, "header", None)
-            if touch:
-                self._newest_touch[name] = now, (ros_type, message)
-            accepted = engine.push(name, now if stamp is None else stamp, now, (ros_type, message), header)
-            trigger.heard(name, accepted, now)
-            self._tick()
+            self._tactile.heard(sensor, now, payload)
+            stream.on_message(name, now if stamp is None else stamp, now, payload, getattr(message, "header", None))
+            self._loop.advance()
 
         return receive
 
     def _decode(self, name: str, payload: tuple[str, Any]) -> Any:
         """Decodes a message, on the worker's thread."""
-        raw = self._decode_plain(name, payload)
-        reference = self._touch_references.get(name)
-        return raw if reference is None or isinstance(raw, Encoded) else subtract_reference(raw, reference)
+        return self._tactile.subtract(name, self._decode_plain(name, payload))
 
     def _decode_plain(self, name: str, payload: tuple[str, Any]) -> Any:
         sensor, model = self.sensors.get(name), self.model
@@ -282,54 +248,6 @@ class PerceptionNode(LifecycleNode):
             self._decoders[name] = messages.Decoder(sensor.config.modality, name)
         options = dataclasses.replace(sensor.options, model=model.identity)
         return self._decoders[name].decode(*payload, options)
-
-    def _period(self) -> None:
-        if self._trigger is not None:
-            self._trigger.due(self.now_ns)
-            self._tick()
-
-    def _end_of_wait(self) -> None:
-        self._wait_timer.cancel()
-        self._tick()
-
-    def _tick(self) -> None:
-        """Does the ticks that need not wait any longer, and sets the timer for one that must."""
-        if self._trigger is None or self._worker is None:
-            return
-        while (selection := self._trigger.poll(self.now_ns)) is not None:
-            self.ticks += 1
-            self.on_selection(selection)
-            self._worker.submit(Tick(selection, time.monotonic()))
-        deadline = self._trigger.deadline_ns
-        if deadline is None:
-            self._wait_timer.cancel()
-        elif self._wait_timer.is_canceled():
-            self._wait_timer.timer_period_ns = max(deadline - self.now_ns, 1_000_000)
-            self._wait_timer.reset()
-
-    def _work(self, tick: Tick) -> tuple[Tick, Any]:
-        return tick, self.compute(tick.selection)
-
-    def _done(self, result: tuple[Tick, Any]) -> None:
-        if self.context.ok():
-            self.publish(*result)
-
-    def _on_time_jump(self, jump: Any) -> None:
-        if self.engine is not None:
-            self.get_logger().warning("time went backwards or the clock was changed: buffers cleared")
-            self.engine.clear()
-        if self._trigger is not None:
-            self._trigger.clear()
-
-    @property
-    def overruns(self) -> int:
-        """Ticks since activation that were skipped because the one before was still being computed."""
-        return self._worker.overruns if self._worker is not None else 0
-
-    @property
-    def errors(self) -> int:
-        """Ticks since activation that ended in an unexpected error."""
-        return self._worker.errors if self._worker is not None else 0
 
     # Topics, parameters, diagnostics --------------------------------------------------------------------------------
 
@@ -375,31 +293,6 @@ class PerceptionNode(LifecycleNode):
                 self.engine.configure(config)
         return SetParametersResult(successful=True)
 
-    def _on_set_tactile_reference(self, request: Any, response: Any) -> Any:
-        """Takes what every tactile sensor shows now for its look without contact."""
-        taken, failed = [], []
-        for sensor in list(self.sensors.values()):
-            if sensor.config.modality != "touch":
-                continue
-            try:
-                taken.append(self._take_reference(sensor.name))
-            except OmniBindError as error:
-                failed.append(str(error))
-        response.success = bool(taken) and not failed
-        response.message = "; ".join((*taken, *failed)) or "there is no tactile sensor"
-        return response
-
-    def _take_reference(self, name: str) -> str:
-        receive_ns, payload = self._newest_touch.get(name, (None, ("", None)))
-        timeout = self.sensors[name].config.timeout
-        if receive_ns is None or self.now_ns - receive_ns > timeout * 1e9:
-            raise InvalidInputError(name, "no message now", "one that shows the sensor without contact")
-        raw = self._decode_plain(name, payload)
-        if isinstance(raw, Encoded):
-            raise InvalidInputError(name, "frames of a sensor node", "the reference to be set there")
-        self._touch_references[name] = np.array(raw)
-        return f"[{name}] reference of {raw.shape[1]} x {raw.shape[0]} pixels taken"
-
     def _report(self) -> None:
         if self.model is None:
             return
@@ -427,8 +320,8 @@ class PerceptionNode(LifecycleNode):
     def _inference_entry(self) -> tuple[bytes, str, dict[str, Any]]:
         if self.engine is None:
             return DiagnosticStatus.OK, "inactive", {}
-        level, message, values = self.inference.entry(self.ticks, self.overruns, self.errors)
-        if self.ticks == 0 and self.now_ns == 0:
+        level, message, values = self.inference.entry(self._loop.ticks, self._loop.overruns, self._loop.errors)
+        if self._loop.ticks == 0 and self.now_ns == 0:
             level, message = DiagnosticStatus.WARN, "use_sim_time is true and nothing publishes /clock"
         return level, message, values
 
@@ -452,65 +345,3 @@ def _give_memory_back() -> None:
 
 def _refusal(reason: str) -> SetParametersResult:
     return SetParametersResult(successful=False, reason=reason)
-
-
-class _ToRos(logging.Handler):
-    """Sends what the ROS-free parts log to the node's logger."""
-
-    def __init__(self, node: PerceptionNode) -> None:
-        super().__init__()
-        self._logger = node.get_logger()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        # rclpy ties a line of code to one severity, hence one line each.
-        if record.levelno >= logging.ERROR:
-            self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
-            self._logger.info(text)
-        else:
-            self._logger.debug(text)
-
-
-def run(make: Callable[[], PerceptionNode]) -> int:
-    """Runs a node until SIGINT or SIGTERM. Returns the exit status: 1 if it could not start.
-
-    The executor is rclpy's plain one: callbacks only buffer messages, and the events executor of Jazzy does not end
-    its spinning when the context is shut down by a signal.
-    """
-    # While the model is loaded, too; rclpy's own handling comes on top.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    transport = avoid_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config")
-    rclpy.init()
-    log = rclpy.logging.get_logger("omnibind")
-    log.info(f"transport: {transport.words}")
-    warning = buffer_warning() if transport.udp else None
-    if warning:
-        log.warning(warning)
-    try:
-        node = make()
-    except OmniBindError as error:
-        log.fatal(str(error))
-        rclpy.try_shutdown()
-        return 1
-    handler = _ToRos(node)
-    logger = logging.getLogger("omnibind_core")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        if node.parameters["autostart"] and not node.start():
-            return 1
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        logger.removeHandler(handler)
-        node.stop()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0

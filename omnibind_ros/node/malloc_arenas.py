@@ -1,8 +1,8 @@
-"""Imported before anything that starts threads: all threads of the process share one heap.
+"""Imported before anything that starts threads: all threads of the process share one malloc arena.
 
-glibc gives threads heaps of their own, which grow in steps of 64 MB. A few objects that live on between the tensors of
+glibc gives threads arenas of their own, which grow in steps of 64 MB. A few objects that live on between the tensors of
 a tick keep such a step occupied: after a while of sensors coming and going a node grew by one. NumPy's threads take
-such heaps while it is imported, hence this is done by an import and not by a call.
+such arenas while it is imported, hence this is done by an import and not by a call.
 """
 
 from __future__ import annotations

@@ -15,8 +15,10 @@ from omnibind_core.runtime.engine import Selection
 from omnibind_core.runtime.types import Encoded, EngineSettings
 from omnibind_ros import msg
 from omnibind_ros.messages import fill, modality_frame_fields
-from omnibind_ros.node.lifecycle import PerceptionNode, Tick, run
+from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.parameters import SENSOR_NODE
+from omnibind_ros.node.process import run
+from omnibind_ros.node.tick_loop import Tick
 
 
 class SensorNode(PerceptionNode):

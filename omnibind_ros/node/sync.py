@@ -19,7 +19,7 @@ class ApproximateSync:
     """Ticks for each set that ``ApproximateTimeSynchronizer`` makes of the living sensors.
 
     It knows a fixed set of inputs only, and stops for ever when one dies: so it is made anew whenever a sensor comes or
-    goes. Has the methods of :class:`omnibind_core.runtime.Trigger`; periods and ``max_wait`` do not count.
+    goes. A :class:`~omnibind_core.runtime.trigger.TickSource`; periods and ``max_wait`` do not count.
 
     Args:
         engine: The engine.
@@ -55,10 +55,8 @@ class ApproximateSync:
         if living != list(self._inputs):
             self._rebuild(living)
 
-    def heard(self, sensor: str, stamp_ns: int | None, receive_ns: int) -> None:
-        """A message was pushed; see :meth:`omnibind_core.runtime.Trigger.heard`."""
-        if stamp_ns is None:
-            return
+    def heard(self, sensor: str, stamp_ns: int, receive_ns: int) -> None:
+        """A message was accepted; see :meth:`omnibind_core.runtime.trigger.TickSource.heard`."""
         if sensor not in self._inputs:
             self.due(receive_ns)
         if sensor in self._inputs:

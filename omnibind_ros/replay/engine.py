@@ -23,6 +23,7 @@ from omnibind_core.errors import ConfigError, DataError, InvalidInputError
 from omnibind_core.runtime.encoding import Recognised, Recogniser, Token
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.sensor import SECOND
+from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import Trigger
 from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorState
 from omnibind_ros import messages
@@ -173,7 +174,7 @@ class Replay:
                 self.engine.set_obstacle(name, (SensorState.REJECTED, setup.refused[name]))
             elif topic not in setup.types:
                 self.engine.set_note(name, f"the bag has no topic {topic}")
-        self._trigger = Trigger(self.engine)
+        self._stream = PerceptionStream(self.engine, Trigger(self.engine))
         self._period_ns = round(SECOND / setup.parameters["rate"])
         self._due_ns = -((phase_ns - self.start_ns) // self._period_ns) * self._period_ns + phase_ns
         self._kept: dict[tuple[str, int], int] = {}  # slot of the last message that a lower rate let through
@@ -261,14 +262,12 @@ class Replay:
         try:
             message = bag.decode(item)
         except InvalidInputError as error:
-            self.engine.reject(name, str(error), receive_ns)
-            self._trigger.heard(name, None, receive_ns)
+            self._stream.on_rejected(name, str(error), receive_ns)
             return
         stamp = messages.stamp_ns(message)
         stamp = receive_ns if stamp is None else stamp
         payload = _Payload(item.type, message, kind, f"{name}|{stamp}")
-        accepted = self.engine.push(name, stamp, receive_ns, payload, getattr(message, "header", None))
-        self._trigger.heard(name, accepted, receive_ns)
+        self._stream.on_message(name, stamp, receive_ns, payload, getattr(message, "header", None))
 
     def _decode(self, name: str, payload: _Payload) -> Any:
         sensor = self.setup.sensors[name]
@@ -289,7 +288,7 @@ class Replay:
         """The ticks before a time, after the last message was heard at another."""
         quiet_ns = heard_ns + round(LONGEST_GAP * SECOND)
         while True:
-            deadline_ns = self._trigger.deadline_ns
+            deadline_ns = self._stream.deadline_ns
             due = deadline_ns is None or self._due_ns <= deadline_ns
             now_ns = self._due_ns if due or deadline_ns is None else max(deadline_ns, heard_ns)
             if now_ns >= until_ns:
@@ -298,7 +297,7 @@ class Replay:
                 if now_ns > quiet_ns:
                     self._skip(until_ns, now_ns)
                     continue
-                self._trigger.due(now_ns)
+                self._stream.on_timer(now_ns)
                 self._due_ns += self._period_ns
             yield from self._poll(now_ns)
 
@@ -307,7 +306,7 @@ class Replay:
         self.gaps.append(((now_ns - self.start_ns) / SECOND, (until_ns - self.start_ns) / SECOND))
 
     def _poll(self, now_ns: int) -> Iterator[Step]:
-        while (selection := self._trigger.poll(now_ns)) is not None:
+        while (selection := self._stream.next(now_ns)) is not None:
             prediction = self.engine.compute(selection)
             time_s = (now_ns - self.start_ns) / SECOND
             yield Step(time_s, selection, prediction, tuple(self.engine.reports(now_ns)))

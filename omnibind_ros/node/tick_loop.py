@@ -1,0 +1,131 @@
+"""The timers that drive a node's stream, and the thread that works on what it selects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+from rclpy.node import Node
+
+from omnibind_core.runtime.engine import Selection
+from omnibind_core.runtime.stream import PerceptionStream
+from omnibind_core.runtime.worker import LatestWorker
+
+
+class Tick(NamedTuple):
+    """One tick on its way through the worker: what was selected, and when it began (monotonic, s)."""
+
+    selection: Selection
+    started: float
+
+
+class TickLoop:
+    """Ticks of a stream while there is one. All but ``compute`` and ``publish`` runs on the executor's thread.
+
+    Args:
+        node: The node.
+        rate: Hz.
+        on_selection: Called at every tick.
+        compute: Works on a selection, on the worker's thread.
+        publish: Publishes what ``compute`` returned, on the worker's thread.
+
+    Attributes:
+        stream: The stream; ``None`` while nothing ticks.
+        ticks: Number of ticks since the start.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        rate: float,
+        on_selection: Callable[[Selection], None],
+        compute: Callable[[Selection], Any],
+        publish: Callable[[Tick, Any], None],
+    ) -> None:
+        self.stream: PerceptionStream | None = None
+        self.ticks = 0
+        self._node = node
+        self._on_selection = on_selection
+        self._compute = compute
+        self._publish = publish
+        self._worker: LatestWorker[Tick, tuple[Tick, Any]] | None = None
+        self._rate_timer = node.create_timer(1.0 / rate, self._period)
+        self._rate_timer.cancel()
+        self._wait_timer = node.create_timer(1.0, self._end_of_wait)
+        self._wait_timer.cancel()
+        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jumps = node.get_clock().create_jump_callback(backward, post_callback=self._on_time_jump)
+
+    def start(self, stream: PerceptionStream) -> None:
+        """Ticks from now on, counters at zero."""
+        self.ticks = 0
+        self.stream = stream
+        self._worker = LatestWorker(self._work, self._done)
+        self._rate_timer.reset()
+
+    def stop(self, patience: float | None = None) -> None:
+        """Lets the running computation finish, for ``patience`` s at most, and lets the stream go."""
+        self._rate_timer.cancel()
+        self._wait_timer.cancel()
+        if self._worker is not None:
+            self._worker.close(patience)
+        self._worker = self.stream = None
+
+    def set_rate(self, rate: float) -> None:
+        """Changes the rate, Hz."""
+        self._rate_timer.timer_period_ns = round(1e9 / rate)
+
+    def advance(self) -> None:
+        """Does the ticks that need not wait any longer, and sets the timer for one that must."""
+        if self.stream is None or self._worker is None:
+            return
+        while (selection := self.stream.next(self._now_ns)) is not None:
+            self.ticks += 1
+            self._on_selection(selection)
+            self._worker.submit(Tick(selection, time.monotonic()))
+        deadline = self.stream.deadline_ns
+        if deadline is None:
+            self._wait_timer.cancel()
+        elif self._wait_timer.is_canceled():
+            self._wait_timer.timer_period_ns = max(deadline - self._now_ns, 1_000_000)
+            self._wait_timer.reset()
+
+    @property
+    def overruns(self) -> int:
+        """Ticks since the start that were skipped because the one before was still being computed."""
+        return self._worker.overruns if self._worker is not None else 0
+
+    @property
+    def errors(self) -> int:
+        """Ticks since the start that ended in an unexpected error."""
+        return self._worker.errors if self._worker is not None else 0
+
+    @property
+    def _now_ns(self) -> int:
+        now: int = self._node.get_clock().now().nanoseconds
+        return now
+
+    def _period(self) -> None:
+        if self.stream is not None:
+            self.stream.on_timer(self._now_ns)
+            self.advance()
+
+    def _end_of_wait(self) -> None:
+        self._wait_timer.cancel()
+        self.advance()
+
+    def _on_time_jump(self, jump: Any) -> None:
+        """Clears for any step back of simulated time, however small, and for another clock: rclpy tells of both."""
+        if self.stream is not None:
+            self._node.get_logger().warning("time went backwards or the clock was changed: buffers cleared")
+            self.stream.clear()
+
+    def _work(self, tick: Tick) -> tuple[Tick, Any]:
+        return tick, self._compute(tick.selection)
+
+    def _done(self, result: tuple[Tick, Any]) -> None:
+        if self._node.context.ok():
+            self._publish(*result)
