@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import functools
 import io
 import os
@@ -21,7 +22,7 @@ from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependen
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities.event.evt3 import Evt3Decoder
 from omnibind_core.runtime import PerceptionEngine, SensorConfig
-from omnibind_core.runtime.types import Encoded
+from omnibind_core.runtime.types import Encoded, Prediction, SensorShare
 from omnibind_ros import messages
 from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder, registry
 
@@ -815,6 +816,61 @@ def test_bad_modality_frames_are_refused(changes, complaint):
     fields = {**messages.modality_frame_fields("front", "image", "tiny@1", encoded), **changes}
     with pytest.raises(InvalidInputError, match=complaint):
         decode(messages.MODALITY_FRAME, SimpleNamespace(**fields), "image", model="tiny@1")
+
+
+# What the fusion node says --------------------------------------------------------------------------------------------
+
+
+def said(*shares):
+    """A prediction of sensors ``(name, age)`` at 7 s; all numbers are exact in float32."""
+    return Prediction(
+        tick_ns=7_000_000_000,
+        header=None,
+        label="",
+        confidence=0.25,
+        unknown=True,
+        entropy=1.5,
+        labels=("dog", "cat"),
+        scores=(0.25, 0.125),
+        sensors=tuple(
+            SensorShare(name, "image", 1 / len(shares), age, "cat", 0.5, "dog", 0.75, 7_000_000_000 - round(age * 1e9))
+            for name, age in shares
+        ),
+        embedding=np.array([0.6, 0.8], np.float32),
+        similarities=np.arange(2 + 2 * len(shares), dtype=np.float32).reshape(-1, 2),
+    )
+
+
+@pytest.mark.parametrize("shares", [[("front", 0.25), ("rear", 0.125)], [("front", -0.5)], []])
+def test_predictions_round_trip(message_of, shares):
+    prediction = said(*shares)
+    message = message_of("omnibind_ros/msg/Prediction", messages.prediction_fields(prediction, 0.0625))
+    assert message.latency == 0.0625
+    found = messages.prediction_of(message, prediction.tick_ns)
+    assert type(found.sensors[0].weight) is float if shares else not found.sensors
+    for name in ("embedding", "similarities"):
+        assert getattr(found, name).dtype == np.float32
+        np.testing.assert_array_equal(getattr(found, name), getattr(prediction, name))
+    nothing = {"header": None, "embedding": None, "similarities": None}
+    assert dataclasses.replace(found, **nothing) == dataclasses.replace(prediction, **nothing)
+
+
+def test_a_prediction_without_the_large_arrays(message_of):
+    fields = messages.prediction_fields(said(("front", 0.25)), 0.0625, embedding=False, similarities=False)
+    found = messages.prediction_of(message_of("omnibind_ros/msg/Prediction", fields))
+    assert (found.embedding.shape, found.similarities.shape) == ((0,), (2, 0))
+
+
+def test_the_tick_follows_from_header_and_ages(message_of):
+    fields = messages.prediction_fields(said(("front", 0.25), ("rear", 0.125)), 0.0625)
+    message = message_of("omnibind_ros/msg/Prediction", fields)
+    assert messages.tick_of(message) == 3_125_000_005
+    assert messages.tick_of(message, "front", {"front": 1.0}) == 4_250_000_005
+    found = messages.prediction_of(message)
+    assert (found.tick_ns, [share.stamp_ns for share in found.sensors]) == (
+        3_125_000_005,
+        [2_875_000_005, 3_000_000_005],
+    )
 
 
 # The registry ---------------------------------------------------------------------------------------------------------
