@@ -42,6 +42,8 @@ def of_rosbags(ros_type, fields):
     header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](3, 5), "frame")
     if "fields" in fields:
         fields = {**fields, "fields": [types["sensor_msgs/msg/PointField"](**field) for field in fields["fields"]]}
+    if "sensors" in fields:
+        fields = {**fields, "sensors": [types["omnibind_ros/msg/SensorShare"](**share) for share in fields["sensors"]]}
     return types[ros_type](header=header, **fields)
 
 
@@ -52,6 +54,9 @@ def of_rclpy(ros_type, fields):
     if "fields" in fields:
         point_field = message_class("sensor_msgs/msg/PointField")
         fields = {**fields, "fields": [point_field(**field) for field in fields["fields"]]}
+    if "sensors" in fields:
+        sensor_share = message_class("omnibind_ros/msg/SensorShare")
+        fields = {**fields, "sensors": [sensor_share(**share) for share in fields["sensors"]]}
     return messages.fill(message, fields)
 
 

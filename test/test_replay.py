@@ -399,7 +399,9 @@ def test_the_tick_of_a_live_prediction_follows_from_header_and_ages():
     prediction = Prediction(
         0, None, "", 0.3, True, 1.0, ("dog",), (0.3,), shares, np.zeros(0, np.float32), np.zeros((3, 0), np.float32)
     )
-    message = SimpleNamespace(header=SimpleNamespace(stamp=stamp), **prediction_fields(prediction, 0.01))
+    message = SimpleNamespace(
+        header=SimpleNamespace(stamp=stamp), **prediction_fields(prediction, 0.01, SimpleNamespace)
+    )
     assert live.heard(message, sensors, "").tick_ns == 7_625_000_000  # the newest is b's, whose stamp was moved
     assert live.heard(message, sensors, "a").tick_ns == 7_250_000_000
     stamp.sec = 0

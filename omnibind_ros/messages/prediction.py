@@ -1,8 +1,13 @@
-"""What the fusion node says, ``Prediction.msg`` and ``SensorStatus.msg``, to the runtime's own types and back."""
+"""What the fusion node says, ``Prediction.msg`` and ``SensorStatus.msg``, to the runtime's own types and back.
+
+Messages from before ``SensorShare.msg``, which recordings hold, have an array of each of its fields instead; they are
+read, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,30 +18,35 @@ from omnibind_ros.messages.fields import stamp_ns
 
 _NOTHING = np.zeros(0, np.float32)
 _SOURCE = "prediction"  # in errors
-_ARRAYS = (
-    "sensors",
-    "modalities",
-    "weights",
-    "ages",
-    "sensor_labels",
-    "sensor_confidences",
-    "labels_without",
-    "confidences_without",
-)
+# Fields of SensorShare.msg, by the arrays that older messages have instead of them.
+_ARRAYS: Mapping[str, str] = {
+    "sensors": "name",
+    "modalities": "modality",
+    "weights": "weight",
+    "ages": "age",
+    "sensor_labels": "label",
+    "sensor_confidences": "confidence",
+    "labels_without": "label_without",
+    "confidences_without": "confidence_without",
+}
 
 
 def prediction_fields(
-    prediction: Prediction, latency: float, embedding: bool = True, similarities: bool = True
+    prediction: Prediction,
+    latency: float,
+    share: Callable[..., Any] = dict,
+    embedding: bool = True,
+    similarities: bool = True,
 ) -> dict[str, Any]:
     """Fields of ``omnibind_ros/Prediction``, without the header.
 
     Args:
         prediction: What was perceived.
         latency: s from the tick to publication.
+        share: Class of ``omnibind_ros/SensorShare``, called with its fields as keywords.
         embedding: Whether the message holds the fused embedding.
         similarities: Whether it holds the similarities.
     """
-    shares = prediction.sensors
     return {
         "label": prediction.label,
         "confidence": prediction.confidence,
@@ -44,14 +54,7 @@ def prediction_fields(
         "entropy": prediction.entropy,
         "labels": list(prediction.labels),
         "scores": np.array(prediction.scores, np.float32),
-        "sensors": [share.name for share in shares],
-        "modalities": [share.modality for share in shares],
-        "weights": np.array([share.weight for share in shares], np.float32),
-        "ages": np.array([share.age for share in shares], np.float32),
-        "sensor_labels": [share.label for share in shares],
-        "sensor_confidences": np.array([share.confidence for share in shares], np.float32),
-        "labels_without": [share.label_without for share in shares],
-        "confidences_without": np.array([share.confidence_without for share in shares], np.float32),
+        "sensors": [share(**{name: getattr(one, name) for name in _ARRAYS.values()}) for one in prediction.sensors],
         "embedding": prediction.embedding if embedding else _NOTHING,
         "similarities": prediction.similarities.ravel() if similarities else _NOTHING,
         "latency": latency,
@@ -68,12 +71,12 @@ def prediction_of(message: Any, tick_ns: int | None = None) -> Prediction:
     Raises:
         InvalidInputError: Its arrays do not fit each other.
     """
-    rows = _rows(message)
+    shares = _shares(message)
     tick_ns = tick_of(message) or 0 if tick_ns is None else tick_ns
     similarities = np.asarray(message.similarities, np.float32)
-    if similarities.size % (1 + len(rows)):
+    if similarities.size % (1 + len(shares)):
         found = f"{similarities.size} similarities"
-        raise InvalidInputError(_SOURCE, found, f"equally many for each of {len(rows)} sensors and all of them")
+        raise InvalidInputError(_SOURCE, found, f"equally many for each of {len(shares)} sensors and all of them")
     return Prediction(
         tick_ns=tick_ns,
         header=message.header,
@@ -83,9 +86,9 @@ def prediction_of(message: Any, tick_ns: int | None = None) -> Prediction:
         entropy=message.entropy,
         labels=tuple(message.labels),
         scores=tuple(map(float, message.scores)),
-        sensors=tuple(SensorShare(*row, stamp_ns=tick_ns - round(row[3] * 1e9)) for row in rows),
+        sensors=tuple(_with_stamp(share, tick_ns) for share in shares),
         embedding=np.asarray(message.embedding, np.float32),
-        similarities=similarities.reshape(1 + len(rows), -1),
+        similarities=similarities.reshape(1 + len(shares), -1),
     )
 
 
@@ -102,7 +105,7 @@ def tick_of(message: Any, trigger: str = "", offsets: Mapping[str, float] | None
     Returns:
         ``None`` if the header has no stamp or no sensor took part.
     """
-    ages = {name: age for name, _, _, age, *_ in _rows(message)}
+    ages = {share.name: float(share.age) for share in _shares(message)}
     stamp = stamp_ns(message)
     if stamp is None or not ages:
         return None
@@ -110,16 +113,30 @@ def tick_of(message: Any, trigger: str = "", offsets: Mapping[str, float] | None
     return stamp + round(((offsets or {}).get(name, 0.0) + ages[name]) * 1e9)
 
 
-def _rows(message: Any) -> list[tuple[str, str, float, float, str, float, str, float]]:
-    """The attributes of a :class:`SensorShare` but for its stamp, of each sensor that took part."""
-    arrays = [list(getattr(message, name)) for name in _ARRAYS]
-    if len({len(values) for values in arrays}) > 1:
-        found = ", ".join(f"{len(values)} {name}" for name, values in zip(_ARRAYS, arrays, strict=True))
+def _with_stamp(share: Any, tick_ns: int) -> SensorShare:
+    return SensorShare(
+        name=share.name,
+        modality=share.modality,
+        weight=float(share.weight),
+        age=float(share.age),
+        label=share.label,
+        confidence=float(share.confidence),
+        label_without=share.label_without,
+        confidence_without=float(share.confidence_without),
+        stamp_ns=tick_ns - round(float(share.age) * 1e9),
+    )
+
+
+def _shares(message: Any) -> Sequence[Any]:
+    """Objects with the fields of ``SensorShare.msg``, one per sensor that took part."""
+    if not hasattr(message, "modalities"):
+        shares: Sequence[Any] = message.sensors
+        return shares
+    arrays = {name: list(getattr(message, array)) for array, name in _ARRAYS.items()}
+    if len({len(values) for values in arrays.values()}) > 1:
+        found = ", ".join(f"{len(arrays[name])} {array}" for array, name in _ARRAYS.items())
         raise InvalidInputError(_SOURCE, found, "equally many of each")
-    return [
-        (name, modality, float(weight), float(age), label, float(sure), others, float(others_sure))
-        for name, modality, weight, age, label, sure, others, others_sure in zip(*arrays, strict=True)
-    ]
+    return [SimpleNamespace(**dict(zip(arrays, row, strict=True))) for row in zip(*arrays.values(), strict=True)]
 
 
 def sensor_status_fields(report: SensorReport, topic: str, ros_type: str) -> dict[str, Any]:
