@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 
@@ -12,7 +13,7 @@ import pytest
 from omnibind_core import cli
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.modalities import Events, Sound
-from omnibind_core.runtime.types import Encoded
+from omnibind_core.runtime.types import Encoded, SensorShare
 from omnibind_ros import messages
 from omnibind_ros.bags.definitions import DEFINITIONS, SAME_NAME
 
@@ -26,7 +27,7 @@ T0 = 1_700_000_000 * S
 
 
 def store_with(definitions):
-    store = bag._new_typestore()
+    store = bag._new_typestore(definitions)
     for name, text in definitions.items():
         if name not in store.types:
             store.register(typesys.get_types_from_msg(text, name))
@@ -209,6 +210,93 @@ def test_both_audio_packages_of_one_name(defined, tmp_path):
         (item,) = bag.read(path)
         sound = messages.decode(ros_type, bag.decode(item), "audio", messages.DecodeOptions(), "front")
         assert sound.samples.tolist() == [0.5]
+
+
+# What Prediction.msg was before SensorShare.msg.
+OLD_PREDICTION = """std_msgs/Header header
+string label
+float32 confidence
+bool unknown
+float32 entropy
+string[] labels
+float32[] scores
+string[] sensors
+string[] modalities
+float32[] weights
+float32[] ages
+string[] sensor_labels
+float32[] sensor_confidences
+string[] labels_without
+float32[] confidences_without
+float32[] embedding
+float32[] similarities
+float32 latency
+"""
+PREDICTION = "omnibind_ros/msg/Prediction"
+NUMBERS = {
+    "label": "dog", "confidence": 0.75, "unknown": False, "entropy": 0.5, "labels": ["dog", "cat"],
+    "scores": np.array([0.75, 0.25], np.float32), "embedding": np.array([0.0, 1.0], np.float32),
+    "similarities": np.arange(6, dtype=np.float32), "latency": 0.125,
+}  # fmt: skip
+
+
+def old_prediction(store, **changes):
+    """One of two sensors, whose items were 0.25 and 0.5 s old."""
+    fields = {
+        **NUMBERS, "sensors": ["front", "lidar"], "modalities": ["image", "point_cloud"],
+        "weights": np.array([0.25, 0.75], np.float32), "ages": np.array([0.25, 0.5], np.float32),
+        "sensor_labels": ["dog", "cat"], "sensor_confidences": np.array([0.5, 0.625], np.float32),
+        "labels_without": ["cat", "dog"], "confidences_without": np.array([0.375, 0.25], np.float32),
+    }  # fmt: skip
+    return store.types[PREDICTION](header=header(store.types), **{**fields, **changes})
+
+
+EXPECTED_SHARES = (
+    SensorShare("front", "image", 0.25, 0.25, "dog", 0.5, "cat", 0.375, T0),
+    SensorShare("lidar", "point_cloud", 0.75, 0.5, "cat", 0.625, "dog", 0.25, T0 - S // 4),
+)
+
+
+@pytest.mark.parametrize("storage", [rosbag2.StoragePlugin.SQLITE3, rosbag2.StoragePlugin.MCAP])
+def test_predictions_recorded_before_sensor_share_are_read_like_those_of_today(storage, tmp_path):
+    store = store_with({PREDICTION: OLD_PREDICTION})
+    old = write(tmp_path / "old", store, [("/prediction", PREDICTION, T0, old_prediction(store))], storage)
+    share = bag.typestore().types["omnibind_ros/msg/SensorShare"]
+    fields = [dataclasses.asdict(one) for one in EXPECTED_SHARES]
+    shares = [share(**{name: value for name, value in one.items() if name != "stamp_ns"}) for one in fields]
+    message = bag.message(PREDICTION, {**NUMBERS, "sensors": shares}, T0, "frame")
+    new = write(tmp_path / "new", bag.typestore(), [("/prediction", PREDICTION, T0, message)], storage)
+    assert (bag.outdated(old), bag.outdated(new)) == ({"/prediction"}, set())
+    found = [messages.prediction_of(bag.decode(item)) for path in (old, new) for item in bag.read(path)]
+    for prediction in found:
+        assert prediction.sensors == EXPECTED_SHARES
+        assert (prediction.tick_ns, prediction.header.frame_id) == (T0 + S // 4, "frame")
+        assert prediction.similarities.tolist() == [[0, 1], [2, 3], [4, 5]]
+    nothing = {"header": None, "embedding": None, "similarities": None}
+    assert dataclasses.replace(found[0], **nothing) == dataclasses.replace(found[1], **nothing)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_old_predictions_in_a_bag_without_definitions_are_refused(number, tmp_path):
+    store = store_with({PREDICTION: OLD_PREDICTION})
+    full = old_prediction(store)
+    names = ("sensors", "modalities", "weights", "ages", "sensor_labels", "sensor_confidences", "labels_without")
+    first = {name: getattr(full, name)[:number] for name in (*names, "confidences_without")}
+    items = [("/prediction", PREDICTION, T0, old_prediction(store, **first))]
+    path = write(tmp_path / "bag", store, items)
+    with sqlite3.connect(path / "bag.db3") as database:
+        database.execute("DELETE FROM message_definitions")
+    (item,) = bag.read(path)
+    with pytest.raises(InvalidInputError, match=r"that are no omnibind_ros/msg/Prediction.*the bag does not define it"):
+        bag.decode(item)
+
+
+def test_arrays_of_an_old_prediction_must_be_equally_long():
+    store = store_with({PREDICTION: OLD_PREDICTION})
+    with pytest.raises(InvalidInputError, match=r"2 sensors, 2 modalities, 1 weights, 2 ages.*equally many of each"):
+        messages.prediction_of(old_prediction(store, weights=np.ones(1, np.float32)))
+    with pytest.raises(InvalidInputError, match="5 similarities, expected equally many for each of 2 sensors"):
+        messages.prediction_of(old_prediction(store, similarities=np.ones(5, np.float32)))
 
 
 def test_audio_info_tells_what_the_parameters_should_be(tmp_path):

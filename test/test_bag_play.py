@@ -150,6 +150,20 @@ def test_unusable_options_are_told(arguments, message, small, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_messages_with_other_fields_than_today_are_not_played(tmp_path, capsys):
+    typesys, rosbag2 = (pytest.importorskip(f"rosbags.{name}") for name in ("typesys", "rosbag2"))
+    kind = "omnibind_ros/msg/Prediction"
+    store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+    store.register(typesys.get_types_from_msg("string label", kind))
+    with rosbag2.Writer(tmp_path / "old", version=9, storage_plugin=rosbag2.StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection("/prediction", kind, typestore=store)
+        writer.write(topic, S, store.serialize_cdr(store.types[kind]("dog"), kind))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bag", "play", str(tmp_path / "old")])
+    assert ended.value.code == 2
+    assert f"no topic can be played: {kind} had other fields when it was recorded" in capsys.readouterr().err
+
+
 def test_what_is_played_can_be_recorded_in_several_files(small, run, tmp_path):
     out = tmp_path / "again"
     recorder = run("record", "--out", out, "--split", 0.02)

@@ -40,7 +40,7 @@ def test_parameters(repo, specs, prefix):
 
 
 @pytest.mark.parametrize(
-    "name", ["Prediction", "FusionStatus", "SensorStatus", "ModalityFrame", "EventArray", "AudioChunk"]
+    "name", ["Prediction", "SensorShare", "FusionStatus", "SensorStatus", "ModalityFrame", "EventArray", "AudioChunk"]
 )
 def test_messages(repo, name):
     definition = (repo / "msg" / f"{name}.msg").read_text(encoding="utf-8")

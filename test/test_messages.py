@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import functools
 import io
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from omnibind_core import modalities
-from omnibind_core.errors import InvalidInputError, MissingDependencyError
+from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities.event.evt3 import Evt3Decoder
 from omnibind_core.runtime import PerceptionEngine, SensorConfig
-from omnibind_core.runtime.types import Encoded
+from omnibind_core.runtime.types import Encoded, Prediction, SensorShare
 from omnibind_ros import messages
-from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder
+from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder, registry
 
 
 @functools.cache
@@ -40,6 +42,8 @@ def of_rosbags(ros_type, fields):
     header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](3, 5), "frame")
     if "fields" in fields:
         fields = {**fields, "fields": [types["sensor_msgs/msg/PointField"](**field) for field in fields["fields"]]}
+    if "sensors" in fields:
+        fields = {**fields, "sensors": [types["omnibind_ros/msg/SensorShare"](**share) for share in fields["sensors"]]}
     return types[ros_type](header=header, **fields)
 
 
@@ -50,6 +54,9 @@ def of_rclpy(ros_type, fields):
     if "fields" in fields:
         point_field = message_class("sensor_msgs/msg/PointField")
         fields = {**fields, "fields": [point_field(**field) for field in fields["fields"]]}
+    if "sensors" in fields:
+        sensor_share = message_class("omnibind_ros/msg/SensorShare")
+        fields = {**fields, "sensors": [sensor_share(**share) for share in fields["sensors"]]}
     return messages.fill(message, fields)
 
 
@@ -816,14 +823,194 @@ def test_bad_modality_frames_are_refused(changes, complaint):
         decode(messages.MODALITY_FRAME, SimpleNamespace(**fields), "image", model="tiny@1")
 
 
+# What the fusion node says --------------------------------------------------------------------------------------------
+
+
+def said(*shares):
+    """A prediction of sensors ``(name, age)`` at 7 s; all numbers are exact in float32."""
+    return Prediction(
+        tick_ns=7_000_000_000,
+        header=None,
+        label="",
+        confidence=0.25,
+        unknown=True,
+        entropy=1.5,
+        labels=("dog", "cat"),
+        scores=(0.25, 0.125),
+        sensors=tuple(
+            SensorShare(name, "image", 1 / len(shares), age, "cat", 0.5, "dog", 0.75, 7_000_000_000 - round(age * 1e9))
+            for name, age in shares
+        ),
+        embedding=np.array([0.6, 0.8], np.float32),
+        similarities=np.arange(2 + 2 * len(shares), dtype=np.float32).reshape(-1, 2),
+    )
+
+
+@pytest.mark.parametrize("shares", [[("front", 0.25), ("rear", 0.125)], [("front", -0.5)], []])
+def test_predictions_round_trip(message_of, shares):
+    prediction = said(*shares)
+    message = message_of("omnibind_ros/msg/Prediction", messages.prediction_fields(prediction, 0.0625))
+    assert message.latency == 0.0625
+    found = messages.prediction_of(message, prediction.tick_ns)
+    assert type(found.sensors[0].weight) is float if shares else not found.sensors
+    for name in ("embedding", "similarities"):
+        assert getattr(found, name).dtype == np.float32
+        np.testing.assert_array_equal(getattr(found, name), getattr(prediction, name))
+    nothing = {"header": None, "embedding": None, "similarities": None}
+    assert dataclasses.replace(found, **nothing) == dataclasses.replace(prediction, **nothing)
+
+
+def test_a_prediction_without_the_large_arrays(message_of):
+    fields = messages.prediction_fields(said(("front", 0.25)), 0.0625, embedding=False, similarities=False)
+    found = messages.prediction_of(message_of("omnibind_ros/msg/Prediction", fields))
+    assert (found.embedding.shape, found.similarities.shape) == ((0,), (2, 0))
+
+
+def test_the_tick_follows_from_header_and_ages(message_of):
+    fields = messages.prediction_fields(said(("front", 0.25), ("rear", 0.125)), 0.0625)
+    message = message_of("omnibind_ros/msg/Prediction", fields)
+    assert messages.tick_of(message) == 3_125_000_005
+    assert messages.tick_of(message, "front", {"front": 1.0}) == 4_250_000_005
+    found = messages.prediction_of(message)
+    assert (found.tick_ns, [share.stamp_ns for share in found.sensors]) == (
+        3_125_000_005,
+        [2_875_000_005, 3_000_000_005],
+    )
+
+
 # The registry ---------------------------------------------------------------------------------------------------------
 
 
+PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+ACCEPTED = {
+    "image": PICTURES,
+    "text": ("std_msgs/msg/String",),
+    "touch": PICTURES,
+    "thermal": PICTURES,
+    "event": (
+        "event_camera_msgs/msg/EventPacket",
+        "event_array_msgs/msg/EventArray",
+        "omnibind_ros/msg/EventArray",
+        "prophesee_event_msgs/msg/EventArray",
+        "dvs_msgs/msg/EventArray",
+    ),
+    "point_cloud": ("sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"),
+    "audio": (
+        "omnibind_ros/msg/AudioChunk",
+        "audio_common_msgs/msg/AudioStamped",
+        "audio_common_msgs/msg/AudioDataStamped",
+        "audio_common_msgs/msg/AudioData",
+    ),
+}
+
+
 @pytest.mark.parametrize("modality", modalities.NAMES)
-def test_every_accepted_type_has_a_decoder(modality):
-    accepted = messages.types_for(modality)
-    assert messages.MODALITY_FRAME in accepted
-    assert set(accepted) <= set(messages._DECODERS)
+def test_accepted_types_in_the_order_of_preference(modality):
+    assert messages.types_for(modality) == (*ACCEPTED[modality], messages.MODALITY_FRAME)
+    assert all(callable(registry.make(modality, ros_type)) for ros_type in messages.types_for(modality))
+
+
+def test_an_unknown_modality_has_no_types():
+    with pytest.raises(ConfigError, match="unknown modality 'smell'; known are image"):
+        messages.types_for("smell")
+
+
+RADAR = "radar_msgs/msg/RadarScan"
+
+
+@pytest.fixture
+def decoders(monkeypatch):
+    """What is registered in a test is forgotten after it."""
+    monkeypatch.setattr(registry, "_decoders", {name: dict(known) for name, known in registry._decoders.items()})
+    registry._load_modules.cache_clear()
+    yield
+    registry._load_modules.cache_clear()
+
+
+def test_a_decorator_registers_a_decoder(decoders):
+    @messages.decodes(RADAR, "point_cloud")
+    def radar(message, modality, options, source):
+        return [message, modality, options.scale, source]
+
+    assert messages.types_for("point_cloud") == (*ACCEPTED["point_cloud"], RADAR, messages.MODALITY_FRAME)
+    assert RADAR not in messages.types_for("image")
+    assert decode(RADAR, "echo", "point_cloud", scale=2.0) == ["echo", "point_cloud", 2.0, "front"]
+
+
+def test_a_decoder_class_is_made_once_per_sensor(decoders):
+    @messages.decodes(RADAR, "point_cloud", "image")
+    class Counter:
+        def __init__(self):
+            self.losses = {"lost": 0}
+
+        def __call__(self, message, modality, options, source):
+            self.losses["lost"] += 1
+            return self.losses["lost"]
+
+    front, rear = Decoder("point_cloud", "front"), Decoder("image", "rear")
+    assert [front.decode(RADAR, None, DecodeOptions()) for _ in range(3)] == [1, 2, 3]
+    assert rear.decode(RADAR, None, DecodeOptions()) == 1
+    assert front.losses == {"lost": 3}
+
+
+@pytest.mark.parametrize("ros_type", [messages.POINT_CLOUD, messages.MODALITY_FRAME])
+def test_two_decoders_of_one_type_are_refused(decoders, ros_type):
+    def another(message, modality, options, source): ...
+
+    ours = {messages.POINT_CLOUD: r"clouds\.point_cloud", messages.MODALITY_FRAME: r"frames\.modality_frame"}[ros_type]
+    with pytest.raises(ConfigError, match=rf"{ros_type} has two decoders for point_cloud: .*{ours} and .*another"):
+        messages.decodes(ros_type, "point_cloud")(another)
+    assert messages.types_for("point_cloud") == (*ACCEPTED["point_cloud"], messages.MODALITY_FRAME)
+
+
+MODULE = f"""
+from omnibind_ros.messages import decodes
+
+@decodes("{RADAR}", "point_cloud")
+def radar(message, modality, options, source):
+    return message.points
+"""
+
+
+@pytest.fixture
+def module(decoders, tmp_path, monkeypatch):
+    """Writes an importable module."""
+
+    def write(text):
+        (tmp_path / "robot_messages.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "robot_messages", raising=False)
+        return "robot_messages"
+
+    yield write
+    sys.modules.pop("robot_messages", None)
+
+
+def test_a_module_that_the_environment_names_adds_a_type_to_a_built_in_modality(module, monkeypatch):
+    monkeypatch.setenv("OMNIBIND_MESSAGES", module(MODULE) + os.pathsep)
+    assert messages.types_for("point_cloud") == (*ACCEPTED["point_cloud"], RADAR, messages.MODALITY_FRAME)
+    assert decode(RADAR, SimpleNamespace(points=[1, 2]), "point_cloud") == [1, 2]
+
+
+def test_an_installed_package_adds_a_type_to_a_built_in_modality(module, tmp_path):
+    module(MODULE)
+    info = tmp_path / "robot-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: robot\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[omnibind.messages]\nradar = robot_messages\n")
+    assert decode(RADAR, SimpleNamespace(points=[1, 2]), "point_cloud") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [(MODULE.replace(RADAR, "sensor_msgs/msg/PointCloud2"), "two decoders for point_cloud: .*and robot_messages.radar"),
+     ("import nothing_of_that_name", "ModuleNotFoundError")],
+)  # fmt: skip
+def test_a_module_that_cannot_be_used_is_named(module, monkeypatch, text, complaint):
+    monkeypatch.setenv("OMNIBIND_MESSAGES", module(text))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=rf"OMNIBIND_MESSAGES: module robot_messages cannot be imp.*{complaint}"):
+            messages.types_for("point_cloud")
 
 
 def test_a_type_of_another_modality_is_refused():

@@ -177,7 +177,10 @@ class Rig:
         seen = len(self.predictions)
         found = []
         self.wait(
-            lambda: found.extend(p for p in self.predictions[seen:] if list(p.sensors) == list(sensors)) or found,
+            lambda: (
+                found.extend(p for p in self.predictions[seen:] if [share.name for share in p.sensors] == [*sensors])
+                or found
+            ),
             f"a prediction by {sensors}",
         )
         return found[0]
@@ -246,12 +249,13 @@ def test_all_six_sensors_are_fused_and_the_newest_header_is_copied(rig):
     sound = Sound(np.sin(np.arange(1600) / 5).astype(np.float32), 16000)
     rig.publish(msg.AudioChunk, "microphone/audio", messages.audio_chunk_fields(sound))
     prediction = rig.wait_for_prediction("camera", "thermal", "event_camera", "tactile", "lidar", "microphone")
-    assert list(prediction.modalities) == ["image", "thermal", "event", "touch", "point_cloud", "audio"]
+    kinds = [share.modality for share in prediction.sensors]
+    assert kinds == ["image", "thermal", "event", "touch", "point_cloud", "audio"]
     assert prediction.label == "cat" and list(prediction.labels) == ["cat", "dog"] and not prediction.unknown
     assert prediction.confidence == pytest.approx(0.8)
-    assert sum(prediction.weights) == pytest.approx(1)
-    assert len(prediction.ages) == len(prediction.sensor_labels) == len(prediction.sensor_confidences) == 6
-    assert max(prediction.ages) < 2 and prediction.latency > 0
+    assert sum(share.weight for share in prediction.sensors) == pytest.approx(1)
+    assert len(prediction.sensors) == 6 and all(share.label and share.confidence for share in prediction.sensors)
+    assert max(share.age for share in prediction.sensors) < 2 and prediction.latency > 0
     assert prediction.header.frame_id.endswith("_frame") and messages.stamp_ns(prediction) is not None
     assert np.allclose(prediction.embedding, [0.6, 0.8])
     assert len(prediction.similarities) == 7 * 2
@@ -402,7 +406,7 @@ def test_a_tick_waits_for_the_end_of_max_wait_and_no_longer(rig):
     rig.wait(lambda: not node._loop._wait_timer.is_canceled(), "a tick that waits")
     seen = len(rig.predictions)
     rig.wait(lambda: len(rig.predictions) > seen + 2, "predictions in spite of that")
-    assert all("thermal" in prediction.sensors for prediction in rig.predictions[seen:])
+    assert all("thermal" in {share.name for share in p.sensors} for p in rig.predictions[seen:])
 
 
 def test_too_few_sensors_are_told(rig):

@@ -325,6 +325,28 @@ def test_messages_of_a_depth_camera_are_understood(depth):
         messages.decode(messages.STRING, SimpleNamespace(data=""), "depth", messages.DecodeOptions(), "front")
 
 
+def test_a_plugin_adds_message_types_to_built_in_modalities(empty, tmp_path, monkeypatch):
+    from omnibind_ros import messages
+    from omnibind_ros.messages import registry
+
+    monkeypatch.setattr(registry, "_decoders", {name: dict(known) for name, known in registry._decoders.items()})
+    before = messages.types_for("image")
+    modalities.register(
+        plugin(
+            tmp_path / "imu",
+            messages="from omnibind_ros.messages import IMAGE, decodes\n"
+            "@decodes('sensor_msgs/msg/Imu', 'imu')\ndef imu(message, modality, options, source): return message.rate\n"
+            "@decodes('robot_msgs/msg/Sketch', 'image')\ndef sketch(message, *_): return message.lines\n",
+        )
+    )
+    assert messages.types_for("imu") == ("sensor_msgs/msg/Imu", messages.MODALITY_FRAME)
+    assert messages.types_for("image") == (*before[:-1], "robot_msgs/msg/Sketch", messages.MODALITY_FRAME)
+    item = messages.Decoder("image", "front").decode(
+        "robot_msgs/msg/Sketch", SimpleNamespace(lines=3), messages.DecodeOptions()
+    )
+    assert item == 3
+
+
 @pytest.mark.ros
 def test_the_node_takes_a_depth_camera(depth):
     fusion_node = pytest.importorskip("omnibind_ros.node.fusion_node")

@@ -12,7 +12,7 @@ import pytest
 
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.modalities import Sound
-from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING
+from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING, prediction_fields
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 
@@ -389,14 +389,19 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_pat
 
 
 def test_the_tick_of_a_live_prediction_follows_from_header_and_ages():
-    from omnibind_core.runtime.types import SensorConfig
+    from omnibind_core.runtime.types import Prediction, SensorConfig, SensorShare
 
     sensors = {name: SensorConfig(name, "image", time_offset=0.5 * (name == "b")) for name in "ab"}
     stamp = SimpleNamespace(sec=7, nanosec=0)
+    shares = tuple(
+        SensorShare(name, "image", 0.5, age, "dog", 0.3, "", 0, 0) for name, age in (("a", 0.25), ("b", 0.125))
+    )
+    prediction = Prediction(
+        0, None, "", 0.3, True, 1.0, ("dog",), (0.3,), shares, np.zeros(0, np.float32), np.zeros((3, 0), np.float32)
+    )
     message = SimpleNamespace(
-        header=SimpleNamespace(stamp=stamp), sensors=["a", "b"], ages=[0.25, 0.125], labels=["dog"], label="",
-        unknown=True, confidence=0.3, latency=0.01,
-    )  # fmt: skip
+        header=SimpleNamespace(stamp=stamp), **prediction_fields(prediction, 0.01, SimpleNamespace)
+    )
     assert live.heard(message, sensors, "").tick_ns == 7_625_000_000  # the newest is b's, whose stamp was moved
     assert live.heard(message, sensors, "a").tick_ns == 7_250_000_000
     stamp.sec = 0

@@ -397,14 +397,7 @@ def test_live(tmp_path):
                     labels=["cup"],
                     scores=[0.9],
                     confidence=0.9,
-                    sensors=["camera"],
-                    modalities=["image"],
-                    weights=[1.0],
-                    ages=[0.1],
-                    sensor_labels=["cup"],
-                    sensor_confidences=[0.9],
-                    labels_without=[""],
-                    confidences_without=[0.0],
+                    sensors=[msg.SensorShare(name="camera", modality="image", weight=1.0, age=0.1, label="cup")],
                     latency=0.02,
                 )
             )

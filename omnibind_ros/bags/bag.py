@@ -34,6 +34,7 @@ class RecordedMessage:
         time_ns: When it was recorded, ns.
         data: The message in CDR, as it goes over the wire.
         types: Type store that knows its type.
+        defined: Whether the bag says how the type is defined; otherwise it is taken as it is defined here.
     """
 
     topic: str
@@ -41,6 +42,7 @@ class RecordedMessage:
     time_ns: int
     data: bytes
     types: Any = field(repr=False, compare=False)
+    defined: bool = field(default=True, repr=False, compare=False)
 
 
 @functools.cache
@@ -54,12 +56,22 @@ def typestore() -> Any:
     return _new_typestore()
 
 
-def _new_typestore() -> Any:
+def _new_typestore(others: Collection[str] = ()) -> Any:
+    """A store of its own, without those types of this package that are to be defined otherwise."""
     typesys = require("rosbags.typesys", "Reading and writing bags")
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
-    for path in sorted(resources.shared("msg", PACKAGE).glob("*.msg")):
-        store.register(typesys.get_types_from_msg(path.read_text(encoding="utf-8"), f"{PACKAGE}/msg/{path.stem}"))
+    store.register({name: fields for name, fields in _own_definitions().items() if name not in others})
     return store
+
+
+@functools.cache
+def _own_definitions() -> Mapping[str, Any]:
+    """The parsed definitions of this package's message types."""
+    parse = require("rosbags.typesys", "Reading and writing bags").get_types_from_msg
+    found: dict[str, Any] = {}
+    for path in sorted(resources.shared("msg", PACKAGE).glob("*.msg")):
+        found.update(parse(path.read_text(encoding="utf-8"), f"{PACKAGE}/msg/{path.stem}"))
+    return found
 
 
 def message(ros_type: str, fields: Mapping[str, Any], stamp_ns: int | None = None, frame_id: str = "") -> Any:
@@ -280,6 +292,17 @@ def latched(path: Path) -> set[str]:
     }
 
 
+def outdated(path: Path) -> set[str]:
+    """Topics whose type is of this package, but has other fields in the bag: nobody here understands their bytes.
+
+    Raises:
+        DataError: There is no readable bag.
+    """
+    with _open(path) as reader:
+        own = [connection for connection in reader.connections if connection.msgtype in _own_definitions()]
+        return {connection.topic for connection in own if _changed(_parsed(connection.msgtype, connection.msgdef))}
+
+
 def read(path: Path, only: Collection[str] | None = None, start_ns: int | None = None) -> Iterator[RecordedMessage]:
     """Reads messages one by one, in the order of their times, as raw CDR.
 
@@ -301,7 +324,8 @@ def read(path: Path, only: Collection[str] | None = None, start_ns: int | None =
             return
         types = _types_of(reader.connections)
         for connection, time_ns, data in reader.messages(wanted, start=start_ns):
-            yield RecordedMessage(connection.topic, connection.msgtype, time_ns, data, types)
+            defined = connection.msgdef.format.name != "NONE"
+            yield RecordedMessage(connection.topic, connection.msgtype, time_ns, data, types, defined)
     if is_cut(path):
         raise DataError(f"{path} is cut off: what was written last is missing")
 
@@ -318,7 +342,10 @@ def decode(item: RecordedMessage) -> Any:
         return item.types.deserialize_cdr(item.data, item.type)
     except Exception as error:  # rosbags unpacks unchecked: whatever damaged bytes lead to
         found = f"{len(item.data)} bytes that are no {item.type}"
-        raise InvalidInputError(item.topic, found, f"a whole message ({error})") from error
+        expected = (
+            "a whole message" if item.defined else "a whole message as defined here, for the bag does not define it"
+        )
+        raise InvalidInputError(item.topic, found, f"{expected} ({error})") from error
 
 
 def span_ns(path: Path) -> tuple[int, int]:
@@ -332,26 +359,39 @@ def span_ns(path: Path) -> tuple[int, int]:
 
 
 def _types_of(connections: Collection[Any]) -> Any:
-    """A type store that knows the types of a bag: where the bag defines a type unknown here, by its definition."""
-    unknown = {c.msgtype: c.msgdef for c in connections if c.msgtype not in typestore().types}
-    if not unknown:
+    """A type store that knows the types of a bag, by its own definition where a type is unknown here or has changed."""
+    others: dict[str, Any] = {}
+    for ros_type, definition in {c.msgtype: c.msgdef for c in connections}.items():
+        if ros_type not in typestore().types or ros_type in _own_definitions():
+            parsed = _parsed(ros_type, definition)
+            new = {name: fields for name, fields in parsed.items() if name not in typestore().types}
+            others = {**new, **_changed(parsed), **others}
+    if not others:
         return typestore()
-    typesys = require("rosbags.typesys", "Reading bags")
-    store = _new_typestore()
-    parsers = {"MSG": typesys.get_types_from_msg, "IDL": typesys.get_types_from_idl}
-    for ros_type, definition in unknown.items():
-        parse = parsers.get(definition.format.name)
-        if parse is typesys.get_types_from_msg:
-            found = parse(definition.data, ros_type)
-        elif parse is not None:
-            found = parse(definition.data)
-        else:  # bags of Humble hold no definitions
-            texts = {**DEFINITIONS, **SAME_NAME.get(ros_type, {})}
-            found = {}
-            for name in _needed(ros_type, texts):
-                found.update(typesys.get_types_from_msg(texts[name], name))
-        store.register({name: fields for name, fields in found.items() if name not in store.types})
+    store = _new_typestore(others)
+    store.register(others)
     return store
+
+
+def _changed(parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of parsed definitions that are of types of this package, with other fields than here."""
+    own = _own_definitions()
+    return {name: definition for name, definition in parsed.items() if name in own and definition[1] != own[name][1]}
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(ros_type: str, definition: Any) -> Mapping[str, Any]:
+    """A type's definition in a bag, or else the one that is known of it, and those of all types in it."""
+    typesys = require("rosbags.typesys", "Reading bags")
+    if definition.format.name == "MSG":
+        return dict(typesys.get_types_from_msg(definition.data, ros_type))
+    if definition.format.name == "IDL":
+        return dict(typesys.get_types_from_idl(definition.data))
+    texts = {**DEFINITIONS, **SAME_NAME.get(ros_type, {})}  # bags of Humble hold no definitions
+    found: dict[str, Any] = {}
+    for name in _needed(ros_type, texts):
+        found.update(typesys.get_types_from_msg(texts[name], name))
+    return found
 
 
 def _needed(ros_type: str, texts: Mapping[str, str]) -> list[str]:

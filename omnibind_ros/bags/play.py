@@ -55,12 +55,15 @@ class Player:
         self.missing: dict[str, str] = {}
         self._path = path
         self._rate = rate
-        types, latched = bag.topics(path), bag.latched(path)
+        types, latched, outdated = bag.topics(path), bag.latched(path), bag.outdated(path)
         absent = [name for name in topics if name not in types]
         if absent:
             raise DataError(f"{path} has no topic {', '.join(absent)}; it has {', '.join(sorted(types))}")
         self._publishers: dict[str, Any] = {}
         for name in topics or sorted(types):
+            if name in outdated:
+                self.missing[name] = f"{types[name]} had other fields when it was recorded"
+                continue
             durability = DurabilityPolicy.TRANSIENT_LOCAL if name in latched else DurabilityPolicy.VOLATILE
             try:
                 kind = message_class(types[name])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_ros.bags.scene_bag import SceneLabel
-from omnibind_ros.messages import stamp_ns
+from omnibind_ros.messages import prediction_of, reports_of, stamp_ns
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -100,17 +100,17 @@ class Monitor:
             held.clear()
 
     def _on_prediction(self, message: Any) -> None:
-        rows = 1 + len(message.sensors)
+        said = prediction_of(message)
         seen = Observation(
             time_s=time.time() - self.start_at,
-            label=message.labels[0] if message.labels else message.label,
-            confidence=message.confidence,
-            unknown=message.unknown,
-            sensors=tuple(message.sensors),
-            weights=tuple(message.weights),
-            ages=tuple(message.ages),
-            sensor_labels=tuple(message.sensor_labels),
-            similarities=np.array(message.similarities, dtype=np.float32).reshape(rows, -1),
+            label=said.labels[0] if said.labels else said.label,
+            confidence=said.confidence,
+            unknown=said.unknown,
+            sensors=tuple(share.name for share in said.sensors),
+            weights=tuple(share.weight for share in said.sensors),
+            ages=tuple(share.age for share in said.sensors),
+            sensor_labels=tuple(share.label for share in said.sensors),
+            similarities=said.similarities,
             latency=message.latency,
         )
         self.predictions.append(seen)
@@ -119,7 +119,7 @@ class Monitor:
     def _on_status(self, message: Any) -> None:
         self.labels, self.model = tuple(message.labels), message.model
         time_s = (stamp_ns(message) or 0) / 1e9 - self.start_at
-        self.reports.append(Status(time_s, {row.name: (row.state, row.age) for row in message.sensors}))
+        self.reports.append(Status(time_s, {one.name: (one.state, one.age) for one in reports_of(message)}))
 
 
 class Console:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from omnibind_ros.messages import stamp_ns
+from omnibind_ros.messages import prediction_of
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class Observer:
         return self.wait(found, f"state {state} of {sensor}, which is {self.sensor(sensor)}", patience)
 
     def _on_prediction(self, message: Any) -> None:
-        # The newest item's age was taken at the tick.
-        tick = (stamp_ns(message) or 0) + round(min(message.ages, default=0.0) * 1e9)
-        self.predictions.append(Seen(tick, tuple(message.sensors), message.label, message.header.frame_id))
+        prediction = prediction_of(message)
+        sensors = tuple(share.name for share in prediction.sensors)
+        self.predictions.append(Seen(prediction.tick_ns, sensors, prediction.label, message.header.frame_id))
 
     def _on_status(self, message: Any) -> None:
         self.status = message

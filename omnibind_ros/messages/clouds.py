@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes, flat_bytes
+from omnibind_ros.messages.registry import decodes
+
+POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
+LASER_SCAN = "sensor_msgs/msg/LaserScan"
 
 # Constants of sensor_msgs/PointField.
 _POINT_TYPES: Mapping[int, str] = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 _FLOAT32 = 7
 
 
+@decodes(POINT_CLOUD, "point_cloud")
 def point_cloud(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[np.float32]:
     """``sensor_msgs/PointCloud2``; a view of the message if x, y, z are native floats side by side and all points good.
 
@@ -60,6 +65,7 @@ def point_cloud(message: Any, modality: str, options: DecodeOptions, source: str
     return _valid(points.reshape(-1, 3), source)
 
 
+@decodes(LASER_SCAN, "point_cloud")
 def laser_scan(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[np.float32]:
     """``sensor_msgs/LaserScan``: the points in range, at z = 0."""
     ranges = np.asarray(message.ranges, np.float32)

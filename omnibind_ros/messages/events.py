@@ -14,34 +14,18 @@ from omnibind_core.modalities import Events
 from omnibind_core.modalities.event.evt3 import Evt3Decoder, Evt3Filter, Triggers
 from omnibind_core.optional import require
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
+from omnibind_ros.messages.registry import decodes
+
+EVENT_PACKET = "event_camera_msgs/msg/EventPacket"
+OLD_EVENT_PACKET = "event_array_msgs/msg/EventArray"  # what event_camera_msgs was called before 2023
+EVENT_ARRAY = "omnibind_ros/msg/EventArray"
+PROPHESEE_EVENTS = "prophesee_event_msgs/msg/EventArray"
+DVS_EVENTS = "dvs_msgs/msg/EventArray"
 
 ENCODINGS = ("evt3", "mono", "trigger")
 """Encodings of ``EventPacket`` that need no other package."""
 BY_PACKAGE = ("libcaer", "libcaer_cmp")
 """Encodings that need ``event_camera_py``."""
-
-
-def event_array(message: Any, modality: str, options: DecodeOptions, source: str) -> Events:
-    """Our own message; views of it, but for the times."""
-    x, y, t, p = (np.asarray(getattr(message, name)) for name in "xytp")
-    if not x.size == y.size == t.size == p.size:
-        raise InvalidInputError(source, f"{x.size} x, {y.size} y, {t.size} t, {p.size} p", "equally many of each")
-    return Events(x, y, t.astype(np.int64), p, message.width, message.height)
-
-
-def event_list(message: Any, modality: str, options: DecodeOptions, source: str) -> Events:
-    """``EventArray`` of ``dvs_msgs`` and ``prophesee_event_msgs``: one object per event, which takes its time."""
-    events = message.events
-    number = len(events)
-    t = np.fromiter((event.ts.sec * 1_000_000 + event.ts.nanosec // 1000 for event in events), np.int64, number)
-    return Events(
-        np.fromiter((event.x for event in events), np.uint16, number),
-        np.fromiter((event.y for event in events), np.uint16, number),
-        t,
-        np.fromiter((event.polarity for event in events), np.uint8, number),
-        message.width,
-        message.height,
-    )
 
 
 class _Codec(Protocol):
@@ -66,6 +50,8 @@ class _Codec(Protocol):
         ...
 
 
+@decodes(OLD_EVENT_PACKET, "event")
+@decodes(EVENT_PACKET, "event")
 class PacketDecoder:
     """``EventPacket`` of one publisher, which has to get every packet in order, because packets build on one another.
 
@@ -250,6 +236,32 @@ def _no_events(width: int, height: int) -> Events:
 
 def _no_triggers() -> Triggers:
     return Triggers(np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.uint8))
+
+
+@decodes(EVENT_ARRAY, "event")
+def event_array(message: Any, modality: str, options: DecodeOptions, source: str) -> Events:
+    """Our own message; views of it, but for the times."""
+    x, y, t, p = (np.asarray(getattr(message, name)) for name in "xytp")
+    if not x.size == y.size == t.size == p.size:
+        raise InvalidInputError(source, f"{x.size} x, {y.size} y, {t.size} t, {p.size} p", "equally many of each")
+    return Events(x, y, t.astype(np.int64), p, message.width, message.height)
+
+
+@decodes(DVS_EVENTS, "event")
+@decodes(PROPHESEE_EVENTS, "event")
+def event_list(message: Any, modality: str, options: DecodeOptions, source: str) -> Events:
+    """``EventArray`` of ``dvs_msgs`` and ``prophesee_event_msgs``: one object per event, which takes its time."""
+    events = message.events
+    number = len(events)
+    t = np.fromiter((event.ts.sec * 1_000_000 + event.ts.nanosec // 1000 for event in events), np.int64, number)
+    return Events(
+        np.fromiter((event.x for event in events), np.uint16, number),
+        np.fromiter((event.y for event in events), np.uint16, number),
+        t,
+        np.fromiter((event.polarity for event in events), np.uint8, number),
+        message.width,
+        message.height,
+    )
 
 
 def event_array_fields(events: Events) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What all decoders share: options, views of a message's bytes, and filling messages of rclpy."""
+"""What all decoders share: options, stamps, views of a message's bytes, and filling messages of rclpy."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ class DecodeOptions:
     coding_format: str = "wave"
     image_decoder: str = "auto"
     model: str = ""
+
+
+def stamp_ns(message: Any) -> int | None:
+    """Stamp of a message's header in nanoseconds; ``None`` if it has no header or the stamp was left at zero."""
+    header = getattr(message, "header", None)
+    if header is None:
+        return None
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec or None
 
 
 _TYPECODES: Mapping[str, str] = {

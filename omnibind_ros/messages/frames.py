@@ -11,18 +11,24 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.runtime.types import Encoded
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes, flat_bytes
+from omnibind_ros.messages.registry import decodes
+
+STRING = "std_msgs/msg/String"
+MODALITY_FRAME = "omnibind_ros/msg/ModalityFrame"
 
 # Constants of ModalityFrame.msg.
 _KINDS: tuple[Literal["preprocessed"], Literal["embedding"]] = ("preprocessed", "embedding")
 _DTYPES = ("<u1", "<f4")
 
 
+@decodes(STRING, "text")
 def string(message: Any, modality: str, options: DecodeOptions, source: str) -> str:
     """``std_msgs/String``."""
     text: str = message.data
     return text
 
 
+@decodes(MODALITY_FRAME)
 def modality_frame(message: Any, modality: str, options: DecodeOptions, source: str) -> Encoded:
     """Our ``ModalityFrame``; a view of it."""
     if message.modality != modality:

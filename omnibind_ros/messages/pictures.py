@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.optional import require
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes, flat_bytes
+from omnibind_ros.messages.registry import decodes
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ _BT601 = np.array([[1.164, 0, 1.596], [1.164, -0.391, -0.813], [1.164, 2.018, 0]
 _YUV_TO_RGB = np.column_stack([_BT601, _BT601 @ [-16, -128, -128]])
 
 
+@decodes(IMAGE, "image", "thermal", "touch")
 def image(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
     """``sensor_msgs/Image``; RGB or one channel, a view of the message where it holds that."""
     encoding = ENCODINGS.get(message.encoding)
@@ -131,6 +136,7 @@ def image_pixels(message: Any, source: str) -> NDArray[Any]:
     return pixels
 
 
+@decodes(COMPRESSED_IMAGE, "image", "thermal", "touch")
 def compressed_image(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
     """``sensor_msgs/CompressedImage``, as image_transport's compressed and (16 bit) compressedDepth plug-ins send."""
     data = as_bytes(message.data)

@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import Sound
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
+from omnibind_ros.messages.registry import decodes
+
+AUDIO_CHUNK = "omnibind_ros/msg/AudioChunk"
+AUDIO_STAMPED = "audio_common_msgs/msg/AudioStamped"
+AUDIO_DATA_STAMPED = "audio_common_msgs/msg/AudioDataStamped"
+AUDIO_DATA = "audio_common_msgs/msg/AudioData"
+AUDIO_INFO = "audio_common_msgs/msg/AudioInfo"
 
 # By GStreamer's names, as in the AudioInfo of ros-drivers.
 SAMPLE_FORMATS: Mapping[str, str] = {
@@ -32,11 +39,13 @@ SAMPLE_FORMATS: Mapping[str, str] = {
 _RAW = ("wave", "raw", "pcm", "")
 
 
+@decodes(AUDIO_CHUNK, "audio")
 def audio_chunk(message: Any, modality: str, options: DecodeOptions, source: str) -> Sound:
     """Our own message; a view of it if it has one channel."""
     return _sound(np.asarray(message.samples), message.sample_rate, message.channels, source)
 
 
+@decodes(AUDIO_STAMPED, "audio")
 def audio_stamped(message: Any, modality: str, options: DecodeOptions, source: str) -> Sound:
     """The package of mgonzs13: one array per sample type, of which one is filled."""
     audio = message.audio
@@ -45,11 +54,13 @@ def audio_stamped(message: Any, modality: str, options: DecodeOptions, source: s
     return _sound(samples, audio.info.rate, audio.info.channels, source)
 
 
+@decodes(AUDIO_DATA_STAMPED, "audio")
 def audio_data_stamped(message: Any, modality: str, options: DecodeOptions, source: str) -> Sound:
     """The package of ros-drivers, with a header."""
     return audio_data(message.audio, modality, options, source)
 
 
+@decodes(AUDIO_DATA, "audio")
 def audio_data(message: Any, modality: str, options: DecodeOptions, source: str) -> Sound:
     """The package of ros-drivers: bytes, whose meaning the parameters tell.
 

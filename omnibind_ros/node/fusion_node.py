@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -22,7 +21,7 @@ from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
 from omnibind_ros import msg
-from omnibind_ros.messages import fill
+from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
 from omnibind_ros.node.discovery import Adopted, Discovery, name_of
 from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
@@ -215,30 +214,10 @@ class FusionNode(PerceptionNode):
             self._debug.publish(message.header, prediction, self.engine)
 
     def _message(self, prediction: Prediction, latency: float) -> msg.Prediction:
-        shares = prediction.sensors
-        fields = {
-            "label": prediction.label,
-            "confidence": prediction.confidence,
-            "unknown": prediction.unknown,
-            "entropy": prediction.entropy,
-            "labels": list(prediction.labels),
-            "scores": np.array(prediction.scores, np.float32),
-            "sensors": [share.name for share in shares],
-            "modalities": [share.modality for share in shares],
-            "weights": np.array([share.weight for share in shares], np.float32),
-            "ages": np.array([share.age for share in shares], np.float32),
-            "sensor_labels": [share.label for share in shares],
-            "sensor_confidences": np.array([share.confidence for share in shares], np.float32),
-            "labels_without": [share.label_without for share in shares],
-            "confidences_without": np.array([share.confidence_without for share in shares], np.float32),
-            "latency": latency,
-        }
+        embedding, similarities = self.parameters["publish_embedding"], self.parameters["publish_similarities"]
+        fields = prediction_fields(prediction, latency, msg.SensorShare, embedding, similarities)
         if prediction.header is not None:  # of a message type without a header otherwise
             fields["header"] = prediction.header
-        if self.parameters["publish_embedding"]:
-            fields["embedding"] = prediction.embedding
-        if self.parameters["publish_similarities"]:
-            fields["similarities"] = prediction.similarities
         return fill(msg.Prediction(), fields)
 
     # Status ---------------------------------------------------------------------------------------------------------
@@ -293,19 +272,7 @@ class FusionNode(PerceptionNode):
 
     def _sensor_status(self, report: SensorReport) -> msg.SensorStatus:
         link = self.link(report.name)
-        return msg.SensorStatus(
-            name=report.name,
-            modality=report.modality,
-            topic=link.topic,
-            type=link.ros_type,
-            state=int(report.state),
-            reason=report.reason,
-            age=report.age,
-            rate=report.rate,
-            received=report.received,
-            rejected=report.rejected,
-            dropped=report.dropped,
-        )
+        return msg.SensorStatus(**sensor_status_fields(report, link.topic, link.ros_type))
 
 
 def main() -> None:

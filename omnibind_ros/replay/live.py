@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from omnibind_core.runtime.types import Prediction, SensorConfig
-from omnibind_ros.messages import stamp_ns
+from omnibind_ros.messages import prediction_of, tick_of
 from omnibind_ros.replay.engine import Replay, load_model
 from omnibind_ros.replay.setup import Setup
 
@@ -77,19 +77,16 @@ class Listener:
 
 
 def heard(message: Any, sensors: Mapping[str, SensorConfig], trigger: str) -> Heard:
-    """What a ``Prediction`` message says.
-
-    Its tick was when the item of its header was as old as its age says: that of the trigger sensor, or the newest.
-    """
-    names, ages = tuple(message.sensors), list(message.ages)
-    stamp = stamp_ns(message)
-    tick = None
-    if stamp is not None and ages:
-        place = names.index(trigger) if trigger in names else int(np.argmin(ages))
-        offset = sensors[names[place]].time_offset if names[place] in sensors else 0.0
-        tick = stamp + round((offset + float(ages[place])) * 1e9)
-    label = message.labels[0] if message.labels else message.label
-    return Heard(tick, label, message.unknown, message.confidence, names, message.latency)
+    """What a ``Prediction`` message of a node with these sensors and that trigger says."""
+    said = prediction_of(message)
+    return Heard(
+        tick_ns=tick_of(message, trigger, {name: config.time_offset for name, config in sensors.items()}),
+        label=said.labels[0] if said.labels else said.label,
+        unknown=said.unknown,
+        confidence=said.confidence,
+        sensors=tuple(share.name for share in said.sensors),
+        latency=message.latency,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import time
 from functools import partial
 from typing import Any
 
-import numpy as np
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -16,9 +15,8 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 
 from omnibind_core import modalities
-from omnibind_core.runtime.types import Prediction, SensorReport, SensorShare, SensorState
 from omnibind_ros import messages, msg
-from omnibind_ros.messages import DecodeOptions
+from omnibind_ros.messages import DecodeOptions, prediction_of, reports_of
 from omnibind_ros.node.topics import LATCHED, SubscriptionPool, TopicLink
 from omnibind_ros.view.canvas import Canvas
 from omnibind_ros.view.feed import Feed
@@ -28,57 +26,6 @@ _PATIENCE = 5.0  # s without a report of the fusion node, after which the user i
 _UNANSWERED = 3  # reports after which the node's parameters are not waited for any longer
 _STREAM_DEPTH, _FRAME_DEPTH = 100, 1
 _OPTIONS = tuple(field.name for field in dataclasses.fields(DecodeOptions) if field.name != "model")
-
-
-def prediction_of(message: Any, tick_ns: int) -> Prediction:
-    """A ``Prediction.msg`` as the runtime's own type, without embedding and similarities."""
-    rows = zip(
-        message.sensors,
-        message.modalities,
-        message.weights,
-        message.ages,
-        message.sensor_labels,
-        message.sensor_confidences,
-        message.labels_without,
-        message.confidences_without,
-        strict=True,
-    )
-    shares = tuple(
-        SensorShare(name, modality, weight, age, label, confidence, others, others_sure, tick_ns - round(age * 1e9))
-        for name, modality, weight, age, label, confidence, others, others_sure in rows
-    )
-    nothing = np.empty(0, np.float32)
-    return Prediction(
-        tick_ns=tick_ns,
-        header=message.header,
-        label=message.label,
-        confidence=message.confidence,
-        unknown=message.unknown,
-        entropy=message.entropy,
-        labels=tuple(message.labels),
-        scores=tuple(message.scores),
-        sensors=shares,
-        embedding=nothing,
-        similarities=nothing,
-    )
-
-
-def reports_of(message: Any) -> list[SensorReport]:
-    """The sensors of a ``FusionStatus.msg``."""
-    return [
-        SensorReport(
-            name=row.name,
-            modality=row.modality,
-            state=SensorState(row.state),
-            reason=row.reason,
-            age=row.age,
-            rate=row.rate,
-            received=row.received,
-            rejected=row.rejected,
-            dropped=row.dropped,
-        )
-        for row in message.sensors
-    ]
 
 
 class LiveView(Node):
