@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from omnibind_core.errors import DataError
-from omnibind_ros.bags import bag, scene_bag
+from omnibind_ros.bags import read, scene_bag, types
 from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
 from omnibind_ros.demo import summary as summary_module
 from omnibind_ros.demo.monitor import Console, Observation, Status
@@ -191,9 +191,9 @@ def small_bag(tmp_path: Path) -> Path:
 
 
 def test_moved_changes_the_stamp_only(small_bag: Path) -> None:
-    item = next(bag.read(small_bag))
-    later = bag.decode(dataclasses.replace(item, data=moved(item.data, 1_500_000_000)))
-    before = bag.decode(item)
+    item = next(read.messages(small_bag))
+    later = types.decode(dataclasses.replace(item, data=moved(item.data, 1_500_000_000)))
+    before = types.decode(item)
     assert (later.header.stamp.sec, later.header.stamp.nanosec) == (before.header.stamp.sec + 1, 500_000_000)
     assert len(item.data) == len(moved(item.data, 1))
     np.testing.assert_array_equal(later.data, before.data)

@@ -16,7 +16,7 @@ from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 
-from omnibind_ros.bags import bag, recovery, scene_bag  # noqa: E402
+from omnibind_ros.bags import read, recover, scene_bag, types, write  # noqa: E402
 from omnibind_ros.replay import live, scoring, truth  # noqa: E402
 from omnibind_ros.replay.changes import parse, scenarios  # noqa: E402
 from omnibind_ros.replay.engine import LONGEST_GAP, Replay, load_model  # noqa: E402
@@ -211,8 +211,8 @@ def test_unusable_tables_are_named_with_the_line(rows, head, message, tmp_path):
 
 
 def test_a_topic_tells_what_is_there_until_it_says_something_else(tmp_path):
-    string = bag.typestore().types[STRING]
-    with bag.BagWriter(tmp_path / "bag") as writer:
+    string = types.typestore().types[STRING]
+    with write.BagWriter(tmp_path / "bag") as writer:
         for second, text in ((1, "dog"), (3, ""), (5, "cat ")):
             writer.write("/truth", STRING, second * S, string(text))
     found = truth.from_topic(tmp_path / "bag", "/truth", S, 9 * S)
@@ -299,7 +299,7 @@ def quiet_bag(tmp_path_factory):
 
 
 def steps_of(path, tiny_model, **parameters):
-    setup = resolve(bag.topics(path), {**read_parameters(None), **parameters})
+    setup = resolve(read.topics(path), {**read_parameters(None), **parameters})
     replay = Replay(path, setup, load_model(setup, tiny_model))
     return replay, list(replay.steps())
 
@@ -329,10 +329,10 @@ def test_the_same_bag_gives_the_same_predictions(quiet_bag, tiny_model):
 def test_compressed_databases_and_split_recordings_give_the_same(mode, quiet_bag, tiny_model, tmp_path):
     writer = rosbag2.Writer(tmp_path / "packed", version=9, storage_plugin=rosbag2.StoragePlugin.SQLITE3)
     writer.set_compression(rosbag2.CompressionMode[mode], rosbag2.CompressionFormat.ZSTD)
-    topics = bag.topics(quiet_bag)
-    with writer, bag.SplitBagWriter(tmp_path / "split", 10_000) as split:
-        connections = {name: writer.add_connection(name, topics[name], typestore=bag.typestore()) for name in topics}
-        for item in bag.read(quiet_bag):
+    topics = read.topics(quiet_bag)
+    with writer, write.SplitBagWriter(tmp_path / "split", 10_000) as split:
+        connections = {name: writer.add_connection(name, topics[name], typestore=types.typestore()) for name in topics}
+        for item in read.messages(quiet_bag):
             writer.write(connections[item.topic], item.time_ns, item.data)
             split.write_raw(item.topic, item.type, item.time_ns, item.data)
     assert len(list((tmp_path / "split").glob("*.mcap"))) > 3
@@ -345,9 +345,9 @@ def test_compressed_databases_and_split_recordings_give_the_same(mode, quiet_bag
 
 
 def test_messages_that_are_no_messages_are_rejected(quiet_bag, tiny_model, tmp_path):
-    topics = bag.topics(quiet_bag)
-    with bag.BagWriter(tmp_path / "bad") as writer:
-        for item in bag.read(quiet_bag):
+    topics = read.topics(quiet_bag)
+    with write.BagWriter(tmp_path / "bad") as writer:
+        for item in read.messages(quiet_bag):
             data = item.data[: len(item.data) // 2] if item.topic == "/microphone/audio" else item.data
             writer.write_raw(item.topic, topics[item.topic], item.time_ns, data)
     _, steps = steps_of(tmp_path / "bad", tiny_model)
@@ -358,8 +358,8 @@ def test_messages_that_are_no_messages_are_rejected(quiet_bag, tiny_model, tmp_p
 
 
 def test_a_long_gap_without_any_message_is_skipped_and_told(tmp_path, tiny_model):
-    picture = bag.message(IMAGE, scene_bag.image_fields(np.zeros((28, 50), np.uint8), "mono8"), S)
-    with bag.BagWriter(tmp_path / "bag") as writer:
+    picture = types.message(IMAGE, scene_bag.image_fields(np.zeros((28, 50), np.uint8), "mono8"), S)
+    with write.BagWriter(tmp_path / "bag") as writer:
         for second in (0, 1, 40 * 365 * 86400):
             writer.write("/tactile/image_raw", IMAGE, S * (1 + second), picture)
     replay, steps = steps_of(tmp_path / "bag", tiny_model)
@@ -371,17 +371,17 @@ def test_a_long_gap_without_any_message_is_skipped_and_told(tmp_path, tiny_model
 
 def test_a_file_that_is_cut_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_path):
     whole = next(quiet_bag.glob("*.mcap"))
-    count = len(list(bag.read(quiet_bag)))
+    count = len(list(read.messages(quiet_bag)))
     found = set()
     for size in range(40, whole.stat().st_size, 997):
         path = tmp_path / "cut.mcap"
         path.write_bytes(whole.read_bytes()[:size])
-        read = 0
+        held = 0
         with pytest.raises(DataError, match=r"is cut off|not a readable rosbag2"):
-            for _ in bag.read(path):
-                read += 1
-        assert read in (0, count)
-        found.add((recovery.is_cut(path), read))
+            for _ in read.messages(path):
+                held += 1
+        assert held in (0, count)
+        found.add((recover.is_cut(path), held))
     assert found == {(False, 0), (True, count)}
 
 
@@ -409,7 +409,7 @@ def test_the_phase_of_late_ticks_is_found(rest, phase):
 
 
 def test_live_predictions_are_compared_tick_by_tick(quiet_bag, tiny_model):
-    setup = resolve(bag.topics(quiet_bag), {**read_parameters(None), "max_wait": 0.0})
+    setup = resolve(read.topics(quiet_bag), {**read_parameters(None), "max_wait": 0.0})
     _, steps = steps_of(quiet_bag, tiny_model, max_wait=0.0)
     said = [
         live.Heard(

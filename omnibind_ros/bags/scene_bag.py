@@ -27,7 +27,8 @@ from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities.audio.processing import SAMPLE_RATE, resample
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import types
+from omnibind_ros.bags.write import BagWriter
 from omnibind_ros.messages import (
     AUDIO_CHUNK,
     EVENT_ARRAY,
@@ -234,7 +235,7 @@ def write(
     rng = np.random.default_rng(seed)
     fate = np.random.default_rng((seed, 1))
     labels: list[SceneLabel] = []
-    with bag.BagWriter(path) as writer:
+    with BagWriter(path) as writer:
         for number, scene in enumerate(scenes):
             start_ns = EPOCH_NS + int(number * duration * 1e9)
             present = {name: sensor for name, sensor in SENSORS.items() if sensor.modality in scene.raw}
@@ -248,7 +249,7 @@ def write(
             for time_ns, sensor, stamp_ns, content, name in sorted(items, key=lambda item: item[0]):
                 if name == lost and time_ns in silence:
                     continue
-                writer.write(sensor.topic, sensor.type, time_ns, bag.message(sensor.type, content, stamp_ns, name))
+                writer.write(sensor.topic, sensor.type, time_ns, types.message(sensor.type, content, stamp_ns, name))
             rendered = tuple(name for name, sensor in present.items() if sensor.modality in scene.rendered)
             recorded = tuple(name for name in present if name not in rendered)
             origin = tuple(f"{name}={scene.origin[sensor.modality]}" for name, sensor in present.items())
@@ -315,7 +316,7 @@ def _messages(
             if len(part):
                 yield begin + period_ns - 1, begin + int(part.t[0]) * 1000, event_array_fields(part)
     elif sensor.modality == "point_cloud":
-        point_field = bag.typestore().types["sensor_msgs/msg/PointField"]
+        point_field = types.typestore().types["sensor_msgs/msg/PointField"]
         for time_ns in times:
             yield time_ns, time_ns, point_cloud_fields(raw, point_field)
     else:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from omnibind_core.errors import DataError, OmniBindError
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read
 
 
 def moved(data: bytes, shift_ns: int) -> bytes:
@@ -56,9 +56,9 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
     import rclpy.node
     import rclpy.qos
 
-    types = bag.topics(path)
+    types = read.topics(path)
     names = list(topics) or sorted(types)
-    begin_ns = bag.span_ns(path)[0]
+    begin_ns = read.span_ns(path)[0]
     shift_ns = int((start_at - offset) * 1e9) - begin_ns
     node = rclpy.node.Node("player_" + "_".join(name.strip("/").replace("/", "_") for name in names))
     publishers: dict[str, Any] = {
@@ -68,7 +68,7 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
     }
     published = 0
     try:
-        for item in bag.read(path, names, max(begin_ns, time.time_ns() - shift_ns)):
+        for item in read.messages(path, names, max(begin_ns, time.time_ns() - shift_ns)):
             if stop.wait(max((item.time_ns + shift_ns - time.time_ns()) / 1e9, 0)):
                 break
             publishers[item.topic].publish(moved(item.data, shift_ns))

@@ -14,7 +14,7 @@ from typing import Any
 
 from omnibind_core.errors import DataError, OmniBindError
 from omnibind_core.optional import require
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read
 from omnibind_ros.replay.evaluation import Evaluation, Options, Progress, evaluate
 
 _log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ def find(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir() and not bag.is_bag(path):
-            inside = sorted(one for one in path.iterdir() if bag.is_bag(one))
+        if path.is_dir() and not read.is_bag(path):
+            inside = sorted(one for one in path.iterdir() if read.is_bag(one))
             if not inside:
                 raise DataError(f"{path} is no bag and holds none, expected a folder with metadata.yaml, or with bags")
             found += inside

@@ -26,7 +26,7 @@ from omnibind_core.runtime.sensor import SECOND
 from omnibind_core.runtime.trigger import Trigger
 from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorState
 from omnibind_ros import messages
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read, types
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario
 from omnibind_ros.replay.setup import Setup, read_parameters, resolve
 
@@ -60,7 +60,7 @@ class _Arrival(NamedTuple):
     receive_ns: int
     number: int
     sensor: str
-    item: bag.RecordedMessage
+    item: types.RecordedMessage
     damage: str
 
 
@@ -154,7 +154,7 @@ class Replay:
         identity: str = "",
     ) -> None:
         self.setup = setup
-        self.start_ns, self.end_ns = bag.span_ns(path)
+        self.start_ns, self.end_ns = read.span_ns(path)
         self.damage = ""
         self.gaps: list[tuple[float, float]] = []
         self._path = path
@@ -188,7 +188,7 @@ class Replay:
             params: Parameter file; ``None`` takes the package's, and topics that look like a sensor's.
         """
         given = read_parameters(params)
-        setup = resolve(bag.topics(path), given, adopt=params is None)
+        setup = resolve(read.topics(path), given, adopt=params is None)
         loaded = load_model(setup, model) if model is None or isinstance(model, str | Path) else model
         return cls(path, setup, loaded, identity=loaded.identity)
 
@@ -220,7 +220,7 @@ class Replay:
         held: list[_Arrival] = []
         number = 0
         try:
-            for item in bag.read(self._path, list(self._sensors_of)):
+            for item in read.messages(self._path, list(self._sensors_of)):
                 while held and held[0].receive_ns <= item.time_ns:
                     yield heapq.heappop(held)
                 for sensor in self._sensors_of[item.topic]:
@@ -259,7 +259,7 @@ class Replay:
     def _push(self, arrival: _Arrival) -> None:
         receive_ns, _, name, item, kind = arrival
         try:
-            message = bag.decode(item)
+            message = types.decode(item)
         except InvalidInputError as error:
             self.engine.reject(name, str(error), receive_ns)
             self._trigger.heard(name, None, receive_ns)

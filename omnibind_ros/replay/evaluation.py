@@ -19,7 +19,7 @@ from omnibind_core.errors import ConfigError, OmniBindError
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.types import Encoded, SensorReport, SensorState
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read
 from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring, truth
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario, parse, scenarios
@@ -163,8 +163,8 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
 
     torch.set_num_threads(options.threads)
     given = read_parameters(options.params)
-    setup = resolve(bag.topics(path), given, options.namespace, adopt=options.params is None)
-    start_ns, end_ns = bag.span_ns(path)
+    setup = resolve(read.topics(path), given, options.namespace, adopt=options.params is None)
+    start_ns, end_ns = read.span_ns(path)
     what_was = _truth(path, options, start_ns, end_ns)
     plan = scenarios([parse(kind, text, setup) for kind, text in options.changes])
     if options.ablate and len(setup.present) > _MOST_ABLATED:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_ros import messages
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read, types
 
 _SECOND = 1_000_000_000
 _ABSOLUTE = 10**15  # numbers from here on are ns since 1970, not s since the beginning of the bag
@@ -130,15 +130,15 @@ def from_topic(path: Path, topic: str, start_ns: int, end_ns: int) -> Truth:
     Raises:
         DataError: The bag lacks the topic, or it has other messages, or none that names a label.
     """
-    kind = bag.topics(path).get(topic, messages.STRING)
+    kind = read.topics(path).get(topic, messages.STRING)
     if kind != messages.STRING:
         raise DataError(f"{path}: topic {topic} has messages of type {kind}, expected {messages.STRING}")
     said: list[tuple[int, str]] = []
     notes: list[str] = []
     try:
-        for item in bag.read(path, [topic]):
+        for item in read.messages(path, [topic]):
             try:
-                said.append((item.time_ns, bag.decode(item).data.strip()))
+                said.append((item.time_ns, types.decode(item).data.strip()))
             except InvalidInputError as error:
                 notes.append(str(error))
     except DataError as error:

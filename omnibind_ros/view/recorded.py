@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from omnibind_core.errors import DataError, InvalidInputError
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read, types
 from omnibind_ros.replay.batch import bar
 from omnibind_ros.replay.engine import Replay
 from omnibind_ros.replay.evaluation import LABELS
@@ -77,9 +77,9 @@ def _show_messages(canvas: Canvas, rate: float, path: Path, setup: Setup) -> Non
         feed = Feed(canvas, name, sensor.config.modality, sensor.options, rate)
         feeds.setdefault(setup.topics[name], []).append(feed)
     try:
-        for item in bag.read(path, list(feeds)):
+        for item in read.messages(path, list(feeds)):
             try:
-                message = bag.decode(item)
+                message = types.decode(item)
             except InvalidInputError as error:
                 canvas.say(item.time_ns, str(error), good=False)
                 continue

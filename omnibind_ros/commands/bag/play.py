@@ -102,10 +102,10 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
 
 
 def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> None:
-    from omnibind_ros.bags import bag
+    from omnibind_ros.bags import read
     from omnibind_ros.replay.batch import bar
 
-    begin, end = bag.span_ns(args.bag)
+    begin, end = read.span_ns(args.bag)
     with bar("playing", (end - begin) / 1e9 - args.start) as progress:
         player.play(go_on, progress)
         while args.loop and go_on():
@@ -115,11 +115,11 @@ def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> None:
 def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]:
     """Waits until a fusion node listens."""
     from omnibind_core.errors import DataError
-    from omnibind_ros.bags import bag
+    from omnibind_ros.bags import read
     from omnibind_ros.replay.live import Listener
     from omnibind_ros.replay.setup import read_parameters, resolve
 
-    setup = resolve(bag.topics(args.bag), read_parameters(args.params), args.namespace)
+    setup = resolve(read.topics(args.bag), read_parameters(args.params), args.namespace)
     wanted = sorted({setup.topics[name] for name in setup.present})
     trigger = setup.parameters.settings.trigger
     listener = Listener()
@@ -136,11 +136,11 @@ def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]
 
 
 def _compare(args: argparse.Namespace, setup: Setup, listener: Listener, player: Player) -> int:
-    from omnibind_ros.bags import bag
+    from omnibind_ros.bags import read
     from omnibind_ros.replay.batch import bar, hushed
     from omnibind_ros.replay.live import compare, drops
 
-    begin, end = bag.span_ns(args.bag)
+    begin, end = read.span_ns(args.bag)
     with hushed(), bar("replaying", (end - begin) / 1e9) as progress:
         found = compare(args.bag, setup, listener.heard, args.model, args.start, progress).summary()
     found.update(drops(listener, player.published, setup))
