@@ -369,7 +369,7 @@ def test_a_long_gap_without_any_message_is_skipped_and_told(tmp_path, tiny_model
     assert len(steps) < 200
 
 
-def test_a_file_that_is_cut_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_path):
+def test_a_file_that_is_truncated_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_path):
     whole = next(quiet_bag.glob("*.mcap"))
     count = len(list(read.messages(quiet_bag)))
     found = set()
@@ -381,7 +381,7 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_pat
             for _ in read.messages(path):
                 held += 1
         assert held in (0, count)
-        found.add((recover.is_cut(path), held))
+        found.add((recover.is_truncated(path), held))
     assert found == {(False, 0), (True, count)}
 
 

@@ -1,4 +1,8 @@
-"""Playing a bag over DDS, with ``/clock``: messages as they are, at the times of the bag. Needs ROS, but no torch."""
+"""Playing a bag over DDS, with ``/clock``: messages as they are, at the times of the bag. Needs ROS, but no torch.
+
+One process plays all topics, since there is one ``/clock``. The demo's players (:mod:`omnibind_ros.demo.player`) are
+one process per sensor without it: they move the stamps to the present instead, and skip what is past.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from omnibind_core.errors import DataError
 from omnibind_core.optional import require
-from omnibind_ros.bags.recover import MendedPath, is_cut
+from omnibind_ros.bags.recover import RecoveredPath, is_truncated
 from omnibind_ros.bags.types import RecordedMessage, store_of
 
 
@@ -65,7 +65,7 @@ def messages(path: Path, only: Collection[str] | None = None, start_ns: int | No
         types = store_of(reader.connections)
         for connection, time_ns, data in reader.messages(wanted, start=start_ns):
             yield RecordedMessage(connection.topic, connection.msgtype, time_ns, data, types)
-    if is_cut(path):
+    if is_truncated(path):
         raise DataError(f"{path} is cut off: what was written last is missing")
 
 
@@ -88,7 +88,7 @@ def _open(path: Path) -> Iterator[Any]:
         hint = f"it has no metadata.yaml; restore it by: ros2 bag reindex {path}, or name its .mcap or .db3 file"
         raise DataError(f"{path} is not a readable rosbag2: {hint}")
     try:
-        with rosbag2.Reader(MendedPath(path) if is_cut(path) else path) as reader:
+        with rosbag2.Reader(RecoveredPath(path) if is_truncated(path) else path) as reader:
             yield reader
     except (rosbag2.ReaderError, OSError, sqlite3.Error, struct.error, ValueError, EOFError) as error:
         raise DataError(f"{path} is not a readable rosbag2: {error}") from error

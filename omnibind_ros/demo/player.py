@@ -2,12 +2,15 @@
 
 Messages go out as the recording holds them, in CDR; only the time in their header is moved, so nothing is decoded.
 Several players with the same start time stay in step, also when one is killed and started again. Imports no torch.
+
+:mod:`omnibind_ros.bags.play` differs: it leaves messages as they are and makes the bag's time that of all nodes, on
+``/clock``, of which there can be one only; it can halt, and is reliable. Here the recording comes to the present: nodes
+keep their own clock, what was due before a player started is skipped, and publishers are best effort as drivers' are.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import signal
 import struct
 import sys
@@ -17,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omnibind_core.errors import DataError, OmniBindError
+from omnibind_core.errors import OmniBindError
 from omnibind_ros.bags import read
 
 
@@ -51,10 +54,13 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
         Number of messages published.
 
     Raises:
-        DataError: There is no readable bag, it lacks a topic, or a message type is not installed.
+        DataError: There is no readable bag, or it lacks a topic.
+        MissingDependencyError: A message type is not installed.
     """
     import rclpy.node
     import rclpy.qos
+
+    from omnibind_ros.node.topics import message_class
 
     types = read.topics(path)
     names = list(topics) or sorted(types)
@@ -62,7 +68,7 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
     shift_ns = int((start_at - offset) * 1e9) - begin_ns
     node = rclpy.node.Node("player_" + "_".join(name.strip("/").replace("/", "_") for name in names))
     publishers: dict[str, Any] = {
-        name: node.create_publisher(_message_class(types[name]), name, rclpy.qos.qos_profile_sensor_data)
+        name: node.create_publisher(message_class(types[name]), name, rclpy.qos.qos_profile_sensor_data)
         for name in names
         if name in types
     }
@@ -76,14 +82,6 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
     finally:
         node.destroy_node()
     return published
-
-
-def _message_class(ros_type: str) -> Any:
-    package, _, name = ros_type.partition("/msg/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"the message type {ros_type} is not installed: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
