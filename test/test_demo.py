@@ -76,9 +76,9 @@ def test_scenes_are_judged_by_majority_after_the_grace_time() -> None:
         *(seen(t, "dog", camera="cat", lidar="cat") for t in (6.5, 7.5)),
     ]
     first, second = evaluate(scenes, predictions, LABELS)
-    assert (first.predictions, first.fused, first.sensors) == (4, "dog", ("camera", "lidar"))
-    assert first.single == {"camera": "dog", "lidar": "cow"}
-    assert (second.fused, second.mean) == ("dog", "cat")
+    assert (len(first.rows), first.majority.label, first.majority.sensors) == (4, "dog", ("camera", "lidar"))
+    assert [first.majority.alone(name) for name in ("camera", "lidar", "thermal")] == ["dog", "cow", ""]
+    assert (second.majority.label, second.majority.mean) == ("dog", "cat")
     figures = scores([first, second])
     assert figures["scenes_counted"] == 2
     assert figures["top1_fused"] == 0.5
@@ -91,6 +91,13 @@ def test_scenes_with_one_sensor_do_not_count() -> None:
     (result,) = evaluate([scene(0)], [seen(2.0, "dog", camera="dog")], LABELS)
     assert scores([result])["scenes_counted"] == 0
     assert scores([result])["top1_fused"] is None
+
+
+def test_what_the_node_has_no_label_for_counts_as_wrong() -> None:
+    predictions = [seen(t, "dog", camera="dog", lidar="dog") for t in (2.0, 7.0)]
+    results = evaluate([scene(0, "zebra"), scene(1, "DOG")], predictions, LABELS)
+    assert scores(results)["scenes_counted"] == 2
+    assert scores(results)["top1_fused"] == 0.5
 
 
 def test_absent_sensor_is_wrong_when_sensors_are_compared() -> None:

@@ -280,9 +280,28 @@ def test_combinations_confusion_and_shares_of_time():
     }  # fmt: skip
 
 
+def test_a_majority_stands_for_several_ticks():
+    two = scoring.majority(ROWS[:2], ("mic", "camera", "lidar"))  # one of the two had the microphone
+    assert (two.sensors, two.weights, two.said) == (("mic", "camera"), (0.5, 0.75), ("dog", "dog"))
+    three = scoring.majority(ROWS[:3], ("mic", "camera"))
+    assert (three.label, three.meant, three.sensors, three.unknown) == ("dog", ("dog",), ("camera",), False)
+    assert scoring.top1(ROWS) == 0.5714
+    assert scoring.top1(ROWS, lambda one: one.alone("mic")) == 0.2857  # wrong where it took no part
+    assert scoring.top1([]) is None
+
+
+def test_mean_fusion_leaves_the_fused_row_out():
+    similarities = np.array([[0.0, 9.0], [0.3, 0.1], [0.2, 0.3]], np.float32)
+    assert scoring.mean_label(similarities, ("dog", "cat")) == "dog"
+    assert scoring.mean_label(similarities, ("dog", "cat", "cow")) == ""
+    assert scoring.mean_label(np.zeros((3, 0), np.float32), ()) == ""
+
+
 def test_words_mean_a_label_whatever_their_case():
     words = Vocabulary(("cell phone", "dog"), {"dog": ["hound"]})
     assert [words.of(one) for one in ("Cell_Phone", " DOG ", "Hound", "cat")] == ["cell phone", "dog", "dog", None]
+    assert scoring.same("Cell_Phone ", "cell phone")
+    assert not scoring.same("dog", "hound")
 
 
 # --- the replay -------------------------------------------------------------------------------------------------------

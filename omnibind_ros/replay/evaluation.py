@@ -145,7 +145,7 @@ class Evaluation:
 
     def settled(self, rows: Sequence[Row]) -> list[Row]:
         """The rows that are long enough after a change."""
-        return [one for one in rows if one.since_s >= self.options.settle]
+        return scoring.settled(rows, self.options.settle)
 
 
 def evaluate(path: Path, options: Options, progress: Progress = lambda share: None) -> Evaluation:
