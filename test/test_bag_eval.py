@@ -182,7 +182,7 @@ def test_what_is_wrong_with_the_labels_is_told_and_the_rest_is_scored(small, tin
     assert "1 pairs of labels overlap" in errors
     assert "the model has no label for florp" in errors
     outcomes = [one["outcome"] for one in tables(tmp_path / "r")["ticks"]]
-    assert outcomes[8:10] == ["foreign"] * 2
+    assert outcomes[8:10] == ["out_of_vocabulary"] * 2
     assert outcomes[10:] == ["unlabelled"] * (len(outcomes) - 10)
     assert tables(tmp_path / "r")["summary"][0]["ticks"] == 8
     assert len(tables(tmp_path / "r")["notes"]) >= 3
@@ -262,8 +262,8 @@ def test_bags_are_evaluated_on_a_dask_cluster(folder, tiny_model):
         spread = dict(batch.run(paths, options, scheduler=cluster.scheduler_address))
     assert [spread[number].error != "" for number in range(3)] == [False, True, False]
     for number, outcome in enumerate(alone):
-        found = spread[number].found
-        assert repr(found and found.rows) == repr(outcome.found and outcome.found.rows)
+        found = spread[number].evaluation
+        assert repr(found and found.rows) == repr(outcome.evaluation and outcome.evaluation.rows)
 
 
 def test_a_folder_without_bags_and_a_bag_named_twice_are_refused(tmp_path, small, capsys):

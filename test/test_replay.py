@@ -101,7 +101,7 @@ def setup():
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "shown"),
+    ("action", "text", "shown"),
     [
         ("drop", "camera@10:20", "drop camera@10:20"),
         ("drop", "cam", "drop camera"),
@@ -112,15 +112,15 @@ def setup():
         ("only", "lidar,mic", "only lidar,microphone"),
     ],
 )
-def test_changes_are_read_as_they_are_written(kind, text, shown, setup):
+def test_changes_are_read_as_they_are_written(action, text, shown, setup):
     from omnibind_core.data import damage
 
     text = text.replace("clipping", damage.kinds("audio")[0])
-    assert str(parse(kind, text, setup)) == shown.replace("clipping", damage.kinds("audio")[0])
+    assert str(parse(action, text, setup)) == shown.replace("clipping", damage.kinds("audio")[0])
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "message"),
+    ("action", "text", "message"),
     [
         ("drop", "radar", "sensor 'radar' expected one of camera, lidar, microphone"),
         ("drop", "camera=3", r"expected SENSOR\[@START:END\]"),
@@ -134,9 +134,9 @@ def test_changes_are_read_as_they_are_written(kind, text, shown, setup):
         ("drop", "thermal", "expected one of"),  # it has no topic in the bag
     ],
 )
-def test_changes_that_make_no_sense_are_refused(kind, text, message, setup):
+def test_changes_that_make_no_sense_are_refused(action, text, message, setup):
     with pytest.raises(ConfigError, match=message):
-        parse(kind, text, setup)
+        parse(action, text, setup)
 
 
 def test_every_change_is_replayed_alone_and_all_together(setup):
@@ -168,7 +168,7 @@ def test_absolute_times_are_ns(tmp_path):
     start = 1_700_000_000 * S
     found = truth.from_table(table(tmp_path / "t.csv", f"{start + S},{start + 2 * S},dog"), start, start + 9 * S)
     assert found.at(start + S) == ("dog",)
-    assert list(found.stretches()) == [(start + S, start + 2 * S, ("dog",))]
+    assert list(found.segments()) == [(start + S, start + 2 * S, ("dog",))]
 
 
 def test_overlapping_labels_all_hold_and_are_told(tmp_path):
@@ -177,7 +177,7 @@ def test_overlapping_labels_all_hold_and_are_told(tmp_path):
     (note,) = found.notes
     assert "1 pairs of labels overlap" in note
     assert "'dog' at 0.0 to 3.0 s and 'cat' at 2.0 to 5.0 s" in note
-    assert [labels for _, _, labels in found.stretches()] == [("dog",), ("dog", "cat"), ("cat",)]
+    assert [labels for _, _, labels in found.segments()] == [("dog",), ("dog", "cat"), ("cat",)]
 
 
 def test_labels_outside_the_bag_are_told_and_left_out(tmp_path):
@@ -254,13 +254,13 @@ def test_unknown_and_silent_ticks_are_counted_apart():
         "ticks": 7, "right": 3, "wrong": 2, "unknown": 1, "silent": 1,
     }  # fmt: skip
     assert (tally["accuracy"], tally["accuracy_said"], tally["top1"]) == (0.4286, 0.6, 0.5714)
-    assert [one.outcome for one in ROWS[-2:]] == ["foreign", "unlabelled"]
+    assert [one.outcome for one in ROWS[-2:]] == ["out_of_vocabulary", "unlabelled"]
     assert scoring.tally([])["accuracy"] is None
 
 
 def test_time_to_the_first_right_answer_and_to_recover():
-    stretches = [(0.0, 0.8, ("dog",)), (0.7, 1.3, ("cat",)), (1.3, 1.5, ("florp",))]
-    found = scoring.first_right(ROWS, stretches)
+    segments = [(0.0, 0.8, ("dog",)), (0.7, 1.3, ("cat",)), (1.3, 1.5, ("florp",))]
+    found = scoring.first_right(ROWS, segments)
     assert [one["seconds"] for one in found] == [0.0, 0.5]
     (lost,) = scoring.losses(ROWS)
     assert lost == {"sensor": "mic", "time_s": 0.2, "seconds": 0.4, "kept": False}

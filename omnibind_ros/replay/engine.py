@@ -243,11 +243,11 @@ class Replay:
         for place, change in enumerate(self._scenario.changes):
             if not change.concerns(arrival.sensor, time_s):
                 continue
-            if change.kind in ("drop", "only"):
+            if change.action in ("drop", "only"):
                 return None
-            if change.kind == "noise":
+            if change.action == "noise":
                 arrival = arrival._replace(damage=change.damage)
-            elif change.kind == "delay":
+            elif change.action == "delay":
                 arrival = arrival._replace(receive_ns=arrival.receive_ns + round(change.value * SECOND))
             else:
                 slot = int(time_s * change.value)

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from omnibind_core.runtime.types import Prediction
 
-RIGHT, WRONG, UNKNOWN, SILENT, FOREIGN, UNLABELLED = "right", "wrong", "unknown", "silent", "foreign", "unlabelled"
+RIGHT, WRONG, UNKNOWN, SILENT, OUT_OF_VOCABULARY, UNLABELLED = (
+    "right",
+    "wrong",
+    "unknown",
+    "silent",
+    "out_of_vocabulary",
+    "unlabelled",
+)
 OUTCOMES = (RIGHT, WRONG, UNKNOWN, SILENT)
 """Of a tick whose label is known. ``unknown``: the confidence was below the threshold; ``silent``: no prediction."""
 
@@ -86,11 +93,11 @@ class Row:
 
     @property
     def outcome(self) -> str:
-        """One of :data:`OUTCOMES`, ``foreign`` (the model lacks the label) or ``unlabelled``."""
+        """One of :data:`OUTCOMES`, ``out_of_vocabulary`` (the model lacks the label) or ``unlabelled``."""
         if not self.truth:
             return UNLABELLED
         if not self.meant:
-            return FOREIGN
+            return OUT_OF_VOCABULARY
         if not self.labels:
             return SILENT
         if self.unknown:
@@ -244,19 +251,19 @@ def over_time(rows: Sequence[Row], bins: int = 40) -> list[dict[str, Any]]:
     ]
 
 
-def first_right(rows: Sequence[Row], stretches: Iterable[tuple[float, float, tuple[str, ...]]]) -> list[dict[str, Any]]:
+def first_right(rows: Sequence[Row], segments: Iterable[tuple[float, float, tuple[str, ...]]]) -> list[dict[str, Any]]:
     """How long it took to say the right label after each change of what was there.
 
     Args:
         rows: All rows.
-        stretches: Beginning and end, s, and labels of the times between two changes.
+        segments: Beginning and end, s, and labels of the times between two changes.
 
     Returns:
         Per stretch that the model has a label for: ``time_s``, ``labels``, ``seconds`` until the first right answer
         (``None``: there was none before the next change).
     """
     found = []
-    for start_s, end_s, labels in stretches:
+    for start_s, end_s, labels in segments:
         inside = [one for one in rows if start_s <= one.time_s < end_s and one.scored]
         if not inside:
             continue

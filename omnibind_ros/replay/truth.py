@@ -59,7 +59,7 @@ class Truth:
         """All labels, in alphabetical order."""
         return tuple(sorted({one.label for one in self.intervals}))
 
-    def stretches(self) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+    def segments(self) -> Iterator[tuple[int, int, tuple[str, ...]]]:
         """Beginning, end (ns) and labels of the times between two changes, where there are labels."""
         begin: int | None = None
         for place, (time, labels) in enumerate(zip(self._times, self._held, strict=True)):
@@ -109,7 +109,7 @@ def from_table(path: Path, start_ns: int, end_ns: int, bag_name: str = "") -> Tr
         raise DataError(f"{path} is not a readable table of labels: {error}") from error
     if not intervals:
         raise DataError(f"{path} has no labels" + (f" for the bag '{bag_name}'" if bag_name else ""))
-    return _made(intervals, start_ns, end_ns)
+    return _checked(intervals, start_ns, end_ns)
 
 
 def _time(text: str | None, start_ns: int, where: str) -> int:
@@ -130,9 +130,9 @@ def from_topic(path: Path, topic: str, start_ns: int, end_ns: int) -> Truth:
     Raises:
         DataError: The bag lacks the topic, or it has other messages, or none that names a label.
     """
-    kind = read.topics(path).get(topic, messages.STRING)
-    if kind != messages.STRING:
-        raise DataError(f"{path}: topic {topic} has messages of type {kind}, expected {messages.STRING}")
+    ros_type = read.topics(path).get(topic, messages.STRING)
+    if ros_type != messages.STRING:
+        raise DataError(f"{path}: topic {topic} has messages of type {ros_type}, expected {messages.STRING}")
     said: list[tuple[int, str]] = []
     notes: list[str] = []
     try:
@@ -150,10 +150,10 @@ def from_topic(path: Path, topic: str, start_ns: int, end_ns: int) -> Truth:
     ]
     if not intervals:
         raise DataError(f"{path}: topic {topic} names no label in {len(said)} messages")
-    return _made(intervals, start_ns, end_ns, notes)
+    return _checked(intervals, start_ns, end_ns, notes)
 
 
-def _made(intervals: Iterable[Interval], start_ns: int, end_ns: int, notes: Sequence[str] = ()) -> Truth:
+def _checked(intervals: Iterable[Interval], start_ns: int, end_ns: int, notes: Sequence[str] = ()) -> Truth:
     """Sorted, and with a note for what overlaps or lies outside the bag."""
     ordered = sorted(intervals, key=lambda one: (one.start_ns, one.end_ns, one.label))
     found = [*notes, *_overlaps(ordered, start_ns)]

@@ -79,12 +79,12 @@ def options_of(args: argparse.Namespace) -> Options:
         ConfigError: An argument is unusable.
     """
     from omnibind_core.errors import ConfigError
-    from omnibind_ros.replay.changes import KINDS
+    from omnibind_ros.replay.changes import ACTIONS
     from omnibind_ros.replay.evaluation import Options
 
     if not (math.isfinite(args.settle) and args.settle >= 0):
         raise ConfigError(f"--settle is {args.settle}, expected 0 or more seconds")
-    changes = tuple((kind, text) for kind in KINDS for text in getattr(args, kind, []))
+    changes = tuple((action, text) for action in ACTIONS for text in getattr(args, action, []))
     return Options(
         args.model,
         args.params,
@@ -109,7 +109,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {args.out} is a file, expected a folder, or none")
     options = options_of(args)
     paths = batch.find(args.bags)
-    with batch.bar("replaying", len(paths)) as progress:
+    with batch.progress_bar("replaying", len(paths)) as progress:
         found = dict(batch.run(paths, options, args.jobs, args.scheduler, progress))
     return _write([found[number] for number in range(len(paths))], args.out)
 
@@ -117,10 +117,10 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _write(outcomes: Sequence[Outcome], out: Path) -> int:
     from omnibind_ros.replay import report
 
-    failed = [outcome for outcome in outcomes if outcome.found is None]
+    failed = [outcome for outcome in outcomes if outcome.evaluation is None]
     for outcome in failed:
         print(f"omnibind: {outcome.error}", file=sys.stderr)
-    found = [outcome.found for outcome in outcomes if outcome.found is not None]
+    found = [outcome.evaluation for outcome in outcomes if outcome.evaluation is not None]
     if not found:
         return 2 if len(outcomes) == 1 else 1
     if len(outcomes) == 1:
@@ -128,8 +128,8 @@ def _write(outcomes: Sequence[Outcome], out: Path) -> int:
     else:
         names = folder_names([outcome.path for outcome in outcomes])
         for outcome, name in zip(outcomes, names, strict=True):
-            if outcome.found is not None:
-                report.report(outcome.found).write(out / name)
+            if outcome.evaluation is not None:
+                report.report(outcome.evaluation).write(out / name)
         page = report.overview(outcomes, names).write(out)
     for one in found:
         _print(one)

@@ -103,10 +103,10 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
 
 def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> None:
     from omnibind_ros.bags import read
-    from omnibind_ros.replay.batch import bar
+    from omnibind_ros.replay.batch import progress_bar
 
     begin, end = read.span_ns(args.bag)
-    with bar("playing", (end - begin) / 1e9 - args.start) as progress:
+    with progress_bar("playing", (end - begin) / 1e9 - args.start) as progress:
         player.play(go_on, progress)
         while args.loop and go_on():
             player.play(go_on, progress)
@@ -137,11 +137,11 @@ def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]
 
 def _compare(args: argparse.Namespace, setup: Setup, listener: Listener, player: Player) -> int:
     from omnibind_ros.bags import read
-    from omnibind_ros.replay.batch import bar, hushed
+    from omnibind_ros.replay.batch import errors_only, progress_bar
     from omnibind_ros.replay.live import compare, drops
 
     begin, end = read.span_ns(args.bag)
-    with hushed(), bar("replaying", (end - begin) / 1e9) as progress:
+    with errors_only(), progress_bar("replaying", (end - begin) / 1e9) as progress:
         found = compare(args.bag, setup, listener.heard, args.model, args.start, progress).summary()
     found.update(drops(listener, player.published, setup))
     agreement = found["agreement"]
