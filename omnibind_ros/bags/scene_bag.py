@@ -187,15 +187,44 @@ def scenes_of_samples(
     )
 
 
-def model_folder(model: str) -> Path:
+def scenes_for(
+    model: str,
+    data: Path | None = None,
+    split: str = "val",
+    labels: Path | None = None,
+    cache: Path | None = None,
+    seed: int = 0,
+    scenes: int = 16,
+) -> Iterator[SceneData]:
+    """Scenes that a model can recognise, of a folder with ``samples.csv`` or of Debian packages.
+
+    Args:
+        model: Name of a model that comes with the package, or its folder.
+        data: Folder of ``samples.csv``; ``None`` takes the packages.
+        split: Split of ``data`` that the samples are taken from.
+        labels: Which labels of ``data`` mean the same; ``None`` takes the model's ``labels.csv``.
+        cache: Where packages are unpacked; ``None`` for the default.
+        seed: Of the choice of objects and of all rendering.
+        scenes: Number of scenes.
+
+    Raises:
+        DataError: See :func:`scenes_of_samples` and :func:`scenes_of_packages`.
+    """
+    if data is not None:
+        concepts = Concepts.read(labels or _model_folder(model) / "labels.csv")
+        return scenes_of_samples(data, concepts, split, seed, scenes)
+    return scenes_of_packages(cache, seed, scenes, _vocabulary(model))
+
+
+def _model_folder(model: str) -> Path:
     """Folder of a model that comes with the package, or the folder itself. Found without loading torch."""
     shipped = Path(omnibind_core.__file__).parent / "weights" / model
     return shipped if shipped.is_dir() else Path(model)
 
 
-def vocabulary(model: str) -> set[str] | None:
+def _vocabulary(model: str) -> set[str] | None:
     """Names that a model can recognise; None if its folder does not tell."""
-    path = model_folder(model) / "labels.json"
+    path = _model_folder(model) / "labels.json"
     return set(json.loads(path.read_text(encoding="utf-8"))["names"]) if path.is_file() else None
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-from omnibind_core.data.concepts import Concepts
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.bags import scene_bag
 from omnibind_ros.bags.scene_bag import SENSORS, THERMAL_OFFSET, THERMAL_SCALE, SceneLabel
@@ -116,13 +115,11 @@ def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel
     made_of.unlink(missing_ok=True)
     shutil.rmtree(options.out / "recording", ignore_errors=True)
     begin = time.monotonic()
-    if options.data:
-        concepts = Concepts.read(options.labels or scene_bag.model_folder(options.model) / "labels.csv")
-        scenes = scene_bag.scenes_of_samples(options.data, concepts, options.split, options.seed, options.scenes)
-    else:
+    if not options.data:
         console.line("making the recording from Debian packages (the first time they are downloaded: 280 MB) ...")
-        known = scene_bag.vocabulary(options.model)
-        scenes = scene_bag.scenes_of_packages(options.cache, options.seed, options.scenes, known)
+    scenes = scene_bag.scenes_for(
+        options.model, options.data, options.split, options.labels, options.cache, options.seed, options.scenes
+    )
     labels = scene_bag.write(options.out / "recording", sidecar, scenes, options.seed)
     made_of.write_text(json.dumps(source))
     size = sum(path.stat().st_size for path in (options.out / "recording").iterdir()) / 1e6

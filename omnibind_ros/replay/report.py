@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omnibind_core.evaluation.report import plots
@@ -394,3 +395,31 @@ def overview(outcomes: Sequence[Outcome], names: Sequence[str]) -> Report:
     models = ", ".join(sorted({evaluation.model for evaluation, _ in done}))
     facts = {"bags": len(outcomes), "failed": len(failed), "model": models, "ticks": len(everything)}
     return Report("bag", f"{len(outcomes)} bags", facts, [Section("Bags", "", parts)])
+
+
+def write(outcomes: Sequence[Outcome], out: Path) -> Path:
+    """Writes the report of one bag, or of several: then also one of each, in a folder of the bag's name.
+
+    Args:
+        outcomes: One per bag, one at least.
+        out: Folder of the report.
+
+    Returns:
+        The page to look at.
+    """
+    if len(outcomes) == 1 and outcomes[0].evaluation is not None:
+        return report(outcomes[0].evaluation).write(out)
+    names = _folder_names([outcome.path for outcome in outcomes])
+    for outcome, name in zip(outcomes, names, strict=True):
+        if outcome.evaluation is not None:
+            report(outcome.evaluation).write(out / name)
+    return overview(outcomes, names).write(out)
+
+
+def _folder_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each bag's report: the bag's, with a number where two are alike."""
+    names: list[str] = []
+    for path in paths:
+        stem = path.stem or "bag"
+        names.append(next(n for n in (stem, *(f"{stem}_{i}" for i in range(2, len(paths) + 2))) if n not in names))
+    return names

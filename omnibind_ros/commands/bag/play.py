@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -49,7 +48,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _play(args: argparse.Namespace) -> int:
     from omnibind_core.errors import ConfigError
-    from omnibind_core.optional import require
+    from omnibind_ros.commands.session import session
 
     if not (math.isfinite(args.rate) and args.rate > 0):
         raise ConfigError(f"--rate is {args.rate}, expected a positive number")
@@ -57,17 +56,10 @@ def _play(args: argparse.Namespace) -> int:
         raise ConfigError(f"--start is {args.start}, expected 0 or more seconds")
     if args.evaluate and (args.loop or args.topic):
         raise ConfigError("--evaluate plays the whole bag once, without --loop and --topic")
-    rclpy = require("rclpy", "Playing a bag over DDS")
-    require("rclpy.signals", "Playing a bag over DDS")
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    try:
+    with session("Playing a bag over DDS") as stop:
+        import rclpy
+
         return _run(args, rclpy.create_node("bag_player", namespace=args.namespace.rstrip("/")), stop)
-    finally:
-        rclpy.try_shutdown()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
