@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import random
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from omnibind_core.errors import DataError
 from omnibind_ros.bags import read, scene_bag, types
 from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
+from omnibind_ros.demo import __main__ as demo_main
 from omnibind_ros.demo import summary as summary_module
 from omnibind_ros.demo.monitor import Console, Observation, Status
 from omnibind_ros.demo.player import moved
@@ -204,6 +206,13 @@ def test_moved_changes_the_stamp_only(small_bag: Path) -> None:
     assert (later.header.stamp.sec, later.header.stamp.nanosec) == (before.header.stamp.sec + 1, 500_000_000)
     assert len(item.data) == len(moved(item.data, 1))
     np.testing.assert_array_equal(later.data, before.data)
+
+
+def test_the_modules_that_the_demo_starts_exist() -> None:
+    for module in (demo_main.NODE_MODULE, demo_main.PLAYER_MODULE):
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        assert "__main__" in Path(spec.origin or "").read_text(encoding="utf-8")
 
 
 def test_player_needs_no_torch() -> None:

@@ -26,6 +26,7 @@ from omnibind_ros.demo.schedule import Outage, plan
 from omnibind_ros.demo.summary import scene_at, summarise, table
 
 NODE = "fusion_node"
+NODE_MODULE, PLAYER_MODULE = "omnibind_ros.node.fusion_node", "omnibind_ros.demo.player"
 # s that the node may take to load its model, and that the players get to start before the recording begins.
 _MODEL_PATIENCE, _PLAYER_START = 120.0, 6.0
 # Fusion ticks per second: what two cores sustain with six sensors alive.
@@ -94,9 +95,7 @@ def run(options: argparse.Namespace) -> int:
             monitor = Monitor(node)
             executor = SingleThreadedExecutor()
             executor.add_node(node)
-            processes.start(
-                NODE, f"omnibind_ros.{NODE}", "--ros-args", "--params-file", str(options.out / "parameters.yaml")
-            )
+            processes.start(NODE, NODE_MODULE, "--ros-args", "--params-file", str(options.out / "parameters.yaml"))
             _wait_for_model(executor, monitor, processes, console)
             done = _play(options, executor, monitor, processes, console, scenes, outages)
             node.destroy_node()
@@ -177,7 +176,7 @@ def _play(
 
     def start(name: str) -> None:
         arguments = ("--topic", SENSORS[name].topic, "--start-at", repr(start_at))
-        processes.start(name, "omnibind_ros.demo.player", str(options.out / "recording"), *arguments)
+        processes.start(name, PLAYER_MODULE, str(options.out / "recording"), *arguments)
 
     published = {name for scene in scenes for name in scene.sensors}
     for name in SENSORS:
