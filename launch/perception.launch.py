@@ -9,6 +9,7 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -27,10 +28,10 @@ def generate_launch_description() -> LaunchDescription:
             "labels", default_value="", description="what can be recognised, a,b,c; empty: as in params_file"
         ),
         DeclareLaunchArgument(
-            "composition",
-            default_value="true",
-            choices=BOOLEANS,
-            description="true: all sensors in the process of the fusion node; false: one process per sensor",
+            "processes",
+            default_value="one",
+            choices=["one", "per_sensor"],
+            description="one: all sensors in the process of the fusion node; per_sensor: one more per sensor",
         ),
         DeclareLaunchArgument(
             "use_sim_time", default_value="false", choices=BOOLEANS, description="take the time from /clock"
@@ -56,6 +57,12 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "respawn", default_value="false", choices=BOOLEANS, description="start a node again when it dies"
         ),
+        DeclareLaunchArgument(
+            "composition",
+            default_value="",
+            choices=["", "true", "false"],
+            description="old name, goes with the next version: true is processes:=one, false is processes:=per_sensor",
+        ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=_nodes)])
 
@@ -72,7 +79,11 @@ def _nodes(context: LaunchContext) -> list[Node]:
     if labels:
         fusion["labels"] = labels
     nodes = []
-    if value("composition") == "false":
+    processes = value("processes")
+    if value("composition"):
+        processes = "one" if value("composition") == "true" else "per_sensor"
+        get_logger("perception.launch").warning(f"composition:= is an old name; use processes:={processes}")
+    if processes == "per_sensor":
         for sensor in _sensors(Path(value("params_file"))):
             fusion |= {
                 f"{sensor}.topic": f"omnibind/{sensor}",

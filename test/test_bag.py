@@ -20,14 +20,14 @@ from omnibind_ros.bags.definitions import DEFINITIONS, SAME_NAME
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 typesys = pytest.importorskip("rosbags.typesys")
 
-from omnibind_ros.bags import bag, inspection  # noqa: E402
+from omnibind_ros.bags import inspect, read, types  # noqa: E402
 
 S = 1_000_000_000
 T0 = 1_700_000_000 * S
 
 
 def store_with(definitions):
-    store = bag._new_typestore(definitions)
+    store = types._new_typestore(definitions)
     for name, text in definitions.items():
         if name not in store.types:
             store.register(typesys.get_types_from_msg(text, name))
@@ -129,7 +129,7 @@ def sensors(types):
 
 
 def test_what_every_topic_feeds(tmp_path, capsys):
-    store = bag.typestore()
+    store = types.typestore()
     items = [
         (topic, kind, T0 + n, store.types[kind](header=header(store.types), **fields))
         for n in range(2)
@@ -193,22 +193,22 @@ def test_both_audio_packages_of_one_name(defined, tmp_path):
     theirs = SAME_NAME[messages.AUDIO_STAMPED]
     for definitions, ros_type in ((ours, messages.AUDIO_DATA_STAMPED), (theirs, messages.AUDIO_STAMPED)):
         store = store_with(definitions)
-        types = store.types
-        data = types["audio_common_msgs/msg/AudioData"]
+        known = store.types
+        data = known["audio_common_msgs/msg/AudioData"]
         if definitions is ours:
             audio = data(np.array([0, 64], np.uint8))
         else:
             none = [np.zeros(0, kind) for kind in ("f4", "i4", "i1", "u1")]
             samples = data(*none[:2], np.array([16384], np.int16), *none[2:])
-            info = types["audio_common_msgs/msg/AudioInfo"](8, 1, 8000, 1)
-            audio = types["audio_common_msgs/msg/Audio"](samples, info)
-        message = types[ros_type](header(types), audio)
+            info = known["audio_common_msgs/msg/AudioInfo"](8, 1, 8000, 1)
+            audio = known["audio_common_msgs/msg/Audio"](samples, info)
+        message = known[ros_type](header(known), audio)
         path = write(tmp_path / ros_type.rpartition("/")[2], store, [("/sound", ros_type, T0, message)])
         if not defined:
             with sqlite3.connect(next(path.glob("*.db3"))) as database:
                 database.execute("DELETE FROM message_definitions")
-        (item,) = bag.read(path)
-        sound = messages.decode(ros_type, bag.decode(item), "audio", messages.DecodeOptions(), "front")
+        (item,) = read.messages(path)
+        sound = messages.decode(ros_type, types.decode(item), "audio", messages.DecodeOptions(), "front")
         assert sound.samples.tolist() == [0.5]
 
 
@@ -261,13 +261,13 @@ EXPECTED_SHARES = (
 def test_predictions_recorded_before_sensor_share_are_read_like_those_of_today(storage, tmp_path):
     store = store_with({PREDICTION: OLD_PREDICTION})
     old = write(tmp_path / "old", store, [("/prediction", PREDICTION, T0, old_prediction(store))], storage)
-    share = bag.typestore().types["omnibind_ros/msg/SensorShare"]
+    share = types.typestore().types["omnibind_ros/msg/SensorShare"]
     fields = [dataclasses.asdict(one) for one in EXPECTED_SHARES]
     shares = [share(**{name: value for name, value in one.items() if name != "stamp_ns"}) for one in fields]
-    message = bag.message(PREDICTION, {**NUMBERS, "sensors": shares}, T0, "frame")
-    new = write(tmp_path / "new", bag.typestore(), [("/prediction", PREDICTION, T0, message)], storage)
-    assert (bag.outdated(old), bag.outdated(new)) == ({"/prediction"}, set())
-    found = [messages.prediction_of(bag.decode(item)) for path in (old, new) for item in bag.read(path)]
+    message = types.message(PREDICTION, {**NUMBERS, "sensors": shares}, T0, "frame")
+    new = write(tmp_path / "new", types.typestore(), [("/prediction", PREDICTION, T0, message)], storage)
+    assert (read.outdated(old), read.outdated(new)) == ({"/prediction"}, set())
+    found = [messages.prediction_of(types.decode(item)) for path in (old, new) for item in read.messages(path)]
     for prediction in found:
         assert prediction.sensors == EXPECTED_SHARES
         assert (prediction.tick_ns, prediction.header.frame_id) == (T0 + S // 4, "frame")
@@ -286,9 +286,9 @@ def test_old_predictions_in_a_bag_without_definitions_are_refused(number, tmp_pa
     path = write(tmp_path / "bag", store, items)
     with sqlite3.connect(path / "bag.db3") as database:
         database.execute("DELETE FROM message_definitions")
-    (item,) = bag.read(path)
+    (item,) = read.messages(path)
     with pytest.raises(InvalidInputError, match=r"that are no omnibind_ros/msg/Prediction.*the bag does not define it"):
-        bag.decode(item)
+        types.decode(item)
 
 
 def test_arrays_of_an_old_prediction_must_be_equally_long():
@@ -303,7 +303,7 @@ def test_audio_info_tells_what_the_parameters_should_be(tmp_path):
     store = store_with(DEFINITIONS)
     info = store.types[messages.AUDIO_INFO](1, 16000, "S16LE", 0, "wave")
     path = write(tmp_path / "bag", store, [("/audio_info", messages.AUDIO_INFO, T0, info)])
-    (topic,) = inspection.inspect(path).topics
+    (topic,) = inspect.inspect(path).topics
     assert topic.content == "channels 1, sample_rate 16000, sample_format S16LE, bitrate 0, coding_format wave"
 
 
@@ -311,12 +311,12 @@ def test_a_type_that_nobody_defines(tmp_path):
     store = store_with({"my_msgs/msg/Thing": "int32 a"})
     thing = store.types["my_msgs/msg/Thing"](3)
     path = write(tmp_path / "bag", store, [("/thing", "my_msgs/msg/Thing", T0, thing)])
-    assert bag.decode(next(bag.read(path))).a == 3
+    assert types.decode(next(read.messages(path))).a == 3
     with sqlite3.connect(path / "bag.db3") as database:
         database.execute("DELETE FROM message_definitions")
     with pytest.raises(InvalidInputError, match=r"\[/thing\] .*my_msgs/msg/Thing"):
-        bag.decode(next(bag.read(path)))
-    (topic,) = inspection.inspect(path).topics
+        types.decode(next(read.messages(path)))
+    (topic,) = inspect.inspect(path).topics
     assert (topic.messages, topic.modality, topic.rejected) == (1, "", 1)
 
 
@@ -362,19 +362,19 @@ def test_damaged_bags_are_refused_by_name(kind, storage, tmp_path, capsys):
 def test_what_is_no_bag_is_refused_by_name(name, tmp_path):
     (tmp_path / "text.txt").write_text("hello")
     with pytest.raises(DataError, match=name):
-        inspection.inspect(tmp_path / name)
+        inspect.inspect(tmp_path / name)
 
 
 def test_a_bag_that_is_damaged_further_on_is_summarised_up_to_there(tmp_path, capsys, monkeypatch):
     store = store_with(DEFINITIONS)
     path = write(tmp_path / "bag", store, event_items(store))
-    read = bag.read
+    messages_of = read.messages
 
     def broken(path):
-        yield from list(read(path))[:2]
+        yield from list(messages_of(path))[:2]
         raise DataError(f"{path} is not a readable rosbag2: the disk ends")
 
-    monkeypatch.setattr(bag, "read", broken)
+    monkeypatch.setattr(read, "messages", broken)
     code, found, errors = inspect_json(path, capsys)
     assert code == 1
     assert found["messages"] == 2
@@ -387,7 +387,7 @@ def test_damaged_messages_are_counted(tmp_path):
     path = write(tmp_path / "bag", store, event_items(store))
     with sqlite3.connect(path / "bag.db3") as database:
         database.execute("UPDATE messages SET data = ? WHERE id = 2", (b"\x00\x01\x00\x00\x01",))
-    (topic,) = inspection.inspect(path).topics
+    (topic,) = inspect.inspect(path).topics
     assert (topic.messages, topic.rejected) == (4, 1)
     assert "5 bytes that are no event_camera_msgs/msg/EventPacket" in topic.reason
 

@@ -16,7 +16,7 @@ rosbag2 = pytest.importorskip("rosbags.rosbag2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from omnibind_ros.bags import bag, scene_bag  # noqa: E402
+from omnibind_ros.bags import read, scene_bag, types, write  # noqa: E402
 from omnibind_ros.replay import batch  # noqa: E402
 from omnibind_ros.replay.evaluation import Options, evaluate  # noqa: E402
 
@@ -63,7 +63,7 @@ def tables(out):
 def test_a_made_bag_says_what_is_in_it(demo):
     rows = scene_bag.read_labels(demo / "truth.csv")
     assert [(row.start_s, row.end_s) for row in rows] == [(0, 2), (2, 4)]
-    held = {(item.topic, int((item.time_ns - scene_bag.EPOCH_NS) // (2 * S))) for item in bag.read(demo)}
+    held = {(item.topic, int((item.time_ns - scene_bag.EPOCH_NS) // (2 * S))) for item in read.messages(demo)}
     for number, row in enumerate(rows):
         assert {scene_bag.SENSORS[name].topic for name in row.sensors} == {topic for topic, of in held if of == number}
     silent = 0
@@ -71,7 +71,7 @@ def test_a_made_bag_says_what_is_in_it(demo):
         middle = range(
             scene_bag.EPOCH_NS + int((2 * number + 0.8) * S), scene_bag.EPOCH_NS + int((2 * number + 1.6) * S)
         )
-        heard = {item.topic for item in bag.read(demo) if item.time_ns in middle}
+        heard = {item.topic for item in read.messages(demo) if item.time_ns in middle}
         silent += len({scene_bag.SENSORS[name].topic for name in row.sensors} - heard)
     assert silent == 2  # one sensor is away in the middle of each scene
 
@@ -153,12 +153,14 @@ def test_delay_makes_items_older_and_rate_makes_them_fewer(demo, parameters):
 def small(tmp_path_factory):
     """Touch pictures for 3 s, and what they show on a topic. The model that is used knows nothing."""
     path = tmp_path_factory.mktemp("small") / "small"
-    string = bag.typestore().types[STRING]
-    with bag.BagWriter(path) as writer:
+    string = types.typestore().types[STRING]
+    with write.BagWriter(path) as writer:
         for number in range(30):
             time_ns = scene_bag.EPOCH_NS + number * S // 10
             picture = scene_bag.image_fields(np.full((28, 50), 8 * number, np.uint8), "mono8")
-            writer.write("/tactile/image_raw", scene_bag.IMAGE, time_ns, bag.message(scene_bag.IMAGE, picture, time_ns))
+            writer.write(
+                "/tactile/image_raw", scene_bag.IMAGE, time_ns, types.message(scene_bag.IMAGE, picture, time_ns)
+            )
             if number in (0, 15):
                 writer.write("/what", STRING, time_ns, string(("cup", "dog")[number > 0]))
     return path
@@ -180,7 +182,7 @@ def test_what_is_wrong_with_the_labels_is_told_and_the_rest_is_scored(small, tin
     assert "1 pairs of labels overlap" in errors
     assert "the model has no label for florp" in errors
     outcomes = [one["outcome"] for one in tables(tmp_path / "r")["ticks"]]
-    assert outcomes[8:10] == ["foreign"] * 2
+    assert outcomes[8:10] == ["out_of_vocabulary"] * 2
     assert outcomes[10:] == ["unlabelled"] * (len(outcomes) - 10)
     assert tables(tmp_path / "r")["summary"][0]["ticks"] == 8
     assert len(tables(tmp_path / "r")["notes"]) >= 3
@@ -260,8 +262,8 @@ def test_bags_are_evaluated_on_a_dask_cluster(folder, tiny_model):
         spread = dict(batch.run(paths, options, scheduler=cluster.scheduler_address))
     assert [spread[number].error != "" for number in range(3)] == [False, True, False]
     for number, outcome in enumerate(alone):
-        found = spread[number].found
-        assert repr(found and found.rows) == repr(outcome.found and outcome.found.rows)
+        found = spread[number].evaluation
+        assert repr(found and found.rows) == repr(outcome.evaluation and outcome.evaluation.rows)
 
 
 def test_a_folder_without_bags_and_a_bag_named_twice_are_refused(tmp_path, small, capsys):

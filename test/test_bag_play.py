@@ -20,7 +20,7 @@ from omnibind_ros.messages import stamp_ns
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 rclpy = pytest.importorskip("rclpy")
 
-from omnibind_ros.bags import bag, scene_bag  # noqa: E402
+from omnibind_ros.bags import read, scene_bag  # noqa: E402
 
 pytestmark = pytest.mark.ros
 S = 1_000_000_000
@@ -188,10 +188,10 @@ def test_what_is_played_can_be_recorded_in_several_files(small, run, tmp_path):
     assert recorder.returncode == 0, errors
     assert "/tactile/image_raw: 20 messages" in output
     assert len(list(out.glob("*.mcap"))) > 2
-    assert bag.topics(out) == bag.topics(small)
+    assert read.topics(out) == read.topics(small)
 
     def content(path):
-        return sorted((item.topic, item.data) for item in bag.read(path))
+        return sorted((item.topic, item.data) for item in read.messages(path))
 
     assert content(out) == content(small)
 

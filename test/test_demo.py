@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import pytest
 from domains import any_domain
 
 from omnibind_core.errors import DataError
-from omnibind_ros.bags import bag, scene_bag
+from omnibind_ros.bags import read, scene_bag, types
 from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
+from omnibind_ros.demo import __main__ as demo_main
 from omnibind_ros.demo import summary as summary_module
 from omnibind_ros.demo.monitor import Console, Observation, Status
 from omnibind_ros.demo.player import moved
@@ -76,9 +78,9 @@ def test_scenes_are_judged_by_majority_after_the_grace_time() -> None:
         *(seen(t, "dog", camera="cat", lidar="cat") for t in (6.5, 7.5)),
     ]
     first, second = evaluate(scenes, predictions, LABELS)
-    assert (first.predictions, first.fused, first.sensors) == (4, "dog", ("camera", "lidar"))
-    assert first.single == {"camera": "dog", "lidar": "cow"}
-    assert (second.fused, second.mean) == ("dog", "cat")
+    assert (len(first.rows), first.majority.label, first.majority.sensors) == (4, "dog", ("camera", "lidar"))
+    assert [first.majority.alone(name) for name in ("camera", "lidar", "thermal")] == ["dog", "cow", ""]
+    assert (second.majority.label, second.majority.mean) == ("dog", "cat")
     figures = scores([first, second])
     assert figures["scenes_counted"] == 2
     assert figures["top1_fused"] == 0.5
@@ -91,6 +93,13 @@ def test_scenes_with_one_sensor_do_not_count() -> None:
     (result,) = evaluate([scene(0)], [seen(2.0, "dog", camera="dog")], LABELS)
     assert scores([result])["scenes_counted"] == 0
     assert scores([result])["top1_fused"] is None
+
+
+def test_what_the_node_has_no_label_for_counts_as_wrong() -> None:
+    predictions = [seen(t, "dog", camera="dog", lidar="dog") for t in (2.0, 7.0)]
+    results = evaluate([scene(0, "zebra"), scene(1, "DOG")], predictions, LABELS)
+    assert scores(results)["scenes_counted"] == 2
+    assert scores(results)["top1_fused"] == 0.5
 
 
 def test_absent_sensor_is_wrong_when_sensors_are_compared() -> None:
@@ -191,12 +200,19 @@ def small_bag(tmp_path: Path) -> Path:
 
 
 def test_moved_changes_the_stamp_only(small_bag: Path) -> None:
-    item = next(bag.read(small_bag))
-    later = bag.decode(dataclasses.replace(item, data=moved(item.data, 1_500_000_000)))
-    before = bag.decode(item)
+    item = next(read.messages(small_bag))
+    later = types.decode(dataclasses.replace(item, data=moved(item.data, 1_500_000_000)))
+    before = types.decode(item)
     assert (later.header.stamp.sec, later.header.stamp.nanosec) == (before.header.stamp.sec + 1, 500_000_000)
     assert len(item.data) == len(moved(item.data, 1))
     np.testing.assert_array_equal(later.data, before.data)
+
+
+def test_the_modules_that_the_demo_starts_exist() -> None:
+    for module in (demo_main.NODE_MODULE, demo_main.PLAYER_MODULE):
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        assert "__main__" in Path(spec.origin or "").read_text(encoding="utf-8")
 
 
 def test_player_needs_no_torch() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from types import ModuleType
+import runpy
+import sys
+from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -173,8 +176,8 @@ def launch_arguments(repo):
 
 
 ARGUMENTS = [
-    "namespace", "params_file", "model", "labels", "composition", "use_sim_time", "autostart", "log_level",
-    "shared_memory", "respawn",
+    "namespace", "params_file", "model", "labels", "processes", "use_sim_time", "autostart", "log_level",
+    "shared_memory", "respawn", "composition",
 ]  # fmt: skip
 
 
@@ -185,15 +188,18 @@ def test_the_launch_file_compiles_and_has_all_arguments(repo):
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize(("composition", "nodes"), [("true", 1), ("false", 7)])
-def test_the_launch_file_makes_its_nodes(repo, composition, nodes):
+@pytest.mark.parametrize(
+    ("arguments", "nodes"),
+    [({}, 1), ({"processes": "per_sensor"}, 7), ({"composition": "true"}, 1), ({"composition": "false"}, 7)],
+)
+def test_the_launch_file_makes_its_nodes(repo, arguments, nodes):
     reason = "launch and launch_ros come with a ROS installation only"
     launch_ros = pytest.importorskip("launch_ros.actions", reason=reason)
     launch = pytest.importorskip("launch", reason=reason)
     sources = pytest.importorskip("launch.launch_description_sources", reason=reason)
     description = sources.PythonLaunchDescriptionSource(str(repo / "launch" / "perception.launch.py"))
     context = launch.LaunchContext()
-    context.launch_configurations.update(composition=composition, labels="cup, dog")
+    context.launch_configurations.update(arguments, labels="cup, dog")
     made = []
     for entity in description.get_launch_description(context).entities:
         if isinstance(entity, launch.actions.DeclareLaunchArgument):
@@ -202,3 +208,27 @@ def test_the_launch_file_makes_its_nodes(repo, composition, nodes):
         made += entity.visit(context) or []
     assert len(made) == nodes
     assert all(isinstance(node, launch_ros.Node) for node in made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nodes", "named"),
+    [
+        ({"processes": "one"}, 1, ""),
+        ({"processes": "per_sensor"}, 7, ""),
+        ({"processes": "one", "composition": "false"}, 7, "processes:=per_sensor"),
+        ({"processes": "one", "composition": "true"}, 1, "processes:=one"),
+    ],
+)
+def test_the_old_name_of_processes_is_understood_and_warned_of(repo, monkeypatch, arguments, nodes, named):
+    """With stand-ins for launch, which comes with a ROS installation only."""
+    modules = ["launch", "launch.actions", "launch.logging", "launch.substitutions", "launch_ros", "launch_ros.actions"]
+    fakes = {name: MagicMock() for name in (*modules, "ament_index_python", "ament_index_python.packages")}
+    fakes["launch.substitutions"].LaunchConfiguration = lambda name: SimpleNamespace(perform=lambda given: given[name])
+    fakes["launch_ros.actions"].Node = lambda **settings: settings
+    for name, fake in fakes.items():
+        monkeypatch.setitem(sys.modules, name, fake)
+    given = {**dict.fromkeys(ARGUMENTS, ""), "params_file": str(repo / "config" / "perception.yaml"), **arguments}
+    made = runpy.run_path(str(repo / "launch" / "perception.launch.py"))["_nodes"](given)
+    assert len(made) == nodes
+    warnings = [str(call.args[0]) for call in fakes["launch.logging"].get_logger().warning.call_args_list]
+    assert [named in warning for warning in warnings] == ([True] if named else [])

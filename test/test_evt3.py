@@ -235,12 +235,12 @@ def test_vectors_without_end_do_not_overflow():
 def recorded(shared_data):
     """Packets of the real recording."""
     pytest.importorskip("rosbags")
-    from omnibind_ros.bags import bag
+    from omnibind_ros.bags import read, types
 
     path = shared_data / "bags" / "event_camera_evt3"
     if not path.is_dir():
         pytest.skip(f"no recording of an event camera: {path} is missing")
-    return [bag.decode(item).events for item in bag.read(path)]
+    return [types.decode(item).events for item in read.messages(path)]
 
 
 def test_a_real_recording_is_decoded_whole_and_much_faster_than_word_by_word(recorded, capsys):

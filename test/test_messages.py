@@ -627,12 +627,12 @@ def test_bad_packets_are_refused(changes, complaint, monkeypatch):
 
 def recorded_packets(shared_data):
     pytest.importorskip("rosbags")
-    from omnibind_ros.bags import bag
+    from omnibind_ros.bags import read, types
 
     path = shared_data / "bags" / "event_camera_evt3"
     if not path.is_dir():
         pytest.skip(f"no recording of an event camera: {path} is missing")
-    return [(item.time_ns, bag.decode(item)) for item in bag.read(path)]
+    return [(item.time_ns, types.decode(item)) for item in read.messages(path)]
 
 
 def test_a_real_recording_is_the_same_with_and_without_event_camera_py(packets, shared_data):

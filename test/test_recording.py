@@ -14,7 +14,7 @@ import pytest
 from omnibind_core.data.rendering import demo_objects, events, meshes, thermal, touch
 from omnibind_core.errors import DataError
 from omnibind_core.modalities import Events, Sound
-from omnibind_ros.bags import bag, scene_bag
+from omnibind_ros.bags import read, scene_bag, types, write
 
 BOX = """\
 v -1 0 -0.5
@@ -208,24 +208,24 @@ def test_bag_round_trip(tmp_path: Path) -> None:
     from omnibind_ros.messages import IMAGE, image_fields
 
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    with bag.BagWriter(tmp_path / "bag") as writer:
+    with write.BagWriter(tmp_path / "bag") as writer:
         for number in range(5):
-            item = bag.message(IMAGE, image_fields(pixels + number, "rgb8"), 10**9 + number, "camera")
+            item = types.message(IMAGE, image_fields(pixels + number, "rgb8"), 10**9 + number, "camera")
             writer.write("/a" if number % 2 else "/b", IMAGE, 10**9 + number, item)
-    assert bag.topics(tmp_path / "bag") == {"/a": IMAGE, "/b": IMAGE}
-    assert bag.span_ns(tmp_path / "bag")[0] == 10**9
-    items = list(bag.read(tmp_path / "bag", ["/b"], 10**9 + 1))
+    assert read.topics(tmp_path / "bag") == {"/a": IMAGE, "/b": IMAGE}
+    assert read.span_ns(tmp_path / "bag")[0] == 10**9
+    items = list(read.messages(tmp_path / "bag", ["/b"], 10**9 + 1))
     assert [item.time_ns - 10**9 for item in items] == [2, 4]
-    decoded = bag.decode(items[0])
+    decoded = types.decode(items[0])
     np.testing.assert_array_equal(decoded.data, (pixels + 2).ravel())
     assert (decoded.header.stamp.sec, decoded.header.stamp.nanosec, decoded.header.frame_id) == (1, 2, "camera")
 
 
 def test_bag_errors_are_clear(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a readable rosbag2"):
-        bag.topics(tmp_path / "none")
+        read.topics(tmp_path / "none")
     with pytest.raises(DataError, match="exists already"):
-        bag.BagWriter(tmp_path)
+        write.BagWriter(tmp_path)
 
 
 # --- recording --------------------------------------------------------------------------------------------------------
@@ -251,9 +251,9 @@ def scenes(rng: np.random.Generator) -> list[scene_bag.SceneData]:
 
 def written(
     out: Path, scenes: list[scene_bag.SceneData]
-) -> tuple[list[scene_bag.SceneLabel], list[bag.RecordedMessage]]:
+) -> tuple[list[scene_bag.SceneLabel], list[types.RecordedMessage]]:
     labels = scene_bag.write(out / "recording", out / "labels.csv", scenes, seed=3, duration=1.0)
-    return labels, list(bag.read(out / "recording"))
+    return labels, list(read.messages(out / "recording"))
 
 
 def test_recording_has_the_sensors_rates_and_silences(tmp_path: Path, scenes: list[scene_bag.SceneData]) -> None:
@@ -288,27 +288,27 @@ def test_recording_has_the_sensors_rates_and_silences(tmp_path: Path, scenes: li
 
 def test_streams_repeat_their_sample(tmp_path: Path, scenes: list[scene_bag.SceneData]) -> None:
     _, items = written(tmp_path, scenes)
-    window = [bag.decode(item) for item in items if item.topic == "/event_camera/events"][4:8]
+    window = [types.decode(item) for item in items if item.topic == "/event_camera/events"][4:8]
     origin = scene_bag.EPOCH_NS + 200_000_000
     t = np.concatenate(
         [m.t.astype(np.int64) * 1000 + m.header.stamp.sec * 10**9 + m.header.stamp.nanosec - origin for m in window]
     )
     np.testing.assert_array_equal(t // 1000, scenes[0].raw["event"].t)
     np.testing.assert_array_equal(np.concatenate([m.x for m in window]), scenes[0].raw["event"].x)
-    sound = np.concatenate([bag.decode(item).samples for item in items if item.topic == "/microphone/audio"])
+    sound = np.concatenate([types.decode(item).samples for item in items if item.topic == "/microphone/audio"])
     np.testing.assert_array_equal(sound, np.resize(scenes[0].raw["audio"].samples, 16000))
 
 
 def test_sounds_of_any_rate_come_from_one_microphone(tmp_path: Path, rng: np.random.Generator) -> None:
     sounds = [Sound(np.ones(rate, np.float32) * 0.5, rate) for rate in (8000, 44100)]
     _, items = written(tmp_path, [scene("dog", rng, audio=sound) for sound in sounds])
-    chunks = [bag.decode(item) for item in items]
+    chunks = [types.decode(item) for item in items]
     assert {(chunk.sample_rate, len(chunk.samples)) for chunk in chunks} == {(16000, 3200)}
 
 
 def test_temperatures_survive(tmp_path: Path, scenes: list[scene_bag.SceneData]) -> None:
     _, items = written(tmp_path, scenes)
-    message = bag.decode(next(item for item in items if item.topic == "/thermal/image_raw"))
+    message = types.decode(next(item for item in items if item.topic == "/thermal/image_raw"))
     assert message.encoding == "16UC1"
     celsius = message.data.view("<u2") * scene_bag.THERMAL_SCALE + scene_bag.THERMAL_OFFSET
     assert celsius.min() >= 14.99

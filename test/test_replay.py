@@ -16,7 +16,7 @@ from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING, predi
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 
-from omnibind_ros.bags import bag, recovery, scene_bag  # noqa: E402
+from omnibind_ros.bags import read, recover, scene_bag, types, write  # noqa: E402
 from omnibind_ros.replay import live, scoring, truth  # noqa: E402
 from omnibind_ros.replay.changes import parse, scenarios  # noqa: E402
 from omnibind_ros.replay.engine import LONGEST_GAP, Replay, load_model  # noqa: E402
@@ -101,7 +101,7 @@ def setup():
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "shown"),
+    ("action", "text", "shown"),
     [
         ("drop", "camera@10:20", "drop camera@10:20"),
         ("drop", "cam", "drop camera"),
@@ -112,15 +112,15 @@ def setup():
         ("only", "lidar,mic", "only lidar,microphone"),
     ],
 )
-def test_changes_are_read_as_they_are_written(kind, text, shown, setup):
+def test_changes_are_read_as_they_are_written(action, text, shown, setup):
     from omnibind_core.data import damage
 
     text = text.replace("clipping", damage.kinds("audio")[0])
-    assert str(parse(kind, text, setup)) == shown.replace("clipping", damage.kinds("audio")[0])
+    assert str(parse(action, text, setup)) == shown.replace("clipping", damage.kinds("audio")[0])
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "message"),
+    ("action", "text", "message"),
     [
         ("drop", "radar", "sensor 'radar' expected one of camera, lidar, microphone"),
         ("drop", "camera=3", r"expected SENSOR\[@START:END\]"),
@@ -134,9 +134,9 @@ def test_changes_are_read_as_they_are_written(kind, text, shown, setup):
         ("drop", "thermal", "expected one of"),  # it has no topic in the bag
     ],
 )
-def test_changes_that_make_no_sense_are_refused(kind, text, message, setup):
+def test_changes_that_make_no_sense_are_refused(action, text, message, setup):
     with pytest.raises(ConfigError, match=message):
-        parse(kind, text, setup)
+        parse(action, text, setup)
 
 
 def test_every_change_is_replayed_alone_and_all_together(setup):
@@ -168,7 +168,7 @@ def test_absolute_times_are_ns(tmp_path):
     start = 1_700_000_000 * S
     found = truth.from_table(table(tmp_path / "t.csv", f"{start + S},{start + 2 * S},dog"), start, start + 9 * S)
     assert found.at(start + S) == ("dog",)
-    assert list(found.stretches()) == [(start + S, start + 2 * S, ("dog",))]
+    assert list(found.segments()) == [(start + S, start + 2 * S, ("dog",))]
 
 
 def test_overlapping_labels_all_hold_and_are_told(tmp_path):
@@ -177,7 +177,7 @@ def test_overlapping_labels_all_hold_and_are_told(tmp_path):
     (note,) = found.notes
     assert "1 pairs of labels overlap" in note
     assert "'dog' at 0.0 to 3.0 s and 'cat' at 2.0 to 5.0 s" in note
-    assert [labels for _, _, labels in found.stretches()] == [("dog",), ("dog", "cat"), ("cat",)]
+    assert [labels for _, _, labels in found.segments()] == [("dog",), ("dog", "cat"), ("cat",)]
 
 
 def test_labels_outside_the_bag_are_told_and_left_out(tmp_path):
@@ -211,8 +211,8 @@ def test_unusable_tables_are_named_with_the_line(rows, head, message, tmp_path):
 
 
 def test_a_topic_tells_what_is_there_until_it_says_something_else(tmp_path):
-    string = bag.typestore().types[STRING]
-    with bag.BagWriter(tmp_path / "bag") as writer:
+    string = types.typestore().types[STRING]
+    with write.BagWriter(tmp_path / "bag") as writer:
         for second, text in ((1, "dog"), (3, ""), (5, "cat ")):
             writer.write("/truth", STRING, second * S, string(text))
     found = truth.from_topic(tmp_path / "bag", "/truth", S, 9 * S)
@@ -254,13 +254,13 @@ def test_unknown_and_silent_ticks_are_counted_apart():
         "ticks": 7, "right": 3, "wrong": 2, "unknown": 1, "silent": 1,
     }  # fmt: skip
     assert (tally["accuracy"], tally["accuracy_said"], tally["top1"]) == (0.4286, 0.6, 0.5714)
-    assert [one.outcome for one in ROWS[-2:]] == ["foreign", "unlabelled"]
+    assert [one.outcome for one in ROWS[-2:]] == ["out_of_vocabulary", "unlabelled"]
     assert scoring.tally([])["accuracy"] is None
 
 
 def test_time_to_the_first_right_answer_and_to_recover():
-    stretches = [(0.0, 0.8, ("dog",)), (0.7, 1.3, ("cat",)), (1.3, 1.5, ("florp",))]
-    found = scoring.first_right(ROWS, stretches)
+    segments = [(0.0, 0.8, ("dog",)), (0.7, 1.3, ("cat",)), (1.3, 1.5, ("florp",))]
+    found = scoring.first_right(ROWS, segments)
     assert [one["seconds"] for one in found] == [0.0, 0.5]
     (lost,) = scoring.losses(ROWS)
     assert lost == {"sensor": "mic", "time_s": 0.2, "seconds": 0.4, "kept": False}
@@ -280,9 +280,28 @@ def test_combinations_confusion_and_shares_of_time():
     }  # fmt: skip
 
 
+def test_a_majority_stands_for_several_ticks():
+    two = scoring.majority(ROWS[:2], ("mic", "camera", "lidar"))  # one of the two had the microphone
+    assert (two.sensors, two.weights, two.said) == (("mic", "camera"), (0.5, 0.75), ("dog", "dog"))
+    three = scoring.majority(ROWS[:3], ("mic", "camera"))
+    assert (three.label, three.meant, three.sensors, three.unknown) == ("dog", ("dog",), ("camera",), False)
+    assert scoring.top1(ROWS) == 0.5714
+    assert scoring.top1(ROWS, lambda one: one.alone("mic")) == 0.2857  # wrong where it took no part
+    assert scoring.top1([]) is None
+
+
+def test_mean_fusion_leaves_the_fused_row_out():
+    similarities = np.array([[0.0, 9.0], [0.3, 0.1], [0.2, 0.3]], np.float32)
+    assert scoring.mean_label(similarities, ("dog", "cat")) == "dog"
+    assert scoring.mean_label(similarities, ("dog", "cat", "cow")) == ""
+    assert scoring.mean_label(np.zeros((3, 0), np.float32), ()) == ""
+
+
 def test_words_mean_a_label_whatever_their_case():
     words = Vocabulary(("cell phone", "dog"), {"dog": ["hound"]})
     assert [words.of(one) for one in ("Cell_Phone", " DOG ", "Hound", "cat")] == ["cell phone", "dog", "dog", None]
+    assert scoring.same("Cell_Phone ", "cell phone")
+    assert not scoring.same("dog", "hound")
 
 
 # --- the replay -------------------------------------------------------------------------------------------------------
@@ -299,7 +318,7 @@ def quiet_bag(tmp_path_factory):
 
 
 def steps_of(path, tiny_model, **parameters):
-    setup = resolve(bag.topics(path), {**read_parameters(None), **parameters})
+    setup = resolve(read.topics(path), {**read_parameters(None), **parameters})
     replay = Replay(path, setup, load_model(setup, tiny_model))
     return replay, list(replay.steps())
 
@@ -329,10 +348,10 @@ def test_the_same_bag_gives_the_same_predictions(quiet_bag, tiny_model):
 def test_compressed_databases_and_split_recordings_give_the_same(mode, quiet_bag, tiny_model, tmp_path):
     writer = rosbag2.Writer(tmp_path / "packed", version=9, storage_plugin=rosbag2.StoragePlugin.SQLITE3)
     writer.set_compression(rosbag2.CompressionMode[mode], rosbag2.CompressionFormat.ZSTD)
-    topics = bag.topics(quiet_bag)
-    with writer, bag.SplitBagWriter(tmp_path / "split", 10_000) as split:
-        connections = {name: writer.add_connection(name, topics[name], typestore=bag.typestore()) for name in topics}
-        for item in bag.read(quiet_bag):
+    topics = read.topics(quiet_bag)
+    with writer, write.SplitBagWriter(tmp_path / "split", 10_000) as split:
+        connections = {name: writer.add_connection(name, topics[name], typestore=types.typestore()) for name in topics}
+        for item in read.messages(quiet_bag):
             writer.write(connections[item.topic], item.time_ns, item.data)
             split.write_raw(item.topic, item.type, item.time_ns, item.data)
     assert len(list((tmp_path / "split").glob("*.mcap"))) > 3
@@ -345,9 +364,9 @@ def test_compressed_databases_and_split_recordings_give_the_same(mode, quiet_bag
 
 
 def test_messages_that_are_no_messages_are_rejected(quiet_bag, tiny_model, tmp_path):
-    topics = bag.topics(quiet_bag)
-    with bag.BagWriter(tmp_path / "bad") as writer:
-        for item in bag.read(quiet_bag):
+    topics = read.topics(quiet_bag)
+    with write.BagWriter(tmp_path / "bad") as writer:
+        for item in read.messages(quiet_bag):
             data = item.data[: len(item.data) // 2] if item.topic == "/microphone/audio" else item.data
             writer.write_raw(item.topic, topics[item.topic], item.time_ns, data)
     _, steps = steps_of(tmp_path / "bad", tiny_model)
@@ -358,8 +377,8 @@ def test_messages_that_are_no_messages_are_rejected(quiet_bag, tiny_model, tmp_p
 
 
 def test_a_long_gap_without_any_message_is_skipped_and_told(tmp_path, tiny_model):
-    picture = bag.message(IMAGE, scene_bag.image_fields(np.zeros((28, 50), np.uint8), "mono8"), S)
-    with bag.BagWriter(tmp_path / "bag") as writer:
+    picture = types.message(IMAGE, scene_bag.image_fields(np.zeros((28, 50), np.uint8), "mono8"), S)
+    with write.BagWriter(tmp_path / "bag") as writer:
         for second in (0, 1, 40 * 365 * 86400):
             writer.write("/tactile/image_raw", IMAGE, S * (1 + second), picture)
     replay, steps = steps_of(tmp_path / "bag", tiny_model)
@@ -369,19 +388,19 @@ def test_a_long_gap_without_any_message_is_skipped_and_told(tmp_path, tiny_model
     assert len(steps) < 200
 
 
-def test_a_file_that_is_cut_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_path):
+def test_a_file_that_is_truncated_off_is_read_as_far_as_it_is_whole(quiet_bag, tmp_path):
     whole = next(quiet_bag.glob("*.mcap"))
-    count = len(list(bag.read(quiet_bag)))
+    count = len(list(read.messages(quiet_bag)))
     found = set()
     for size in range(40, whole.stat().st_size, 997):
         path = tmp_path / "cut.mcap"
         path.write_bytes(whole.read_bytes()[:size])
-        read = 0
+        held = 0
         with pytest.raises(DataError, match=r"is cut off|not a readable rosbag2"):
-            for _ in bag.read(path):
-                read += 1
-        assert read in (0, count)
-        found.add((recovery.is_cut(path), read))
+            for _ in read.messages(path):
+                held += 1
+        assert held in (0, count)
+        found.add((recover.is_truncated(path), held))
     assert found == {(False, 0), (True, count)}
 
 
@@ -414,7 +433,7 @@ def test_the_phase_of_late_ticks_is_found(rest, phase):
 
 
 def test_live_predictions_are_compared_tick_by_tick(quiet_bag, tiny_model):
-    setup = resolve(bag.topics(quiet_bag), {**read_parameters(None), "max_wait": 0.0})
+    setup = resolve(read.topics(quiet_bag), {**read_parameters(None), "max_wait": 0.0})
     _, steps = steps_of(quiet_bag, tiny_model, max_wait=0.0)
     said = [
         live.Heard(

@@ -19,9 +19,9 @@ from omnibind_ros.view import drawing
 from omnibind_ros.view.feed import Feed
 
 rr = pytest.importorskip("rerun")
-bag = pytest.importorskip("omnibind_ros.bags.bag")
 pytest.importorskip("rosbags")
 
+from omnibind_ros.bags import types, write  # noqa: E402
 from omnibind_ros.view import canvas as canvas_module  # noqa: E402
 from omnibind_ros.view.canvas import Canvas, open_recording, text  # noqa: E402
 
@@ -237,7 +237,7 @@ class Shown:
 
 def image_message(stamp_ns=T0, encoding="rgb8"):
     fields = messages.image_fields(np.zeros((40, 60, 3), np.uint8), "rgb8") | {"encoding": encoding}
-    return bag.message(messages.IMAGE, fields, stamp_ns)
+    return types.message(messages.IMAGE, fields, stamp_ns)
 
 
 def test_frames_are_thinned_to_the_rate_of_the_view():
@@ -265,7 +265,7 @@ def test_events_between_two_pictures_are_all_in_the_next():
     for index in range(11):  # 50 Hz
         stamp = T0 + index * S // 50
         fields = messages.event_array_fields(events([0, 1000, 2000]))
-        feed.push(stamp, messages.EVENT_ARRAY, bag.message(messages.EVENT_ARRAY, fields, stamp))
+        feed.push(stamp, messages.EVENT_ARRAY, types.message(messages.EVENT_ARRAY, fields, stamp))
     assert [len(raw) for _, raw in shown.items] == [3, 15, 15]
 
 
@@ -315,14 +315,14 @@ def test_an_old_rerun_either_shows_or_saves(tmp_path, monkeypatch):
 def small_bag(tmp_path, rng):
     """Two seconds: a camera throughout, sound in the first one only."""
     folder = tmp_path / "bag"
-    with bag.BagWriter(folder) as writer:
+    with write.BagWriter(folder) as writer:
         for index in range(20):
             stamp = T0 + index * S // 10
             fields = messages.image_fields(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8), "rgb8")
-            writer.write("/camera/image_raw", messages.IMAGE, stamp, bag.message(messages.IMAGE, fields, stamp))
+            writer.write("/camera/image_raw", messages.IMAGE, stamp, types.message(messages.IMAGE, fields, stamp))
             if index < 10:
                 sound = Sound(rng.uniform(-0.1, 0.1, 1600).astype(np.float32), 16_000)
-                item = bag.message(messages.AUDIO_CHUNK, messages.audio_chunk_fields(sound), stamp)
+                item = types.message(messages.AUDIO_CHUNK, messages.audio_chunk_fields(sound), stamp)
                 writer.write("/microphone/audio", messages.AUDIO_CHUNK, stamp, item)
     return folder
 

@@ -139,7 +139,7 @@ def launching() -> Iterator[str]:
             choices = ast.literal_eval(given.get("choices", "[]").replace("BOOLEANS", "['true', 'false']"))
             meaning = ast.literal_eval(given["description"])
             name = ast.literal_eval(node.args[0])
-            yield row(f"`{name}`", f"`{default}`" if default else "", ", ".join(choices), meaning)
+            yield row(f"`{name}`", f"`{default}`" if default else "", ", ".join(filter(None, choices)), meaning)
 
 
 def single() -> Iterator[str]:

@@ -26,7 +26,7 @@ from omnibind_core.data.rendering.meshes import Mesh, cast, fit, scan
 from omnibind_core.errors import DataError, OmniBindError
 from omnibind_core.modalities import Sound
 from omnibind_core.optional import require
-from omnibind_ros.bags import bag, scene_bag
+from omnibind_ros.bags import read, scene_bag
 from omnibind_ros.view import recorded
 from omnibind_ros.view.canvas import Canvas, open_recording
 
@@ -158,7 +158,7 @@ def main() -> int:
         canvas = Canvas(open_recording(False, folder / "view.rrd", None))
         recorded.run(canvas, 10, path)
         canvas.close()
-        screenshot(folder / "view.rrd", bag.span_ns(path)[0] + round(options.at * 1e9), options.out.resolve())
+        screenshot(folder / "view.rrd", read.span_ns(path)[0] + round(options.at * 1e9), options.out.resolve())
     drawn = cv2.imread(str(options.out))
     if drawn is None:
         raise DataError(f"{options.out}: the viewer has written no picture")

@@ -1,4 +1,8 @@
-"""Playing a bag over DDS, with ``/clock``: messages as they are, at the times of the bag. Needs ROS, but no torch."""
+"""Playing a bag over DDS, with ``/clock``: messages as they are, at the times of the bag. Needs ROS, but no torch.
+
+One process plays all topics, since there is one ``/clock``. The demo's players (:mod:`omnibind_ros.demo.player`) are
+one process per sensor without it: they move the stamps to the present instead, and skip what is past.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omnibind_core.errors import DataError
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read
 from omnibind_ros.node.topics import message_class
 
 _CLOCK_PERIOD = 0.01  # s between messages on /clock
@@ -55,7 +59,7 @@ class Player:
         self.missing: dict[str, str] = {}
         self._path = path
         self._rate = rate
-        types, latched, outdated = bag.topics(path), bag.latched(path), bag.outdated(path)
+        types, latched, outdated = read.topics(path), read.latched(path), read.outdated(path)
         absent = [name for name in topics if name not in types]
         if absent:
             raise DataError(f"{path} has no topic {', '.join(absent)}; it has {', '.join(sorted(types))}")
@@ -74,7 +78,7 @@ class Player:
             self.published[name] = 0
         if not self._publishers:
             raise DataError(f"{path}: no topic can be played: {'; '.join(self.missing.values()) or 'there is none'}")
-        begin_ns, self._end_ns = bag.span_ns(path)
+        begin_ns, self._end_ns = read.span_ns(path)
         self._start_ns = begin_ns + round(start * 1e9)
         if self._start_ns > self._end_ns:
             length = (self._end_ns - begin_ns) / 1e9
@@ -119,7 +123,7 @@ class Player:
             tell: Called with the s of the bag that have been played.
         """
         started, self._told_ns = time.monotonic(), -1
-        for item in bag.read(self._path, list(self._publishers), self._start_ns):
+        for item in read.messages(self._path, list(self._publishers), self._start_ns):
             while True:
                 if not go_on():
                     return

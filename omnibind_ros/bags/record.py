@@ -9,7 +9,7 @@ from typing import Any
 
 from omnibind_core import modalities
 from omnibind_core.errors import DataError
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import types, write
 from omnibind_ros.node.discovery import Discovery, DiscoveryRules
 from omnibind_ros.node.parameters import DISCOVER_EXCLUDE
 from omnibind_ros.node.topics import SubscriptionPool, TopicLink
@@ -47,7 +47,7 @@ class Recorder:
         self._node = node
         self._topics = [node.resolve_topic_name(topic) for topic in topics]
         self._everything = everything
-        self._writer = bag.SplitBagWriter(path, split)
+        self._writer = write.SplitBagWriter(path, split)
         self._links: dict[str, TopicLink] = {}
         self._pool = SubscriptionPool(node, raw=True)
         self._executor = SingleThreadedExecutor(context=node.context)
@@ -83,7 +83,7 @@ class Recorder:
             if topic in self._links or topic in self.refused:
                 continue
             try:
-                bag.learn(ros_type)
+                types.learn(ros_type)
             except DataError as error:
                 self.refused[topic] = str(error)
                 continue

@@ -27,7 +27,8 @@ from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities.audio.processing import SAMPLE_RATE, resample
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import types
+from omnibind_ros.bags.write import BagWriter
 from omnibind_ros.messages import (
     AUDIO_CHUNK,
     EVENT_ARRAY,
@@ -186,15 +187,44 @@ def scenes_of_samples(
     )
 
 
-def model_folder(model: str) -> Path:
+def scenes_for(
+    model: str,
+    data: Path | None = None,
+    split: str = "val",
+    labels: Path | None = None,
+    cache: Path | None = None,
+    seed: int = 0,
+    scenes: int = 16,
+) -> Iterator[SceneData]:
+    """Scenes that a model can recognise, of a folder with ``samples.csv`` or of Debian packages.
+
+    Args:
+        model: Name of a model that comes with the package, or its folder.
+        data: Folder of ``samples.csv``; ``None`` takes the packages.
+        split: Split of ``data`` that the samples are taken from.
+        labels: Which labels of ``data`` mean the same; ``None`` takes the model's ``labels.csv``.
+        cache: Where packages are unpacked; ``None`` for the default.
+        seed: Of the choice of objects and of all rendering.
+        scenes: Number of scenes.
+
+    Raises:
+        DataError: See :func:`scenes_of_samples` and :func:`scenes_of_packages`.
+    """
+    if data is not None:
+        concepts = Concepts.read(labels or _model_folder(model) / "labels.csv")
+        return scenes_of_samples(data, concepts, split, seed, scenes)
+    return scenes_of_packages(cache, seed, scenes, _vocabulary(model))
+
+
+def _model_folder(model: str) -> Path:
     """Folder of a model that comes with the package, or the folder itself. Found without loading torch."""
     shipped = resources.path(f"weights/{model}")
     return shipped if shipped.is_dir() else Path(model)
 
 
-def vocabulary(model: str) -> set[str] | None:
+def _vocabulary(model: str) -> set[str] | None:
     """Names that a model can recognise; None if its folder does not tell."""
-    path = model_folder(model) / "labels.json"
+    path = _model_folder(model) / "labels.json"
     return set(json.loads(path.read_text(encoding="utf-8"))["names"]) if path.is_file() else None
 
 
@@ -234,7 +264,7 @@ def write(
     rng = np.random.default_rng(seed)
     fate = np.random.default_rng((seed, 1))
     labels: list[SceneLabel] = []
-    with bag.BagWriter(path) as writer:
+    with BagWriter(path) as writer:
         for number, scene in enumerate(scenes):
             start_ns = EPOCH_NS + int(number * duration * 1e9)
             present = {name: sensor for name, sensor in SENSORS.items() if sensor.modality in scene.raw}
@@ -248,7 +278,7 @@ def write(
             for time_ns, sensor, stamp_ns, content, name in sorted(items, key=lambda item: item[0]):
                 if name == lost and time_ns in silence:
                     continue
-                writer.write(sensor.topic, sensor.type, time_ns, bag.message(sensor.type, content, stamp_ns, name))
+                writer.write(sensor.topic, sensor.type, time_ns, types.message(sensor.type, content, stamp_ns, name))
             rendered = tuple(name for name, sensor in present.items() if sensor.modality in scene.rendered)
             recorded = tuple(name for name in present if name not in rendered)
             origin = tuple(f"{name}={scene.origin[sensor.modality]}" for name, sensor in present.items())
@@ -315,7 +345,7 @@ def _messages(
             if len(part):
                 yield begin + period_ns - 1, begin + int(part.t[0]) * 1000, event_array_fields(part)
     elif sensor.modality == "point_cloud":
-        point_field = bag.typestore().types["sensor_msgs/msg/PointField"]
+        point_field = types.typestore().types["sensor_msgs/msg/PointField"]
         for time_ns in times:
             yield time_ns, time_ns, point_cloud_fields(raw, point_field)
     else:

@@ -67,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
 
             live.run(canvas, args.rate, args.namespace, args.node, args.use_sim_time)
             return 0
-        from omnibind_ros.replay.batch import hushed
+        from omnibind_ros.replay.batch import errors_only
         from omnibind_ros.view import recorded
 
-        with contextlib.nullcontext() if args.verbose else hushed():  # the view shows who comes and goes
+        with contextlib.nullcontext() if args.verbose else errors_only():  # the view shows who comes and goes
             return recorded.run(canvas, args.rate, args.bag, args.model, args.params, args.labels)
     finally:
         canvas.close()

@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-from omnibind_core.data.concepts import Concepts
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.bags import scene_bag
 from omnibind_ros.bags.scene_bag import SENSORS, THERMAL_OFFSET, THERMAL_SCALE, SceneLabel
@@ -27,6 +26,7 @@ from omnibind_ros.demo.schedule import Outage, plan
 from omnibind_ros.demo.summary import scene_at, summarise, table
 
 NODE = "fusion_node"
+NODE_MODULE, PLAYER_MODULE = "omnibind_ros.node.fusion_node", "omnibind_ros.demo.player"
 # s that the node may take to load its model, and that the players get to start before the recording begins.
 _MODEL_PATIENCE, _PLAYER_START = 120.0, 6.0
 # Fusion ticks per second: what two cores sustain with six sensors alive.
@@ -95,9 +95,7 @@ def run(options: argparse.Namespace) -> int:
             monitor = Monitor(node)
             executor = SingleThreadedExecutor()
             executor.add_node(node)
-            processes.start(
-                NODE, f"omnibind_ros.{NODE}", "--ros-args", "--params-file", str(options.out / "parameters.yaml")
-            )
+            processes.start(NODE, NODE_MODULE, "--ros-args", "--params-file", str(options.out / "parameters.yaml"))
             _wait_for_model(executor, monitor, processes, console)
             done = _play(options, executor, monitor, processes, console, scenes, outages)
             node.destroy_node()
@@ -116,13 +114,11 @@ def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel
     made_of.unlink(missing_ok=True)
     shutil.rmtree(options.out / "recording", ignore_errors=True)
     begin = time.monotonic()
-    if options.data:
-        concepts = Concepts.read(options.labels or scene_bag.model_folder(options.model) / "labels.csv")
-        scenes = scene_bag.scenes_of_samples(options.data, concepts, options.split, options.seed, options.scenes)
-    else:
+    if not options.data:
         console.line("making the recording from Debian packages (the first time they are downloaded: 280 MB) ...")
-        known = scene_bag.vocabulary(options.model)
-        scenes = scene_bag.scenes_of_packages(options.cache, options.seed, options.scenes, known)
+    scenes = scene_bag.scenes_for(
+        options.model, options.data, options.split, options.labels, options.cache, options.seed, options.scenes
+    )
     labels = scene_bag.write(options.out / "recording", sidecar, scenes, options.seed)
     made_of.write_text(json.dumps(source))
     size = sum(path.stat().st_size for path in (options.out / "recording").iterdir()) / 1e6
@@ -180,7 +176,7 @@ def _play(
 
     def start(name: str) -> None:
         arguments = ("--topic", SENSORS[name].topic, "--start-at", repr(start_at))
-        processes.start(name, "omnibind_ros.demo.player", str(options.out / "recording"), *arguments)
+        processes.start(name, PLAYER_MODULE, str(options.out / "recording"), *arguments)
 
     published = {name for scene in scenes for name in scene.sensors}
     for name in SENSORS:

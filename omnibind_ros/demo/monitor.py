@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from omnibind_ros.bags.scene_bag import SceneLabel
 from omnibind_ros.messages import prediction_of, reports_of, stamp_ns
+from omnibind_ros.replay.scoring import same
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -153,7 +154,7 @@ class Console:
         self._last, self._last_time = key, seen.time_s
         shares = dict(zip(seen.sensors, seen.weights, strict=False))
         cells = " ".join(self._cell(name, shares, dead) for name in self._sensors)
-        verdict = "good" if seen.label.lower() == truth.lower() else "bad"
+        verdict = "good" if same(seen.label, truth) else "bad"
         mark = {"good": "✓", "bad": "✗"}[verdict] if truth else " "
         said = self._paint(
             f"{seen.label[:17] + ('?' if seen.unknown else ''):<18} {seen.confidence:.2f} {mark}", verdict

@@ -2,12 +2,15 @@
 
 Messages go out as the recording holds them, in CDR; only the time in their header is moved, so nothing is decoded.
 Several players with the same start time stay in step, also when one is killed and started again. Imports no torch.
+
+:mod:`omnibind_ros.bags.play` differs: it leaves messages as they are and makes the bag's time that of all nodes, on
+``/clock``, of which there can be one only; it can halt, and is reliable. Here the recording comes to the present: nodes
+keep their own clock, what was due before a player started is skipped, and publishers are best effort as drivers' are.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import signal
 import struct
 import sys
@@ -17,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omnibind_core.errors import DataError, OmniBindError
-from omnibind_ros.bags import bag
+from omnibind_core.errors import OmniBindError
+from omnibind_ros.bags import read
 
 
 def moved(data: bytes, shift_ns: int) -> bytes:
@@ -51,24 +54,27 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
         Number of messages published.
 
     Raises:
-        DataError: There is no readable bag, it lacks a topic, or a message type is not installed.
+        DataError: There is no readable bag, or it lacks a topic.
+        MissingDependencyError: A message type is not installed.
     """
     import rclpy.node
     import rclpy.qos
 
-    types = bag.topics(path)
+    from omnibind_ros.node.topics import message_class
+
+    types = read.topics(path)
     names = list(topics) or sorted(types)
-    begin_ns = bag.span_ns(path)[0]
+    begin_ns = read.span_ns(path)[0]
     shift_ns = int((start_at - offset) * 1e9) - begin_ns
     node = rclpy.node.Node("player_" + "_".join(name.strip("/").replace("/", "_") for name in names))
     publishers: dict[str, Any] = {
-        name: node.create_publisher(_message_class(types[name]), name, rclpy.qos.qos_profile_sensor_data)
+        name: node.create_publisher(message_class(types[name]), name, rclpy.qos.qos_profile_sensor_data)
         for name in names
         if name in types
     }
     published = 0
     try:
-        for item in bag.read(path, names, max(begin_ns, time.time_ns() - shift_ns)):
+        for item in read.messages(path, names, max(begin_ns, time.time_ns() - shift_ns)):
             if stop.wait(max((item.time_ns + shift_ns - time.time_ns()) / 1e9, 0)):
                 break
             publishers[item.topic].publish(moved(item.data, shift_ns))
@@ -76,14 +82,6 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
     finally:
         node.destroy_node()
     return published
-
-
-def _message_class(ros_type: str) -> Any:
-    package, _, name = ros_type.partition("/msg/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"the message type {ros_type} is not installed: {error}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

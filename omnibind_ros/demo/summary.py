@@ -1,10 +1,12 @@
-"""What the demo's predictions are worth, and when sensors left and came back; pure functions of what was observed."""
+"""What the demo's predictions are worth, and when sensors left and came back; pure functions of what was observed.
+
+What is right, alone and fused, is counted by :mod:`omnibind_ros.replay.scoring`, as for bags.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
 from omnibind_ros.demo.monitor import Observation, Status
 from omnibind_ros.demo.schedule import Outage
+from omnibind_ros.replay.scoring import Row, Vocabulary, majority, mean_label, settled, top1
 
 # Predictions of the first second of a scene still rest on the scene before: frames are used until they are older than
 # their window, and windows of sound reach back.
@@ -25,23 +28,13 @@ class SceneResult:
 
     Attributes:
         scene: What was there.
-        predictions: Number of predictions after :data:`GRACE`.
-        sensors: Sensors that took part in at least half of them.
-        fused: Label most often predicted.
-        mean: The same of the mean of the sensors' similarities; "" if the node does not publish them.
-        single: The same of each sensor alone.
+        rows: One per prediction after :data:`GRACE`, one at least.
+        majority: What was said in most of them.
     """
 
     scene: SceneLabel
-    predictions: int
-    sensors: tuple[str, ...]
-    fused: str
-    mean: str
-    single: Mapping[str, str]
-
-    def right(self, said: str) -> bool:
-        """Whether a label is the scene's."""
-        return same(said, self.scene.label)
+    rows: tuple[Row, ...]
+    majority: Row
 
 
 @dataclass(frozen=True)
@@ -67,45 +60,42 @@ class OutageResult:
     predictions_meanwhile: int
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two labels are the same word."""
-    return one.strip().lower() == other.strip().lower()
-
-
 def scene_at(scenes: Sequence[SceneLabel], time_s: float) -> SceneLabel | None:
     """The scene at a time, if any."""
     return next((scene for scene in scenes if scene.start_s <= time_s < scene.end_s), None)
 
 
-def mean_label(seen: Observation, labels: Sequence[str]) -> str:
-    """What the plain mean of the sensors' similarities says; "" without similarities."""
-    if seen.similarities.shape[1] != len(labels) or not labels or len(seen.similarities) < 2:
-        return ""
-    return labels[int(seen.similarities[1:].mean(axis=0).argmax())]
-
-
 def evaluate(
     scenes: Sequence[SceneLabel], predictions: Sequence[Observation], labels: Sequence[str]
 ) -> list[SceneResult]:
-    """One result for each scene with predictions, by majority; the first :data:`GRACE` seconds do not count."""
+    """One result for each scene with predictions; the first :data:`GRACE` seconds do not count."""
+    # What is there counts even if the node has no label for it, and can only be wrong.
+    vocabulary = Vocabulary((*(scene.label for scene in scenes), *labels))
     results = []
     for scene in scenes:
-        inside = [seen for seen in predictions if scene.start_s + GRACE <= seen.time_s < scene.end_s]
-        if not inside:
-            continue
-        taking_part = Counter(name for seen in inside for name in seen.sensors)
-        sensors = tuple(name for name in SENSORS if taking_part[name] * 2 >= len(inside))
-        said = [dict(zip(seen.sensors, seen.sensor_labels, strict=False)) for seen in inside]
-        single = {name: _majority(one[name] for one in said if name in one) for name in sensors}
-        means = [mean_label(seen, labels) for seen in inside]
-        results.append(
-            SceneResult(scene, len(inside), sensors, _majority(seen.label for seen in inside), _majority(means), single)
-        )
+        inside = [seen for seen in predictions if scene.start_s <= seen.time_s < scene.end_s]
+        rows = settled((_row(seen, scene, vocabulary, labels) for seen in inside), GRACE)
+        if rows:
+            results.append(SceneResult(scene, tuple(rows), majority(rows, SENSORS)))
     return results
 
 
-def _majority(said: Iterable[str]) -> str:
-    return Counter(said).most_common(1)[0][0]
+def _row(seen: Observation, scene: SceneLabel, vocabulary: Vocabulary, labels: Sequence[str]) -> Row:
+    return Row(
+        seen.time_s,
+        round(seen.time_s * 1e9),
+        (scene.label,),
+        (vocabulary.of(scene.label) or scene.label,),
+        seen.time_s - scene.start_s,
+        (seen.label,),
+        seen.confidence,
+        seen.unknown,
+        seen.sensors,
+        seen.weights,
+        seen.ages,
+        seen.sensor_labels,
+        mean_label(seen.similarities, labels),
+    )
 
 
 def follow(
@@ -149,56 +139,45 @@ def scores(results: Sequence[SceneResult]) -> dict[str, Any]:
     The best single sensor is the one that is right in most of these scenes, where an absent sensor is wrong; next to
     it stands each sensor's share among the scenes it took part in, and the fused one's in the same scenes.
     """
-    counted = [result for result in results if len(result.sensors) >= 2]
-    share = _share(counted)
-    single = {}
+    counted = [result.majority for result in results if len(result.majority.sensors) >= 2]
+    single: dict[str, dict[str, Any]] = {}
     for name in SENSORS:
-        present = [result for result in counted if name in result.sensors]
+        present = [row for row in counted if name in row.sensors]
+
+        def alone(row: Row, name: str = name) -> str:
+            return row.alone(name)
+
         if present:
             single[name] = {
                 "scenes": len(present),
-                "top1_where_alive": _share(present)(lambda r, n=name: r.single[n]),
-                "top1_fused_same_scenes": _share(present)(lambda r: r.fused),
-                "top1_all_scenes": share(lambda r, n=name: r.single.get(n, "")),
+                "top1_where_alive": top1(present, alone),
+                "top1_fused_same_scenes": top1(present),
+                "top1_all_scenes": top1(counted, alone),
             }
-    best = max(single, key=lambda name: single[name]["top1_all_scenes"] or 0.0, default=None)
+    best = max(single, key=lambda name: single[name]["top1_all_scenes"], default=None)
     return {
         "scenes_counted": len(counted),
-        "top1_fused": share(lambda r: r.fused),
-        "top1_mean_fusion": share(lambda r: r.mean) if any(r.mean for r in counted) else None,
+        "top1_fused": top1(counted),
+        "top1_mean_fusion": _top1_of_mean(counted),
         "best_single_sensor": best,
         "top1_best_single_sensor": single[best]["top1_all_scenes"] if best else None,
         "single_sensors": single,
     }
 
 
-def _share(results: Sequence[SceneResult]) -> Any:
-    """A function that takes which label to look at and gives the share of right ones, None if there are no scenes."""
-
-    def of(said: Any) -> float | None:
-        return round(sum(r.right(said(r)) for r in results) / len(results), 4) if results else None
-
-    return of
-
-
-def per_prediction(
-    scenes: Sequence[SceneLabel], predictions: Sequence[Observation], labels: Sequence[str]
-) -> dict[str, Any]:
-    """The same shares counted by prediction instead of by scene, after :data:`GRACE` and with two or more sensors."""
-    pairs = [
-        (seen, scene.label)
-        for seen in predictions
-        if (scene := scene_at(scenes, seen.time_s)) and seen.time_s >= scene.start_s + GRACE and len(seen.sensors) >= 2
-    ]
-    if not pairs:
-        return {"predictions_counted": 0, "top1_fused": None, "top1_mean_fusion": None}
-    fused = np.mean([same(seen.label, truth) for seen, truth in pairs])
-    mean = np.mean([same(mean_label(seen, labels), truth) for seen, truth in pairs])
+def per_prediction(results: Sequence[SceneResult]) -> dict[str, Any]:
+    """The same shares counted by prediction instead of by scene."""
+    counted = [row for result in results for row in result.rows if len(row.sensors) >= 2]
     return {
-        "predictions_counted": len(pairs),
-        "top1_fused": round(float(fused), 4),
-        "top1_mean_fusion": round(float(mean), 4),
+        "predictions_counted": len(counted),
+        "top1_fused": top1(counted),
+        "top1_mean_fusion": _top1_of_mean(counted),
     }
+
+
+def _top1_of_mean(rows: Sequence[Row]) -> float | None:
+    """None if the node published no similarities."""
+    return top1(rows, lambda row: row.mean) if any(row.mean for row in rows) else None
 
 
 def failures(predictions: Sequence[Observation], outages: Sequence[OutageResult]) -> list[str]:
@@ -236,7 +215,7 @@ def summarise(
         "number_of_labels": len(labels),
         "chance": round(1 / len(labels), 6) if labels else None,
         "by_scene": scores(results),
-        "by_prediction": per_prediction(scenes, predictions, labels),
+        "by_prediction": per_prediction(results),
         "outages": [_outage(result) for result in followed],
         "latency_s": {"median": _number(np.median(latencies)), "max": _number(latencies.max())},
         "age_s": {name: _ages(predictions, name) for name in SENSORS},
@@ -249,16 +228,17 @@ def summarise(
 
 
 def _scene(result: SceneResult) -> dict[str, Any]:
+    said = result.majority
     return {
         "start_s": result.scene.start_s,
         "end_s": result.scene.end_s,
         "label": result.scene.label,
-        "sensors": list(result.sensors),
-        "predictions": result.predictions,
-        "fused": result.fused,
-        "mean_fusion": result.mean,
-        "single": dict(result.single),
-        "correct": result.right(result.fused),
+        "sensors": list(said.sensors),
+        "predictions": len(result.rows),
+        "fused": said.label,
+        "mean_fusion": said.mean,
+        "single": dict(zip(said.sensors, said.said, strict=True)),
+        "correct": said.label in said.meant,
     }
 
 
@@ -307,9 +287,9 @@ def table(summary: Mapping[str, Any]) -> str:
         f"  {'sensor':<14} {'data':<9} scenes   alone   fused, same scenes",
     ]
     for name, row in rows["single_sensors"].items():
-        kinds = [kind for kind in ("recorded", "rendered") if name in summary["streams"][kind]]
+        origins = [origin for origin in ("recorded", "rendered") if name in summary["streams"][origin]]
         lines.append(
-            f"  {name:<14} {'/'.join(kinds):<9} {row['scenes']:>6} {_percent(row['top1_where_alive']):>7}"
+            f"  {name:<14} {'/'.join(origins):<9} {row['scenes']:>6} {_percent(row['top1_where_alive']):>7}"
             f" {_percent(row['top1_fused_same_scenes']):>7}"
         )
     for outage in summary["outages"]:

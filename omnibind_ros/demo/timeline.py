@@ -13,7 +13,8 @@ from omnibind_core.optional import require
 from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
 from omnibind_ros.demo.monitor import Observation
 from omnibind_ros.demo.schedule import Outage
-from omnibind_ros.demo.summary import same, scene_at
+from omnibind_ros.demo.summary import scene_at
+from omnibind_ros.replay.scoring import same
 
 # Colours that differ in lightness too (Okabe and Ito).
 _RIGHT, _WRONG, _ALIVE, _KILLED, _DATA = "#009E73", "#D55E00", "#0072B2", "#D55E00", "#DDE6EE"

@@ -14,7 +14,7 @@ from typing import Any
 
 from omnibind_core.errors import DataError, OmniBindError
 from omnibind_core.optional import require
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read
 from omnibind_ros.replay.evaluation import Evaluation, Options, Progress, evaluate
 
 _log = logging.getLogger(__name__)
@@ -22,16 +22,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one bag.
+    """The result of one bag.
 
     Attributes:
         path: The bag.
-        found: What was found; ``None`` if it failed.
+        evaluation: What was found out; ``None`` if it failed.
         error: Why; ``""`` if it did not.
     """
 
     path: Path
-    found: Evaluation | None = None
+    evaluation: Evaluation | None = None
     error: str = ""
 
 
@@ -43,8 +43,8 @@ def find(paths: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir() and not bag.is_bag(path):
-            inside = sorted(one for one in path.iterdir() if bag.is_bag(one))
+        if path.is_dir() and not read.is_bag(path):
+            inside = sorted(one for one in path.iterdir() if read.is_bag(one))
             if not inside:
                 raise DataError(f"{path} is no bag and holds none, expected a folder with metadata.yaml, or with bags")
             found += inside
@@ -82,7 +82,7 @@ def run(
         yield from _counted(_in_processes(paths, options, jobs), progress)
     else:
         for number, path in enumerate(paths):
-            yield number, attempt(path, options, partial(_in_parts, progress, number))
+            yield number, evaluate_or_fail(path, options, partial(_in_parts, progress, number))
 
 
 def _in_parts(progress: Progress, number: int, share: float) -> None:
@@ -99,16 +99,16 @@ def _in_processes(paths: Sequence[Path], options: Options, jobs: int) -> Iterato
     context = multiprocessing.get_context("spawn")  # not forked: torch's threads do not survive that
     with ProcessPoolExecutor(min(jobs, len(paths)), context) as pool:
         futures: dict[Future[Outcome], int] = {
-            pool.submit(attempt, path, options): number for number, path in enumerate(paths)
+            pool.submit(evaluate_or_fail, path, options): number for number, path in enumerate(paths)
         }
         for future in as_completed(futures):
             yield futures[future], _outcome(future, paths[futures[future]])
 
 
-def attempt(path: Path, options: Options, progress: Progress = lambda share: None) -> Outcome:
+def evaluate_or_fail(path: Path, options: Options, progress: Progress = lambda share: None) -> Outcome:
     """Evaluates one bag; an error is part of the outcome."""
     try:
-        with hushed():
+        with errors_only():
             return Outcome(path, evaluate(path, options, progress))
     except OmniBindError as error:
         return Outcome(path, None, str(error))
@@ -119,8 +119,8 @@ def attempt(path: Path, options: Options, progress: Progress = lambda share: Non
 
 def _outcome(future: Any, path: Path) -> Outcome:
     try:
-        found: Outcome = future.result()
-        return found
+        outcome: Outcome = future.result()
+        return outcome
     except Exception as error:  # the process was ended, or its machine went away
         return Outcome(path, None, f"{path}: {type(error).__name__}: {error}")
 
@@ -132,14 +132,14 @@ def _on_cluster(paths: Sequence[Path], options: Options, scheduler: str) -> Iter
     except (OSError, ValueError, TimeoutError) as error:
         raise DataError(f"no Dask scheduler answers at '{scheduler}': {error}") from error
     with client:
-        futures = client.map(attempt, list(paths), options=options, pure=False)
+        futures = client.map(evaluate_or_fail, list(paths), options=options, pure=False)
         numbers = {future.key: number for number, future in enumerate(futures)}
         for future in distributed.as_completed(futures):
             yield numbers[future.key], _outcome(future, paths[numbers[future.key]])
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def errors_only() -> Iterator[None]:
     """Lets the engine log errors only: in a replay, sensors that come and go are what is measured."""
     logger = logging.getLogger("omnibind_core.runtime")
     before = logger.level
@@ -151,7 +151,7 @@ def hushed() -> Iterator[None]:
 
 
 @contextmanager
-def bar(text: str, total: float) -> Iterator[Any]:
+def progress_bar(text: str, total: float) -> Iterator[Any]:
     """A progress bar on the terminal's error stream; gives a function that is told what is done.
 
     Args:

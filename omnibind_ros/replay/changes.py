@@ -11,7 +11,7 @@ from omnibind_core.data import damage
 from omnibind_core.errors import ConfigError
 from omnibind_ros.replay.setup import Setup, named
 
-KINDS = ("drop", "noise", "delay", "rate", "only")
+ACTIONS = ("drop", "noise", "delay", "rate", "only")
 _SYNTAX: Mapping[str, str] = {
     "drop": "SENSOR[@START:END]",
     "noise": "SENSOR[=KIND][@START:END]",
@@ -27,7 +27,7 @@ class Change:
     """One thing that is different from the recording.
 
     Attributes:
-        kind: One of :data:`KINDS`: ``drop`` loses messages, ``noise`` damages them, ``delay`` delivers them later,
+        action: One of :data:`ACTIONS`: ``drop`` loses messages, ``noise`` damages them, ``delay`` delivers them later,
             ``rate`` thins them out, ``only`` loses those of all other sensors.
         sensors: Sensors whose messages are changed (``only``: those that stay).
         value: s of delay, or Hz.
@@ -36,7 +36,7 @@ class Change:
         end_s: When it ends, s.
     """
 
-    kind: str
+    action: str
     sensors: tuple[str, ...]
     value: float = 0.0
     damage: str = ""
@@ -47,43 +47,43 @@ class Change:
         value = f"={self.damage}" if self.damage not in ("", damage.NOISE) else f"={self.value:g}" if self.value else ""
         whole = self.start_s == 0 and math.isinf(self.end_s)
         end = "" if math.isinf(self.end_s) else f"{self.end_s:g}"
-        return f"{self.kind} {','.join(self.sensors)}{value}" + ("" if whole else f"@{self.start_s:g}:{end}")
+        return f"{self.action} {','.join(self.sensors)}{value}" + ("" if whole else f"@{self.start_s:g}:{end}")
 
     def concerns(self, sensor: str, time_s: float) -> bool:
         """Whether a message of a sensor, recorded at that time, is changed."""
-        hit = (sensor in self.sensors) != (self.kind == "only")
+        hit = (sensor in self.sensors) != (self.action == "only")
         return hit and self.start_s <= time_s < self.end_s
 
 
-def parse(kind: str, text: str, setup: Setup) -> Change:
+def parse(action: str, text: str, setup: Setup) -> Change:
     """Reads a change as the command line has it, for example ``camera@10:20``.
 
     Args:
-        kind: One of :data:`KINDS`.
+        action: One of :data:`ACTIONS`.
         text: What stands behind the option; sensors may be shortened.
         setup: Knows the sensors.
 
     Raises:
         ConfigError: It does not follow the syntax, or names a sensor or kind of damage that does not exist.
     """
-    what = f"--{kind} {text}"
+    what = f"--{action} {text}"
     match = _TEXT.fullmatch(text)
-    valued = kind in ("delay", "rate")
-    if match is None or (match["value"] is not None) > (valued or kind == "noise") or (valued and not match["value"]):
-        raise ConfigError(f"{what}: expected {_SYNTAX[kind]}")
-    words = match["sensor"].split(",") if kind == "only" else [match["sensor"]]
+    valued = action in ("delay", "rate")
+    if match is None or (match["value"] is not None) > (valued or action == "noise") or (valued and not match["value"]):
+        raise ConfigError(f"{what}: expected {_SYNTAX[action]}")
+    words = match["sensor"].split(",") if action == "only" else [match["sensor"]]
     sensors = tuple(named(word.strip(), setup.present, what) for word in words)
     start, end = _seconds(match["start"], 0.0, what), _seconds(match["end"], math.inf, what)
     if end <= start:
         raise ConfigError(
             f"{what}: it ends at {end:g} s and begins at {start:g} s, expected an end after the beginning"
         )
-    if kind == "noise":
-        return Change(kind, sensors, 0.0, _damage(match["value"], sensors[0], setup, what), start, end)
+    if action == "noise":
+        return Change(action, sensors, 0.0, _damage(match["value"], sensors[0], setup, what), start, end)
     value = _seconds(match["value"], 0.0, what)
     if valued and not (math.isfinite(value) and value > 0):
         raise ConfigError(f"{what}: got {match['value']}, expected a positive number")
-    return Change(kind, sensors, value, "", start, end)
+    return Change(action, sensors, value, "", start, end)
 
 
 def _seconds(text: str | None, default: float, what: str) -> float:

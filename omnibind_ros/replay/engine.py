@@ -27,7 +27,7 @@ from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import Trigger
 from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorState
 from omnibind_ros import messages
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read, types
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario
 from omnibind_ros.replay.setup import Setup, read_parameters, resolve
 
@@ -61,7 +61,7 @@ class _Arrival(NamedTuple):
     receive_ns: int
     number: int
     sensor: str
-    item: bag.RecordedMessage
+    item: types.RecordedMessage
     damage: str
 
 
@@ -155,7 +155,7 @@ class Replay:
         identity: str = "",
     ) -> None:
         self.setup = setup
-        self.start_ns, self.end_ns = bag.span_ns(path)
+        self.start_ns, self.end_ns = read.span_ns(path)
         self.damage = ""
         self.gaps: list[tuple[float, float]] = []
         self._path = path
@@ -189,7 +189,7 @@ class Replay:
             params: Parameter file; ``None`` takes the package's, and topics that look like a sensor's.
         """
         given = read_parameters(params)
-        setup = resolve(bag.topics(path), given, adopt=params is None)
+        setup = resolve(read.topics(path), given, adopt=params is None)
         loaded = load_model(setup, model) if model is None or isinstance(model, str | Path) else model
         return cls(path, setup, loaded, identity=loaded.identity)
 
@@ -221,7 +221,7 @@ class Replay:
         held: list[_Arrival] = []
         number = 0
         try:
-            for item in bag.read(self._path, list(self._sensors_of)):
+            for item in read.messages(self._path, list(self._sensors_of)):
                 while held and held[0].receive_ns <= item.time_ns:
                     yield heapq.heappop(held)
                 for sensor in self._sensors_of[item.topic]:
@@ -244,11 +244,11 @@ class Replay:
         for place, change in enumerate(self._scenario.changes):
             if not change.concerns(arrival.sensor, time_s):
                 continue
-            if change.kind in ("drop", "only"):
+            if change.action in ("drop", "only"):
                 return None
-            if change.kind == "noise":
+            if change.action == "noise":
                 arrival = arrival._replace(damage=change.damage)
-            elif change.kind == "delay":
+            elif change.action == "delay":
                 arrival = arrival._replace(receive_ns=arrival.receive_ns + round(change.value * SECOND))
             else:
                 slot = int(time_s * change.value)
@@ -260,7 +260,7 @@ class Replay:
     def _push(self, arrival: _Arrival) -> None:
         receive_ns, _, name, item, kind = arrival
         try:
-            message = bag.decode(item)
+            message = types.decode(item)
         except InvalidInputError as error:
             self._stream.on_rejected(name, str(error), receive_ns)
             return

@@ -19,7 +19,7 @@ from omnibind_core.errors import ConfigError, OmniBindError
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.types import Encoded, SensorReport, SensorState
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read
 from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring, truth
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario, parse, scenarios
@@ -47,7 +47,7 @@ class Options:
         namespace: Of the node, for relative topic names.
         labels: Table of what was there; ``None`` looks for :data:`LABELS` in the bag.
         truth_topic: Topic that tells it instead; ``""``: none.
-        changes: ``(kind, text)`` of each change, see :mod:`omnibind_ros.replay.changes`.
+        changes: ``(action, text)`` of each change, see :mod:`omnibind_ros.replay.changes`.
         ablate: Whether every combination of sensors is scored.
         settle: s after a change of what was there that are left out in the figures named ``settled``.
         device: Where the model runs.
@@ -67,7 +67,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Mistake:
     """A confident mistake.
 
     Attributes:
@@ -98,7 +98,7 @@ class Run:
     states: tuple[tuple[SensorState, ...], ...] = field(repr=False)
     reports: tuple[SensorReport, ...]
     combinations: Mapping[tuple[str, ...], Sequence[Row]] = field(default_factory=dict, repr=False)
-    worst: tuple[Moment, ...] = field(default=(), repr=False)
+    worst: tuple[Mistake, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,13 @@ class Evaluation:
         return self.runs[0].rows
 
     @property
-    def stretches(self) -> list[tuple[float, float, tuple[str, ...]]]:
+    def segments(self) -> list[tuple[float, float, tuple[str, ...]]]:
         """Beginning and end, s, and labels of the times between two changes of what was there."""
-        return _stretches(self.truth, self.start_ns)
+        return _segments(self.truth, self.start_ns)
 
     def settled(self, rows: Sequence[Row]) -> list[Row]:
         """The rows that are long enough after a change."""
-        return [one for one in rows if one.since_s >= self.options.settle]
+        return scoring.settled(rows, self.options.settle)
 
 
 def evaluate(path: Path, options: Options, progress: Progress = lambda share: None) -> Evaluation:
@@ -163,10 +163,10 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
 
     torch.set_num_threads(options.threads)
     given = read_parameters(options.params)
-    setup = resolve(bag.topics(path), given, options.namespace, adopt=options.params is None)
-    start_ns, end_ns = bag.span_ns(path)
-    what_was = _truth(path, options, start_ns, end_ns)
-    plan = scenarios([parse(kind, text, setup) for kind, text in options.changes])
+    setup = resolve(read.topics(path), given, options.namespace, adopt=options.params is None)
+    start_ns, end_ns = read.span_ns(path)
+    ground_truth = _truth(path, options, start_ns, end_ns)
+    plan = scenarios([parse(action, text, setup) for action, text in options.changes])
     if options.ablate and len(setup.present) > _MOST_ABLATED:
         raise ConfigError(
             f"--ablate all: the bag has {len(setup.present)} sensors, at most {_MOST_ABLATED} are combined"
@@ -174,16 +174,16 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
     model = load_model(setup, options.model, options.device)
     vocabulary = Vocabulary(model.labels.names, model.labels.aliases)
     remembering = RememberingModel(model) if len(plan) > 1 else model
-    runs, notes, broken = [], [], ""
+    runs, notes, damage = [], [], ""
     for number, scenario in enumerate(plan):
         replay = Replay(path, setup, remembering, scenario, identity=model.identity)
         ablate = options.ablate and scenario is AS_RECORDED
-        judge = _Judge(replay, what_was, vocabulary, model, options.settle, ablate)
+        collector = _Collector(replay, ground_truth, vocabulary, model, options.settle, ablate)
         for step in replay.steps(partial(_tell, progress, number, len(plan), (end_ns - start_ns) / 1e9)):
-            judge.add(step)
-        runs.append(judge.run(scenario))
+            collector.add(step)
+        runs.append(collector.run(scenario))
         if not number:
-            broken = replay.damage
+            damage = replay.damage
             notes = [f"no message at all from {a:.1f} to {b:.1f} s: no ticks were made there" for a, b in replay.gaps]
     progress(1.0)
     return Evaluation(
@@ -194,11 +194,11 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         start_ns,
         (end_ns - start_ns) / 1e9,
         setup,
-        what_was,
+        ground_truth,
         tuple(runs),
         options,
-        broken,
-        (*_notes(setup, what_was, vocabulary, broken), *notes),
+        damage,
+        (*_notes(setup, ground_truth, vocabulary, damage), *notes),
     )
 
 
@@ -215,42 +215,48 @@ def _truth(path: Path, options: Options, start_ns: int, end_ns: int) -> Truth | 
     return truth.from_table(table, start_ns, end_ns, path.stem)
 
 
-def _notes(setup: Setup, what_was: Truth | None, vocabulary: Vocabulary, broken: str) -> list[str]:
+def _notes(setup: Setup, ground_truth: Truth | None, vocabulary: Vocabulary, damage: str) -> list[str]:
     notes = list(setup.notes)
-    if broken:
-        notes.append(f"the bag could not be read to its end, and is evaluated up to there: {broken}")
-    if what_was is None:
+    if damage:
+        notes.append(f"the bag could not be read to its end, and is evaluated up to there: {damage}")
+    if ground_truth is None:
         notes.append(f"nobody told what was there (--labels, --truth-topic, or {LABELS} in the bag): nothing is scored")
         return notes
-    notes += what_was.notes
-    foreign = [label for label in what_was.labels if vocabulary.of(label) is None]
-    if foreign:
-        notes.append(f"the model has no label for {', '.join(foreign)}: ticks with nothing else are not scored")
+    notes += ground_truth.notes
+    missing = [label for label in ground_truth.labels if vocabulary.of(label) is None]
+    if missing:
+        notes.append(f"the model has no label for {', '.join(missing)}: ticks with nothing else are not scored")
     return notes
 
 
-def _stretches(what_was: Truth | None, start_ns: int) -> list[tuple[float, float, tuple[str, ...]]]:
-    if what_was is None:
+def _segments(ground_truth: Truth | None, start_ns: int) -> list[tuple[float, float, tuple[str, ...]]]:
+    if ground_truth is None:
         return []
-    return [((a - start_ns) / 1e9, (b - start_ns) / 1e9, labels) for a, b, labels in what_was.stretches()]
+    return [((a - start_ns) / 1e9, (b - start_ns) / 1e9, labels) for a, b, labels in ground_truth.segments()]
 
 
-class _Judge:
+class _Collector:
     """Collects the rows of one replay."""
 
     def __init__(
-        self, replay: Replay, what_was: Truth | None, vocabulary: Vocabulary, model: Any, settle: float, ablate: bool
+        self,
+        replay: Replay,
+        ground_truth: Truth | None,
+        vocabulary: Vocabulary,
+        model: Any,
+        settle: float,
+        ablate: bool,
     ) -> None:
         self._replay = replay
-        self._truth = what_was
+        self._truth = ground_truth
         self._vocabulary = vocabulary
         self._model = model
         self._settle = settle
-        self._begins = [begin for begin, _, _ in _stretches(what_was, replay.start_ns)]
+        self._begins = [begin for begin, _, _ in _segments(ground_truth, replay.start_ns)]
         self._rows: list[Row] = []
         self._states: list[tuple[SensorState, ...]] = []
         self._reports: tuple[SensorReport, ...] = ()
-        self._worst: dict[tuple[Any, ...], Moment] = {}
+        self._worst: dict[tuple[Any, ...], Mistake] = {}
         self._combinations: dict[tuple[str, ...], list[Row]] = {}
         if ablate:
             names = replay.setup.present
@@ -278,7 +284,7 @@ class _Judge:
 
     def run(self, scenario: Scenario) -> Run:
         """What was collected."""
-        worst = sorted(self._worst.values(), key=lambda moment: (-moment.row.confidence, moment.row.time_s))[:_WORST]
+        worst = sorted(self._worst.values(), key=lambda mistake: (-mistake.row.confidence, mistake.row.time_s))[:_WORST]
         return Run(scenario, tuple(self._rows), tuple(self._states), self._reports, self._combinations, tuple(worst))
 
     def _remember(self, row: Row, tokens: Sequence[Token]) -> None:
@@ -293,7 +299,7 @@ class _Judge:
             del self._worst[least]
         said = dict(zip(row.sensors, row.said, strict=True))
         views = {f"{token.sensor.name}: {said[token.sensor.name]}": _thumbnail(token) for token in tokens}
-        self._worst[key] = Moment(row, {name: view for name, view in views.items() if view is not None})
+        self._worst[key] = Mistake(row, {name: view for name, view in views.items() if view is not None})
 
     def _combine(self, row: Row, tokens: Sequence[Token]) -> None:
         """Fuses what every combination of sensors has of this tick; nothing is encoded again."""

@@ -1,4 +1,4 @@
-"""The pictures in the report of a bag."""
+"""The figures in the report of a bag."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 from omnibind_core.evaluation.report import plots
 from omnibind_core.evaluation.report.document import Plot
 from omnibind_core.runtime.types import SensorState
-from omnibind_ros.replay.evaluation import Evaluation, Moment
-from omnibind_ros.replay.scoring import FOREIGN, RIGHT, SILENT, UNKNOWN, UNLABELLED, WRONG, Row
+from omnibind_ros.replay.evaluation import Evaluation, Mistake
+from omnibind_ros.replay.scoring import OUT_OF_VOCABULARY, RIGHT, SILENT, UNKNOWN, UNLABELLED, WRONG, Row
 
-ANSWERS = {
+OUTCOME_COLOURS = {
     RIGHT: plots.COLOURS[2],
     WRONG: plots.COLOURS[4],
     UNKNOWN: plots.COLOURS[1],
     SILENT: plots.COLOURS[6],
-    FOREIGN: plots.COLOURS[3],
+    OUT_OF_VOCABULARY: plots.COLOURS[3],
     UNLABELLED: "#CFCFCF",
 }
 """Colour of each outcome."""
-_STATES = {
+_STATE_COLOURS = {
     "fused": plots.COLOURS[0],
     "late": plots.COLOURS[1],
     "rejected": plots.COLOURS[4],
     "silent": "#CFCFCF",
 }
 _LINE = "#7F7F7F"
-_MOST_CONFUSED = 24  # labels in the picture of the confusion
-_MOST_ROWS = 63  # combinations in the picture
+_MAX_CONFUSED = 24  # labels in the figure of the confusion
+_MAX_COMBINATIONS = 63  # combinations in the figure
 
 
 def spans(rows: Sequence[Row], what: Sequence[str]) -> list[tuple[float, float, str]]:
@@ -43,32 +43,35 @@ def spans(rows: Sequence[Row], what: Sequence[str]) -> list[tuple[float, float, 
         return []
     times = [row.time_s for row in rows]
     period = median(b - a for a, b in pairwise(times)) if len(times) > 1 else 1.0
-    found = []
+    pieces = []
     for word, group in groupby(range(len(rows)), key=lambda place: what[place]):
         places = list(group)
         after = times[places[-1] + 1] if places[-1] + 1 < len(times) else times[places[-1]] + period
-        found.append((times[places[0]], min(after, times[places[-1]] + 4 * period), word))
-    return found
+        pieces.append((times[places[0]], min(after, times[places[-1]] + 4 * period), word))
+    return pieces
 
 
-def timeline(found: Evaluation) -> Plot:
+def timeline(evaluation: Evaluation) -> Plot:
     """What was there, what was said of it, and what each sensor did."""
-    run, rows = found.runs[0], found.rows
+    run, rows = evaluation.runs[0], evaluation.rows
     lanes = {}
-    for place, name in enumerate(found.setup.sensors):
-        if name in found.setup.present:
+    for place, name in enumerate(evaluation.setup.sensors):
+        if name in evaluation.setup.present:
             states = [_state(row, name, states[place]) for row, states in zip(rows, run.states, strict=True)]
             lanes[name] = spans(rows, states)
-    colours = {**_STATES, **{word: ANSWERS[word] for word in ANSWERS if any(row.outcome == word for row in rows)}}
-    scored = found.truth is not None
+    colours = {
+        **_STATE_COLOURS,
+        **{word: OUTCOME_COLOURS[word] for word in OUTCOME_COLOURS if any(row.outcome == word for row in rows)},
+    }
+    scored = evaluation.truth is not None
     if scored:
         lanes = {"answer": spans(rows, [row.outcome for row in rows]), **lanes}
     else:
-        colours = dict(_STATES)
+        colours = dict(_STATE_COLOURS)
 
     def draw(axes: Any) -> None:
         _lanes(axes, lanes, colours)
-        _write_truth(axes, found)
+        _annotate_truth(axes, evaluation)
 
     return plots.plot(
         "timeline",
@@ -80,13 +83,13 @@ def timeline(found: Evaluation) -> Plot:
     )
 
 
-def scenarios(found: Evaluation) -> Plot:
+def scenarios(evaluation: Evaluation) -> Plot:
     """Answers of each replay over time."""
-    lanes = {run.scenario.name: spans(run.rows, [row.outcome for row in run.rows]) for run in found.runs}
+    lanes = {run.scenario.name: spans(run.rows, [row.outcome for row in run.rows]) for run in evaluation.runs}
 
     def draw(axes: Any) -> None:
-        _lanes(axes, lanes, ANSWERS)
-        _write_truth(axes, found)
+        _lanes(axes, lanes, OUTCOME_COLOURS)
+        _annotate_truth(axes, evaluation)
 
     return plots.plot("what_if_timeline", "Answers over time", draw, size=(12.0, 2.2 + 0.36 * len(lanes)))
 
@@ -95,12 +98,12 @@ def combinations(
     rows: Mapping[tuple[str, ...], Sequence[Row]], tallies: Mapping[tuple[str, ...], Mapping[str, Any]]
 ) -> Plot:
     """Answers of the best combinations over time."""
-    best = sorted(tallies, key=lambda names: -(tallies[names]["top1"] or 0.0))[:_MOST_ROWS]
+    best = sorted(tallies, key=lambda names: -(tallies[names]["top1"] or 0.0))[:_MAX_COMBINATIONS]
     lanes = {" + ".join(names): spans(rows[names], [row.outcome for row in rows[names]]) for names in best}
     size = (12.0, 1.2 + 0.2 * len(lanes))
 
     def draw(axes: Any) -> None:
-        _lanes(axes, lanes, ANSWERS)
+        _lanes(axes, lanes, OUTCOME_COLOURS)
         axes.margins(x=0)
         axes.tick_params(axis="y", labelsize=7)
 
@@ -114,7 +117,7 @@ def confusion(confused: Sequence[Mapping[str, Any]]) -> Plot | None:
         totals[one["truth"]] = totals.get(one["truth"], 0) + one["ticks"]
     if not totals:
         return None
-    rows = sorted(sorted(totals, key=lambda name: -totals[name])[:_MOST_CONFUSED])
+    rows = sorted(sorted(totals, key=lambda name: -totals[name])[:_MAX_CONFUSED])
     answers: dict[str, int] = {}
     for one in confused:
         if one["truth"] in rows:
@@ -130,17 +133,17 @@ def confusion(confused: Sequence[Mapping[str, Any]]) -> Plot | None:
     return plots.heat_map("confusion_picture", "Confusion", rows, columns, values, "%", limits=(0, 100), note=note)
 
 
-def worst(number: int, moment: Moment) -> Plot:
+def worst(number: int, mistake: Mistake) -> Plot:
     """What every sensor saw at a confident mistake."""
-    row = moment.row
+    row = mistake.row
     weights = dict(zip(row.sensors, row.weights, strict=True))
     said = f"said '{row.label}' ({row.confidence:.2f}{', below the threshold' if row.unknown else ''})"
     title = f"{row.time_s:.1f} s: {said}, there was {' / '.join(row.truth)}"
-    note = "; ".join(f"{name} ({100 * weights[name.partition(':')[0]]:.0f} %)" for name in moment.thumbnails)
+    note = "; ".join(f"{name} ({100 * weights[name.partition(':')[0]]:.0f} %)" for name in mistake.thumbnails)
     return Plot(
         f"worst_{number}",
         title,
-        _png(_beside(moment.thumbnails)),
+        _png(_side_by_side(mistake.thumbnails)),
         f"From the left, what each says alone and its weight: {note}.",
     )
 
@@ -151,12 +154,12 @@ def _state(row: Row, name: str, state: SensorState) -> str:
     return {SensorState.LATE: "late", SensorState.REJECTED: "rejected", SensorState.ACTIVE: "late"}.get(state, "silent")
 
 
-def _write_truth(axes: Any, found: Evaluation) -> None:
+def _annotate_truth(axes: Any, evaluation: Evaluation) -> None:
     """Writes what was there above the lanes."""
-    for start, _, labels in found.stretches:
+    for start, _, labels in evaluation.segments:
         axes.axvline(start, color=_LINE, linewidth=0.7, alpha=0.5)
         axes.text(start, -0.66, " / ".join(labels)[:24], fontsize=8, rotation=35, ha="left", va="bottom")
-    axes.set_xlim(0, max(found.span_s, 1e-3))
+    axes.set_xlim(0, max(evaluation.span_s, 1e-3))
 
 
 def _lanes(axes: Any, lanes: Mapping[str, Sequence[tuple[float, float, str]]], colours: Mapping[str, str]) -> None:
@@ -174,7 +177,7 @@ def _lanes(axes: Any, lanes: Mapping[str, Sequence[tuple[float, float, str]]], c
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
 
 
-def _beside(pictures: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def _side_by_side(pictures: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
     if not pictures:
         return np.full((24, 144, 3), 235, np.uint8)
     height = max(picture.shape[0] for picture in pictures.values())

@@ -1,8 +1,9 @@
-"""The report of a bag: tables and pictures of an evaluation, for :mod:`omnibind_core.evaluation.report.document`."""
+"""The report of a bag: tables and figures of an evaluation, for :mod:`omnibind_core.evaluation.report.document`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omnibind_core.evaluation.report import plots
@@ -27,45 +28,45 @@ TALLY: tuple[Column, ...] = (
 )
 
 
-def report(found: Evaluation) -> Report:
+def report(evaluation: Evaluation) -> Report:
     """The report of one bag."""
-    sections = [_overview(found), _sensors(found)]
-    if found.truth is not None:
-        sections += [_scores(found), _mistakes(found)]
-    if len(found.runs) > 1:
-        sections.insert(2, _what_if(found))
-    if found.runs[0].combinations:
-        sections.insert(2, _ablation(found))
-    sections.append(Section("Every tick", "", [_ticks(found)]))
-    return Report("bag", f"Bag {found.bag}", _facts(found), sections)
+    sections = [_overview(evaluation), _sensors(evaluation)]
+    if evaluation.truth is not None:
+        sections += [_scores(evaluation), _mistakes(evaluation)]
+    if len(evaluation.runs) > 1:
+        sections.insert(2, _what_if(evaluation))
+    if evaluation.runs[0].combinations:
+        sections.insert(2, _ablation(evaluation))
+    sections.append(Section("Every tick", "", [_ticks(evaluation)]))
+    return Report("bag", f"Bag {evaluation.bag}", _facts(evaluation), sections)
 
 
-def _facts(found: Evaluation) -> dict[str, Any]:
-    values = found.setup.parameters
+def _facts(evaluation: Evaluation) -> dict[str, Any]:
+    values = evaluation.setup.parameters
     return {
-        "bag": found.bag,
-        "start_ns": found.start_ns,
-        "seconds": found.span_s,
-        "model": found.model,
-        "labels": found.labels,
-        "threshold": found.threshold,
-        "sensors": ", ".join(found.setup.present),
+        "bag": evaluation.bag,
+        "start_ns": evaluation.start_ns,
+        "seconds": evaluation.span_s,
+        "model": evaluation.model,
+        "labels": evaluation.labels,
+        "threshold": evaluation.threshold,
+        "sensors": ", ".join(evaluation.setup.present),
         "rate": values["rate"],
         "trigger": values["trigger"],
         "max_wait": values["max_wait"],
-        "ticks": len(found.rows),
-        "complete": not found.damage,
+        "ticks": len(evaluation.rows),
+        "complete": not evaluation.damage,
     }
 
 
-def summary(found: Evaluation, run: Run | None = None) -> dict[str, Any]:
+def summary(evaluation: Evaluation, run: Run | None = None) -> dict[str, Any]:
     """The figures of one replay in one row."""
-    rows = (run or found.runs[0]).rows
-    first = scoring.summary_of_times(scoring.first_right(rows, found.stretches))
+    rows = (run or evaluation.runs[0]).rows
+    first = scoring.summary_of_times(scoring.first_right(rows, evaluation.segments))
     again = scoring.summary_of_times(scoring.losses(rows))
     return {
         **scoring.tally(rows),
-        "accuracy_settled": scoring.tally(found.settled(rows))["accuracy"],
+        "accuracy_settled": scoring.tally(evaluation.settled(rows))["accuracy"],
         "changes": first["number"],
         "changes_recognised": first["reached"],
         "first_right_s": first["median_s"],
@@ -83,11 +84,11 @@ SUMMARY: tuple[Column, ...] = (
 )
 
 
-def _overview(found: Evaluation) -> Section:
-    rows = found.rows
+def _overview(evaluation: Evaluation) -> Section:
+    rows = evaluation.rows
     parts: list[Table | Plot] = []
-    text = f"{len(rows)} ticks in {found.span_s:.1f} s. "
-    if found.truth is None:
+    text = f"{len(rows)} ticks in {evaluation.span_s:.1f} s. "
+    if evaluation.truth is None:
         text += "Nobody told what was there, so nothing is scored: what was said is in the last chapter."
     else:
         tally = scoring.tally(rows)
@@ -96,22 +97,22 @@ def _overview(found: Evaluation) -> Section:
         text += (
             f"{tally['ticks']} of them count: {counts}; {left} have no label that the model knows. "
             "A tick is right if the label said is one of those that hold; it is unknown if the confidence is below the "
-            f"model's threshold of {found.threshold:.2f}, and silent if no sensor had anything to say. "
-            f"Settled are the ticks from {found.options.settle:g} s after a change on: before that, frames and "
+            f"model's threshold of {evaluation.threshold:.2f}, and silent if no sensor had anything to say. "
+            f"Settled are the ticks from {evaluation.options.settle:g} s after a change on: before that, frames and "
             "windows of sound still show what was there before."
         )
-        parts.append(Table("summary", "As recorded", [summary(found)], SUMMARY))
-    parts.append(figures.timeline(found))
-    if found.notes:
-        parts.append(Table("notes", "What should be known", [{"note": note} for note in found.notes]))
+        parts.append(Table("summary", "As recorded", [summary(evaluation)], SUMMARY))
+    parts.append(figures.timeline(evaluation))
+    if evaluation.notes:
+        parts.append(Table("notes", "What should be known", [{"note": note} for note in evaluation.notes]))
     return Section("Overview", text, parts)
 
 
-def _sensors(found: Evaluation) -> Section:
-    rows, run = found.rows, found.runs[0]
+def _sensors(evaluation: Evaluation) -> Section:
+    rows, run = evaluation.rows, evaluation.runs[0]
     reports = {one.name: one for one in run.reports}
     table = []
-    for place, (name, sensor) in enumerate(found.setup.sensors.items()):
+    for place, (name, sensor) in enumerate(evaluation.setup.sensors.items()):
         states = [states[place] for states in run.states]
         one = reports.get(name)
         share = {state.name.lower(): scoring.share(states.count(state), len(states)) for state in SensorState}
@@ -119,7 +120,7 @@ def _sensors(found: Evaluation) -> Section:
             {
                 "sensor": name,
                 "modality": sensor.config.modality,
-                "topic": found.setup.topics[name],
+                "topic": evaluation.setup.topics[name],
                 "messages": one.received if one else 0,
                 "rejected": one.rejected if one else 0,
                 **scoring.of_sensor(rows, name),
@@ -145,12 +146,12 @@ def _sensors(found: Evaluation) -> Section:
     return Section("Sensors", "", parts)
 
 
-def _losses(lost: Sequence[Mapping[str, Any]]) -> list[Table | Plot]:
-    if not lost:
+def _losses(losses: Sequence[Mapping[str, Any]]) -> list[Table | Plot]:
+    if not losses:
         return []
     rows = []
-    for name in dict.fromkeys(one["sensor"] for one in lost):
-        own = [one for one in lost if one["sensor"] == name]
+    for name in dict.fromkeys(one["sensor"] for one in losses):
+        own = [one for one in losses if one["sensor"] == name]
         rows.append({"sensor": name, "kept": sum(one["kept"] for one in own), **scoring.summary_of_times(own)})
     columns = (
         Column("sensor", "sensor lost"),
@@ -166,14 +167,14 @@ def _losses(lost: Sequence[Mapping[str, Any]]) -> list[Table | Plot]:
     )
     return [
         Table("losses", "Time to recover after losing a sensor", rows, columns, note),
-        Table("losses_each", "Every loss", lost, folded=True),
+        Table("losses_each", "Every loss", losses, folded=True),
     ]
 
 
-def _scores(found: Evaluation) -> Section:
-    rows = found.rows
+def _scores(evaluation: Evaluation) -> Section:
+    rows = evaluation.rows
     living = [{**row, "sensors": " + ".join(row["sensors"]) or "none"} for row in scoring.by_combination(rows)]
-    changes = [{**one, "labels": " / ".join(one["labels"])} for one in scoring.first_right(rows, found.stretches)]
+    changes = [{**one, "labels": " / ".join(one["labels"])} for one in scoring.first_right(rows, evaluation.segments)]
     binned = scoring.over_time(rows)
     parts: list[Table | Plot] = [
         Table(
@@ -209,24 +210,24 @@ def _scores(found: Evaluation) -> Section:
     return Section("Accuracy", "", parts)
 
 
-def _mistakes(found: Evaluation) -> Section:
-    confused = scoring.confusion(found.rows)
+def _mistakes(evaluation: Evaluation) -> Section:
+    confused = scoring.confusion(evaluation.rows)
     parts: list[Table | Plot] = []
-    picture = figures.confusion(confused)
-    if picture is not None:
-        parts.append(picture)
+    figure = figures.confusion(confused)
+    if figure is not None:
+        parts.append(figure)
     parts.append(Table("confusion", "What was said for what was there", confused, folded=True))
-    worst = found.runs[0].worst
+    worst = evaluation.runs[0].worst
     listed = [
         {
-            "time_s": moment.row.time_s,
-            "truth": " / ".join(moment.row.truth),
-            "said": moment.row.label,
-            "confidence": moment.row.confidence,
-            "below_threshold": moment.row.unknown,
-            **{"sensors": " + ".join(moment.row.sensors)},
+            "time_s": mistake.row.time_s,
+            "truth": " / ".join(mistake.row.truth),
+            "said": mistake.row.label,
+            "confidence": mistake.row.confidence,
+            "below_threshold": mistake.row.unknown,
+            **{"sensors": " + ".join(mistake.row.sensors)},
         }
-        for moment in worst
+        for mistake in worst
     ]
     parts.append(
         Table(
@@ -236,15 +237,15 @@ def _mistakes(found: Evaluation) -> Section:
             note="The worst tick of each kind of mistake, at most six; only ticks that are settled.",
         )
     )
-    parts += [figures.worst(number, moment) for number, moment in enumerate(worst, 1)]
+    parts += [figures.worst(number, mistake) for number, mistake in enumerate(worst, 1)]
     return Section("Mistakes", "", parts)
 
 
-def _what_if(found: Evaluation) -> Section:
-    base = summary(found)
+def _what_if(evaluation: Evaluation) -> Section:
+    base = summary(evaluation)
     table = []
-    for run in found.runs:
-        measured = summary(found, run)
+    for run in evaluation.runs:
+        measured = summary(evaluation, run)
         costs = {
             f"{key}_change": None if measured[key] is None or base[key] is None else measured[key] - base[key]
             for key in ("accuracy", "top1")
@@ -259,20 +260,20 @@ def _what_if(found: Evaluation) -> Section:
         *(column for column in SUMMARY if column.key in ("unknown", "silent", "first_right_s", "recovery_s")),
     )
     parts: list[Table | Plot] = []
-    if found.truth is not None:
+    if evaluation.truth is not None:
         parts = [
             Table("what_if", "What if", table, columns),
-            figures.scenarios(found),
+            figures.scenarios(evaluation),
         ]
-    ticks = [{"scenario": run.scenario.name, **_tick(row)} for run in found.runs[1:] for row in run.rows]
+    ticks = [{"scenario": run.scenario.name, **_tick(row)} for run in evaluation.runs[1:] for row in run.rows]
     parts.append(Table("what_if_ticks", "Every tick of every change", ticks, folded=True))
     return Section("What if", "The same bag with something changed; times are s from its beginning.", parts)
 
 
-def _ablation(found: Evaluation) -> Section:
-    combinations = found.runs[0].combinations
+def _ablation(evaluation: Evaluation) -> Section:
+    combinations = evaluation.runs[0].combinations
     tallies = {names: scoring.tally(rows) for names, rows in combinations.items()}
-    whole = tallies[found.setup.present]
+    whole = tallies[evaluation.setup.present]
 
     def change(names: tuple[str, ...], key: str = "top1") -> float | None:
         return None if whole[key] is None or tallies[names][key] is None else tallies[names][key] - whole[key]
@@ -287,8 +288,8 @@ def _ablation(found: Evaluation) -> Section:
         for names, tally in sorted(tallies.items(), key=lambda pair: -(pair[1]["top1"] or 0.0))
     ]
     singles = []
-    for name in found.setup.present:
-        rest = tuple(other for other in found.setup.present if other != name)
+    for name in evaluation.setup.present:
+        rest = tuple(other for other in evaluation.setup.present if other != name)
         singles.append(
             {
                 "sensor": name,
@@ -341,7 +342,7 @@ def _tick(row: Row) -> dict[str, Any]:
     }
 
 
-def _ticks(found: Evaluation) -> Table:
+def _ticks(evaluation: Evaluation) -> Table:
     columns = (
         Column("time_s", "time, s", "seconds"),
         Column("truth", "what was there"),
@@ -351,7 +352,7 @@ def _ticks(found: Evaluation) -> Table:
         Column("sensors", "sensors"),
         Column("alone", "each alone"),
     )
-    return Table("ticks", "Every tick", [_tick(row) for row in found.rows], columns, folded=True)
+    return Table("ticks", "Every tick", [_tick(row) for row in evaluation.rows], columns, folded=True)
 
 
 def overview(outcomes: Sequence[Outcome], names: Sequence[str]) -> Report:
@@ -361,29 +362,64 @@ def overview(outcomes: Sequence[Outcome], names: Sequence[str]) -> Report:
         outcomes: One per bag.
         names: Folder of each bag's own report.
     """
-    good = [(outcome.found, name) for outcome, name in zip(outcomes, names, strict=True) if outcome.found is not None]
-    rows = [{"bag": found.bag, "report": name, "seconds": found.span_s, **summary(found)} for found, name in good]
-    everything = [row for found, _ in good for row in found.rows]
+    done = [
+        (outcome.evaluation, name)
+        for outcome, name in zip(outcomes, names, strict=True)
+        if outcome.evaluation is not None
+    ]
+    rows = [
+        {"bag": evaluation.bag, "report": name, "seconds": evaluation.span_s, **summary(evaluation)}
+        for evaluation, name in done
+    ]
+    everything = [row for evaluation, _ in done for row in evaluation.rows]
     columns = (Column("bag", "bag"), Column("seconds", "length, s", "seconds"), *SUMMARY)
     parts: list[Table | Plot] = [
         Table("bags", "Every bag", rows, columns, "The report of each lies in the folder of its name.")
     ]
     if scoring.tally(everything)["ticks"]:
         parts.append(Table("all", "All ticks together", [scoring.tally(everything)], TALLY))
-        told = [row for row in rows if row["ticks"]]
+        scored = [row for row in rows if row["ticks"]]
         series = {
-            name: [(row[key], None) for row in told]
+            name: [(row[key], None) for row in scored]
             for name, key in (("right", "accuracy"), ("first label right", "top1"))
         }
         parts.append(
-            plots.bars("accuracy_by_bag", "Accuracy by bag", [row["report"] for row in told], series, "share, %")
+            plots.bars("accuracy_by_bag", "Accuracy by bag", [row["report"] for row in scored], series, "share, %")
         )
-    broken = [{"bag": str(outcome.path), "error": outcome.error} for outcome in outcomes if outcome.found is None]
-    if broken:
-        parts.append(Table("failed", "Bags that could not be evaluated", broken))
-    notes = [{"bag": found.bag, "note": note} for found, _ in good for note in found.notes]
+    failed = [{"bag": str(outcome.path), "error": outcome.error} for outcome in outcomes if outcome.evaluation is None]
+    if failed:
+        parts.append(Table("failed", "Bags that could not be evaluated", failed))
+    notes = [{"bag": evaluation.bag, "note": note} for evaluation, _ in done for note in evaluation.notes]
     if notes:
         parts.append(Table("notes", "What should be known", notes))
-    models = ", ".join(sorted({found.model for found, _ in good}))
-    facts = {"bags": len(outcomes), "failed": len(broken), "model": models, "ticks": len(everything)}
+    models = ", ".join(sorted({evaluation.model for evaluation, _ in done}))
+    facts = {"bags": len(outcomes), "failed": len(failed), "model": models, "ticks": len(everything)}
     return Report("bag", f"{len(outcomes)} bags", facts, [Section("Bags", "", parts)])
+
+
+def write(outcomes: Sequence[Outcome], out: Path) -> Path:
+    """Writes the report of one bag, or of several: then also one of each, in a folder of the bag's name.
+
+    Args:
+        outcomes: One per bag, one at least.
+        out: Folder of the report.
+
+    Returns:
+        The page to look at.
+    """
+    if len(outcomes) == 1 and outcomes[0].evaluation is not None:
+        return report(outcomes[0].evaluation).write(out)
+    names = _folder_names([outcome.path for outcome in outcomes])
+    for outcome, name in zip(outcomes, names, strict=True):
+        if outcome.evaluation is not None:
+            report(outcome.evaluation).write(out / name)
+    return overview(outcomes, names).write(out)
+
+
+def _folder_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each bag's report: the bag's, with a number where two are alike."""
+    names: list[str] = []
+    for path in paths:
+        stem = path.stem or "bag"
+        names.append(next(n for n in (stem, *(f"{stem}_{i}" for i in range(2, len(paths) + 2))) if n not in names))
+    return names

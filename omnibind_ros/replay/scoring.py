@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from omnibind_core.runtime.types import Prediction
 
-RIGHT, WRONG, UNKNOWN, SILENT, FOREIGN, UNLABELLED = "right", "wrong", "unknown", "silent", "foreign", "unlabelled"
+RIGHT, WRONG, UNKNOWN, SILENT, OUT_OF_VOCABULARY, UNLABELLED = (
+    "right",
+    "wrong",
+    "unknown",
+    "silent",
+    "out_of_vocabulary",
+    "unlabelled",
+)
 OUTCOMES = (RIGHT, WRONG, UNKNOWN, SILENT)
 """Of a tick whose label is known. ``unknown``: the confidence was below the threshold; ``silent``: no prediction."""
 
@@ -31,6 +41,11 @@ class Vocabulary:
     def of(self, word: str) -> str | None:
         """The model's label; ``None`` if it has none of that name."""
         return self._meant.get(_plain(word))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two words name the same label: case, underscores and blanks around them do not count."""
+    return _plain(one) == _plain(other)
 
 
 def _plain(word: str) -> str:
@@ -54,6 +69,7 @@ class Row:
         weights: Their shares.
         ages: Ages of their items, s.
         said: What each alone would have said.
+        mean: What mean fusion would have said, see :func:`mean_label`; ``""`` where nobody asked.
     """
 
     time_s: float
@@ -68,6 +84,7 @@ class Row:
     weights: tuple[float, ...] = ()
     ages: tuple[float, ...] = ()
     said: tuple[str, ...] = ()
+    mean: str = ""
 
     @property
     def label(self) -> str:
@@ -76,11 +93,11 @@ class Row:
 
     @property
     def outcome(self) -> str:
-        """One of :data:`OUTCOMES`, ``foreign`` (the model lacks the label) or ``unlabelled``."""
+        """One of :data:`OUTCOMES`, ``out_of_vocabulary`` (the model lacks the label) or ``unlabelled``."""
         if not self.truth:
             return UNLABELLED
         if not self.meant:
-            return FOREIGN
+            return OUT_OF_VOCABULARY
         if not self.labels:
             return SILENT
         if self.unknown:
@@ -91,6 +108,10 @@ class Row:
     def scored(self) -> bool:
         """Whether it counts."""
         return bool(self.meant)
+
+    def alone(self, sensor: str) -> str:
+        """What a sensor alone would have said; ``""`` if it took no part."""
+        return self.said[self.sensors.index(sensor)] if sensor in self.sensors else ""
 
 
 def row(
@@ -138,9 +159,67 @@ def tally(rows: Iterable[Row]) -> dict[str, Any]:
         **{outcome: number[outcome] for outcome in OUTCOMES},
         "accuracy": share(number[RIGHT], total),
         "accuracy_said": share(number[RIGHT], answered),
-        "top1": share(sum(one.label in one.meant for one in counted), total),
+        "top1": top1(counted),
         "top5": share(sum(bool(set(one.labels[:5]) & set(one.meant)) for one in counted), total),
     }
+
+
+def top1(rows: Iterable[Row], said: Callable[[Row], str] = lambda one: one.label) -> float | None:
+    """Share of the ticks that count at which a label is right, whatever the confidence.
+
+    Args:
+        rows: The ticks.
+        said: The label that is looked at; the fused one by default.
+    """
+    counted = [one for one in rows if one.scored]
+    return share(sum(said(one) in one.meant for one in counted), len(counted))
+
+
+def settled(rows: Iterable[Row], seconds: float) -> list[Row]:
+    """The ticks from so many seconds after a change of what was there on."""
+    return [one for one in rows if one.since_s >= seconds]
+
+
+def mean_label(similarities: NDArray[np.float32], labels: Sequence[str]) -> str:
+    """What mean fusion says: the label with the greatest mean of the sensors' similarities.
+
+    Args:
+        similarities: ``float32 [1 + S, C]``, row 0 fused, then one per sensor; see ``Prediction``.
+        labels: The ``C`` labels.
+
+    Returns:
+        The label; ``""`` without similarities to these labels.
+    """
+    if not labels or similarities.shape[1:] != (len(labels),) or len(similarities) < 2:
+        return ""
+    return labels[int(similarities[1:].mean(axis=0).argmax())]
+
+
+def majority(rows: Sequence[Row], sensors: Iterable[str]) -> Row:
+    """One row for several ticks of the same truth: what was said most often, the earlier one if two were equally often.
+
+    Args:
+        rows: The ticks, one at least.
+        sensors: The sensors; those take part that do in at least half of the ticks, in this order. Their weight is the
+            mean, their age the median of where they did.
+    """
+    taking = {name: [one for one in rows if name in one.sensors] for name in sensors}
+    taking = {name: own for name, own in taking.items() if 2 * len(own) >= len(rows)}
+    return replace(
+        rows[0],
+        labels=(_most_frequent(one.label for one in rows),),
+        confidence=median(one.confidence for one in rows),
+        unknown=2 * sum(one.unknown for one in rows) > len(rows),
+        sensors=tuple(taking),
+        weights=tuple(fmean(one.weights[one.sensors.index(name)] for one in own) for name, own in taking.items()),
+        ages=tuple(median(one.ages[one.sensors.index(name)] for one in own) for name, own in taking.items()),
+        said=tuple(_most_frequent(one.alone(name) for one in own) for name, own in taking.items()),
+        mean=_most_frequent(one.mean for one in rows),
+    )
+
+
+def _most_frequent(words: Iterable[str]) -> str:
+    return Counter(words).most_common(1)[0][0]
 
 
 def share(part: int, whole: int) -> float | None:
@@ -172,19 +251,19 @@ def over_time(rows: Sequence[Row], bins: int = 40) -> list[dict[str, Any]]:
     ]
 
 
-def first_right(rows: Sequence[Row], stretches: Iterable[tuple[float, float, tuple[str, ...]]]) -> list[dict[str, Any]]:
+def first_right(rows: Sequence[Row], segments: Iterable[tuple[float, float, tuple[str, ...]]]) -> list[dict[str, Any]]:
     """How long it took to say the right label after each change of what was there.
 
     Args:
         rows: All rows.
-        stretches: Beginning and end, s, and labels of the times between two changes.
+        segments: Beginning and end, s, and labels of the times between two changes.
 
     Returns:
         Per stretch that the model has a label for: ``time_s``, ``labels``, ``seconds`` until the first right answer
         (``None``: there was none before the next change).
     """
     found = []
-    for start_s, end_s, labels in stretches:
+    for start_s, end_s, labels in segments:
         inside = [one for one in rows if start_s <= one.time_s < end_s and one.scored]
         if not inside:
             continue
@@ -249,11 +328,11 @@ def confusion(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def of_sensor(rows: Sequence[Row], name: str) -> dict[str, Any]:
     """What one sensor contributed: ticks that it took part in, mean weight, median age, and what it alone is worth."""
     taking = [(one, one.sensors.index(name)) for one in rows if name in one.sensors]
-    counted = [(one, place) for one, place in taking if one.scored]
+    own = [one for one, _ in taking]
     return {
         "ticks": len(taking),
         "mean_weight": round(sum(one.weights[place] for one, place in taking) / len(taking), 4) if taking else None,
         "median_age_s": round(median(one.ages[place] for one, place in taking), 3) if taking else None,
-        "top1_alone": share(sum(one.said[place] in one.meant for one, place in counted), len(counted)),
-        "top1_fused_same_ticks": share(sum(one.label in one.meant for one, _ in counted), len(counted)),
+        "top1_alone": top1(own, lambda one: one.alone(name)),
+        "top1_fused_same_ticks": top1(own),
     }

@@ -133,13 +133,13 @@ def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str 
         notes.append("parameter 'sync' is 'approximate': bags are always evaluated with 'adaptive'")
     if parameters["discover"]:
         discovery = Discovery(parameters.discovery)
-        graph = [(topic, [kind]) for topic, kind in topics.items()]
+        graph = [(topic, [ros_type]) for topic, ros_type in topics.items()]
         known = [name for name in modalities.names() if name != "text"]
-        for topic, kind, modality in discovery.candidates(graph, known, set(full.values())):
+        for topic, ros_type, modality in discovery.candidates(graph, known, set(full.values())):
             name = name_of(topic, namespace, set(sensors))
-            sensors[name] = parameters.add(name, type=modality, topic=topic, message_type=kind)
+            sensors[name] = parameters.add(name, type=modality, topic=topic, message_type=ros_type)
             full[name] = topic
-            notes.append(f"{topic} is taken for sensor '{name}': {modality}, by its type {kind} and its name")
+            notes.append(f"{topic} is taken for sensor '{name}': {modality}, by its type {ros_type} and its name")
         notes += [f"{topic} is not taken for a sensor: {reason}" for topic, reason in discovery.refused.items()]
     refused = {
         name: f"{full[name]} has messages of type {topics[full[name]]}, expected {' or '.join(sensor.message_types)}"
@@ -151,7 +151,7 @@ def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str 
     absent = [f"{name} ({topic})" for name, topic in full.items() if topic not in topics]
     notes += [f"the bag has no topic of {', '.join(absent)}"] if absent else []
     if not types:
-        held = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(topics.items())) or "no topics"
+        held = ", ".join(f"{topic} ({ros_type})" for topic, ros_type in sorted(topics.items())) or "no topics"
         raise DataError(f"no sensor has a usable topic in the bag; it holds {held}; {'; '.join(notes)}")
     return Setup(parameters, sensors, full, types, refused, tuple(notes))
 

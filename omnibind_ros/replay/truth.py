@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_ros import messages
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read, types
 
 _SECOND = 1_000_000_000
 _ABSOLUTE = 10**15  # numbers from here on are ns since 1970, not s since the beginning of the bag
@@ -59,7 +59,7 @@ class Truth:
         """All labels, in alphabetical order."""
         return tuple(sorted({one.label for one in self.intervals}))
 
-    def stretches(self) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+    def segments(self) -> Iterator[tuple[int, int, tuple[str, ...]]]:
         """Beginning, end (ns) and labels of the times between two changes, where there are labels."""
         begin: int | None = None
         for place, (time, labels) in enumerate(zip(self._times, self._held, strict=True)):
@@ -109,7 +109,7 @@ def from_table(path: Path, start_ns: int, end_ns: int, bag_name: str = "") -> Tr
         raise DataError(f"{path} is not a readable table of labels: {error}") from error
     if not intervals:
         raise DataError(f"{path} has no labels" + (f" for the bag '{bag_name}'" if bag_name else ""))
-    return _made(intervals, start_ns, end_ns)
+    return _checked(intervals, start_ns, end_ns)
 
 
 def _time(text: str | None, start_ns: int, where: str) -> int:
@@ -130,15 +130,15 @@ def from_topic(path: Path, topic: str, start_ns: int, end_ns: int) -> Truth:
     Raises:
         DataError: The bag lacks the topic, or it has other messages, or none that names a label.
     """
-    kind = bag.topics(path).get(topic, messages.STRING)
-    if kind != messages.STRING:
-        raise DataError(f"{path}: topic {topic} has messages of type {kind}, expected {messages.STRING}")
+    ros_type = read.topics(path).get(topic, messages.STRING)
+    if ros_type != messages.STRING:
+        raise DataError(f"{path}: topic {topic} has messages of type {ros_type}, expected {messages.STRING}")
     said: list[tuple[int, str]] = []
     notes: list[str] = []
     try:
-        for item in bag.read(path, [topic]):
+        for item in read.messages(path, [topic]):
             try:
-                said.append((item.time_ns, bag.decode(item).data.strip()))
+                said.append((item.time_ns, types.decode(item).data.strip()))
             except InvalidInputError as error:
                 notes.append(str(error))
     except DataError as error:
@@ -150,10 +150,10 @@ def from_topic(path: Path, topic: str, start_ns: int, end_ns: int) -> Truth:
     ]
     if not intervals:
         raise DataError(f"{path}: topic {topic} names no label in {len(said)} messages")
-    return _made(intervals, start_ns, end_ns, notes)
+    return _checked(intervals, start_ns, end_ns, notes)
 
 
-def _made(intervals: Iterable[Interval], start_ns: int, end_ns: int, notes: Sequence[str] = ()) -> Truth:
+def _checked(intervals: Iterable[Interval], start_ns: int, end_ns: int, notes: Sequence[str] = ()) -> Truth:
     """Sorted, and with a note for what overlaps or lies outside the bag."""
     ordered = sorted(intervals, key=lambda one: (one.start_ns, one.end_ns, one.label))
     found = [*notes, *_overlaps(ordered, start_ns)]

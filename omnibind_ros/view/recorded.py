@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from omnibind_core.errors import DataError, InvalidInputError
-from omnibind_ros.bags import bag
-from omnibind_ros.replay.batch import bar
+from omnibind_ros.bags import read, types
+from omnibind_ros.replay.batch import progress_bar
 from omnibind_ros.replay.engine import Replay
 from omnibind_ros.replay.evaluation import LABELS
 from omnibind_ros.replay.setup import Setup
@@ -49,11 +49,11 @@ def run(
         print(note, file=sys.stderr)
     table = path / LABELS if labels is None else labels
     if labels is not None or table.is_file():
-        canvas.truth(from_table(table, replay.start_ns, replay.end_ns, path.stem).stretches())
+        canvas.truth(from_table(table, replay.start_ns, replay.end_ns, path.stem).segments())
     _show_messages(canvas, rate, path, setup)
     ticks = predictions = 0
     seconds = (replay.end_ns - replay.start_ns) / 1e9
-    with bar("replaying", seconds) as progress:
+    with progress_bar("replaying", seconds) as progress:
         for step in replay.steps(progress):
             now_ns = step.selection.now_ns
             ticks += 1
@@ -77,9 +77,9 @@ def _show_messages(canvas: Canvas, rate: float, path: Path, setup: Setup) -> Non
         feed = Feed(canvas, name, sensor.config.modality, sensor.options, rate)
         feeds.setdefault(setup.topics[name], []).append(feed)
     try:
-        for item in bag.read(path, list(feeds)):
+        for item in read.messages(path, list(feeds)):
             try:
-                message = bag.decode(item)
+                message = types.decode(item)
             except InvalidInputError as error:
                 canvas.say(item.time_ns, str(error), good=False)
                 continue

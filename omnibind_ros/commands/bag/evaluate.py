@@ -79,12 +79,12 @@ def options_of(args: argparse.Namespace) -> Options:
         ConfigError: An argument is unusable.
     """
     from omnibind_core.errors import ConfigError
-    from omnibind_ros.replay.changes import KINDS
+    from omnibind_ros.replay.changes import ACTIONS
     from omnibind_ros.replay.evaluation import Options
 
     if not (math.isfinite(args.settle) and args.settle >= 0):
         raise ConfigError(f"--settle is {args.settle}, expected 0 or more seconds")
-    changes = tuple((kind, text) for kind in KINDS for text in getattr(args, kind, []))
+    changes = tuple((action, text) for action in ACTIONS for text in getattr(args, action, []))
     return Options(
         args.model,
         args.params,
@@ -109,7 +109,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {args.out} is a file, expected a folder, or none")
     options = options_of(args)
     paths = batch.find(args.bags)
-    with batch.bar("replaying", len(paths)) as progress:
+    with batch.progress_bar("replaying", len(paths)) as progress:
         found = dict(batch.run(paths, options, args.jobs, args.scheduler, progress))
     return _write([found[number] for number in range(len(paths))], args.out)
 
@@ -117,43 +117,28 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _write(outcomes: Sequence[Outcome], out: Path) -> int:
     from omnibind_ros.replay import report
 
-    failed = [outcome for outcome in outcomes if outcome.found is None]
-    for outcome in failed:
-        print(f"omnibind: {outcome.error}", file=sys.stderr)
-    found = [outcome.found for outcome in outcomes if outcome.found is not None]
-    if not found:
+    for outcome in outcomes:
+        if outcome.evaluation is None:
+            print(f"omnibind: {outcome.error}", file=sys.stderr)
+    evaluations = [outcome.evaluation for outcome in outcomes if outcome.evaluation is not None]
+    if not evaluations:
         return 2 if len(outcomes) == 1 else 1
-    if len(outcomes) == 1:
-        page = report.report(found[0]).write(out)
-    else:
-        names = folder_names([outcome.path for outcome in outcomes])
-        for outcome, name in zip(outcomes, names, strict=True):
-            if outcome.found is not None:
-                report.report(outcome.found).write(out / name)
-        page = report.overview(outcomes, names).write(out)
-    for one in found:
+    page = report.write(outcomes, out)
+    for one in evaluations:
         _print(one)
     print(f"wrote {page}")
-    return 1 if failed or any(one.damage for one in found) else 0
+    return 1 if len(evaluations) < len(outcomes) or any(one.damage for one in evaluations) else 0
 
 
-def folder_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each bag's report: the bag's, with a number where two are alike."""
-    names: list[str] = []
-    for path in paths:
-        stem = path.stem or "bag"
-        names.append(next(n for n in (stem, *(f"{stem}_{i}" for i in range(2, len(paths) + 2))) if n not in names))
-    return names
-
-
-def _print(found: Evaluation) -> None:
+def _print(evaluation: Evaluation) -> None:
     from omnibind_ros.replay import report
 
-    for note in found.notes:
-        print(f"omnibind: {found.bag}: {note}", file=sys.stderr)
-    figures = report.summary(found)
-    print(f"{found.bag}: {len(found.rows)} ticks in {found.span_s:.1f} s, sensors {', '.join(found.setup.present)}")
-    if found.truth is None:
+    for note in evaluation.notes:
+        print(f"omnibind: {evaluation.bag}: {note}", file=sys.stderr)
+    figures = report.summary(evaluation)
+    sensors = ", ".join(evaluation.setup.present)
+    print(f"{evaluation.bag}: {len(evaluation.rows)} ticks in {evaluation.span_s:.1f} s, sensors {sensors}")
+    if evaluation.truth is None:
         return
     counts = ", ".join(f"{figures[key]} {key}" for key in ("right", "wrong", "unknown", "silent"))
     print(f"  {figures['ticks']} scored: {counts}")
@@ -166,8 +151,8 @@ def _print(found: Evaluation) -> None:
         f"({figures['changes_recognised']} of {figures['changes']}), after a loss in {_seconds(figures['recovery_s'])} "
         f"({figures['losses_recovered']} of {figures['losses']})"
     )
-    for run in found.runs[1:]:
-        one = report.summary(found, run)
+    for run in evaluation.runs[1:]:
+        one = report.summary(evaluation, run)
         print(f"  {run.scenario.name} -> right {_percent(one['accuracy'])}, first label {_percent(one['top1'])}")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omnibind_ros.bags.inspection import BagSummary, EventSummary, TopicSummary
+    from omnibind_ros.bags.inspect import BagSummary, EventSummary, TopicSummary
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +26,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _inspect(args: argparse.Namespace) -> int:
     """Returns 0, or 1 if the bag could not be read to its end."""
-    from omnibind_ros.bags.inspection import inspect
+    from omnibind_ros.bags.inspect import inspect
 
     summary = inspect(args.bag)
     if args.json:

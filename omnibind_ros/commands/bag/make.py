@@ -37,22 +37,16 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _make(args: argparse.Namespace) -> int:
-    from omnibind_core.data.concepts import Concepts
     from omnibind_core.errors import ConfigError
-    from omnibind_ros.bags import bag, scene_bag
+    from omnibind_ros.bags import read, scene_bag
     from omnibind_ros.replay.evaluation import LABELS
 
     for name, low, high in (("scenes", 1, 100_000), ("seconds", 0.5, 3600), ("away", 0, 1)):
         if not low <= getattr(args, name) <= high:
             raise ConfigError(f"--{name} is {getattr(args, name)}, expected {low} to {high}")
-    if args.data is not None:
-        concepts = Concepts.read(args.labels or scene_bag.model_folder(args.model) / "labels.csv")
-        scenes = scene_bag.scenes_of_samples(args.data, concepts, args.split, args.seed, args.scenes)
-    else:
-        known = scene_bag.vocabulary(args.model)
-        scenes = scene_bag.scenes_of_packages(args.cache, args.seed, args.scenes, known)
+    scenes = scene_bag.scenes_for(args.model, args.data, args.split, args.labels, args.cache, args.seed, args.scenes)
     labels = scene_bag.write(args.out, args.out / LABELS, scenes, args.seed, args.seconds, args.away)
-    begin, end = bag.span_ns(args.out)
+    begin, end = read.span_ns(args.out)
     size = sum(path.stat().st_size for path in args.out.iterdir()) / 1e6
     print(f"{args.out}: {len(labels)} scenes, {(end - begin) / 1e9:.1f} s, {size:.1f} MB")
     print(f"{args.out / LABELS}: what is there when, and which sensors see it")

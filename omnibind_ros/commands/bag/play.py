@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -49,7 +48,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _play(args: argparse.Namespace) -> int:
     from omnibind_core.errors import ConfigError
-    from omnibind_core.optional import require
+    from omnibind_ros.commands.session import session
 
     if not (math.isfinite(args.rate) and args.rate > 0):
         raise ConfigError(f"--rate is {args.rate}, expected a positive number")
@@ -57,17 +56,10 @@ def _play(args: argparse.Namespace) -> int:
         raise ConfigError(f"--start is {args.start}, expected 0 or more seconds")
     if args.evaluate and (args.loop or args.topic):
         raise ConfigError("--evaluate plays the whole bag once, without --loop and --topic")
-    rclpy = require("rclpy", "Playing a bag over DDS")
-    require("rclpy.signals", "Playing a bag over DDS")
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    try:
+    with session("Playing a bag over DDS") as stop:
+        import rclpy
+
         return _run(args, rclpy.create_node("bag_player", namespace=args.namespace.rstrip("/")), stop)
-    finally:
-        rclpy.try_shutdown()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
@@ -102,11 +94,11 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
 
 
 def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> None:
-    from omnibind_ros.bags import bag
-    from omnibind_ros.replay.batch import bar
+    from omnibind_ros.bags import read
+    from omnibind_ros.replay.batch import progress_bar
 
-    begin, end = bag.span_ns(args.bag)
-    with bar("playing", (end - begin) / 1e9 - args.start) as progress:
+    begin, end = read.span_ns(args.bag)
+    with progress_bar("playing", (end - begin) / 1e9 - args.start) as progress:
         player.play(go_on, progress)
         while args.loop and go_on():
             player.play(go_on, progress)
@@ -115,11 +107,11 @@ def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> None:
 def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]:
     """Waits until a fusion node listens."""
     from omnibind_core.errors import DataError
-    from omnibind_ros.bags import bag
+    from omnibind_ros.bags import read
     from omnibind_ros.replay.live import Listener
     from omnibind_ros.replay.setup import read_parameters, resolve
 
-    setup = resolve(bag.topics(args.bag), read_parameters(args.params), args.namespace)
+    setup = resolve(read.topics(args.bag), read_parameters(args.params), args.namespace)
     wanted = sorted({setup.topics[name] for name in setup.present})
     trigger = setup.parameters.settings.trigger
     listener = Listener()
@@ -136,12 +128,12 @@ def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]
 
 
 def _compare(args: argparse.Namespace, setup: Setup, listener: Listener, player: Player) -> int:
-    from omnibind_ros.bags import bag
-    from omnibind_ros.replay.batch import bar, hushed
+    from omnibind_ros.bags import read
+    from omnibind_ros.replay.batch import errors_only, progress_bar
     from omnibind_ros.replay.live import compare, drops
 
-    begin, end = bag.span_ns(args.bag)
-    with hushed(), bar("replaying", (end - begin) / 1e9) as progress:
+    begin, end = read.span_ns(args.bag)
+    with errors_only(), progress_bar("replaying", (end - begin) / 1e9) as progress:
         found = compare(args.bag, setup, listener.heard, args.model, args.start, progress).summary()
     found.update(drops(listener, player.published, setup))
     agreement = found["agreement"]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -28,30 +26,22 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _record(args: argparse.Namespace) -> int:
     """Returns 0, or 1 if nothing was recorded, or not every topic that was asked for."""
     from omnibind_core.errors import ConfigError
-    from omnibind_core.optional import require
+    from omnibind_ros.commands.session import session
 
     if not args.duration > 0 or not (math.isfinite(args.split) and args.split >= 0):
         raise ConfigError(f"--duration is {args.duration} and --split {args.split}, expected positive numbers")
-    rclpy = require("rclpy", "Recording topics")
-    require("rclpy.signals", "Recording topics")
-    from rclpy.parameter import Parameter
+    with session("Recording topics") as stop:
+        import rclpy
+        from rclpy.parameter import Parameter
 
-    from omnibind_ros.bags.record import Recorder
+        from omnibind_ros.bags.record import Recorder
 
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    try:
         clock = Parameter("use_sim_time", Parameter.Type.BOOL, args.sim_time)
         node = rclpy.create_node("bag_recorder", parameter_overrides=[clock])
         recorder = Recorder(node, args.out, args.topic, args.all, round(args.split * 1e6))
         print(f"recording to {args.out} ... Ctrl-C ends it", file=sys.stderr)
         end = time.monotonic() + args.duration
         recorder.run(lambda: not stop.is_set() and time.monotonic() < end)
-    finally:
-        rclpy.try_shutdown()
-        for number, handler in before.items():
-            signal.signal(number, handler)
     for topic, count in sorted(recorder.received.items()):
         print(f"{topic}: {count} messages")
     problems = {**recorder.refused, **dict.fromkeys(recorder.waiting, "no message came")}

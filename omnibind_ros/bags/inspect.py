@@ -14,7 +14,7 @@ from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.modalities import Events
 from omnibind_core.runtime.types import Encoded
 from omnibind_ros import messages
-from omnibind_ros.bags import bag
+from omnibind_ros.bags import read, types
 from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder
 from omnibind_ros.node.discovery import modality_of
 
@@ -139,10 +139,10 @@ def inspect(path: Path) -> BagSummary:
         DataError: There is no bag that can be read at all.
         MissingDependencyError: rosbags is not installed.
     """
-    inspectors = {topic: _Inspector(TopicSummary(topic, kind)) for topic, kind in sorted(bag.topics(path).items())}
+    inspectors = {topic: _Inspector(TopicSummary(topic, kind)) for topic, kind in sorted(read.topics(path).items())}
     damage = ""
     try:
-        for item in bag.read(path):
+        for item in read.messages(path):
             inspectors[item.topic].add(item)
     except DataError as error:
         damage = str(error)
@@ -164,7 +164,7 @@ class _Inspector:
         if summary.modality == "event":
             summary.events = EventSummary()
 
-    def add(self, item: bag.RecordedMessage) -> None:
+    def add(self, item: types.RecordedMessage) -> None:
         summary = self._summary
         summary.messages += 1
         summary.last_ns = item.time_ns
@@ -173,7 +173,7 @@ class _Inspector:
         if summary.events is None and summary.messages > 1:
             return
         try:
-            message = bag.decode(item)
+            message = types.decode(item)
             if summary.messages == 1:
                 summary.content = _CONTENTS.get(summary.type, lambda _: "")(message)
             if summary.type == messages.MODALITY_FRAME and message.modality in modalities.names():

@@ -1,7 +1,7 @@
-"""MCAP files that were cut off, by a power loss or a full disk, read as far as they are whole.
+"""Recovery of truncated MCAP files (power loss, full disk): they are read up to their last whole record.
 
-An MCAP file ends in an index; ``rosbags`` refuses files without an end. Here the end is put behind the last whole
-record while the file is read, so that nothing is copied and the file stays as it is.
+An MCAP file ends in a summary and a footer; ``rosbags`` refuses files without them. Here a footer is put behind the
+last whole record while the file is read, so that nothing is copied and the file stays as it is.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ _MAGIC = b"\x89MCAP0\r\n"
 _FOOTER, _MESSAGE, _CHUNK, _DATA_END = 0x02, 0x05, 0x06, 0x0F  # opcodes, see the MCAP specification
 _RECORD = struct.Struct("<BQ")  # opcode and length
 # Without a summary and checksums.
-_TAIL = _RECORD.pack(_DATA_END, 4) + bytes(4) + _RECORD.pack(_FOOTER, 20) + bytes(20) + _MAGIC
+_END = _RECORD.pack(_DATA_END, 4) + bytes(4) + _RECORD.pack(_FOOTER, 20) + bytes(20) + _MAGIC
 
 
-def is_cut(path: Path) -> bool:
-    """Whether a bag has an MCAP file with whole messages, but without its end."""
+def is_truncated(path: Path) -> bool:
+    """Whether a bag has an MCAP file with whole messages, but without its footer."""
     files = sorted(path.glob("*.mcap")) if path.is_dir() else [path] if path.suffix == ".mcap" else []
-    return any(_cut_file(file) for file in files)
+    return any(_file_is_truncated(file) for file in files)
 
 
-def _cut_file(path: Path) -> bool:
+def _file_is_truncated(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             begin = file.read(len(_MAGIC))
             file.seek(-min(len(_MAGIC), path.stat().st_size), os.SEEK_END)
             if begin != _MAGIC or file.read() == _MAGIC:
                 return False
-            return _whole(file, path.stat().st_size) > 0
+            return _whole_length(file, path.stat().st_size) > 0
     except OSError:  # whoever reads it will say so
         return False
 
 
-class MendedPath:
-    """A bag's folder or file for the reader of ``rosbags``, in which files that are cut off have an end.
+class RecoveredPath:
+    """A bag's folder or file for the reader of ``rosbags``, in which truncated files have a footer.
 
     Args:
         path: The folder or file.
@@ -48,11 +48,15 @@ class MendedPath:
         self._path = path
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
-        """The file, with an end if it has none."""
-        return io.BufferedReader(_Ended(self._path)) if _cut_file(self._path) else self._path.open(*args, **kwargs)
+        """The file, with a footer if it has none."""
+        return (
+            io.BufferedReader(_RecoveredFile(self._path))
+            if _file_is_truncated(self._path)
+            else self._path.open(*args, **kwargs)
+        )
 
-    def __truediv__(self, name: str | PurePath) -> MendedPath:
-        return MendedPath(self._path / name)
+    def __truediv__(self, name: str | PurePath) -> RecoveredPath:
+        return RecoveredPath(self._path / name)
 
     def __str__(self) -> str:
         return str(self._path)
@@ -61,12 +65,12 @@ class MendedPath:
         return getattr(self._path, name)
 
 
-class _Ended(io.RawIOBase):
-    """The whole records of an MCAP file, and an end."""
+class _RecoveredFile(io.RawIOBase):
+    """The whole records of an MCAP file, and a footer."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
-        self._whole = _whole(self._file, path.stat().st_size)
+        self._whole = _whole_length(self._file, path.stat().st_size)
         self._place = 0
 
     def readable(self) -> bool:
@@ -76,7 +80,7 @@ class _Ended(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._whole + len(_TAIL)}[whence]
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._whole + len(_END)}[whence]
         self._place = max(origin + offset, 0)
         return self._place
 
@@ -89,7 +93,7 @@ class _Ended(io.RawIOBase):
             data = self._file.read(min(len(buffer), self._whole - self._place))
         else:
             begin = self._place - self._whole
-            data = _TAIL[begin : begin + len(buffer)]
+            data = _END[begin : begin + len(buffer)]
         buffer[: len(data)] = data
         self._place += len(data)
         return len(data)
@@ -99,7 +103,7 @@ class _Ended(io.RawIOBase):
         super().close()
 
 
-def _whole(file: Any, size: int) -> int:
+def _whole_length(file: Any, size: int) -> int:
     """Bytes up to the end of the last whole record with messages, 0 without any; only indices follow, if anything."""
     place, whole = len(_MAGIC), 0
     while place + _RECORD.size <= size:

@@ -1,0 +1,186 @@
+"""Message types of bags without ROS: their definitions, messages by their fields, CDR to messages and back."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omnibind_core import resources
+from omnibind_core.errors import DataError, InvalidInputError
+from omnibind_core.optional import require
+from omnibind_ros.bags.definitions import DEFINITIONS, SAME_NAME
+
+PACKAGE = "omnibind_ros"
+
+
+@dataclass(frozen=True)
+class RecordedMessage:
+    """One message of a bag.
+
+    Attributes:
+        topic: Topic name.
+        type: ROS type, for example ``"sensor_msgs/msg/Image"``.
+        time_ns: When it was recorded, ns.
+        data: The message in CDR, as it goes over the wire.
+        types: Type store that knows its type.
+        defined: Whether the bag says how the type is defined; otherwise it is taken as it is defined here.
+    """
+
+    topic: str
+    type: str
+    time_ns: int
+    data: bytes
+    types: Any = field(repr=False, compare=False)
+    defined: bool = field(default=True, repr=False, compare=False)
+
+
+@functools.cache
+def typestore() -> Any:
+    """Message types of ROS 2 Jazzy and of this package, as a ``rosbags`` type store.
+
+    Raises:
+        DataError: This package's message definitions are not found.
+        MissingDependencyError: rosbags is not installed.
+    """
+    return _new_typestore()
+
+
+def _new_typestore(others: Collection[str] = ()) -> Any:
+    """A store of its own, without those types of this package that are to be defined otherwise."""
+    typesys = require("rosbags.typesys", "Reading and writing bags")
+    store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+    store.register({name: fields for name, fields in own_definitions().items() if name not in others})
+    return store
+
+
+@functools.cache
+def own_definitions() -> Mapping[str, Any]:
+    """The parsed definitions of this package's message types."""
+    parse = require("rosbags.typesys", "Reading and writing bags").get_types_from_msg
+    found: dict[str, Any] = {}
+    for path in sorted(resources.shared("msg", PACKAGE).glob("*.msg")):
+        found.update(parse(path.read_text(encoding="utf-8"), f"{PACKAGE}/msg/{path.stem}"))
+    return found
+
+
+def message(ros_type: str, fields: Mapping[str, Any], stamp_ns: int | None = None, frame_id: str = "") -> Any:
+    """A message of a ``rosbags`` type.
+
+    Args:
+        ros_type: For example ``"sensor_msgs/msg/Image"``.
+        fields: Its fields without the header, arrays as NumPy arrays; see :mod:`omnibind_ros.messages`.
+        stamp_ns: Time in the header, ns; None if the type has no header.
+        frame_id: Coordinate frame in the header.
+    """
+    types = typestore().types
+    if stamp_ns is None:
+        return types[ros_type](**fields)
+    stamp = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000))
+    return types[ros_type](header=types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id), **fields)
+
+
+def decode(item: RecordedMessage) -> Any:
+    """The message as an object of ``rosbags``; its arrays are NumPy arrays.
+
+    Raises:
+        InvalidInputError: Its type is defined nowhere, or the bytes are not of that type.
+    """
+    if item.type not in item.types.types:
+        raise InvalidInputError(item.topic, f"a message of type {item.type}", "a type that the bag defines")
+    try:
+        return item.types.deserialize_cdr(item.data, item.type)
+    except Exception as error:  # rosbags unpacks unchecked: whatever damaged bytes lead to
+        found = f"{len(item.data)} bytes that are no {item.type}"
+        expected = (
+            "a whole message" if item.defined else "a whole message as defined here, for the bag does not define it"
+        )
+        raise InvalidInputError(item.topic, found, f"{expected} ({error})") from error
+
+
+def learn(ros_type: str) -> None:
+    """Makes a message type known that is installed on this machine, so that it can be written.
+
+    Raises:
+        DataError: Its definition is not found.
+    """
+    if ros_type in typestore().types:
+        return
+    parse = require("rosbags.typesys", "Writing a bag").get_types_from_msg
+    found: dict[str, Any] = {}
+    missing = [ros_type]
+    while missing:
+        name = missing.pop()
+        text = _installed_definition(name) or DEFINITIONS.get(name)
+        if text is None:
+            raise DataError(f"the definition of the message type {name} is not installed")
+        found.update(parse(text, name))
+        known = {*found, *typestore().types}
+        missing = [*missing, *(one for one in _referred(found[name]) if one not in known)]
+    typestore().register(found)
+
+
+def _installed_definition(ros_type: str) -> str | None:
+    package, _, name = ros_type.partition("/msg/")
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        path = Path(prefix, "share", package, "msg", f"{name}.msg")
+        if prefix and path.is_file():
+            return path.read_text(encoding="utf-8")
+    return None
+
+
+def _referred(definition: Any) -> Iterator[str]:
+    """Message types that the fields of a parsed definition have."""
+    for _, field_type in definition[1]:
+        inner = field_type[1]
+        while isinstance(inner, tuple) and isinstance(inner[0], tuple):  # arrays and sequences of something
+            inner = inner[0][1]
+        if isinstance(inner, str) and "/msg/" in inner:
+            yield inner
+
+
+def store_of(connections: Collection[Any]) -> Any:
+    """A type store that knows the types of a bag, by its own definition where a type is unknown here or has changed."""
+    others: dict[str, Any] = {}
+    for ros_type, definition in {c.msgtype: c.msgdef for c in connections}.items():
+        if ros_type not in typestore().types or ros_type in own_definitions():
+            parsed = parsed_definition(ros_type, definition)
+            new = {name: fields for name, fields in parsed.items() if name not in typestore().types}
+            others = {**new, **changed(parsed), **others}
+    if not others:
+        return typestore()
+    store = _new_typestore(others)
+    store.register(others)
+    return store
+
+
+def changed(parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of parsed definitions that are of types of this package, with other fields than here."""
+    own = own_definitions()
+    return {name: definition for name, definition in parsed.items() if name in own and definition[1] != own[name][1]}
+
+
+@functools.lru_cache(maxsize=64)
+def parsed_definition(ros_type: str, definition: Any) -> Mapping[str, Any]:
+    """A type's definition in a bag, or else the one that is known of it, and those of all types in it."""
+    typesys = require("rosbags.typesys", "Reading bags")
+    if definition.format.name == "MSG":
+        return dict(typesys.get_types_from_msg(definition.data, ros_type))
+    if definition.format.name == "IDL":
+        return dict(typesys.get_types_from_idl(definition.data))
+    texts = {**DEFINITIONS, **SAME_NAME.get(ros_type, {})}  # bags of Humble hold no definitions
+    found: dict[str, Any] = {}
+    for name in _needed(ros_type, texts):
+        found.update(typesys.get_types_from_msg(texts[name], name))
+    return found
+
+
+def _needed(ros_type: str, texts: Mapping[str, str]) -> list[str]:
+    """Those of the definitions that a type is made of, itself included; none if it is not among them."""
+    if ros_type not in texts:
+        return []
+    inner = [line.split("[")[0].split()[0].replace("/", "/msg/") for line in texts[ros_type].splitlines()]
+    return [ros_type, *(name for one in inner for name in _needed(one, texts))]
