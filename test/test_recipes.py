@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,10 +17,14 @@ import torch
 from torch.nn import functional as F
 
 from omnibind_core import OmniBind, cli, encoders, fusion
+from omnibind_core.data import sources
+from omnibind_core.errors import InvalidInputError
 from omnibind_core.evaluation import evaluate, methods
 from omnibind_core.features.combinations import Embedded
-from omnibind_core.fusion import registry
+from omnibind_core.fusion import registry as fusions
 from omnibind_core.training.config import FuseConfig
+from omnibind_ros import messages
+from omnibind_ros.messages import registry as decoders
 
 WORDS = ("cup", "dog", "car", "rain")
 
@@ -44,8 +49,14 @@ def follow(repo, tmp_path, monkeypatch):
         spec.loader.exec_module(loaded)
         return loaded
 
-    monkeypatch.setattr(registry, "_types", dict(registry._types))
-    return module
+    known = {name: dict(of) for name, of in decoders._decoders.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(fusions, "_types", dict(fusions._types))
+        patch.setattr(decoders, "_decoders", known)
+        before = dict(sources.base.registered)
+        yield module
+        sources.base.registered.clear()
+        sources.base.registered.update(before)
 
 
 def run(*argv):
@@ -72,6 +83,37 @@ def tree(tmp_path, monkeypatch):
                     cv2.imwrite(str(folder / f"{key}.png"), rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
                     writer.writerow((key, "image", "made", f"{key}.png", word, split, key))
     return folder
+
+
+def test_a_ros_message_type(follow):
+    ros_type = follow("A ROS message type").POINT_CLOUD
+    assert ros_type in messages.types_for("point_cloud") and ros_type not in messages.types_for("image")
+    points = [SimpleNamespace(x=1.0, y=2.0, z=3.0), SimpleNamespace(x=0.0, y=0.0, z=0.5)]
+    decoder = messages.Decoder("point_cloud", "lidar")
+    decoded = decoder.decode(ros_type, SimpleNamespace(points=points), messages.DecodeOptions())
+    assert decoded.tolist() == [[1, 2, 3], [0, 0, 0.5]]
+    points[0].x = float("nan")
+    with pytest.raises(InvalidInputError, match="lidar"):
+        decoder.decode(ros_type, SimpleNamespace(points=points), messages.DecodeOptions())
+
+
+def test_a_data_set(follow, tmp_path, capsys):
+    follow("A data set")
+    for word, count in (("tea_cup", 2), ("dog", 1)):
+        (tmp_path / "things" / word).mkdir(parents=True)
+        for number in range(count):
+            cv2.imwrite(str(tmp_path / "things" / word / f"{number}.png"), np.full((32, 32, 3), 99, np.uint8))
+    assert "label_folders" in sources.names()
+    options = ["--read", "--labels", "--sheet", tmp_path / "sheet.png"]
+    assert run("data", "inspect", "label_folders", tmp_path / "things", *options) == 0
+    printed = capsys.readouterr().out
+    assert "tea cup" in printed and "3 samples, 0 files missing or broken, 3 fine" in printed
+    assert (tmp_path / "sheet.png").is_file()
+    found = sources.create("label_folders", tmp_path / "things")
+    assert [sample.label for sample in found] == ["dog", "tea cup", "tea cup"]
+    assert found.load(found[0]).shape == (32, 32, 3)
+    (tmp_path / "things" / "dog" / "0.png").write_bytes(b"")
+    assert "0 bytes" in str(found.inspect().broken)
 
 
 def test_a_fusion(follow, tmp_path):
