@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 
 import cv2
@@ -456,6 +457,8 @@ def test_what_only_training_tells(tree, folder, tmp_path, monkeypatch, capsys):
         (["--out", "samples.csv"], "is a file, expected a folder"),
         (["--model", "nowhere"], "no model 'nowhere'"),
         (["--train-data", "nowhere"], "nowhere"),
+        (["--tables", "noise", "nonsense"], f"--tables nonsense: expected some of {' '.join(evaluate.SECTIONS)}"),
+        (["--baselines", "Nonsense"], "--baselines Nonsense: expected some of Linear"),
     ],
 )
 def test_bad_input_says_what_was_expected(tree, folder, extra, message, capsys, monkeypatch, tmp_path):
@@ -479,10 +482,10 @@ def test_figures_in_the_documents_are_those_of_the_shipped_model(repo):
     assert report["facts"]["model"] == shipped, again
 
 
-def test_sections_are_those_of_the_command():
-    from omnibind_core.commands import eval as command
-
-    assert tuple(evaluate.SECTIONS) == command.TABLES
+def test_every_section_is_documented(repo):
+    text = (repo / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    measured = text.partition("## What is measured")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", measured, re.M) == list(evaluate.SECTIONS)
 
 
 def test_cat_needs_every_modality_of_the_model(measured):

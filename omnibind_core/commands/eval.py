@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-TABLES = ("combinations", "single", "retrieval", "noise", "missing", "several", "confidence", "spaces", "retrained")
 MOST_STEPS = 300
 """Steps of a trained baseline, if the model itself had more."""
 
@@ -42,7 +41,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="folder whose split 'train' Probes and baselines learn from (default: DIR of --data)",
     )
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: %(default)s)")
-    parser.add_argument("--tables", nargs="+", choices=TABLES, metavar="NAME", help=f"only these: {', '.join(TABLES)}")
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        metavar="NAME",
+        help="only these sections, such as combinations noise confidence (default: all; a wrong name lists them)",
+    )
     parser.add_argument("--count", type=int, default=2000, metavar="N", help="combinations per figure (default: 2000)")
     parser.add_argument(
         "--damage",
@@ -74,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     """Measures, writes the report and prints a summary."""
     from omnibind_core.data.concepts import Concepts
     from omnibind_core.evaluation import bench, samples
-    from omnibind_core.evaluation.evaluate import Extras, evaluate
-    from omnibind_core.evaluation.methods import Training
+    from omnibind_core.evaluation.evaluate import SECTIONS, evaluate
+    from omnibind_core.evaluation.methods import Training, trainable
     from omnibind_core.evaluation.report.document import dumps
     from omnibind_core.evaluation.tables import retrained
     from omnibind_core.model import WEIGHTS
@@ -92,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.verbose:
         logging.getLogger("omnibind_core.training.logs").setLevel(logging.WARNING)
     be_deterministic(args.seed)
-    baselines = _baselines(args.baselines)
+    tables = _chosen("--tables", args.tables, SECTIONS)
+    baselines = _chosen("--baselines", args.baselines, trainable())
     compared = {} if args.compare is None else retrained.compared(args.compare)
     given = None if args.labels is None else Concepts.read(args.labels)
     model = load_model(args.model, args.device, None)
@@ -108,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     fuse = config.fuse.model_copy(update={"steps": min(steps, MOST_STEPS), "epochs": None})
     training = Training(fuse, baselines, tuple(range(args.seed, args.seed + args.seeds)))
     measured = bench.make(model, data, train, training, count=args.count, damage=args.damage, seed=args.seed)
-    report = evaluate(measured, args.tables, Extras(compared, args.retrain, config, why))
+    report = evaluate(measured, tables, bench.Extras(compared, args.retrain, config, why))
     page = report.write(args.out)
     if args.json:
         print(dumps(report.to_dict()), end="")
@@ -117,18 +122,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _baselines(asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Titles of the baselines to train.
+def _chosen(option: str, asked: Sequence[str] | None, known: Collection[str]) -> tuple[str, ...]:
+    """The names that an option chose; all where it was not given.
 
     Raises:
-        ConfigError: There is no such baseline, or it has nothing to learn.
+        ConfigError: One of them is unknown; names all that are known.
     """
-    from omnibind_core.evaluation.methods import trainable
-
-    known = trainable()
     unknown = [name for name in asked or () if name not in known]
     if unknown:
-        raise ConfigError(f"--baselines {' '.join(unknown)}: expected some of {' '.join(known)}")
+        raise ConfigError(f"{option} {' '.join(unknown)}: expected some of {' '.join(known)}")
     return tuple(known if asked is None else dict.fromkeys(asked))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from omnibind_core.features.combinations import Embedded
 from omnibind_core.fusion import MeanFusion
 from omnibind_core.model import OmniBind
 from omnibind_core.training import dataset
+from omnibind_core.training.config import TrainConfig
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +45,23 @@ class Strange:
     split: Split
     methods: dict[str, Method]
     boot: Bootstrap
+
+
+@dataclass
+class Extras:
+    """What a report can have besides.
+
+    Attributes:
+        compared: Rows of ``omnibind train compare`` by table.
+        retrain: Train what only training can tell.
+        config: Experiment to train; None where there is none.
+        why_no_train: Why there are no Probes and trained baselines; empty if there are.
+    """
+
+    compared: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    retrain: bool = False
+    config: TrainConfig | None = None
+    why_no_train: str = ""
 
 
 @dataclass

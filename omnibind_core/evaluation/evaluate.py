@@ -1,6 +1,7 @@
 """The report of a model on data: the paper's tables, and how far the answers can be trusted.
 
-Each section is a function of a :class:`~omnibind_core.evaluation.bench.Bench`; :data:`SECTIONS` lists them.
+Each section is a function of a :class:`~omnibind_core.evaluation.bench.Bench`; :data:`SECTIONS` lists them, and
+is the one place where another is added (CONTRIBUTING.md has the recipe).
 """
 
 from __future__ import annotations
@@ -8,19 +9,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from omnibind_core.data.damage import NOISE
-from omnibind_core.evaluation.bench import LYING, Bench
+from omnibind_core.evaluation.bench import LYING, Bench, Extras
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES
 from omnibind_core.evaluation.report import plots
 from omnibind_core.evaluation.report.document import SHARE, Column, Plot, Report, Row, Section, Table
 from omnibind_core.evaluation.report.plots import Value
 from omnibind_core.evaluation.tables import accuracy, retrained, robustness, spaces, targets, trust
-from omnibind_core.training.config import TrainConfig
 
 _logger = logging.getLogger(__name__)
 
@@ -32,23 +31,6 @@ _MACRO = Column("macro", "macro accuracy, %", "share")
 _SEEDS = Column("seeds", "seeds", "count")
 _LEAST = 0.01  # share of the answers that a dot of the reliability diagram stands for
 _ACCURACY = (_N, _LABELS, SHARE, _MACRO)
-
-
-@dataclass
-class Extras:
-    """What a report can have besides.
-
-    Attributes:
-        compared: Rows of ``omnibind train compare`` by table.
-        retrain: Train what only training can tell.
-        config: Experiment to train; None where there is none.
-        why_no_train: Why there are no Probes and trained baselines; empty if there are.
-    """
-
-    compared: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-    retrain: bool = False
-    config: TrainConfig | None = None
-    why_no_train: str = ""
 
 
 def evaluate(bench: Bench, names: Iterable[str] | None = None, extras: Extras | None = None) -> Report:
