@@ -16,7 +16,7 @@ import numpy as np
 from omnibind_core import modalities
 from omnibind_core.errors import InvalidInputError
 from omnibind_ros.messages import clouds, events, frames, pictures, sound
-from omnibind_ros.messages.clouds import point_cloud_fields
+from omnibind_ros.messages.clouds import point_cloud_fields, point_fields
 from omnibind_ros.messages.events import PacketDecoder, event_array_fields
 from omnibind_ros.messages.fields import IMAGE_DECODERS, DecodeOptions, fill, to_ros
 from omnibind_ros.messages.frames import modality_frame_fields
@@ -37,6 +37,7 @@ __all__ = [
     "image_pixels",
     "modality_frame_fields",
     "point_cloud_fields",
+    "point_fields",
     "stamp_ns",
     "to_ros",
     "types_for",
