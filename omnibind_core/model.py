@@ -342,6 +342,18 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in WEIGHTS.glob("*/config.json")))
 
 
+def saved_config(source: str | Path) -> ModelConfig:
+    """The architecture of a saved model, without its weights.
+
+    Args:
+        source: See :meth:`OmniBind.from_pretrained`.
+
+    Raises:
+        ConfigError: No such model, or its configuration is wrong.
+    """
+    return load_config(_model_folder(source) / "config.json")
+
+
 def _model_folder(source: str | Path) -> Path:
     for folder in (WEIGHTS / str(source), Path(source).expanduser()):
         if (folder / "config.json").is_file():

@@ -16,8 +16,8 @@ def test_each_kind_gives_input_for_the_encoder_that_depends_on_sample_kind_and_s
     source = FolderSource(shared_data)
     first, second = source.samples(split="val", modality=name)[:2]
     kind = modalities.get(name)
-    assert damage.NOISE in damage.kinds(name)
-    for what in damage.kinds(name):
+    assert damage.NOISE in damage.damages(name)
+    for what in damage.damages(name):
         one = kind.process(kind.check(damage.Damaged(source, what, 0).load(first), "test"), kind.preset())
         again = kind.process(damage.Damaged(source, what, 0).load(first), kind.preset())
         assert np.array_equal(one, again)

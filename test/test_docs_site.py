@@ -21,6 +21,7 @@ DOCUMENTS = [
     *sorted((REPO / "docs").glob("*.md")),
     *(REPO / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     REPO / "examples" / "depth" / "README.md",
+    REPO / "examples" / "radar" / "README.md",
     REPO / "omnibind_core" / "weights" / "lite" / "README.md",
 ]
 NAMES = [str(path.relative_to(REPO)) for path in DOCUMENTS]
@@ -44,9 +45,9 @@ def blocks(language):
     found = []
     for path, name in zip(DOCUMENTS, NAMES, strict=True):
         all_of_it = [body for _, kind, body in FENCE.findall(text_of(path)) if kind == language]
-        if "depth" in name:  # its plug-in would stay registered for all other tests
+        for own in re.findall(r"^examples/(\w+)/", name):  # its plug-in would stay registered for all other tests
             all_of_it = [
-                body.replace("--depth", "--image").replace("type: depth", "type: camera") for body in all_of_it
+                body.replace(f"--{own}", "--image").replace(f"type: {own}", "type: camera") for body in all_of_it
             ]
         found += [pytest.param(body, id=f"{name}-{number}") for number, body in enumerate(all_of_it)]
     return found

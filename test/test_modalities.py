@@ -112,6 +112,47 @@ def test_corrupt_is_valid_and_reproducible(name: str, kind: str) -> None:
     modality.process(modality.check(damaged, kind), modality.preset())
 
 
+@EVERY
+def test_every_item_is_a_picture_for_people(name: str) -> None:
+    modality = modalities.get(name)
+    raw = modality.check(sample(name), "test")
+    picture = modality.draw(raw, 120)
+    assert picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8
+    assert picture.std() > 1, "there is something to see"
+    assert same(raw, modality.check(sample(name), "test"))
+    assert np.array_equal(picture, modality.draw(raw, 120))
+    if isinstance(raw, np.ndarray) and name != "point_cloud":
+        assert picture.shape[:2] == raw.shape[:2]
+    elif name != "event":
+        assert picture.shape[0] == 120
+
+
+def test_pictures_show_what_they_should() -> None:
+    two = Events(*(np.array(values) for values in ([1, 2, 2], [0, 3, 3], [0, 5, 9], [1, 0, 1])), width=4, height=5)
+    picture = modalities.get("event").draw(modalities.get("event").check(two, "test"))
+    assert picture.shape == (5, 4, 3) and picture[0, 1].tolist() == [255, 0, 0] and picture[3, 2].tolist() == [0, 0, 0]
+    assert (picture.reshape(-1, 3) == 255).all(axis=1).sum() == 18
+    pressure = np.array([[0, 0.5], [1, 1]], np.float32)
+    assert modalities.get("touch").draw(pressure)[:, :, 1].tolist() == [[0, 128], [255, 255]]
+    tone = np.sin(2 * np.pi * 2000 * np.arange(16000) / 16000).astype(np.float32)
+    loudest = modalities.get("audio").draw(Sound(tone, 16000), 100).sum(axis=(1, 2)).argmax()
+    assert loudest == pytest.approx(75, abs=2), "2 kHz of 8, from below"
+
+
+@EVERY
+def test_noise_leaves_nothing_of_an_item(name: str) -> None:
+    modality = modalities.get(name)
+    if not modality.is_sensor:
+        assert name == "text"
+        return
+    raw = modality.check(sample(name), "test")
+    noise = modality.noise_only(raw, np.random.default_rng(1))
+    assert same(noise, modality.check(noise, "noise")) and not same(noise, raw)
+    assert same(noise, modality.noise_only(raw, np.random.default_rng(1)))
+    assert not same(noise, modality.noise_only(raw, np.random.default_rng(2)))
+    assert same(raw, modality.check(sample(name), "test"))
+
+
 @pytest.mark.parametrize("name", ["image", "touch", "thermal"])
 def test_corruptions_of_pictures(name: str, rng: np.random.Generator) -> None:
     modality = modalities.get(name)

@@ -1,13 +1,14 @@
-"""A modality of one's own: plug-ins, and the example ``examples/depth`` from pictures to predictions."""
+"""A modality of one's own: plug-ins, and the examples, depth and radar, from data to predictions."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +22,16 @@ from domains import any_domain
 from safetensors.torch import load_file
 
 from omnibind_core import OmniBind, cli, encoders, fusion, modalities
+from omnibind_core.data import damage
+from omnibind_core.data.contact_sheet import contact_sheet
 from omnibind_core.data.modality_free.dataset import ModalityFree
+from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
+from omnibind_ros import messages
+from omnibind_ros.node import overlay
+from omnibind_ros.node.discovery import modality_of
 
 WORDS = ("cup", "dog", "car")
 DEPTH = {"trunk": "vision", "preset": "normals", "head": {"type": "mlp", "hidden": 16}}
@@ -106,6 +113,23 @@ def depth(empty, repo):
     return modalities.register(repo / "examples" / "depth")
 
 
+@pytest.fixture
+def radar(empty, repo):
+    return modalities.register(repo / "examples" / "radar")
+
+
+@pytest.fixture
+def script(repo, monkeypatch):
+    """Imports ``scripts/make_data.py`` of an example."""
+
+    def load(name):
+        monkeypatch.setattr(sys, "path", [str(repo / "examples" / name / "scripts"), *sys.path])
+        monkeypatch.delitem(sys.modules, "make_data", raising=False)
+        return importlib.import_module("make_data")
+
+    return load
+
+
 # --- the registry -----------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +149,8 @@ def test_registering_adds_a_modality(empty, repo):
 def test_changed_code_has_another_fingerprint(empty, tmp_path):
     modalities.register(plugin(tmp_path / "imu"))
     before = modalities.fingerprint("imu")
+    plugin(tmp_path / "imu", drawing="", messages="")
+    assert modalities.fingerprint("imu") == before, "no feature depends on how an item is shown or sent"
     plugin(tmp_path / "imu", processing="def process(raw): return 2 * raw[None]")
     assert before and modalities.fingerprint("imu") != before
 
@@ -166,6 +192,19 @@ def test_a_wrong_plugin_is_refused(empty, tmp_path, name, files, message):
     # Repaired: nothing of the failure is left. (Python takes a file of the same second and length for unchanged.)
     modalities.register(plugin(tmp_path / "imu"))
     assert modalities.names() == (*modalities.NAMES, "imu")
+
+
+def test_a_plugin_has_a_picture_and_noise_unasked(empty, tmp_path):
+    own = modalities.register(plugin(tmp_path / "imu"))
+    raw = np.linspace(-1, 1, 48, dtype=np.float32).reshape(8, 6)
+    picture = overlay.picture("imu", raw)
+    assert picture.shape == (8, 6, 3) and picture.dtype == np.uint8
+    assert picture[0, 0].tolist() == [0, 0, 0] and picture[-1, -1].tolist() == [255, 255, 255]
+    assert damage.damages("imu") == (damage.NOISE,)
+    noise = damage.damaged("imu", raw, damage.NOISE, "1")
+    assert noise.shape == raw.shape and noise.dtype == raw.dtype and -1 <= noise.min() < noise.max() <= 1
+    with pytest.raises(ConfigError, match="imu has no noise"):
+        own.noise_only("no array", np.random.default_rng(0))
 
 
 def test_missing_files_are_named(empty, tmp_path):
@@ -280,21 +319,34 @@ def test_depth_pictures_are_metres_whatever_they_came_as(depth):
             depth.check(raw, "test")
 
 
-def test_depth_keeps_the_contract_of_a_modality(depth):
-    rng = np.random.default_rng(0)
-    for raw in (depth.check(surface(1, rng), "test"), np.eye(40, dtype=np.float32), np.ones((3, 200), np.float32)):
-        for preset in depth.presets.values():
-            views = depth.process(raw, preset)
+@pytest.mark.parametrize("name", ["depth", "radar"])
+def test_an_example_keeps_the_contract_of_a_modality(name, script, request, rng):
+    example = request.getfixturevalue(name)
+    if name == "depth":
+        raws = [example.check(surface(1, rng), "test"), np.eye(40, dtype=np.float32), np.ones((3, 200), np.float32)]
+    else:
+        raws = [script("radar").simulate(thing, rng) for thing in script("radar").THINGS.values()]
+        raws.append(np.eye(5, dtype=np.float32))
+    for raw in raws:
+        before = raw.copy()
+        for preset in example.presets.values():
+            views = example.process(raw, preset)
             assert views.shape == (1, *preset.shape) and views.dtype == preset.dtype and views.flags.c_contiguous
-        for kind in depth.corruptions:
-            damaged = depth.corrupt(raw, kind, np.random.default_rng(1))
-            assert damaged.shape == raw.shape and damaged.dtype == np.float32
+        for kind in example.corruptions:
+            damaged = example.corrupt(raw, kind, np.random.default_rng(1))
+            assert damaged.shape[1:] == raw.shape[1:] and damaged.dtype == np.float32
+            assert damaged.shape == raw.shape or name == "radar"  # points come and go
             assert not np.array_equal(damaged, raw)
-        varied = depth.augment(raw, np.random.default_rng(2))
-        np.testing.assert_array_equal(varied, depth.augment(raw, np.random.default_rng(2)))
-        depth.process(depth.check(varied, "augmented"), depth.preset())
+        noise = damage.damaged(name, raw, damage.NOISE, "1")
+        example.process(example.check(noise, "noise"), example.preset())
+        varied = example.augment(raw, np.random.default_rng(2))
+        np.testing.assert_array_equal(varied, example.augment(raw, np.random.default_rng(2)))
+        example.process(example.check(varied, "augmented"), example.preset())
+        picture = overlay.picture(name, raw)
+        assert picture.shape[2] == 3 and picture.dtype == np.uint8 and picture.any()
+        np.testing.assert_array_equal(raw, before)
     with pytest.raises(ConfigError, match="no corruption 'fog'"):
-        depth.corrupt(raw, "fog", rng)
+        example.corrupt(raw, "fog", rng)
 
 
 def test_normals_show_where_a_surface_leans(depth):
@@ -306,8 +358,6 @@ def test_normals_show_where_a_surface_leans(depth):
 
 
 def test_messages_of_a_depth_camera_are_understood(depth):
-    from omnibind_ros import messages
-
     millimetres = surface(0, np.random.default_rng(0))
 
     def decode(pixels, encoding):
@@ -347,20 +397,71 @@ def test_a_plugin_adds_message_types_to_built_in_modalities(empty, tmp_path, mon
     assert item == 3
 
 
+def test_radar_points_are_columns_whatever_they_came_as(radar):
+    points = np.arange(20, dtype=np.float64).reshape(4, 5)
+    checked = radar.check(points, "test")
+    assert checked.dtype == np.float32 and np.array_equal(checked, points)
+    assert np.array_equal(radar.check(points[:, :4], "test")[:, 4], np.zeros(4)), "no strength is 0 dB"
+    points[0, 3] = np.nan
+    assert np.array_equal(radar.check(points, "test"), checked[1:])
+    points[1, 0] = np.inf
+    for raw in (points, np.ones((4, 3), np.float32), np.ones(5, np.float32), np.zeros((0, 5), np.float32), "no array"):
+        with pytest.raises(InvalidInputError, match="test"):
+            radar.check(raw, "test")
+
+
+def test_messages_of_a_radar_are_understood(radar):
+    values = np.arange(24, dtype="<f4").reshape(4, 6)
+
+    def decode(*names):
+        fields = [SimpleNamespace(name=name, offset=4 * i, datatype=7, count=1) for i, name in enumerate(names)]
+        layout = {"height": 1, "width": 4, "point_step": 24, "row_step": 96, "is_bigendian": False}
+        message = SimpleNamespace(fields=fields, data=values.tobytes(), **layout)
+        return messages.decode(messages.POINT_CLOUD, message, "radar", messages.DecodeOptions(), "front")
+
+    assert np.array_equal(decode("x", "y", "z", "intensity", "range", "velocity"), values[:, [0, 1, 2, 5, 3]])
+    assert np.array_equal(decode("snr", "x", "y", "z", "doppler"), values[:, [1, 2, 3, 4, 0]])
+    assert decode("x", "y", "z", "radial_speed").shape == (4, 4)
+    with pytest.raises(InvalidInputError, match=r"front.*x, y, z, intensity.*a radial velocity"):
+        decode("x", "y", "z", "intensity")
+    with pytest.raises(InvalidInputError, match=r"front.*fields x, y, z and doppler"):
+        decode("x", "y", "doppler")
+
+
+def test_topics_are_taken_for_what_their_names_say(depth, radar):
+    known = modalities.names()
+    for topic, ros_type, expected in (
+        ("/front/depth/image_rect_raw", messages.IMAGE, "depth"),
+        ("/front/color/image_raw", messages.IMAGE, "image"),
+        ("/Lepton/image", messages.IMAGE, "thermal"),
+        ("/gelsight/flir/image", messages.IMAGE, "thermal"),
+        ("/gripper/gelsight", messages.IMAGE, "touch"),
+        ("/ti_mmwave/radar_scan_pcl", messages.POINT_CLOUD, "radar"),
+        ("/velodyne_points", messages.POINT_CLOUD, "point_cloud"),
+        ("/radar/text", messages.STRING, None),
+        ("/radar/frame", messages.MODALITY_FRAME, None),
+    ):
+        assert modality_of(topic, ros_type, known) == expected, topic
+    assert modality_of("/front/radar", messages.POINT_CLOUD, ("image", "point_cloud")) == "point_cloud"
+    assert modality_of("/front/camera", messages.IMAGE, ("thermal",)) == "thermal"
+    assert modality_of("/front/camera", messages.IMAGE, ("touch", "thermal")) is None
+
+
 @pytest.mark.ros
-def test_the_node_takes_a_depth_camera(depth):
+def test_the_node_takes_an_own_sensor(depth, radar):
     fusion_node = pytest.importorskip("omnibind_ros.node.fusion_node")
     rclpy = pytest.importorskip("rclpy")
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=any_domain())
     try:
-        given = ("sensors:=[front]", "front.type:=depth", "front.topic:=depth/image_rect_raw")
+        given = ("sensors:=[front, rear]", "front.type:=depth", "front.topic:=depth/image_rect_raw", "rear.type:=radar")
         node = fusion_node.FusionNode(
             context=context, cli_args=["--ros-args", *(word for text in given for word in ("-p", text))]
         )
-        (sensor,) = node.parameters.sensors
-        assert sensor.config.modality == "depth"
-        assert sensor.message_types[0] == "sensor_msgs/msg/Image"
+        front, rear = node.parameters.sensors
+        assert (front.config.modality, rear.config.modality) == ("depth", "radar")
+        assert front.message_types[0] == "sensor_msgs/msg/Image"
+        assert rear.message_types[0] == "sensor_msgs/msg/PointCloud2"
         node.destroy_node()
     finally:
         rclpy.shutdown(context=context)
@@ -390,32 +491,37 @@ def run(*argv: str) -> None:
     assert stop.value.code == 0
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, repo):
-    """A folder with ``start`` (a model without depth), ``data``, and ``out/align`` (with depth, by the example)."""
-    root = tmp_path_factory.mktemp("own")
-    (root / "data").mkdir()
-    tree(root / "data")
+def train(root: Path, repo: Path, name: str, words: Sequence[str], part: dict, **align) -> None:
+    """Trains as an example's ``train.yaml`` says, but for ``align``: a tiny ``start``, ``data``, to ``out/align``."""
     config = load_config({"extends": "tiny", "fusion": {"preset": "residual"}})
     start = OmniBind(config, encoders.build(config), fusion.build(config.embed_dim, config.fusion))
-    start.labels = LabelBank.from_names(sorted(WORDS), start.embed_text, PAPER_TEMPLATES[:1])
+    start.labels = LabelBank.from_names(sorted(words), start.embed_text, PAPER_TEMPLATES[:1])
     start.save_pretrained(root / "start")
-    settings = yaml.safe_load((repo / "examples" / "depth" / "train.yaml").read_text())
+    settings = yaml.safe_load((repo / "examples" / name / "train.yaml").read_text())
     settings |= {
-        "plugins": [str(repo / "examples" / "depth")],
+        "plugins": [str(repo / "examples" / name)],
         "start": str(root / "start"),
-        "model": {"extends": str(root / "start" / "config.json"), "name": "tiny_depth", "modalities": {"depth": DEPTH}},
+        "model": {"extends": str(root / "start" / "config.json"), "name": f"tiny_{name}", "modalities": {name: part}},
         "data": str(root / "data"),
         "labels": str(root / "data" / "labels.csv"),
         "out": str(root / "out"),
         "augmentations": 2,
         "logger": "none",
     }
-    settings["align"] |= {"steps": 60, "batch": 16, "lr": 0.01}
+    settings["align"] |= {"steps": 60, "batch": 16, "lr": 0.01} | align
     (root / "train.yaml").write_text(yaml.safe_dump(settings))
     with no_plugins(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNIBIND_CACHE", str(root / "cache"))
         run("train", "align", "--config", str(root / "train.yaml"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, repo):
+    """A folder with ``start`` (a model without depth), ``data``, and ``out/align`` (with depth, by the example)."""
+    root = tmp_path_factory.mktemp("own")
+    (root / "data").mkdir()
+    tree(root / "data")
+    train(root, repo, "depth", WORDS, DEPTH)
     return root
 
 
@@ -470,10 +576,8 @@ def test_depth_is_combined_like_any_modality(trained, depth, tmp_path, monkeypat
     assert "depth" not in ModalityFree.open(tmp_path / "index").sensors
 
 
-def test_clouds_become_depth_pictures(repo, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [*sys.path, str(repo / "examples" / "depth" / "scripts")])
-    import make_data
-
+def test_clouds_become_depth_pictures(script):
+    make_data = script("depth")
     rng = np.random.default_rng(0)
     sphere = rng.standard_normal((2000, 3))
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
@@ -482,3 +586,33 @@ def test_clouds_become_depth_pictures(repo, tmp_path, monkeypatch):
     seen = depth[depth > 0] / 1000
     nearest, farthest = np.percentile(seen, (1, 99))
     assert 0.2 < farthest - nearest < 0.35, "the near half of a sphere 0.6 m wide, with little noise"
+
+
+def test_radar_is_trained_on_its_simulation(radar, repo, script, tmp_path, monkeypatch, capsys):
+    make_data = script("radar")
+    monkeypatch.setattr(sys, "argv", ["make_data.py", "--out", str(tmp_path / "data"), "--train", "2", "--val", "1"])
+    make_data.main()
+    source = FolderSource(tmp_path / "data")
+    assert {sample.label for sample in source.samples(split="val", modality="radar")} == set(make_data.THINGS)
+    assert (contact_sheet(source) < 250).mean() > 0.1
+    head = {"type": "mlp", "hidden": 16}
+    train(tmp_path, repo, "radar", tuple(make_data.THINGS), {"trunk": "vision", "head": head}, steps=2)
+    before = load_file(tmp_path / "start" / "model.safetensors")
+    after = load_file(tmp_path / "out" / "align" / "model.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(key.startswith("encoders.heads.radar.") for key in set(after) - set(before))
+    points = str(next((tmp_path / "data" / "radar").glob("car-val-*.npy")))
+    found = predict(capsys, "--model", str(tmp_path / "out" / "align"), "--radar", points)
+    assert found["inputs"][0]["modality"] == "radar" and found["top"][0]["label"] in make_data.THINGS
+
+
+def test_simulated_things_move_and_are_as_large_as_they_should_be(script, rng):
+    make_data = script("radar")
+    for thing in make_data.THINGS.values():
+        many = [make_data.simulate(thing, rng) for _ in range(50)]
+        extent = np.array([np.ptp(points[:, :2], axis=0).max() for points in many])
+        assert extent.max() < np.hypot(*thing.size[:2]) + 1
+        assert max(np.abs(points[:, 3]).max() for points in many) < thing.speed[1] * (1 + thing.swing) + 1
+        reached = np.concatenate([np.linalg.norm(points[:, :2], axis=1) for points in many])
+        assert reached.min() > make_data.DISTANCE[0] - thing.size[0] and reached.max() < 35
+    assert len(make_data.simulate(make_data.THINGS["truck"], rng)) > 4

@@ -115,8 +115,8 @@ def setup():
 def test_changes_are_read_as_they_are_written(action, text, shown, setup):
     from omnibind_core.data import damage
 
-    text = text.replace("clipping", damage.kinds("audio")[0])
-    assert str(parse(action, text, setup)) == shown.replace("clipping", damage.kinds("audio")[0])
+    text = text.replace("clipping", damage.damages("audio")[0])
+    assert str(parse(action, text, setup)) == shown.replace("clipping", damage.damages("audio")[0])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from omnibind_core.modalities import Events, Sound
 from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorShare, SensorState
 from omnibind_ros import messages
 from omnibind_ros.messages import DecodeOptions
+from omnibind_ros.node import overlay
 from omnibind_ros.view import drawing
 from omnibind_ros.view.feed import Feed
 
@@ -108,6 +109,14 @@ def test_large_pictures_are_shrunk_and_tiny_ones_enlarged():
     tiny = drawing.picture("touch", np.arange(28 * 50, dtype=np.uint16).reshape(28, 50))
     assert tiny.shape == (112, 200, 3)
     assert (tiny[:4, :4] == tiny[0, 0]).all()  # the elements stay as they are
+
+
+@pytest.mark.parametrize(("size", "height"), [((48, 64), 480), ((600, 20), 640), ((1, 640), 1)])
+def test_the_debug_picture_is_never_much_higher_than_wide(size, height):
+    panel = overlay.draw(None, prediction())
+    picture = overlay.draw(np.full((*size, 3), 200, np.uint8), prediction())
+    assert picture.shape == (height + panel.shape[0], 640, 3)
+    assert np.array_equal(picture[height:], panel)
 
 
 def test_a_fitted_picture_keeps_its_proportions():

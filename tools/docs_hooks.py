@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
-BESIDE = ("examples/depth", "omnibind_core/weights/lite")
+BESIDE = ("examples/depth", "examples/radar", "omnibind_core/weights/lite")
 """Folders whose README is a page."""
 
 _LINK = re.compile(r"(\]\()([^)#\s]+)")

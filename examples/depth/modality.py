@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Modality, Role
+from omnibind_core.modalities import Corruptions, Modality, Role
+from omnibind_core.modalities.drawing import Picture
 from omnibind_core.modalities.pictures import check_layout, read_picture
 
-from . import corruption, processing
+from . import corruption, drawing, processing
 from .processing import DepthPreset
 
 MIN_MEASURED = 0.001  # share of pixels below which a picture says nothing
@@ -28,9 +29,11 @@ class Depth(Modality[NDArray[Any], DepthPreset]):
 
     name: ClassVar[str] = "depth"
     role: ClassVar[Role] = Role.STUDENT
+    is_camera: ClassVar[bool] = True
+    topics: ClassVar[str] = "depth"
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".tif", ".tiff", ".npy")
     presets: ClassVar[dict[str, DepthPreset]] = processing.PRESETS
-    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+    corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
 
     def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
         """Accepts ROS's two kinds of depth picture (REP 118): 16-bit millimetres and floating-point metres.
@@ -61,11 +64,9 @@ class Depth(Modality[NDArray[Any], DepthPreset]):
         """Random crop, mirror, distance and noise."""
         return corruption.augment(raw, rng)
 
-    def corrupt(self, raw: NDArray[Any], kind: str, rng: np.random.Generator) -> NDArray[Any]:
-        """Damages the picture."""
-        if kind not in self.corruptions:
-            raise self._refuse_kind(kind)
-        return corruption.corrupt(raw, kind, rng)
+    def draw(self, raw: NDArray[Any], height: int = 240) -> Picture:
+        """Near is red, far is blue, not measured is black."""
+        return drawing.draw(raw)
 
 
 MODALITY = Depth()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omnibind_core.data.damage import kinds
+from omnibind_core.data.damage import damages
 from omnibind_core.evaluation import bootstrap, methods, samples
 from omnibind_core.evaluation.bootstrap import Bootstrap, interval, macro, weighted_mean
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, LateFusion, Method, Training
@@ -146,7 +146,7 @@ class Bench:
 
     def wrong_kinds(self, name: str) -> tuple[str, ...]:
         """Everything that can be wrong with a sensor of a modality."""
-        return (*kinds(name), LYING, STUCK)
+        return (*damages(name), LYING, STUCK)
 
     def wrong(self, combos: Combos, column: Index, kind: str, rng: np.random.Generator) -> tuple[Combos, Index]:
         """The combinations with something wrong with the sensor in ``column[b]``.
@@ -168,7 +168,7 @@ class Bench:
             row = np.full(len(combos), -1, np.int64)
             for index, name in enumerate(combos.columns):
                 here = np.flatnonzero(column == index)
-                if len(here) and kind in kinds(name):
+                if len(here) and kind in damages(name):
                     row[here] = self._damaged_rows(name, kind)[combos.rows[here, index]]
         possible = np.flatnonzero(row >= 0)
         return combos.take(possible).replaced(column[possible], row[possible]), possible

@@ -1,7 +1,8 @@
 """The modalities, by name: the seven built-in ones, and those that plug-ins add.
 
 A plug-in is one more folder like those in here, named like its modality, with ``modality.py``, ``processing.py`` and
-``corruption.py``; it may have ``encoder.py`` (a trunk of its own) and ``messages.py`` (decoders of ROS messages), too.
+``corruption.py``; it may have ``drawing.py``, ``encoder.py`` (a trunk of its own) and ``messages.py`` (decoders of ROS
+messages), too.
 Its code runs only if the user names the folder, by :func:`register`, in the environment variable
 :data:`PLUGINS_VARIABLE` or under ``plugins`` in a training config, or has installed it as a package with an entry point
 in the group :data:`ENTRY_POINTS`. A saved model never brings any.
@@ -24,7 +25,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from omnibind_core.errors import ConfigError
-from omnibind_core.modalities.base import Events, Modality, PicturePreset, Preset, Role, Sound
+from omnibind_core.modalities.base import Corruptions, Events, Modality, PicturePreset, Preset, Role, Sound
 
 NAMES: tuple[str, ...] = ("image", "text", "touch", "thermal", "event", "point_cloud", "audio")
 """The built-in ones; :func:`names` has the plug-ins, too."""
@@ -37,6 +38,7 @@ __all__ = [
     "ENTRY_POINTS",
     "NAMES",
     "PLUGINS_VARIABLE",
+    "Corruptions",
     "Events",
     "Modality",
     "PicturePreset",
@@ -48,10 +50,12 @@ __all__ = [
     "names",
     "plugin_module",
     "register",
+    "sensors",
     "unknown",
 ]
 
 _FILES = ("modality.py", "processing.py", "corruption.py")
+_NO_FEATURES = ("drawing.py", "messages.py")  # files that no feature depends on
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REQUIRED = ("name", "role", "suffixes", "presets")
 
@@ -72,6 +76,11 @@ def names() -> tuple[str, ...]:
     """
     _discover()
     return (*NAMES, *_plugins)
+
+
+def sensors() -> tuple[str, ...]:
+    """Those of :func:`names` that sensors deliver: all but text."""
+    return tuple(name for name in names() if get(name).is_sensor)
 
 
 @functools.cache
@@ -170,7 +179,7 @@ def fingerprint(name: str) -> str:
         files.append(Path(__file__).parent / "pictures.py")
     digest = hashlib.sha256()
     for file in files:
-        if file.name != "messages.py":
+        if file.name not in _NO_FEATURES:
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 

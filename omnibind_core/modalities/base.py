@@ -1,26 +1,32 @@
 """What a modality is: its raw form, how a file of it is read, and how raw data becomes encoder input.
 
 One folder per modality, those of plug-ins included, each with the same files: ``modality.py`` (the class, file reading,
-checks), ``processing.py`` (raw data to encoder input, with named presets) and ``corruption.py`` (augmentation for
-training, damage for robustness tests). Nothing here imports torch or ROS.
+checks), ``processing.py`` (raw data to encoder input, with named presets), ``corruption.py`` (augmentation for
+training, damage for robustness tests) and, where it takes more than a line, ``drawing.py`` (an item as a picture for
+people). Nothing here imports torch or ROS.
 """
 
 from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError, InvalidInputError
+from omnibind_core.modalities.drawing import Picture, view_picture
 
 RawT = TypeVar("RawT")
 PresetT = TypeVar("PresetT", bound="Preset")
+Corruption = Callable[[RawT, np.random.Generator], RawT]
+"""Damages a checked item; same generator state, same result."""
+Corruptions = Mapping[str, Corruption[RawT]]
+"""By name."""
 
 
 class Role(str, enum.Enum):
@@ -118,20 +124,27 @@ class Modality(ABC, Generic[RawT, PresetT]):
     Attributes:
         name: Key used everywhere: configs, checkpoints, messages.
         role: Teacher or student.
+        is_sensor: False if it comes from people (text): no topic is taken for it unasked, and no noise stands for it.
+        is_camera: True if an item is a picture of the scene, which is shown before those of other sensors.
         is_stream: True if the data flow without frames (sound, events), so that a time window is cut before fusion.
         default_window: Seconds of a stream that one embedding covers; 0 for frames.
+        topics: Regular expression that is found, in any case, in names of its topics, where the message type alone may
+            be of several modalities; ``""``: it has those that no other one claims.
         suffixes: File endings that :meth:`load` reads, lower-case with the dot.
         presets: Presets by name. The first is the default.
-        corruptions: Kinds of damage that :meth:`corrupt` knows.
+        corruptions: What :meth:`corrupt` can do to an item, by name.
     """
 
     name: ClassVar[str]
     role: ClassVar[Role]
+    is_sensor: ClassVar[bool] = True
+    is_camera: ClassVar[bool] = False
     is_stream: ClassVar[bool] = False
     default_window: ClassVar[float] = 0.0
+    topics: ClassVar[str] = ""
     suffixes: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Any]]
-    corruptions: ClassVar[tuple[str, ...]] = ()
+    corruptions: ClassVar[Corruptions[Any]] = {}
 
     @abstractmethod
     def check(self, raw: RawT, source: str) -> RawT:
@@ -170,29 +183,66 @@ class Modality(ABC, Generic[RawT, PresetT]):
     def augment(self, raw: RawT, rng: np.random.Generator) -> RawT:
         """A random, label-preserving variant for training. Same generator state, same result."""
 
-    @abstractmethod
-    def corrupt(self, raw: RawT, kind: str, rng: np.random.Generator) -> RawT:
+    def corrupt(self, raw: RawT, name: str, rng: np.random.Generator) -> RawT:
         """A damaged variant for robustness tests.
 
         Args:
             raw: A checked item.
-            kind: One of :attr:`corruptions`.
+            name: One of :attr:`corruptions`.
             rng: Source of randomness.
 
         Raises:
-            ConfigError: ``kind`` is not one of :attr:`corruptions`.
+            ConfigError: The modality has no such corruption.
         """
+        if name not in self.corruptions:
+            known = ", ".join(self.corruptions) or "none"
+            raise ConfigError(f"{self.name} has no corruption '{name}'; it has {known}")
+        damaged: RawT = self.corruptions[name](raw, rng)
+        return damaged
 
-    def join(self, parts: Sequence[tuple[int, RawT]], end_ns: int, duration: float) -> RawT:
-        """Cuts one window out of consecutive parts of a stream.
+    def noise_only(self, raw: RawT, rng: np.random.Generator) -> RawT:
+        """Noise in the place of an item, of its shape and range: nothing of the item is left.
+
+        Here for arrays: every value is random between the lowest and the highest one, in ``uint8`` from 0 to 255.
 
         Args:
-            parts: ``(stamp in ns of the first sample or event, item)``, oldest first.
-            end_ns: End of the window, ns, on the clock of the stamps.
-            duration: Length of the window, s. Less is returned if the parts hold less.
+            raw: A checked item.
+            rng: Source of randomness.
 
         Raises:
-            InvalidInputError: The parts do not fit together (sample rate, sensor size), or the window is empty.
+            ConfigError: The raw form is no array, and the modality has no noise of its own.
+        """
+        if not isinstance(raw, np.ndarray):
+            raise ConfigError(f"{self.name} has no noise: a raw form that is no array needs a noise_only of its own")
+        low, high = (0.0, 255.0) if raw.dtype == np.uint8 else (float(raw.min()), float(raw.max()))
+        noise: NDArray[Any] = np.asarray(rng.uniform(low, high, raw.shape))
+        made: Any = (np.rint(noise) if raw.dtype.kind in "ui" else noise).astype(raw.dtype)
+        return cast(RawT, made)
+
+    def draw(self, raw: RawT, height: int = 240) -> Picture:
+        """An item as a picture for people: in the debug picture, the live view, contact sheets and reports.
+
+        Here as the encoder sees it: the first view of the default preset.
+
+        Args:
+            raw: A checked item; it is not changed, and the picture may share its memory.
+            height: Pixels, where the item has no size in pixels of its own.
+
+        Returns:
+            RGB ``uint8 [H, W, 3]``.
+        """
+        return view_picture(self.process(raw, self.preset())[0])
+
+    def join(self, chunks: Sequence[tuple[int, RawT]], end_ns: int, duration: float) -> RawT:
+        """Cuts one window out of consecutive chunks of a stream.
+
+        Args:
+            chunks: ``(stamp in ns of the first sample or event, item)``, oldest first.
+            end_ns: End of the window, ns, on the clock of the stamps.
+            duration: Length of the window, s. Less is returned if the chunks hold less.
+
+        Raises:
+            InvalidInputError: The chunks do not fit together (sample rate, sensor size), or the window is empty.
             TypeError: The modality is not a stream.
         """
         raise TypeError(f"{self.name} comes in frames; only streams are joined")
@@ -208,9 +258,6 @@ class Modality(ABC, Generic[RawT, PresetT]):
             raise ConfigError(f"{self.name} has no preset '{key}'; it has {', '.join(self.presets)}")
         found: PresetT = self.presets[key]
         return found
-
-    def _refuse_kind(self, kind: str) -> ConfigError:
-        return ConfigError(f"{self.name} has no corruption '{kind}'; it has {', '.join(self.corruptions)}")
 
 
 def readable_file(path: Path, suffixes: tuple[str, ...], what: str) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError, InvalidInputError
-from omnibind_core.modalities.base import PicturePreset, readable_file
+from omnibind_core.modalities.base import Corruption, Corruptions, PicturePreset, readable_file
 
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # grey stays grey, 16 bit stay 16 bit; EXIF orientation applied
@@ -194,7 +194,7 @@ def random_crop(
     return part[:, ::-1] if mirror and rng.random() < 0.5 else part
 
 
-# Damage: (picture, lowest value, highest value, rng); the values span what the sensor can deliver.
+# (picture, lowest value, highest value, rng); the values span what the sensor can deliver.
 _Damage = Callable[[NDArray[np.float32], float, float, np.random.Generator], NDArray[np.float32]]
 
 
@@ -230,23 +230,35 @@ _DAMAGE: dict[str, _Damage] = {
     "blurred": _blurred,
     "occluded": _occluded,
 }
-CORRUPTIONS = tuple(_DAMAGE)
+
+
+def picture_corruptions(limits: Callable[[NDArray[Any]], tuple[float, float]]) -> Corruptions[NDArray[Any]]:
+    """All that :func:`corrupt_picture` can do, by name.
+
+    Args:
+        limits: Gives the lowest and the highest value that the sensor of a picture delivers.
+    """
+
+    def corruption(name: str) -> Corruption[NDArray[Any]]:
+        return lambda picture, rng: corrupt_picture(picture, name, rng, *limits(picture))
+
+    return {name: corruption(name) for name in _DAMAGE}
 
 
 def corrupt_picture(
-    picture: NDArray[Any], kind: str, rng: np.random.Generator, low: float, high: float
+    picture: NDArray[Any], name: str, rng: np.random.Generator, low: float, high: float
 ) -> NDArray[Any]:
     """Damages a picture; shape and dtype stay.
 
     Args:
         picture: ``[H, W]`` or ``[H, W, C]``, any numeric dtype.
-        kind: ``"gaussian"`` noise with a standard deviation of 0.3 of the range, ``"blank"`` (lens covered: all
+        name: ``"gaussian"`` noise with a standard deviation of 0.3 of the range, ``"blank"`` (lens covered: all
             ``low``), ``"saturated"`` (over-exposed four times), ``"blurred"`` (standard deviation of 5 % of the short
             side) or ``"occluded"`` (half of the area ``low``).
         rng: Source of randomness.
         low: Lowest value that the sensor delivers.
         high: Highest value.
     """
-    damaged = _DAMAGE[kind](picture.astype(np.float32), low, high, rng)
+    damaged = _DAMAGE[name](picture.astype(np.float32), low, high, rng)
     damaged = np.clip(damaged, low, high)
     return (np.rint(damaged) if picture.dtype.kind in "ui" else damaged).astype(picture.dtype)

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from omnibind_core import modalities
 from omnibind_core.data.concepts import Concepts
-from omnibind_core.data.damage import ANY, Damaged
-from omnibind_core.data.damage import kinds as damage_kinds
+from omnibind_core.data.damage import ANY, Damaged, damages
 from omnibind_core.data.imagine import Imagined
 from omnibind_core.data.matching.labels import match_labels
 from omnibind_core.data.modality_free.dataset import ModalityFree
@@ -138,7 +137,7 @@ def load(
             seed = config.features_seed
             inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, seed)
             damaged = None
-            if split == "train" and damage and damage_kinds(modality):
+            if split == "train" and damage and damages(modality):
                 damaged = _damaged(source, samples, modality, model, encoder_set, damage, seed)
             parts[split][modality] = _part(items, inputs, number, damaged)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]

@@ -5,7 +5,7 @@ Duck-typed: the functions read attributes only, so that messages of rclpy (``arr
 array may share memory with its message and must not be written to.
 """
 
-from omnibind_ros.messages.clouds import LASER_SCAN, POINT_CLOUD, point_cloud_fields
+from omnibind_ros.messages.clouds import LASER_SCAN, POINT_CLOUD, point_cloud_fields, point_fields
 from omnibind_ros.messages.decoder import Decoder, decode
 from omnibind_ros.messages.events import (
     DVS_EVENTS,
@@ -68,6 +68,7 @@ __all__ = [
     "image_pixels",
     "modality_frame_fields",
     "point_cloud_fields",
+    "point_fields",
     "prediction_fields",
     "prediction_of",
     "reports_of",

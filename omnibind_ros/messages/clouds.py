@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,42 @@ def point_cloud(message: Any, modality: str, options: DecodeOptions, source: str
     Points that are NaN, infinite or exactly at the sensor's origin, where drivers put what returned nothing, are left
     out, whatever ``is_dense`` says.
     """
+    layout = _layout(message, "xyz", source)
+    (first, start), *others = layout.fields
+    if first == np.float32 and others == [(first, start + 4), (first, start + 8)]:
+        side_by_side = (*layout.strides, 4)
+        points: NDArray[np.float32] = np.ndarray((*layout.shape, 3), first, layout.data, start, side_by_side)
+        if not points.flags.aligned:
+            points = points.copy()
+    else:
+        points = _columns(layout)
+    return _valid(points.reshape(-1, 3), source)
+
+
+def point_fields(message: Any, names: Sequence[str], source: str) -> NDArray[np.float32]:
+    """Fields of a ``sensor_msgs/PointCloud2`` by name, all points as they were sent: ``float32 [N, len(names)]``.
+
+    Args:
+        message: The message.
+        names: Of the fields.
+        source: Sensor name, for error messages.
+
+    Raises:
+        InvalidInputError: The cloud is empty, lacks a field, or its layout is wrong.
+    """
+    return _columns(_layout(message, names, source)).reshape(-1, len(names))
+
+
+class _Layout(NamedTuple):
+    """Where the values of some fields of a cloud are."""
+
+    data: NDArray[np.uint8]
+    shape: tuple[int, int]  # rows and points in each
+    strides: tuple[int, int]  # bytes
+    fields: list[tuple[np.dtype[Any], int]]  # type and offset in bytes
+
+
+def _layout(message: Any, names: Sequence[str], source: str) -> _Layout:
     height, width, point_step = message.height, message.width, message.point_step
     # row_step only matters where there are rows, and drivers of unorganised clouds leave it at zero.
     row_step = message.row_step if height > 1 else width * point_step
@@ -39,30 +75,28 @@ def point_cloud(message: Any, modality: str, options: DecodeOptions, source: str
         raise InvalidInputError(source, found, f"a row of at least {width} points of 1 byte or more each")
     if data.size < height * row_step:
         raise InvalidInputError(source, f"{data.size} bytes of data", f"{height} rows of {row_step} bytes")
-    axes = []
+    places = []
     fields = {field.name: field for field in message.fields}
-    for name in "xyz":
+    for name in names:
         field = fields.get(name)
         if field is None or field.datatype not in _POINT_TYPES:
             found = f"a cloud with the fields {', '.join(map(str, fields)) or 'none'}"
-            raise InvalidInputError(source, found, "fields x, y and z of a type of sensor_msgs/PointField")
+            wanted = f"{', '.join(names[:-1])} and {names[-1]}"
+            raise InvalidInputError(source, found, f"fields {wanted} of a type of sensor_msgs/PointField")
         dtype = np.dtype(_POINT_TYPES[field.datatype]).newbyteorder(">" if message.is_bigendian else "<")
         if field.offset + dtype.itemsize > point_step:
             raise InvalidInputError(source, f"field {name} at byte {field.offset}", f"inside point_step {point_step}")
-        axes.append((dtype, field.offset))
-    strides = (row_step, point_step)
-    (first, start), *others = axes
-    if first == np.float32 and others == [(first, start + 4), (first, start + 8)]:
-        side_by_side = (*strides, 4)
-        points: NDArray[np.float32] = np.ndarray((height, width, 3), first, data, start, side_by_side)
-        if not points.flags.aligned:
-            points = points.copy()
-    else:
-        points = np.empty((height, width, 3), np.float32)
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is left out below
-            for axis, (dtype, offset) in enumerate(axes):
-                points[..., axis] = np.ndarray((height, width), dtype, buffer=data, offset=offset, strides=strides)
-    return _valid(points.reshape(-1, 3), source)
+        places.append((dtype, field.offset))
+    return _Layout(data, (height, width), (row_step, point_step), places)
+
+
+def _columns(layout: _Layout) -> NDArray[np.float32]:
+    """The values ``[rows, points, fields]``, copied."""
+    values = np.empty((*layout.shape, len(layout.fields)), np.float32)
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
+        for column, (dtype, offset) in enumerate(layout.fields):
+            values[..., column] = np.ndarray(layout.shape, dtype, layout.data, offset, layout.strides)
+    return values
 
 
 @decodes(LASER_SCAN, "point_cloud")

@@ -6,14 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from omnibind_core import modalities
 from omnibind_ros import messages
 
-# A picture may be of any of three modalities: what the topic's name holds tells. First match wins.
-_PICTURES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("thermal", re.compile(r"thermal|infrared|lwir|flir|lepton|boson|seek", re.IGNORECASE)),
-    ("touch", re.compile(r"tactile|touch|gelsight|digit|gsmini|skin|pressure", re.IGNORECASE)),
-    ("image", re.compile("")),
-)
 _ENDINGS = ("image", "raw", "color", "colour", "rect", "rgb", "mono", "data", "points", "events", "audio", "compressed")
 _TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd")
 
@@ -43,7 +38,9 @@ class DiscoveryRules:
 def modality_of(topic: str, ros_type: str, known: Collection[str]) -> str | None:
     """Modality of a sensor by its topic's type and name; ``None`` if it is no sensor's.
 
-    Text and ``ModalityFrame`` are never adopted: their types do not say that a sensor is behind them.
+    Text and ``ModalityFrame`` are never adopted: their types do not say that a sensor is behind them. Where several
+    modalities have messages of the type, the topic is of the one that finds its ``topics`` in the name, of two such
+    ones of that which is known for less long (a plug-in's before a built-in one); else of the first without ``topics``.
 
     Args:
         topic: Full name.
@@ -52,10 +49,12 @@ def modality_of(topic: str, ros_type: str, known: Collection[str]) -> str | None
     """
     if ros_type == messages.MODALITY_FRAME:
         return None
-    fitting = [name for name in known if name != "text" and ros_type in messages.types_for(name)]
-    if len(fitting) > 1:
-        fitting = [name for name, pattern in _PICTURES if name in fitting and pattern.search(topic)]
-    return fitting[0] if fitting else None
+    fitting = [name for name in modalities.sensors() if name in known and ros_type in messages.types_for(name)]
+    if len(fitting) <= 1:
+        return fitting[0] if fitting else None
+    words = {name: modalities.get(name).topics for name in fitting}
+    claims = [name for name in reversed(fitting) if words[name] and re.search(words[name], topic, re.IGNORECASE)]
+    return next(iter(claims), next((name for name in fitting if not words[name]), None))
 
 
 def name_of(topic: str, namespace: str, taken: Collection[str]) -> str:

@@ -16,7 +16,9 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
+from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
+from omnibind_core.model import saved_config
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
@@ -25,7 +27,7 @@ from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
 from omnibind_ros.node.discovery import Adopted, Discovery, name_of
 from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
-from omnibind_ros.node.parameters import FUSION_NODE, SENSOR_TYPES
+from omnibind_ros.node.parameters import FUSION_NODE
 from omnibind_ros.node.process import run
 from omnibind_ros.node.sync import ApproximateSync
 from omnibind_ros.node.tick_loop import Tick
@@ -65,7 +67,9 @@ class FusionNode(PerceptionNode):
     @property
     def wanted(self) -> set[str]:
         """Modalities whose encoders are needed: those of the sensors, and of all that may be adopted."""
-        return super().wanted | (set(SENSOR_TYPES.values()) if self.parameters["discover"] else set())
+        if not self.parameters["discover"]:
+            return super().wanted
+        return super().wanted | set(modalities.sensors()) & set(saved_config(self.parameters["model"]).modalities)
 
     @property
     def has_touch(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
+from omnibind_core import modalities
 from omnibind_core.errors import MissingDependencyError
 from omnibind_core.optional import require
 from omnibind_core.runtime.engine import PerceptionEngine
@@ -17,9 +18,6 @@ from omnibind_core.runtime.types import Prediction
 from omnibind_ros.messages import fill, image_fields
 from omnibind_ros.node import overlay
 from omnibind_ros.node.topics import LATCHED
-
-_SEEN = ("image", "thermal", "touch", "event")
-"""Modalities that can be looked at, the preferred first."""
 
 
 def vision_messages() -> ModuleType | None:
@@ -91,11 +89,9 @@ class DebugImage:
         """Publishes a prediction, on the worker's thread."""
         if not self._publisher.get_subscription_count():
             return
-        shares = sorted(
-            (share for share in prediction.sensors if share.modality in _SEEN),
-            key=lambda share: _SEEN.index(share.modality),
-        )
-        views = (overlay.picture(engine.newest(share.name)) for share in shares)
+        order = {name: (not modalities.get(name).is_camera, place) for place, name in enumerate(modalities.names())}
+        shares = sorted(prediction.sensors, key=lambda share: order[share.modality])
+        views = (overlay.picture(share.modality, engine.newest(share.name)) for share in shares)
         view = next((view for view in views if view is not None), None)
         message = fill(self._kind(), image_fields(overlay.draw(view, prediction), "rgb8"))
         message.header = header

@@ -6,42 +6,30 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from omnibind_core.modalities import Events
-from omnibind_core.runtime.types import Prediction
+from omnibind_core import modalities
+from omnibind_core.modalities.drawing import Picture, fit, view_picture
+from omnibind_core.runtime.types import Encoded, Prediction
 
-_WIDTH, _LINE, _MARGIN = 640, 22, 8
+_WIDTH, _HIGHEST, _LINE, _MARGIN = 640, 640, 22, 8  # pixels
 _FONT, _SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 _WHITE, _BAR, _FAINT = (255, 255, 255), (86, 180, 233), (70, 70, 70)
 
 
-def picture(raw: Any) -> NDArray[np.uint8] | None:
+def picture(modality: str, raw: Any) -> Picture | None:
     """A raw item as RGB ``uint8 [H, W, 3]``; ``None`` if it is nothing to look at.
 
     Args:
-        raw: Picture, temperatures, events, or the encoder input ``uint8 [views, 3, H, W]`` of another node.
+        modality: Its modality.
+        raw: A checked item, or the encoder input or embedding of another node.
     """
-    array = getattr(raw, "array", raw)  # of an Encoded
-    if isinstance(array, Events):
-        image = np.full((array.height, array.width, 3), 128, np.uint8)
-        image[array.y, array.x] = np.where(array.p[:, None] > 0, np.uint8(255), np.uint8(0))
-        return image
-    if not isinstance(array, np.ndarray):
-        return None
-    if array.ndim == 4 and array.shape[1] == 3 and array.dtype == np.uint8:
-        return np.ascontiguousarray(array[0].transpose(1, 2, 0))
-    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
-        return np.array(array)
-    if array.ndim != 2 or min(array.shape) < 2 or array.shape[1] < 4:  # a cloud is [N, 3]
-        return None
-    if array.dtype != np.uint8:
-        low, high = float(array.min()), float(array.max())
-        array = ((array - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
-    return np.repeat(array[:, :, None], 3, axis=2)
+    if isinstance(raw, Encoded):
+        seen = raw.array.ndim == 4 and raw.array.shape[1] == 3 and raw.array.dtype == np.uint8
+        return view_picture(raw.array[0]) if seen else None
+    return modalities.get(modality).draw(raw) if modality in modalities.names() else None
 
 
-def draw(view: NDArray[np.uint8] | None, prediction: Prediction) -> NDArray[np.uint8]:
+def draw(view: Picture | None, prediction: Prediction) -> Picture:
     """The debug picture, RGB ``uint8 [H, 640, 3]``.
 
     Args:
@@ -59,10 +47,10 @@ def draw(view: NDArray[np.uint8] | None, prediction: Prediction) -> NDArray[np.u
         _write(panel, row, f"{share.label} {share.confidence:.2f}, {share.age:.2f} s", 388)
     if view is None:
         return panel
-    height = round(view.shape[0] * _WIDTH / view.shape[1])
-    return np.concatenate([cv2.resize(view, (_WIDTH, height), interpolation=cv2.INTER_AREA), panel])
+    height = min(round(view.shape[0] * _WIDTH / view.shape[1]), _HIGHEST)
+    return np.concatenate([fit(view, (height, _WIDTH)), panel])
 
 
-def _write(image: NDArray[np.uint8], row: int, text: str, left: int) -> None:
+def _write(image: Picture, row: int, text: str, left: int) -> None:
     place = (left + _MARGIN, _MARGIN + row * _LINE + 16)
     cv2.putText(image, text, place, _FONT, _SCALE, _WHITE, 1, cv2.LINE_AA)

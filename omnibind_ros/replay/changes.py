@@ -31,7 +31,7 @@ class Change:
             ``rate`` thins them out, ``only`` loses those of all other sensors.
         sensors: Sensors whose messages are changed (``only``: those that stay).
         value: s of delay, or Hz.
-        damage: Kind of damage, see :func:`omnibind_core.data.damage.kinds`.
+        damage: Kind of damage, see :func:`omnibind_core.data.damage.damages`.
         start_s: When it begins, s from the beginning of the bag.
         end_s: When it ends, s.
     """
@@ -95,7 +95,7 @@ def _seconds(text: str | None, default: float, what: str) -> float:
 
 def _damage(kind: str | None, sensor: str, setup: Setup, what: str) -> str:
     modality = setup.sensors[sensor].config.modality
-    known = damage.kinds(modality)
+    known = damage.damages(modality)
     kind = known[-1] if kind is None and known else kind  # noise alone, where the modality has it
     if kind not in known:
         raise ConfigError(f"{what}: {modality} has no damage '{kind}'; it has {', '.join(known) or 'none'}")

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from omnibind_core.data.contact_sheet import render
 from omnibind_core.errors import ConfigError, OmniBindError
+from omnibind_core.modalities.drawing import Picture, fit
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.ranking import rank
-from omnibind_core.runtime.types import Encoded, SensorReport, SensorState
+from omnibind_core.runtime.types import SensorReport, SensorState
 from omnibind_ros.bags import read
 from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring, truth
@@ -76,7 +75,7 @@ class Mistake:
     """
 
     row: Row
-    thumbnails: Mapping[str, NDArray[np.uint8]] = field(repr=False)
+    thumbnails: Mapping[str, Picture] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -331,12 +330,12 @@ class _Collector:
         )
 
 
-def _thumbnail(token: Token) -> NDArray[np.uint8] | None:
-    """What a sensor saw, RGB ``uint8 [144, ...]``; ``None`` if it cannot be shown."""
+def _thumbnail(token: Token) -> Picture | None:
+    """What a sensor saw, RGB ``uint8 [144, W, 3]``; ``None`` if it cannot be shown."""
     try:
-        content = token.content
-        if isinstance(content, Encoded):
-            return overlay.picture(content)
-        return render(token.sensor.modality, content, _SIDE)
+        picture = overlay.picture(token.sensor.modality, token.content)
     except OmniBindError:  # it was good enough for a prediction; its picture is no reason to fail
         return None
+    return (
+        None if picture is None else fit(picture, (_SIDE, max(round(picture.shape[1] * _SIDE / picture.shape[0]), 1)))
+    )

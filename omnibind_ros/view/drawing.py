@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.modalities import Sound
+from omnibind_core.modalities.drawing import Picture, coloured, fit
 from omnibind_ros.node import overlay
 
 WIDEST = 640  # pixels; larger pictures are shrunk, for the network and the file
@@ -17,8 +17,6 @@ NARROWEST = 160  # pixels; smaller ones are enlarged
 MOST_POINTS = 20_000  # larger clouds are thinned
 ENVELOPE_RATE = 100  # Hz, resolution of a waveform; finer than a screen shows
 QUIETEST = -100.0  # dBFS; what silence is shown as
-
-_COLOURS: Mapping[str, int] = {"thermal": cv2.COLORMAP_INFERNO, "depth": cv2.COLORMAP_TURBO}
 
 
 class Envelope(NamedTuple):
@@ -37,17 +35,11 @@ class Envelope(NamedTuple):
     level: float
 
 
-def picture(modality: str, raw: Any) -> NDArray[np.uint8] | None:
-    """What a sensor sees, as RGB ``uint8 [H, W, 3]``; ``None`` if it is nothing to look at.
-
-    Values that are no brightness, such as temperatures, are shown in colours from the lowest to the highest.
-    """
-    image = overlay.picture(raw)
+def picture(modality: str, raw: Any) -> Picture | None:
+    """What a sensor sees, as RGB ``uint8 [H, W, 3]``; ``None`` if it is nothing to look at."""
+    image = overlay.picture(modality, raw)
     if image is None:
         return None
-    flat = getattr(raw, "ndim", 0) == 2
-    if flat and modality in _COLOURS:
-        image = np.asarray(cv2.cvtColor(cv2.applyColorMap(image, _COLOURS[modality]), cv2.COLOR_BGR2RGB), np.uint8)
     height, width = image.shape[:2]
     if width < NARROWEST:  # a pressure array of 28 x 50 elements: the elements stay visible
         factor = -(-NARROWEST // width)
@@ -55,24 +47,7 @@ def picture(modality: str, raw: Any) -> NDArray[np.uint8] | None:
     return image if width <= WIDEST else fit(image, (max(round(height * WIDEST / width), 1), WIDEST))
 
 
-def fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The whole picture ``[H, W, 3]`` in another size ``(height, width)``, as large as it gets, with a black margin.
-
-    Rerun takes compressed pictures of one sensor for a video, which has one size.
-    """
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image
-    factor = min(size[0] / height, size[1] / width)
-    inner = max(round(width * factor), 1), max(round(height * factor), 1)
-    smaller = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    framed = np.zeros((*size, 3), np.uint8)
-    top, left = (size[0] - inner[1]) // 2, (size[1] - inner[0]) // 2
-    framed[top : top + inner[1], left : left + inner[0]] = smaller
-    return framed
-
-
-def blank(size: tuple[int, int], word: str) -> NDArray[np.uint8]:
+def blank(size: tuple[int, int], word: str) -> Picture:
     """A dark picture of a size ``(height, width)`` with a word in it."""
     image = np.full((*size, 3), 24, np.uint8)
     height, width = size
@@ -89,8 +64,7 @@ def points(cloud: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
     height = cloud[:, 2]
     low, high = np.percentile(height, (2, 98))
     scaled = np.clip((height - low) / max(float(high - low), 1e-6), 0, 1)
-    colours = cv2.applyColorMap(np.round(scaled * 255).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
-    return cloud, np.ascontiguousarray(colours[:, 0, ::-1])
+    return cloud, coloured(np.round(scaled * 255).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0]
 
 
 def envelope(sound: Sound, stamp_ns: int) -> Envelope:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.modalities.base import Sound
+from omnibind_core.modalities.base import Corruption, Corruptions, Sound
 
 Samples = NDArray[np.float32]
 
@@ -27,40 +27,40 @@ def _noise(samples: Samples, ratio_db: float, rng: np.random.Generator) -> Sampl
 
 
 def _gaussian(samples: Samples, rng: np.random.Generator) -> Samples:
+    """White noise as loud as the sound."""
     return samples + _noise(samples, 0.0, rng)
 
 
 def _blank(samples: Samples, rng: np.random.Generator) -> Samples:
+    """Microphone off."""
     return np.zeros_like(samples)
 
 
 def _clipped(samples: Samples, rng: np.random.Generator) -> Samples:
+    """26 dB too loud."""
     return samples * np.float32(20)
 
 
 def _sparse(samples: Samples, rng: np.random.Generator) -> Samples:
+    """Packets lost: 14 of 20 stretches are zero."""
     blocks = np.array_split(samples.copy(), 20)
     for i in rng.choice(len(blocks), 14, replace=False):
         blocks[i][:] = 0
     return np.concatenate(blocks)
 
 
-_DAMAGE: dict[str, Callable[[Samples, np.random.Generator], Samples]] = {
-    "gaussian": _gaussian,
-    "blank": _blank,
-    "clipped": _clipped,
-    "sparse": _sparse,
+def _of_sound(damage: Callable[[Samples, np.random.Generator], Samples]) -> Corruption[Sound]:
+    return lambda raw, rng: Sound(np.clip(damage(raw.samples, rng), -1, 1), raw.sample_rate)
+
+
+CORRUPTIONS: Corruptions[Sound] = {
+    "gaussian": _of_sound(_gaussian),
+    "blank": _of_sound(_blank),
+    "clipped": _of_sound(_clipped),
+    "sparse": _of_sound(_sparse),
 }
-CORRUPTIONS = tuple(_DAMAGE)
 
 
-def corrupt(raw: Sound, kind: str, rng: np.random.Generator) -> Sound:
-    """Damages a sound.
-
-    Args:
-        raw: The sound.
-        kind: ``"gaussian"`` (white noise as loud as the sound), ``"blank"`` (microphone off: zeros), ``"clipped"``
-            (26 dB too loud) or ``"sparse"`` (packets lost: 14 of 20 stretches are zero).
-        rng: Source of randomness.
-    """
-    return Sound(np.clip(_DAMAGE[kind](raw.samples, rng), -1, 1), raw.sample_rate)
+def noise_only(raw: Sound, rng: np.random.Generator) -> Sound:
+    """White noise, 20 dB below full scale."""
+    return Sound(np.float32(0.1) * rng.standard_normal(raw.samples.shape, np.float32).clip(-9, 9), raw.sample_rate)

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.audio import corruption, processing
+from omnibind_core.modalities.audio import corruption, drawing, processing
 from omnibind_core.modalities.audio.processing import AudioPreset
-from omnibind_core.modalities.base import Modality, Role, Sound, readable_file
+from omnibind_core.modalities.base import Corruptions, Modality, Role, Sound, readable_file
+from omnibind_core.modalities.drawing import Picture
 from omnibind_core.optional import require
 
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
 MAX_CHANNELS = 64
 MAX_PEAK = 4.0  # resampling and lossy decoding overshoot 1; far more means another scale, such as 16-bit integers
-JOIN_TOLERANCE = 0.02  # s by which a stamp may miss the end of the part before and still continue it
+JOIN_TOLERANCE = 0.02  # s by which a stamp may miss the end of the chunk before and still continue it
 
 
 class Audio(Modality[Sound, AudioPreset]):
@@ -30,7 +31,7 @@ class Audio(Modality[Sound, AudioPreset]):
     default_window: ClassVar[float] = 2.0
     suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".mp3")
     presets: ClassVar[dict[str, AudioPreset]] = processing.PRESETS
-    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+    corruptions: ClassVar[Corruptions[Sound]] = corruption.CORRUPTIONS
 
     def check(self, raw: Sound, source: str) -> Sound:
         """Accepts ``[T]`` or ``[T, channels]``, float on -1..1 or 16-bit integers; channels are averaged.
@@ -76,19 +77,21 @@ class Audio(Modality[Sound, AudioPreset]):
         """Another start, loudness and background."""
         return corruption.augment(raw, rng)
 
-    def corrupt(self, raw: Sound, kind: str, rng: np.random.Generator) -> Sound:
-        """Damages the sound."""
-        if kind not in self.corruptions:
-            raise self._refuse_kind(kind)
-        return corruption.corrupt(raw, kind, rng)
+    def noise_only(self, raw: Sound, rng: np.random.Generator) -> Sound:
+        """White noise."""
+        return corruption.noise_only(raw, rng)
 
-    def join(self, parts: Sequence[tuple[int, Sound]], end_ns: int, duration: float) -> Sound:
-        """Puts parts on one time line and cuts the window; see the base class.
+    def draw(self, raw: Sound, height: int = 240) -> Picture:
+        """A spectrogram: see :func:`.drawing.draw`."""
+        return drawing.draw(raw, height)
 
-        A part whose stamp misses the end of the one before by at most :data:`JOIN_TOLERANCE` continues it without a
-        seam. Larger gaps are zeros; where parts overlap, the later one counts.
+    def join(self, chunks: Sequence[tuple[int, Sound]], end_ns: int, duration: float) -> Sound:
+        """Puts chunks on one time line and cuts the window; see the base class.
+
+        A chunk whose stamp misses the end of the one before by at most :data:`JOIN_TOLERANCE` continues it without a
+        seam. Larger gaps are zeros; where chunks overlap, the later one counts.
         """
-        rates = {part.sample_rate for _, part in parts}
+        rates = {chunk.sample_rate for _, chunk in chunks}
         if len(rates) > 1:
             raise InvalidInputError("audio stream", f"sample rates {sorted(rates)} Hz", "one rate")
         rate = rates.pop() if rates else processing.SAMPLE_RATE
@@ -96,14 +99,14 @@ class Audio(Modality[Sound, AudioPreset]):
         window_start = end_ns - round(duration * 1e9)
         timeline = np.zeros(length, np.float32)
         first, last, expected = length, 0, None
-        for stamp, part in parts:
+        for stamp, chunk in chunks:
             start = round((stamp - window_start) * rate / 1e9)
             if expected is not None and abs(start - expected) <= JOIN_TOLERANCE * rate:
                 start = expected
-            expected = start + len(part.samples)
+            expected = start + len(chunk.samples)
             low, high = max(start, 0), min(expected, length)
             if low < high:
-                timeline[low:high] = part.samples[low - start : high - start]
+                timeline[low:high] = chunk.samples[low - start : high - start]
                 first, last = min(first, low), max(last, high)
         if first >= last:
             raise InvalidInputError("audio stream", "no samples in the window", f"sound in the last {duration} s")

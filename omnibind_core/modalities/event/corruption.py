@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.modalities.base import Events
+from omnibind_core.modalities.base import Corruptions, Events
 
 _MAX_SHIFT = 20  # pixels, as EventCLIP's augmentation
 _MAX_TURN = 30.0  # degrees
@@ -84,41 +83,38 @@ def _merge(first: Events, second: Events) -> Events:
 
 
 def _noise(events: Events, rng: np.random.Generator) -> Events:
+    """Background activity of twice as many events."""
     return _merge(events, _background(events, 2 * len(events), rng))
 
 
 def _blank(events: Events, rng: np.random.Generator) -> Events:
+    """Lens covered: only background activity."""
     return _background(events, max(1, len(events) // 10), rng)
 
 
 def _sparse(events: Events, rng: np.random.Generator) -> Events:
+    """One event in twenty is left."""
     return _thin(events, 0.05, rng)
 
 
 def _hot_pixels(events: Events, rng: np.random.Generator) -> Events:
+    """Ten stuck pixels that fire as often as all others together."""
     stuck = _background(events, len(events), rng)
     spots = rng.integers(0, len(events), _HOT_PIXELS)
     which = spots[rng.integers(0, _HOT_PIXELS, len(events))]
     return _merge(events, replace(stuck, x=stuck.x[which], y=stuck.y[which]))
 
 
-_DAMAGE: dict[str, Callable[[Events, np.random.Generator], Events]] = {
+CORRUPTIONS: Corruptions[Events] = {
     "noise": _noise,
     "blank": _blank,
     "sparse": _sparse,
     "hot_pixels": _hot_pixels,
 }
-CORRUPTIONS = tuple(_DAMAGE)
 
 
-def corrupt(raw: Events, kind: str, rng: np.random.Generator) -> Events:
-    """Damages a slice of events.
-
-    Args:
-        raw: The events.
-        kind: ``"noise"`` (background activity of twice as many events), ``"blank"`` (lens covered: only background
-            activity), ``"sparse"`` (one event in twenty is left) or ``"hot_pixels"`` (ten stuck pixels that fire as
-            often as all others together).
-        rng: Source of randomness.
-    """
-    return _DAMAGE[kind](raw, rng)
+def noise_only(events: Events, rng: np.random.Generator) -> Events:
+    """As many events, anywhere."""
+    x = rng.integers(0, events.width, len(events), np.uint16)
+    y = rng.integers(0, events.height, len(events), np.uint16)
+    return replace(events, x=x, y=y, p=rng.integers(0, 2, len(events), np.uint8))

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Events, Modality, Role, readable_file
-from omnibind_core.modalities.event import corruption, processing
+from omnibind_core.modalities.base import Corruptions, Events, Modality, Role, readable_file
+from omnibind_core.modalities.drawing import Picture
+from omnibind_core.modalities.event import corruption, drawing, processing
 from omnibind_core.modalities.event.processing import EventPreset
 
 MAX_SIDE = 8192  # pixels; larger than any event camera, and two count maps of it still fit in memory
@@ -26,11 +27,12 @@ class Event(Modality[Events, EventPreset]):
 
     name: ClassVar[str] = "event"
     role: ClassVar[Role] = Role.STUDENT
+    is_camera: ClassVar[bool] = True
     is_stream: ClassVar[bool] = True
     default_window: ClassVar[float] = 0.2
     suffixes: ClassVar[tuple[str, ...]] = (".npz", ".bin")
     presets: ClassVar[dict[str, EventPreset]] = processing.PRESETS
-    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+    corruptions: ClassVar[Corruptions[Events]] = corruption.CORRUPTIONS
 
     def check(self, raw: Events, source: str) -> Events:
         """Accepts integer coordinates and stamps; polarity as 0 and 1, -1 and 1, or bool."""
@@ -81,30 +83,32 @@ class Event(Modality[Events, EventPreset]):
         """Another slice, place, direction, rate and noise."""
         return corruption.augment(raw, rng)
 
-    def corrupt(self, raw: Events, kind: str, rng: np.random.Generator) -> Events:
-        """Damages the events."""
-        if kind not in self.corruptions:
-            raise self._refuse_kind(kind)
-        return corruption.corrupt(raw, kind, rng)
+    def noise_only(self, raw: Events, rng: np.random.Generator) -> Events:
+        """As many events, anywhere."""
+        return corruption.noise_only(raw, rng)
 
-    def join(self, parts: Sequence[tuple[int, Events]], end_ns: int, duration: float) -> Events:
-        """Puts parts on one time line and cuts the window; ``t`` then counts µs from the start of the window."""
-        sizes = {(part.width, part.height) for _, part in parts}
+    def draw(self, raw: Events, height: int = 240) -> Picture:
+        """The whole sensor, on white: see :func:`.drawing.draw`."""
+        return drawing.draw(raw)
+
+    def join(self, chunks: Sequence[tuple[int, Events]], end_ns: int, duration: float) -> Events:
+        """Puts chunks on one time line and cuts the window; ``t`` then counts µs from the start of the window."""
+        sizes = {(chunk.width, chunk.height) for _, chunk in chunks}
         if len(sizes) > 1:
             raise InvalidInputError("event stream", f"sensor sizes {sorted(sizes)}", "one size")
         length = round(duration * 1e6)  # µs
         window_start = end_ns - length * 1000
         cuts = []
-        for stamp, part in parts:
-            t = part.t - part.t[0] + (stamp - window_start) // 1000
+        for stamp, chunk in chunks:
+            t = chunk.t - chunk.t[0] + (stamp - window_start) // 1000
             low, high = np.searchsorted(t, 0, "left"), np.searchsorted(t, length, "right")
             if low < high:
-                cuts.append((part.x[low:high], part.y[low:high], t[low:high], part.p[low:high]))
+                cuts.append((chunk.x[low:high], chunk.y[low:high], t[low:high], chunk.p[low:high]))
         if not cuts:
             raise InvalidInputError("event stream", "no events in the window", f"events in the last {duration} s")
         x, y, t, p = (np.concatenate(arrays) for arrays in zip(*cuts, strict=True))
         joined = Events(x, y, t, p, *sizes.pop())
-        if (t[1:] < t[:-1]).any():  # parts that overlap
+        if (t[1:] < t[:-1]).any():  # chunks that overlap
             order = np.argsort(t, kind="stable")
             joined = replace(joined, x=x[order], y=y[order], t=t[order], p=p[order])
         return joined

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.modalities.pictures import CORRUPTIONS, corrupt_picture, random_crop
-
-__all__ = ["CORRUPTIONS", "augment", "corrupt"]
+from omnibind_core.modalities.pictures import picture_corruptions, random_crop
 
 
 def augment(raw: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -20,6 +18,4 @@ def augment(raw: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     return np.stack([table[part[:, :, channel], channel] for channel in range(3)], axis=-1)
 
 
-def corrupt(raw: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Damage as in :func:`~omnibind_core.modalities.pictures.corrupt_picture`, on 0..255."""
-    return corrupt_picture(raw, kind, rng, 0, 255)
+CORRUPTIONS = picture_corruptions(lambda picture: (0, 255))

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Modality, PicturePreset, Role
+from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role
+from omnibind_core.modalities.drawing import Picture
 from omnibind_core.modalities.image import corruption, processing
 from omnibind_core.modalities.pictures import check_layout, read_picture
 
@@ -19,9 +20,10 @@ class Image(Modality[NDArray[np.uint8], PicturePreset]):
 
     name: ClassVar[str] = "image"
     role: ClassVar[Role] = Role.TEACHER
+    is_camera: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
-    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+    corruptions: ClassVar[Corruptions[NDArray[np.uint8]]] = corruption.CORRUPTIONS
 
     def check(self, raw: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
         """Accepts ``uint8`` ``[H, W]``, ``[H, W, 1]``, RGB ``[H, W, 3]`` and RGBA ``[H, W, 4]``."""
@@ -43,11 +45,9 @@ class Image(Modality[NDArray[np.uint8], PicturePreset]):
         """Random crop, mirror and colour."""
         return corruption.augment(raw, rng)
 
-    def corrupt(self, raw: NDArray[np.uint8], kind: str, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Damages the picture."""
-        if kind not in self.corruptions:
-            raise self._refuse_kind(kind)
-        return corruption.corrupt(raw, kind, rng)
+    def draw(self, raw: NDArray[np.uint8], height: int = 240) -> Picture:
+        """The picture itself."""
+        return raw
 
 
 MODALITY = Image()

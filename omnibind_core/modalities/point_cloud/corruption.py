@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
+
+from omnibind_core.modalities.base import Corruptions
 
 Cloud = NDArray[np.float32]
 _MIN_POINTS = 32  # never fewer than this are left
@@ -44,19 +44,23 @@ def _noise(cloud: Cloud, share: float, rng: np.random.Generator) -> Cloud:
 
 
 def _gaussian(cloud: Cloud, rng: np.random.Generator) -> Cloud:
+    """Range noise of 5 % of the extent."""
     return cloud + _noise(cloud, 0.05, rng)
 
 
 def _sparse(cloud: Cloud, rng: np.random.Generator) -> Cloud:
+    """One point in twenty is left."""
     keep = max(min(len(cloud), _MIN_POINTS), len(cloud) // 20)
     return cloud[np.sort(rng.choice(len(cloud), keep, replace=False))]
 
 
 def _occluded(cloud: Cloud, rng: np.random.Generator) -> Cloud:
+    """70 % missing on one side."""
     return cloud[partial_view(cloud, 0.7, rng)]
 
 
 def _outliers(cloud: Cloud, rng: np.random.Generator) -> Cloud:
+    """30 % scattered through twice the bounding box."""
     cloud = cloud.copy()
     hit = rng.random(len(cloud)) < 0.3
     low, high = cloud.min(axis=0), cloud.max(axis=0)
@@ -64,22 +68,14 @@ def _outliers(cloud: Cloud, rng: np.random.Generator) -> Cloud:
     return cloud
 
 
-_DAMAGE: dict[str, Callable[[Cloud, np.random.Generator], Cloud]] = {
+CORRUPTIONS: Corruptions[Cloud] = {
     "gaussian": _gaussian,
     "sparse": _sparse,
     "occluded": _occluded,
     "outliers": _outliers,
 }
-CORRUPTIONS = tuple(_DAMAGE)
 
 
-def corrupt(raw: Cloud, kind: str, rng: np.random.Generator) -> Cloud:
-    """Damages a cloud.
-
-    Args:
-        raw: ``float32 [N, 3]``.
-        kind: ``"gaussian"`` (range noise of 5 % of the extent), ``"sparse"`` (one point in twenty is left),
-            ``"occluded"`` (70 % missing on one side) or ``"outliers"`` (30 % scattered through twice the bounding box).
-        rng: Source of randomness.
-    """
-    return _DAMAGE[kind](raw, rng)
+def noise_only(cloud: Cloud, rng: np.random.Generator) -> Cloud:
+    """As many points, anywhere in the bounding box."""
+    return rng.uniform(cloud.min(axis=0), cloud.max(axis=0), cloud.shape).astype(np.float32)

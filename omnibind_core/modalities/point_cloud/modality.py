@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Modality, Preset, Role, readable_file
+from omnibind_core.modalities.base import Corruptions, Modality, Preset, Role, readable_file
+from omnibind_core.modalities.drawing import Picture
 from omnibind_core.modalities.pictures import read_array
-from omnibind_core.modalities.point_cloud import corruption, processing
+from omnibind_core.modalities.point_cloud import corruption, drawing, processing
 from omnibind_core.optional import require
 
 MIN_POINTS = 8  # fewer say nothing about a shape
@@ -25,7 +26,7 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
     role: ClassVar[Role] = Role.STUDENT
     suffixes: ClassVar[tuple[str, ...]] = (".npz", ".npy", ".bin", ".pcd", ".ply")
     presets: ClassVar[dict[str, Preset]] = processing.PRESETS
-    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+    corruptions: ClassVar[Corruptions[NDArray[np.float32]]] = corruption.CORRUPTIONS
 
     def check(self, raw: NDArray[np.float32], source: str) -> NDArray[np.float32]:
         """Accepts any float or integer ``[N, 3 or more]``; further columns and rows with NaN or inf are dropped."""
@@ -70,11 +71,13 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
         """Another heading, size, density, noise and view."""
         return corruption.augment(raw, rng)
 
-    def corrupt(self, raw: NDArray[np.float32], kind: str, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Damages the cloud."""
-        if kind not in self.corruptions:
-            raise self._refuse_kind(kind)
-        return corruption.corrupt(raw, kind, rng)
+    def noise_only(self, raw: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+        """As many points, anywhere in the bounding box."""
+        return corruption.noise_only(raw, rng)
+
+    def draw(self, raw: NDArray[np.float32], height: int = 240) -> Picture:
+        """From three sides: see :func:`.drawing.draw`."""
+        return drawing.draw(raw, height)
 
 
 def _read_npz(path: Path) -> NDArray[Any]:

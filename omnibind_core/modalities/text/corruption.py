@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
+
+from omnibind_core.modalities.base import Corruptions
 
 _TEMPLATES = ("{}", "a {}", "a photo of a {}", "this is a {}", "one {}", "the {}")
 _OTHER_WORDS = ("weather", "yesterday", "idea", "number", "colour", "question", "street", "music", "winter", "north")
@@ -27,17 +27,8 @@ def _typos(raw: str, rng: np.random.Generator) -> str:
 
 
 def _unrelated(raw: str, rng: np.random.Generator) -> str:
+    """Another word."""
     return str(rng.choice(_OTHER_WORDS))
 
 
-_DAMAGE: dict[str, Callable[[str, np.random.Generator], str]] = {
-    "typos": _typos,
-    "blank": _blank,
-    "unrelated": _unrelated,
-}
-CORRUPTIONS = tuple(_DAMAGE)
-
-
-def corrupt(raw: str, kind: str, rng: np.random.Generator) -> str:
-    """Damages a text: ``"typos"`` (3 letters in 10), ``"blank"`` (says nothing) or ``"unrelated"`` (another word)."""
-    return _DAMAGE[kind](raw, rng)
+CORRUPTIONS: Corruptions[str] = {"typos": _typos, "blank": _blank, "unrelated": _unrelated}

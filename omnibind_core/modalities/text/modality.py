@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Modality, Preset, Role, readable_file
+from omnibind_core.modalities.base import Corruptions, Modality, Preset, Role, readable_file
+from omnibind_core.modalities.drawing import Picture, caption
 from omnibind_core.modalities.text import corruption, processing
 
 
@@ -18,9 +19,10 @@ class Text(Modality[str, Preset]):
 
     name: ClassVar[str] = "text"
     role: ClassVar[Role] = Role.TEACHER
+    is_sensor: ClassVar[bool] = False
     suffixes: ClassVar[tuple[str, ...]] = (".txt",)
     presets: ClassVar[dict[str, Preset]] = processing.PRESETS
-    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+    corruptions: ClassVar[Corruptions[str]] = corruption.CORRUPTIONS
 
     def check(self, raw: str, source: str) -> str:
         """Accepts any text with at least one letter, digit or sign; cleans white space and underscores."""
@@ -47,11 +49,9 @@ class Text(Modality[str, Preset]):
         """Another frame around the words."""
         return corruption.augment(raw, rng)
 
-    def corrupt(self, raw: str, kind: str, rng: np.random.Generator) -> str:
-        """Damages the text."""
-        if kind not in self.corruptions:
-            raise self._refuse_kind(kind)
-        return corruption.corrupt(raw, kind, rng)
+    def draw(self, raw: str, height: int = 240) -> Picture:
+        """The text, written."""
+        return caption(raw, (height, height))
 
 
 MODALITY = Text()

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.modalities.pictures import CORRUPTIONS, corrupt_picture, random_crop
-
-__all__ = ["CORRUPTIONS", "augment", "corrupt"]
+from omnibind_core.modalities.pictures import picture_corruptions, random_crop
 
 
 def augment(raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -24,10 +22,9 @@ def augment(raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     return (np.rint(noisy) if raw.dtype.kind == "u" else noisy).astype(raw.dtype)
 
 
-def corrupt(raw: NDArray[Any], kind: str, rng: np.random.Generator) -> NDArray[Any]:
-    """Damage as in :func:`~omnibind_core.modalities.pictures.corrupt_picture`.
+def _limits(raw: NDArray[Any]) -> tuple[float, float]:
+    """8-bit pictures span 0..255; temperatures and counts what this one spans, the camera's range being unknown."""
+    return (0.0, 255.0) if raw.dtype == np.uint8 else (float(raw.min()), float(raw.max()))
 
-    8-bit pictures span 0..255; temperatures and counts span what this picture spans, the camera's range being unknown.
-    """
-    low, high = (0.0, 255.0) if raw.dtype == np.uint8 else (float(raw.min()), float(raw.max()))
-    return corrupt_picture(raw, kind, rng, low, high)
+
+CORRUPTIONS = picture_corruptions(_limits)

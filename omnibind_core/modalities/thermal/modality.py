@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Modality, Role
+from omnibind_core.modalities.base import Corruptions, Modality, Role
+from omnibind_core.modalities.drawing import Picture, coloured
 from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
 from omnibind_core.modalities.thermal import corruption, processing
 from omnibind_core.modalities.thermal.processing import ThermalPreset
@@ -26,9 +28,11 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
 
     name: ClassVar[str] = "thermal"
     role: ClassVar[Role] = Role.STUDENT
+    is_camera: ClassVar[bool] = True
+    topics: ClassVar[str] = "thermal|infrared|lwir|flir|lepton|boson|seek"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
     presets: ClassVar[dict[str, ThermalPreset]] = processing.PRESETS
-    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+    corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
 
     def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
         """Accepts the raw forms and any other integer or float ``[H, W]``, which becomes ``float32``.
@@ -60,11 +64,9 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
         """Random crop, mirror and sensor noise."""
         return corruption.augment(raw, rng)
 
-    def corrupt(self, raw: NDArray[Any], kind: str, rng: np.random.Generator) -> NDArray[Any]:
-        """Damages the picture."""
-        if kind not in self.corruptions:
-            raise self._refuse_kind(kind)
-        return corruption.corrupt(raw, kind, rng)
+    def draw(self, raw: NDArray[Any], height: int = 240) -> Picture:
+        """Temperatures and counts in colours from black (cold) over red to light yellow; pseudo-colour as it is."""
+        return raw if raw.ndim == 3 else coloured(processing.stretch_contrast(raw), cv2.COLORMAP_INFERNO)
 
 
 def _fill_invalid(picture: NDArray[np.float32], source: str) -> NDArray[np.float32]:

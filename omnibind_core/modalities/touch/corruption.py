@@ -8,9 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.modalities.pictures import CORRUPTIONS, corrupt_picture
-
-__all__ = ["CORRUPTIONS", "augment", "corrupt"]
+from omnibind_core.modalities.pictures import picture_corruptions
 
 
 def augment(raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -31,6 +29,5 @@ def augment(raw: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     return np.clip(pressed, 0, 1)
 
 
-def corrupt(raw: NDArray[Any], kind: str, rng: np.random.Generator) -> NDArray[Any]:
-    """Damage as in :func:`~omnibind_core.modalities.pictures.corrupt_picture`, on the sensor's full scale."""
-    return corrupt_picture(raw, kind, rng, 0, 255 if raw.dtype == np.uint8 else 1)
+# On the sensor's full scale.
+CORRUPTIONS = picture_corruptions(lambda picture: (0, 255 if picture.dtype == np.uint8 else 1))

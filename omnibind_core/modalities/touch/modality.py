@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Modality, PicturePreset, Role
+from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role
+from omnibind_core.modalities.drawing import Picture, rgb
 from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
 from omnibind_core.modalities.touch import corruption, processing
 
@@ -25,9 +26,10 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
 
     name: ClassVar[str] = "touch"
     role: ClassVar[Role] = Role.STUDENT
+    topics: ClassVar[str] = "tactile|touch|gelsight|digit|gsmini|skin|pressure"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".npy")
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
-    corruptions: ClassVar[tuple[str, ...]] = corruption.CORRUPTIONS
+    corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
 
     def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
         """Accepts ``uint8`` grey or colour pictures, ``uint16 [H, W]`` (65535 = full scale) and pressure 0..1."""
@@ -58,11 +60,10 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
         """Another pose and pressure of the contact."""
         return corruption.augment(raw, rng)
 
-    def corrupt(self, raw: NDArray[Any], kind: str, rng: np.random.Generator) -> NDArray[Any]:
-        """Damages the picture."""
-        if kind not in self.corruptions:
-            raise self._refuse_kind(kind)
-        return corruption.corrupt(raw, kind, rng)
+    def draw(self, raw: NDArray[Any], height: int = 240) -> Picture:
+        """The picture itself; pressure in grey, full scale is white."""
+        picture = processing.to_8_bit(raw)
+        return rgb(picture) if picture.ndim == 2 else picture
 
 
 MODALITY = Touch()

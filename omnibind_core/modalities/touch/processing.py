@@ -24,9 +24,12 @@ PRESETS = {
 
 def process(raw: NDArray[Any], preset: PicturePreset) -> NDArray[np.uint8]:
     """``uint8`` picture or ``float32`` pressure to ``uint8 [1, 3, 224, 224]``; pressure 0..1 becomes 0..255."""
-    if raw.dtype != np.uint8:
-        raw = np.rint(np.clip(raw, 0, 1) * 255).astype(np.uint8)
-    return fit_picture(raw, preset)
+    return fit_picture(to_8_bit(raw), preset)
+
+
+def to_8_bit(raw: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pressure 0..1 as 0..255; ``uint8`` stays as it is."""
+    return raw if raw.dtype == np.uint8 else np.rint(np.clip(raw, 0, 1) * 255).astype(np.uint8)
 
 
 def subtract_reference(raw: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
