@@ -19,9 +19,10 @@ from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.comparison import experiments
 from omnibind_core.evaluation.comparison.summary import Measurement, markdown, mean_interval, summarise
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
-from omnibind_core.training.dataset import Part, TrainingData
+from omnibind_core.training.dataset import TrainingData
 from omnibind_core.training.subsets import few_shot, take, without_labels
 
 VOCABULARY = ("bell", "car", "cat", "cup", "dog", "drum", "fork", "key", "lamp", "rain", "shoe", "train")
@@ -29,7 +30,7 @@ TAUGHT = {"image": 12, "touch": 6, "event": 4}  # the first labels of the vocabu
 WIDTH = 32
 
 
-def part(modality: str, count: int, variants: int, seed: int) -> Part:
+def part(modality: str, count: int, variants: int, seed: int) -> FeatureSet:
     """Samples around one centre for each label; the image trunk's space is shared, so students can be taught."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(len(modality)).normal(size=(len(VOCABULARY), WIDTH))
@@ -39,7 +40,7 @@ def part(modality: str, count: int, variants: int, seed: int) -> Part:
         Sample(f"{modality}-{seed}-{row}", modality, "made", "x", VOCABULARY[c], "train", str(row))
         for row, c in enumerate(concept)
     )
-    return Part(samples, inputs.astype(np.float32), concept.astype(np.int64))
+    return FeatureSet(samples, inputs.astype(np.float32), concept.astype(np.int64))
 
 
 @pytest.fixture

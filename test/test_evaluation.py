@@ -24,9 +24,9 @@ from omnibind_core.evaluation.report.document import SCHEMA
 from omnibind_core.evaluation.samples import Combos, Split
 from omnibind_core.evaluation.tables import accuracy, retrained, robustness, trust
 from omnibind_core.features.combinations import Embedded
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.fusion import MeanFusion
 from omnibind_core.training.config import FuseConfig, TrainConfig
-from omnibind_core.training.dataset import Part
 
 WORDS = ("cup", "dog", "car", "zeppelin")
 SOURCE = "made"
@@ -106,7 +106,7 @@ def made(counts, seed=0):
         concept = np.repeat(np.arange(len(numbers)), numbers)
         rng.shuffle(concept)
         stand_ins = tuple(sample(str(row), modality=name) for row in range(len(concept)))
-        parts[name] = Part(stand_ins, np.zeros((len(concept), 1, 2), np.float32), concept)
+        parts[name] = FeatureSet(stand_ins, np.zeros((len(concept), 1, 2), np.float32), concept)
     return Split(tuple("abcdef"), parts)
 
 

@@ -19,12 +19,13 @@ from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.rendering.demo_objects import find_objects
 from omnibind_core.features.cache import cache_folder
 from omnibind_core.features.combinations import Embedded, accuracy_by_size, with_lies
+from omnibind_core.features.sets import embed_all
 from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.training import config as training
 from omnibind_core.training import dataset, fuse
-from omnibind_core.training.engine import Trainer
+from omnibind_core.training.engine import Trainer, be_deterministic
 
 STEPS, COUNT, SHARES = 250, 3000, (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 TRIALS: tuple[dict[str, Any], ...] = (
@@ -83,7 +84,7 @@ def shares(model: OmniBind, data: dataset.TrainingData, things: list[Object]) ->
     pictures = [(label, views[kinds.index("image")]) for label, kinds, views in things if "image" in kinds]
     for share in SHARES:
         head.share = share
-        scores = model.labels.similarities(dataset.embed_all(model.encoders, model.config, "image", part.inputs)[:, 0])
+        scores = model.labels.similarities(embed_all(model.encoders, model.config, "image", part.inputs)[:, 0])
         val = (scores.argmax(dim=1) == torch.from_numpy(part.concept)).float().mean()
         found = model.labels.similarities(model.embed([("image", views) for _, views in pictures])).argmax(dim=1)
         stamps = (found == torch.tensor([label for label, _ in pictures])).float().mean()
@@ -109,7 +110,7 @@ def main() -> None:
     print("| fusion | 1 | 2 | 3 | 2, lie | 3, lie | stamps |")
     row("mean fusion", val, model.labels, MeanFusion(), tokens)
     for trial in TRIALS:
-        dataset.be_deterministic(0)
+        be_deterministic(0)
         fusion = fusions.build(model.config.embed_dim, trial["fusion"])
         settings = config.fuse.model_copy(update={**trial, "steps": STEPS})
         Trainer(seed=0).run(fuse.Fuse(train, None, model.labels, fusion, settings))

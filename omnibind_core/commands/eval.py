@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from omnibind_core.evaluation.tables import retrained
     from omnibind_core.model import WEIGHTS
     from omnibind_core.optional import require
-    from omnibind_core.training.dataset import be_deterministic
+    from omnibind_core.training.engine import be_deterministic
 
     for key, least in (("seeds", 1), ("count", 1), ("damage", 0), ("seed", 0)):
         if getattr(args, key) < least:

@@ -56,8 +56,8 @@ def _together(run: Callable[[argparse.Namespace], int], args: argparse.Namespace
 def _align(args: argparse.Namespace) -> int:
     from omnibind_core.data.matching.label_descriptions import describe_labels
     from omnibind_core.training import align, checkpoint, dataset
+    from omnibind_core.training.image_text import Tie
     from omnibind_core.training.start import begin
-    from omnibind_core.training.tie import Tie
 
     started = time.monotonic()
     config, fabric, trainer = _prepare(args, "align", drop=("fuse",))
@@ -139,9 +139,9 @@ def _fuse(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tuple[TrainConfig, Fabric, Trainer]:
     """The settings, the processes and the trainer; ``drop`` are settings that do not matter to the stage."""
     from omnibind_core import modalities
-    from omnibind_core.training import checkpoint, dataset
+    from omnibind_core.training import checkpoint
     from omnibind_core.training.config import load
-    from omnibind_core.training.engine import Trainer, launch
+    from omnibind_core.training.engine import Trainer, be_deterministic, launch
 
     config = load(args.config, args.set)
     for plugin in config.plugins:
@@ -149,7 +149,7 @@ def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tu
     fabric = launch(config.device, config.devices, config.precision)
     if not fabric.is_global_zero:
         logging.getLogger().setLevel(logging.WARNING)
-    dataset.be_deterministic(config.seed)
+    be_deterministic(config.seed)
     settings = checkpoint.flat(config.model_dump(mode="json", exclude={*drop, "out", "device", "devices", "logger"}))
     agreement = {key: value for key, value in settings.items() if not key.endswith(".checkpoint_every")}
     out = Path(config.out) / folder

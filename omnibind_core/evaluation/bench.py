@@ -19,9 +19,9 @@ from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, Lat
 from omnibind_core.evaluation.probes import Probes
 from omnibind_core.evaluation.samples import Combos, Index, Split, TestData
 from omnibind_core.features.combinations import Embedded
+from omnibind_core.features.sets import embed_all
 from omnibind_core.fusion import MeanFusion
 from omnibind_core.model import OmniBind
-from omnibind_core.training import dataset
 
 _logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Bench:
     def _add(self, name: str, inputs: NDArray[np.float32]) -> int:
         """Adds rows of a modality to what the methods see, and returns the number of the first."""
         first = len(self.af.rows[name])
-        embedded = dataset.embed_all(self.model.encoders, self.model.config, name, inputs)[:, 0].clone()
+        embedded = embed_all(self.model.encoders, self.model.config, name, inputs)[:, 0].clone()
         for rows in {id(method.rows): method.rows for method in self.methods.values()}.values():
             more = embedded if rows is self.af.rows else methods.probed(_there(self.probes), self.model, name, inputs)
             rows[name] = torch.cat([rows[name], more])

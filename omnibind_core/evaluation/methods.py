@@ -18,13 +18,13 @@ from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.evaluation.probes import Probes, shape_features
 from omnibind_core.evaluation.samples import Combos, Split, gather
 from omnibind_core.features.combinations import Embedded
+from omnibind_core.features.sets import learns
 from omnibind_core.fusion import Fusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.training import dataset
 from omnibind_core.training.config import FuseConfig
-from omnibind_core.training.dataset import learns
-from omnibind_core.training.engine import Trainer
+from omnibind_core.training.engine import Trainer, be_deterministic
 from omnibind_core.training.fuse import Fuse
 
 AF, MEAN, PROBES = "AF", "Mean", "Probes"
@@ -154,7 +154,7 @@ def trained(
         seed: Of the initial weights and the combinations.
         settings: How.
     """
-    dataset.be_deterministic(seed)
+    be_deterministic(seed)
     part = {"type": kind} if isinstance(kind, str) else kind
     module = fusion.build(model.config.embed_dim, part, tuple(model.config.modalities)).to(model.device).eval()
     quiet = settings.fuse.model_copy(update={"validate_every": 0, "patience": 0, "keep": "last", "fusion": {}})
@@ -182,7 +182,7 @@ def probe_rows(
         encoder_set: Tells which trunks learn.
         architecture: Tells the preset.
         name: The modality.
-        inputs: ``[N, A, F]`` as in :attr:`~omnibind_core.training.dataset.Part.inputs`.
+        inputs: ``[N, A, F]`` as in :attr:`~omnibind_core.features.sets.FeatureSet.inputs`.
         variants: Whether augmented variants count, too.
     """
     inputs = inputs if variants else inputs[:, :1]

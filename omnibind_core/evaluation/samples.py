@@ -22,10 +22,9 @@ from omnibind_core.data.scenes import CombinationSampler
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation.labelling import Key, Labelled, find_labels
+from omnibind_core.features.sets import FeatureSet, embed_all, sample_features
 from omnibind_core.model import OmniBind
-from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
-from omnibind_core.training.dataset import Part
 
 Index = NDArray[np.int64]
 
@@ -74,7 +73,7 @@ class Split:
     """
 
     names: tuple[str, ...]
-    parts: Mapping[str, Part]
+    parts: Mapping[str, FeatureSet]
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -258,7 +257,7 @@ def load(
     strange = sorted({name for name in concept.values() if name and name not in names})
     number = {name: index for index, name in enumerate((*names, *strange))}
     usable = [name for name in model.modalities if name != "text"]
-    parts: dict[bool, dict[str, Part]] = {True: {}, False: {}}
+    parts: dict[bool, dict[str, FeatureSet]] = {True: {}, False: {}}
     for modality in usable:
         items = [sample for sample in samples if sample.modality == modality]
         if not any(concept[sample.id] for sample in items):
@@ -267,12 +266,12 @@ def load(
         if augmentations is not None:
             variants = augmentations.more_augmentations.get(modality, augmentations.augmentations)
             seed = augmentations.features_seed
-        inputs = dataset.sample_features(source, items, modality, model.config, model.encoders, variants, seed)
+        inputs = sample_features(source, items, modality, model.config, model.encoders, variants, seed)
         of = np.array([number.get(concept[sample.id], -1) for sample in items], np.int64)
         for known, rows in ((True, (of >= 0) & (of < len(names))), (False, of >= len(names))):
             if rows.any():
                 chosen = tuple(sample for sample, kept in zip(items, rows, strict=True) if kept)
-                parts[known][modality] = Part(chosen, inputs if rows.all() else inputs[rows], of[rows])
+                parts[known][modality] = FeatureSet(chosen, inputs if rows.all() else inputs[rows], of[rows])
     counts = Counter(_fate(concept[sample.id], sample.modality in usable, names) for sample in samples)
     if not parts[True]:
         found = ", ".join(sorted(set(concept.values()))[:8])
@@ -296,7 +295,7 @@ def load(
 def embeddings(model: OmniBind, split: Split) -> dict[str, Tensor]:
     """Unit-length embeddings ``[N, D]`` of all samples by modality, without augmented variants."""
     return {
-        name: dataset.embed_all(model.encoders, model.config, name, part.inputs[:, :1])[:, 0].clone()
+        name: embed_all(model.encoders, model.config, name, part.inputs[:, :1])[:, 0].clone()
         for name, part in split.parts.items()
     }
 
@@ -336,7 +335,7 @@ def damaged(data: TestData, model: OmniBind, name: str, rows: Index, kind: str, 
     source = Damaged(data.source, kind, seed)
     chosen = [part.samples[row] for row in rows]
     what = f"{kind}, seed {seed}, "
-    return dataset.sample_features(source, chosen, name, model.config, model.encoders, 0, 0, what)
+    return sample_features(source, chosen, name, model.config, model.encoders, 0, 0, what)
 
 
 def _fate(concept: str, encoded: bool, names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
-from omnibind_core.training.dataset import Part, trunk_features
+from omnibind_core.features.sets import FeatureSet, trunk_features
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Batch:
 
     Attributes:
         modality: Whose.
-        inputs: ``float32 [B, F]``, rows of :attr:`Part.inputs`.
+        inputs: ``float32 [B, F]``, rows of :attr:`FeatureSet.inputs`.
         concept: ``int64 [B]``, index into the vocabulary.
     """
 
@@ -50,7 +50,7 @@ class Batches:
         balance: 0 draws samples as often as they occur, 1 draws every concept of a part equally often.
     """
 
-    def __init__(self, modality: str, parts: Sequence[tuple[Part, int]], balance: float) -> None:
+    def __init__(self, modality: str, parts: Sequence[tuple[FeatureSet, int]], balance: float) -> None:
         self.modality = modality
         self._parts = [(part, size, _cumulative(part.concept, balance)) for part, size in parts]
 

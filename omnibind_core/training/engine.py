@@ -245,6 +245,13 @@ def launch(device: str = "auto", devices: int = 1, precision: str = "32-true") -
     return fabric
 
 
+def be_deterministic(seed: int) -> None:
+    """Seeds torch and asks for the same numbers twice on one machine."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 def leave() -> None:
     """Ends the work of several processes together; to be called by each when it is done.
 

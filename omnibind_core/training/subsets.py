@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.modalities import Role
-from omnibind_core.training.dataset import Part, TrainingData
+from omnibind_core.training.dataset import TrainingData
 
 
 def few_shot(data: TrainingData, shots: int, seed: int) -> TrainingData:
@@ -62,7 +63,7 @@ def without_labels(data: TrainingData, left_out: Mapping[str, Collection[str]]) 
     return dataclasses.replace(data, train=train)
 
 
-def take(part: Part, rows: NDArray[np.int64]) -> Part:
+def take(part: FeatureSet, rows: NDArray[np.int64]) -> FeatureSet:
     """Some samples of a part.
 
     Args:
@@ -70,4 +71,4 @@ def take(part: Part, rows: NDArray[np.int64]) -> Part:
         rows: ``int64 [K]``, which.
     """
     damaged = None if part.damaged is None else part.damaged[rows]
-    return Part(tuple(part.samples[row] for row in rows), part.inputs[rows], part.concept[rows], damaged)
+    return FeatureSet(tuple(part.samples[row] for row in rows), part.inputs[rows], part.concept[rows], damaged)

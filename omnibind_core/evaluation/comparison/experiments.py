@@ -28,17 +28,19 @@ from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.comparison.summary import Measurement
 from omnibind_core.evaluation.methods import probe_rows
 from omnibind_core.evaluation.probes import Probes
+from omnibind_core.features import sets
 from omnibind_core.features.combinations import Draw, Embedded, top1
+from omnibind_core.features.sets import FeatureSet, embed_all, learns
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Role
 from omnibind_core.model import OmniBind
 from omnibind_core.training import dataset, subsets
 from omnibind_core.training.align import Align
 from omnibind_core.training.config import AlignConfig, StageConfig, TrainConfig
-from omnibind_core.training.dataset import Part, TrainingData, learns
-from omnibind_core.training.engine import Trainer, launch
+from omnibind_core.training.dataset import TrainingData
+from omnibind_core.training.engine import Trainer, be_deterministic, launch
 from omnibind_core.training.fuse import Fuse
-from omnibind_core.training.tie import Tie
+from omnibind_core.training.image_text import Tie
 
 _logger = logging.getLogger(__name__)
 
@@ -219,7 +221,7 @@ class Comparison:
                     if data is not None:
                         self._tie(told, built, seed)
                     text = dataset.prompts(told, built)
-                    value = dataset.top1(told, self.architecture, built, "image", text, among)
+                    value = sets.top1(told.val["image"], "image", self.architecture, built, text, among)
                     yield Measurement(f"Zero-shot photos, {len(among)} labels", condition, method, seed, value)
             _logger.info("zero-shot: seed %d done", seed)
 
@@ -252,7 +254,7 @@ class Comparison:
             part: The ``fusion`` part of a model config.
             seed: Of the initial weights and the combinations.
         """
-        dataset.be_deterministic(seed)
+        be_deterministic(seed)
         module = fusion.build(self.architecture.embed_dim, part, tuple(self.architecture.modalities))
         module = module.to(self.fabric.device).eval()
         Trainer(seed, self.fabric).run(Fuse(train, None, labels, module, _unwatched(self.config.fuse)))
@@ -274,7 +276,7 @@ class Comparison:
         concept = {name: part.concept for name, part in data.train.items()}
         return Probes.fit(inputs, concept, len(data.vocabulary))
 
-    def probe_inputs(self, name: str, part: Part, *, variants: bool = False) -> NDArray[np.float32]:
+    def probe_inputs(self, name: str, part: FeatureSet, *, variants: bool = False) -> NDArray[np.float32]:
         """What a probe sees of samples, ``[N, A, F]``: frozen features, or shape features where the trunk learns."""
         return probe_rows(self.base, self.architecture, name, part.inputs, variants=variants)
 
@@ -291,7 +293,7 @@ class Comparison:
     def single(self, data: TrainingData, model: OmniBind, name: str, *, own: bool) -> float:
         """Top-1 of one modality's validation samples, among the labels it was taught or among all."""
         among = np.unique(data.train[name].concept) if own else None
-        return dataset.top1(data, self.architecture, model.encoders, name, model.labels.prototypes(), among)
+        return sets.top1(data.val[name], name, self.architecture, model.encoders, model.labels.prototypes(), among)
 
     def _teachers(self, seed: int) -> EncoderSet:
         """Fresh encoders, the image teacher tied; kept, since all runs of a seed begin with them."""
@@ -360,10 +362,10 @@ class Comparison:
             answer = candidates[(embeddings[:, 0].cpu() @ text[candidates].T).argmax(dim=1)]
             return (answer == right).float().mean().item()
 
-        figures = {"CAD": share(dataset.embed_all(model.encoders, self.architecture, name, chosen.inputs))}
+        figures = {"CAD": share(embed_all(model.encoders, self.architecture, name, chosen.inputs))}
         if model.encoders.trunk_of[name] == model.encoders.trunk_of["image"]:
             # The untrained way: the student's features through the image teacher's head.
-            figures["image head"] = share(dataset.embed_all(model.encoders, self.architecture, "image", chosen.inputs))
+            figures["image head"] = share(embed_all(model.encoders, self.architecture, "image", chosen.inputs))
         figures["chance"] = 1 / len(candidates)
         return figures
 

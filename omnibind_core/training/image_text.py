@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
+from omnibind_core.features.sets import learns, top1
 from omnibind_core.training.batches import Batch, Batches
 from omnibind_core.training.config import TieConfig
-from omnibind_core.training.dataset import TrainingData, learns, prompts, top1
+from omnibind_core.training.dataset import TrainingData, prompts
 from omnibind_core.training.engine import Stage
 
 
@@ -58,4 +59,5 @@ class Tie(Stage):
     def validate(self) -> dict[str, float]:
         """See :meth:`Stage.validate`: top-1 of photos."""
         data, model, encoder_set = self._frozen
-        return {"image": top1(data, model, encoder_set, "image", self.text)} if "image" in data.val else {}
+        photos = data.val.get("image")
+        return {} if photos is None else {"image": top1(photos, "image", model, encoder_set, self.text)}
