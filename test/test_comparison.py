@@ -103,7 +103,7 @@ def bench(data, monkeypatch):
     monkeypatch.setattr(dataset, "load", lambda *args: data)
     monkeypatch.setattr(dataset, "match", lambda *args: data.concepts)
     stage = {"steps": 12, "batch": 16, "lr": 0.01}
-    config = TrainConfig(model="tiny", data="made", device="cpu", tie=stage, align=stage, fuse=stage)
+    config = TrainConfig(model="tiny", data="made", device="cpu", image_text=stage, align=stage, fuse=stage)
     return experiments.Comparison(config, ("touch", "event"))
 
 
@@ -169,29 +169,29 @@ def test_left_out_labels_are_told_from_others_that_were_never_seen(bench, monkey
     assert {method for _, method in values} == {"CAD", "image head", "chance"}
 
 
-def test_photos_of_labels_that_the_tie_never_saw(bench, monkeypatch):
+def test_photos_of_labels_that_image_text_alignment_never_saw(bench, monkeypatch):
     image = bench.data.val["image"]
     few = dataclasses.replace(
         bench.data, val={**bench.data.val, "image": take(image, np.flatnonzero(image.concept < 4))}
     )
     monkeypatch.setattr(bench, "data", dataclasses.replace(few, descriptions={"car": ("car: a vehicle",)}))
-    tied: list[tuple[set[int], int]] = []
-    tie = bench._tie
+    seen: list[tuple[set[int], int]] = []
+    align_image = bench._align_image
 
     def spy(data, encoder_set, seed):
-        tied.append(({*data.train["image"].concept.tolist()}, len(data.descriptions)))
-        tie(data, encoder_set, seed)
+        seen.append(({*data.train["image"].concept.tolist()}, len(data.descriptions)))
+        align_image(data, encoder_set, seed)
 
-    monkeypatch.setattr(bench, "_tie", spy)
+    monkeypatch.setattr(bench, "_align_image", spy)
     found = list(bench.zero_shot(experiments.Settings(seeds=(0,))))
     assert {one.table for one in found} == {"Zero-shot photos, 4 labels"}
-    methods = ["tied on other labels", "class vote alone", "tied on all photos"]
+    methods = ["aligned on other labels", "class vote alone", "aligned on all photos"]
     assert [(one.condition, one.method) for one in found] == [
         (condition, method) for condition in ("prompt", "prompt and descriptions") for method in methods
     ]
-    assert tied == [({*range(first, 12)}, told) for told in (0, 1) for first in (4, 0)]
+    assert seen == [({*range(first, 12)}, told) for told in (0, 1) for first in (4, 0)]
     values = {one.method: one.value for one in found if one.condition == "prompt"}
-    assert values["tied on all photos"] > values["class vote alone"]
+    assert values["aligned on all photos"] > values["class vote alone"]
     monkeypatch.setitem(bench.data.val, "image", image)
     with pytest.raises(DataError, match="image"):
         next(bench.zero_shot(experiments.Settings(seeds=(0,))))

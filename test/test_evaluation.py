@@ -77,7 +77,7 @@ def folder(tmp_path_factory):
     model.set_labels((*WORDS[:3], "rain"))
     model.save_pretrained(folder)
     Concepts([Match(SOURCE, word, word, 1.0, "") for word in WORDS]).write(folder / "labels.csv")
-    stages = "tie: {steps: 1}\nalign: {steps: 1, batch: 4}\nfuse: {steps: 5, batch: 16}\n"
+    stages = "image_text: {steps: 1}\nalign: {steps: 1, batch: 4}\nfuse: {steps: 5, batch: 16}\n"
     (folder / "train.yaml").write_text(f"model: tiny\ndata: made\naugmentations: 1\n{stages}")
     return folder
 

@@ -206,8 +206,8 @@ def test_a_label_that_the_sensor_never_saw_is_learnt_from_photos(tree, architect
 
 def test_both_stages_run_through_the_command_line(tree, tmp_path):
     path = tmp_path / "experiment.yaml"
-    config = settings(tree).model_dump(exclude={"fuse", "tie"})
-    path.write_text(yaml.safe_dump({**config, "out": str(tmp_path), "tie": {"steps": 2}, "fuse": {"steps": 2}}))
+    config = settings(tree).model_dump(exclude={"fuse", "image_text"})
+    path.write_text(yaml.safe_dump({**config, "out": str(tmp_path), "image_text": {"steps": 2}, "fuse": {"steps": 2}}))
     for stage in ("align", "fuse"):
         with pytest.raises(SystemExit) as stop:
             cli.main(("train", stage, "--config", str(path)))

@@ -667,7 +667,7 @@ def test_both_stages_train_on_an_index_and_on_its_export(built, shards, tmp_path
         "index": str(built),
         "out": str(out),
         "augmentations": 0,
-        "tie": {"steps": 20, "batch": 16, "lr": 0.01},
+        "image_text": {"steps": 20, "batch": 16, "lr": 0.01},
         "align": {"steps": 20, "batch": 16, "lr": 0.01},
         "fuse": {"steps": 10, "batch": 32, "text": 1.0},
     }

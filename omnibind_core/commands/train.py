@@ -56,7 +56,7 @@ def _together(run: Callable[[argparse.Namespace], int], args: argparse.Namespace
 def _align(args: argparse.Namespace) -> int:
     from omnibind_core.data.matching.label_descriptions import describe_labels
     from omnibind_core.training import align, checkpoint, dataset
-    from omnibind_core.training.image_text import Tie
+    from omnibind_core.training.image_text import ImageText
     from omnibind_core.training.start import begin
 
     started = time.monotonic()
@@ -70,7 +70,7 @@ def _align(args: argparse.Namespace) -> int:
     trainer.agreement.update(checkpoint.flat(model.config.model_dump(), "model."), start=model.identity)
     trainer.agreement.update(_describe(data))
     if config.start is None:
-        trainer.run(Tie(data, model.config, model.encoders, config.tie))
+        trainer.run(ImageText(data, model.config, model.encoders, config.image_text))
     trainer.run(align.Align(data, model.config, model.encoders, config.align, config.seed))
     if not fabric.is_global_zero:
         return 0
@@ -97,7 +97,7 @@ def _fuse(args: argparse.Namespace) -> int:
     from omnibind_core.training.fuse import Fuse
 
     started = time.monotonic()
-    config, fabric, trainer = _prepare(args, "model", drop=("tie", "align"))
+    config, fabric, trainer = _prepare(args, "model", drop=("image_text", "align"))
     aligned = Path(config.out) / "align"
     model = OmniBind.from_pretrained(aligned, fabric.device)
     trainer.agreement["stage I"] = model.identity

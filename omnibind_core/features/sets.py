@@ -57,14 +57,14 @@ def sample_features(
 ) -> NDArray[np.float32]:
     """Features of all samples, NaN of those that the source has None for; ``what`` tells such sources apart."""
     part = model.modalities[modality]
-    kind = modalities.get(modality)
-    preset = kind.preset(part.preset)
+    definition = modalities.get(modality)
+    preset = definition.preset(part.preset)
     trunk = encoder_set.trunks[part.trunk]
     width: Any = trunk.feature_dim
     device = next(trunk.parameters()).device
 
     def extract(items: Sequence[Any]) -> NDArray[np.float32]:
-        views = [kind.process(item, preset) for item in items if item is not None]
+        views = [definition.process(item, preset) for item in items if item is not None]
         if learns(trunk):
             return np.concatenate(views).reshape(len(items), -1)
         found = np.full((len(items), width), np.nan, np.float32)

@@ -67,7 +67,7 @@ class Fuse(Stage):
     def draw(self, step: int, rng: np.random.Generator) -> Combinations:
         """See :meth:`Stage.draw`."""
         config = self._config
-        draw = with_lies(self._embedded.draw(config.batch, rng, text=config.text), config.lie, rng)
+        draw = with_lies(self._embedded.draw(config.batch, rng, text=config.text), config.conflict, rng)
         if config.negatives == "all":
             return Combinations(draw)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))

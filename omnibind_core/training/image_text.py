@@ -1,6 +1,6 @@
-"""Step 0, for families whose image teacher has a head to train: its embeddings are tied to the text teacher's.
+"""Step 0, image-text alignment: the image teacher is aligned to the text teacher, in families whose image head learns.
 
-After this the image teacher is frozen like the text teacher. ImageBind and CLIP come tied and skip this.
+After this the image teacher is frozen like the text teacher. ImageBind and CLIP come aligned and skip this.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.features.sets import learns, top1
 from omnibind_core.training.batches import Batch, Batches
-from omnibind_core.training.config import TieConfig
+from omnibind_core.training.config import ImageTextConfig
 from omnibind_core.training.dataset import TrainingData, prompts
 from omnibind_core.training.engine import Stage
 
 
-class Tie(Stage):
+class ImageText(Stage):
     """Photos against the text embeddings of all labels. Without photos, or a head that learns, it has no steps.
 
     Args:
@@ -29,8 +29,10 @@ class Tie(Stage):
         settings: Of the stage.
     """
 
-    def __init__(self, data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, settings: TieConfig) -> None:
-        super().__init__("tie", settings)
+    def __init__(
+        self, data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, settings: ImageTextConfig
+    ) -> None:
+        super().__init__("image_text", settings, salt="tie")  # its name when the shipped model was trained
         self.tau = settings.tau
         self._frozen = (data, model, encoder_set.eval())
         self.steps = 0

@@ -40,7 +40,7 @@ from omnibind_core.training.config import AlignConfig, StageConfig, TrainConfig
 from omnibind_core.training.dataset import TrainingData
 from omnibind_core.training.engine import Trainer, be_deterministic, launch
 from omnibind_core.training.fuse import Fuse
-from omnibind_core.training.image_text import Tie
+from omnibind_core.training.image_text import ImageText
 
 _logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Comparison:
         descriptions = describe_labels(config.descriptions, concepts)
         self.data = dataset.load(config, self.architecture, self.base, concepts, None, descriptions, config.fuse.damage)
         self.students = [name for name in self.data.val if _is_student(name) and name in self.data.train]
-        self._tied: tuple[int, EncoderSet] | None = None
+        self._aligned: tuple[int, EncoderSet] | None = None
 
     def fusions(self, settings: Settings) -> Iterator[Measurement]:
         """AF, the baselines and Probes by the number of modalities, all on the same embeddings and combinations."""
@@ -195,11 +195,11 @@ class Comparison:
                     yield Measurement(f"Labels never seen, {WAYS} candidates", name, method, seed, value)
 
     def zero_shot(self, settings: Settings) -> Iterator[Measurement]:
-        """Photos of labels that the image teacher was tied on no photo of, told from each other; no student learns.
+        """Photos of labels that image-text alignment saw no photo of, told from each other; no student learns.
 
-        The labels are those of all validation photos, the tie sees the training photos of all others. For comparison,
-        the vote of the trunk's own classes without a tie, and a tie on all photos. If the experiment has descriptions
-        of labels, once without and once with them.
+        The labels are those of all validation photos, the alignment sees the training photos of all others. For
+        comparison, the vote of the trunk's own classes without it, and the alignment on all photos. If the experiment
+        has descriptions of labels, once without and once with them.
 
         Raises:
             DataError: There are no validation photos, or no training photos of other labels.
@@ -208,25 +208,25 @@ class Comparison:
             raise DataError("the table zero-shot needs photos: expected training and validation samples of 'image'")
         among = np.unique(self.data.val["image"].concept)
         others = subsets.without_labels(self.data, {"image": [self.data.vocabulary[index] for index in among]})
-        ties = {"tied on other labels": others, "class vote alone": None, "tied on all photos": self.data}
+        photos = {"aligned on other labels": others, "class vote alone": None, "aligned on all photos": self.data}
         texts: dict[str, Mapping[str, Sequence[str]]] = {"prompt": {}}
         if self.data.descriptions:
             texts["prompt and descriptions"] = self.data.descriptions
         for seed in settings.seeds:
             fresh = self._fresh(seed)
             for condition, descriptions in texts.items():
-                for method, data in ties.items():
+                for method, data in photos.items():
                     told = dataclasses.replace(data or self.data, descriptions=descriptions)
                     built = _copy(fresh)
                     if data is not None:
-                        self._tie(told, built, seed)
+                        self._align_image(told, built, seed)
                     text = dataset.prompts(told, built)
                     value = sets.top1(told.val["image"], "image", self.architecture, built, text, among)
                     yield Measurement(f"Zero-shot photos, {len(among)} labels", condition, method, seed, value)
             _logger.info("zero-shot: seed %d done", seed)
 
     def aligned(self, data: TrainingData, seed: int, settings: AlignConfig | None = None) -> OmniBind:
-        """A model after stage I on some data; its image teacher is tied to text on all photos.
+        """A model after stage I on some data; its image teacher is aligned to text on all photos.
 
         Args:
             data: What the students learn from.
@@ -296,15 +296,17 @@ class Comparison:
         return sets.top1(data.val[name], name, self.architecture, model.encoders, model.labels.prototypes(), among)
 
     def _teachers(self, seed: int) -> EncoderSet:
-        """Fresh encoders, the image teacher tied; kept, since all runs of a seed begin with them."""
-        if self._tied is None or self._tied[0] != seed:
+        """Fresh encoders, the image teacher aligned to text; kept, since all runs of a seed begin with them."""
+        if self._aligned is None or self._aligned[0] != seed:
             fresh = self._fresh(seed)
-            self._tie(self.data, fresh, seed)
-            self._tied = seed, fresh
-        return self._tied[1]
+            self._align_image(self.data, fresh, seed)
+            self._aligned = seed, fresh
+        return self._aligned[1]
 
-    def _tie(self, data: TrainingData, encoder_set: EncoderSet, seed: int) -> None:
-        Trainer(seed, self.fabric).run(Tie(data, self.architecture, encoder_set, _unwatched(self.config.tie)))
+    def _align_image(self, data: TrainingData, encoder_set: EncoderSet, seed: int) -> None:
+        Trainer(seed, self.fabric).run(
+            ImageText(data, self.architecture, encoder_set, _unwatched(self.config.image_text))
+        )
 
     def _fresh(self, seed: int) -> EncoderSet:
         """Encoders with the initial weights of a seed."""
@@ -349,9 +351,9 @@ class Comparison:
 
     def _never_seen(self, model: OmniBind, name: str, part: NDArray[np.int64], seed: int) -> dict[str, float]:
         """Top-1 of validation samples of the left-out labels, by method."""
-        foreign = np.setdiff1d(np.arange(len(self.data.vocabulary)), self.data.train[name].concept)
+        untaught = np.setdiff1d(np.arange(len(self.data.vocabulary)), self.data.train[name].concept)
         rng = np.random.default_rng((seed, zlib.crc32(name.encode()), int(part[0])))
-        filled = rng.permutation(foreign)[: max(0, WAYS - len(part))]
+        filled = rng.permutation(untaught)[: max(0, WAYS - len(part))]
         candidates = torch.from_numpy(np.concatenate([part, filled]))
         val = self.data.val[name]
         chosen = subsets.take(val, np.flatnonzero(np.isin(val.concept, part)))
