@@ -23,7 +23,7 @@ from omnibind_core.features.sets import FeatureSet
 from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
 from omnibind_core.training.dataset import TrainingData
-from omnibind_core.training.subsets import few_shot, take, without_labels
+from omnibind_core.training.subsets import few_shot, without_labels
 
 VOCABULARY = ("bell", "car", "cat", "cup", "dog", "drum", "fork", "key", "lamp", "rain", "shoe", "train")
 TAUGHT = {"image": 12, "touch": 6, "event": 4}  # the first labels of the vocabulary
@@ -171,9 +171,7 @@ def test_left_out_labels_are_told_from_others_that_were_never_seen(bench, monkey
 
 def test_photos_of_labels_that_image_text_alignment_never_saw(bench, monkeypatch):
     image = bench.data.val["image"]
-    few = dataclasses.replace(
-        bench.data, val={**bench.data.val, "image": take(image, np.flatnonzero(image.concept < 4))}
-    )
+    few = dataclasses.replace(bench.data, val={**bench.data.val, "image": image.take(image.concept < 4)})
     monkeypatch.setattr(bench, "data", dataclasses.replace(few, descriptions={"car": ("car: a vehicle",)}))
     seen: list[tuple[set[int], int]] = []
     align_image = bench._align_image
@@ -225,7 +223,7 @@ def test_encoders_of_a_trained_model_are_used_as_they_are(bench, data, tmp_path)
     model = bench.aligned(data, 0)
     model.save_pretrained(tmp_path)
     again = experiments.Comparison(bench.config, ("touch", "event"), str(tmp_path))
-    one, other = (dataset.embed(data, x, "val").embeddings["touch"] for x in (model, again.aligned(data, 7)))
+    one, other = (dataset.embed(data, x, "val").tokens["touch"] for x in (model, again.aligned(data, 7)))
     assert (one == other).all()
 
 

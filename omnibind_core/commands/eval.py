@@ -14,7 +14,7 @@ from omnibind_core.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from omnibind_core.data.concepts import Concepts
     from omnibind_core.evaluation.report.document import Report
-    from omnibind_core.evaluation.samples import Split
+    from omnibind_core.features.combinations import Split
     from omnibind_core.model import OmniBind
     from omnibind_core.training.config import TrainConfig
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     train, why = _training_samples(args, model, own, given, config)
     if train is not None and baselines:
         require("lightning_fabric", "Training baselines (--baselines without a name leaves them out)")
-    steps = config.fuse.steps_over(sum(train.sizes.values()) if train else 0)
+    steps = config.fuse.steps_over(sum(train.counts.values()) if train else 0)
     fuse = config.fuse.model_copy(update={"steps": min(steps, MOST_STEPS), "epochs": None})
     training = Training(fuse, baselines, tuple(range(args.seed, args.seed + args.seeds)))
     measured = bench.make(model, data, train, training, count=args.count, damage=args.damage, seed=args.seed)

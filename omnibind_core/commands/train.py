@@ -158,9 +158,9 @@ def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tu
 
 def _describe(data: TrainingData) -> dict[str, int]:
     """What tells changed data from those that a checkpoint was written with."""
-    samples = {f"{name} samples": len(part) for name, part in data.train.items()}
+    counts = {f"{name} samples": len(samples) for name, samples in data.train.items()}
     sentences = sum(len(texts) for texts in data.descriptions.values())
-    return {"labels": len(data.vocabulary), "sentences on labels": sentences, **samples}
+    return {"labels": len(data.vocabulary), "sentences on labels": sentences, **counts}
 
 
 def _save(model: OmniBind, out: Path, concepts: Concepts, config: TrainConfig, figures: dict[str, Any]) -> None:

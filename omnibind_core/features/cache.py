@@ -86,9 +86,9 @@ def features(
     """
     if not samples:
         raise DataError(f"there are no {modality} samples to compute features of")
-    strange = next((sample for sample in samples if sample.modality != modality), None)
-    if strange is not None:
-        raise DataError(f"sample '{strange.id}' is of modality {strange.modality}, expected {modality}")
+    other = next((sample for sample in samples if sample.modality != modality), None)
+    if other is not None:
+        raise DataError(f"sample '{other.id}' is of modality {other.modality}, expected {modality}")
     folder = cache_folder() / "features" if folder is None else folder
     address = _address(source, samples, modality, key, augmentations, seed)
     path = folder / f"{modality}-{address}.npy"
@@ -134,11 +134,9 @@ def write_folder_atomically(path: Path, ours: Collection[str]) -> Iterator[Path]
     if path.exists() and not path.is_dir():
         raise DataError(f"{path} is a file: expected an empty folder, or none")
     names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
-    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in ours)]
-    if foreign:
-        raise DataError(
-            f"{path} holds {', '.join(foreign[:5])}, which would be lost: expected an empty folder, or none"
-        )
+    others = [name for name in names if not any(fnmatch(name, pattern) for pattern in ours)]
+    if others:
+        raise DataError(f"{path} holds {', '.join(others[:5])}, which would be lost: expected an empty folder, or none")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:

@@ -42,7 +42,19 @@ class FeatureSet:
     damaged: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.concept)
+
+    @property
+    def variants(self) -> int:
+        """Variants of each sample, itself included, with and without a damaged sensor."""
+        return self.inputs.shape[1] + (0 if self.damaged is None else self.damaged.shape[1])
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> FeatureSet:
+        """Some of the samples."""
+        numbers = np.arange(len(self))[rows]
+        damaged = None if self.damaged is None else self.damaged[numbers]
+        samples = tuple(self.samples[row] for row in numbers)
+        return FeatureSet(samples, self.inputs[numbers], self.concept[numbers], damaged)
 
 
 def sample_features(
@@ -116,7 +128,7 @@ def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs
     return torch.cat(out).reshape(*inputs.shape[:2], -1)
 
 
-def top1(
+def top1_by_text(
     samples: FeatureSet,
     modality: str,
     model: ModelConfig,

@@ -27,9 +27,10 @@ from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.features import combinations
 from omnibind_core.features.cache import Loads
-from omnibind_core.features.combinations import Embedded
-from omnibind_core.features.sets import FeatureSet, embed_all, learns, sample_features
+from omnibind_core.features.combinations import EmbeddedSplit, Split
+from omnibind_core.features.sets import FeatureSet, learns, sample_features
 from omnibind_core.labels import EmbedText, LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.optional import require
@@ -102,7 +103,7 @@ def load(
     if not vocabulary:
         raise DataError(f"{config.index or config.data}: no concept has {config.vocabulary} training samples")
     number = {name: index for index, name in enumerate(vocabulary)}
-    parts: dict[str, dict[str, FeatureSet]] = {"train": {}, "val": {}}
+    sets: dict[str, dict[str, FeatureSet]] = {"train": {}, "val": {}}
     # Features of all samples, so that a change of labels or vocabulary does not make the cached ones useless.
     for split, labelled in by_split.items():
         for modality in modalities.names():
@@ -116,14 +117,14 @@ def load(
             damaged = None
             if split == "train" and damage and damage_kinds(modality):
                 damaged = _damaged(source, samples, modality, model, encoder_set, damage, seed)
-            parts[split][modality] = _part(items, inputs, number, damaged)
+            sets[split][modality] = _feature_set(items, inputs, number, damaged)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
     imagined = {}
-    for student in _imagining(config.align, parts["train"], model, encoder_set):
-        part = _imagined(source, photos, student, model, encoder_set, config.features_seed, number)
-        if len(part):
-            imagined[student] = part
-    return TrainingData(vocabulary, concepts, parts["train"], parts["val"], index, imagined, descriptions or {}, known)
+    for student in _imagining(config.align, sets["train"], model, encoder_set):
+        seen = _imagined(source, photos, student, model, encoder_set, config.features_seed, number)
+        if len(seen):
+            imagined[student] = seen
+    return TrainingData(vocabulary, concepts, sets["train"], sets["val"], index, imagined, descriptions or {}, known)
 
 
 def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
@@ -152,48 +153,33 @@ def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
     return match_labels(pairs, embed_words)
 
 
-def embed(data: TrainingData, model: OmniBind, split: str) -> Embedded:
+def embed(data: TrainingData, model: OmniBind, split: str) -> EmbeddedSplit:
     """Embeddings of one split, and of the sources' own words for the concepts, ready to be combined.
 
     Variants with a damaged sensor count as further variants.
     """
-    parts = data.train if split == "train" else data.val
-    embeddings = {
-        name: torch.cat(
-            [
-                embed_all(model.encoders, model.config, name, rows)
-                for rows in (part.inputs, part.damaged)
-                if rows is not None
-            ],
-            dim=1,
-        ).clone()
-        for name, part in parts.items()
-    }
-    concept = {name: part.concept for name, part in parts.items()}
-    words = sorted({(int(c), s.label) for p in parts.values() for s, c in zip(p.samples, p.concept, strict=True)})
-    given = None
-    if data.index is not None:
-        given, words = _given(data.index, split, parts, data.vocabulary)
-    text = model.embed_text([word for _, word in words]).clone()
-    slots = tuple(model.config.modalities)
-    return Embedded(embeddings, concept, text, np.array([number for number, _ in words], np.int64), given, slots)
+    sets = data.train if split == "train" else data.val
+    if data.index is None:
+        return combinations.embed(Split(data.vocabulary, sets), model)
+    given, words = _given(data.index, split, sets, data.vocabulary)
+    return combinations.embed(Split(data.vocabulary, sets, given=given), model, words)
 
 
 def _given(
-    index: ModalityFree, split: str, parts: dict[str, FeatureSet], vocabulary: Sequence[str]
+    index: ModalityFree, split: str, sets: dict[str, FeatureSet], vocabulary: Sequence[str]
 ) -> tuple[GivenCombinations, list[tuple[int, str]]]:
-    """The combinations of a split with samples as rows of ``parts``, and their (concept, words) by number.
+    """The combinations of a split with samples as rows of ``sets``, and their (concept, words) by number.
 
     Modalities that the model lacks count as absent, concepts that are not in the vocabulary are left out.
     """
     pa, pc = require("pyarrow", "An index"), require("pyarrow.compute", "An index")
-    ids = {name: pa.array([sample.id for sample in part.samples], pa.string()) for name, part in parts.items()}
+    ids = {name: pa.array([sample.id for sample in samples.samples], pa.string()) for name, samples in sets.items()}
     names = pa.array(vocabulary, pa.string())
     words: dict[tuple[int, str], int] = {}
     rows, concept, text = [], [], []
     for table in index.tables(split):
         number = np.asarray(pc.index_in(table["concept"], names).fill_null(-1)).astype(np.int64)
-        present = [np.asarray(pc.index_in(table[name], ids[name]).fill_null(-1)) for name in parts]
+        present = [np.asarray(pc.index_in(table[name], ids[name]).fill_null(-1)) for name in sets]
         place = np.stack(present, axis=1).astype(np.int32)
         kept = (number >= 0) & (place >= 0).any(axis=1)
         said = zip(number[kept].tolist(), table["text"].filter(pa.array(kept)).to_pylist(), strict=True)
@@ -213,7 +199,7 @@ def prompts(data: TrainingData, encoder_set: EncoderSet) -> Tensor:
     return text.clone()
 
 
-def _part(
+def _feature_set(
     items: Sequence[tuple[Sample, str]],
     inputs: NDArray[np.float32],
     number: Mapping[str, int],
@@ -263,7 +249,7 @@ def _imagined(
     inputs = sample_features(Imagined(source, seed), samples, student, model, encoder_set, 0, seed, "imagined ")
     good = np.flatnonzero(~np.isnan(inputs[:, 0, 0]))
     _logger.info("%s: %d of %d photos could be imagined", student, len(good), len(photos))
-    return _part([items[row] for row in good], inputs[good], number)
+    return _feature_set([items[row] for row in good], inputs[good], number)
 
 
 def _damaged(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
-from omnibind_core.features.sets import learns, top1
+from omnibind_core.features.sets import learns, top1_by_text
 from omnibind_core.training.batches import Batch, Batches
 from omnibind_core.training.config import ImageTextConfig
 from omnibind_core.training.dataset import TrainingData, prompts
@@ -36,13 +36,13 @@ class ImageText(Stage):
         self.tau = settings.tau
         self._frozen = (data, model, encoder_set.eval())
         self.steps = 0
-        part = data.train.get("image")
-        if part is None or not learns(encoder_set.heads["image"]):
+        photos = data.train.get("image")
+        if photos is None or not learns(encoder_set.heads["image"]):
             return
         self.head = encoder_set.heads["image"]
         self.text = prompts(data, encoder_set)
-        self.batches = Batches("image", [(part, min(settings.batch, len(part)))], settings.balance)
-        self.steps = settings.steps_over(len(part))
+        self.batches = Batches("image", [(photos, min(settings.batch, len(photos)))], settings.balance)
+        self.steps = settings.steps_over(len(photos))
 
     def draw(self, step: int, rng: np.random.Generator) -> Batch:
         """See :meth:`Stage.draw`."""
@@ -62,4 +62,4 @@ class ImageText(Stage):
         """See :meth:`Stage.validate`: top-1 of photos."""
         data, model, encoder_set = self._frozen
         photos = data.val.get("image")
-        return {} if photos is None else {"image": top1(photos, "image", model, encoder_set, self.text)}
+        return {} if photos is None else {"image": top1_by_text(photos, "image", model, encoder_set, self.text)}

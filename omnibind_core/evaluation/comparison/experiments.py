@@ -28,9 +28,8 @@ from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.comparison.summary import Measurement
 from omnibind_core.evaluation.methods import probe_rows
 from omnibind_core.evaluation.probes import Probes
-from omnibind_core.features import sets
-from omnibind_core.features.combinations import Draw, Embedded, top1
-from omnibind_core.features.sets import FeatureSet, embed_all, learns
+from omnibind_core.features.combinations import EmbeddedSplit, Index, TokenSets, late_fusion, similarities, top1
+from omnibind_core.features.sets import FeatureSet, embed_all, learns, top1_by_text
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Role
 from omnibind_core.model import OmniBind
@@ -112,15 +111,16 @@ class Comparison:
         for seed in settings.seeds:
             model = self.aligned(self.data, seed)
             train, val = (dataset.embed(self.data, model, split) for split in ("train", "val"))
-            draws = _draws(val, settings.count, seed)
+            asked = _asked(val, settings.count, seed)
             for method, part in self.methods().items():
                 module = self.fused(train, model.labels, part, seed)
-                for size, draw in draws.items():
-                    yield Measurement("Fusions", _sized(size), method, seed, top1(model.labels, module, draw))
+                for size, (sets, label) in asked.items():
+                    value = top1(similarities(module, model.labels, sets), label)
+                    yield Measurement("Fusions", _sized(size), method, seed, value)
                 _logger.info("fusions: seed %d, %s done", seed, method)
             for method, probe in probes.items():
-                for size, draw in _draws(self.probed(probe, val), settings.count, seed).items():
-                    yield Measurement("Fusions", _sized(size), method, seed, _late_fusion(draw))
+                for size, (sets, label) in _asked(self.probed(probe, val), settings.count, seed).items():
+                    yield Measurement("Fusions", _sized(size), method, seed, top1(late_fusion(sets), label))
 
     def ablation(self, settings: Settings) -> Iterator[Measurement]:
         """The terms of the loss, for both centres (paper Table 7): every student alone among the labels it was taught.
@@ -180,10 +180,10 @@ class Comparison:
             values: dict[str, dict[str, list[float]]] = {name: {} for name in self.students}
             for number in range(max((len(parts) for parts in folds.values()), default=0)):
                 now = {name: parts[number] for name, parts in folds.items() if number < len(parts)}
-                labels = {name: [self.data.vocabulary[index] for index in part] for name, part in now.items()}
+                labels = {name: [self.data.vocabulary[index] for index in fold] for name, fold in now.items()}
                 model = self.aligned(subsets.without_labels(self.data, labels), seed)
-                for name, part in now.items():
-                    for method, value in self._never_seen(model, name, part, seed).items():
+                for name, fold in now.items():
+                    for method, value in self._never_seen(model, name, fold, seed).items():
                         values[name].setdefault(method, []).append(value)
                 _logger.info("left out: seed %d, fold %d done", seed, number)
             means = {name: {key: float(np.mean(v)) for key, v in methods.items()} for name, methods in values.items()}
@@ -221,7 +221,7 @@ class Comparison:
                     if data is not None:
                         self._align_image(told, built, seed)
                     text = dataset.prompts(told, built)
-                    value = sets.top1(told.val["image"], "image", self.architecture, built, text, among)
+                    value = top1_by_text(told.val["image"], "image", self.architecture, built, text, among)
                     yield Measurement(f"Zero-shot photos, {len(among)} labels", condition, method, seed, value)
             _logger.info("zero-shot: seed %d done", seed)
 
@@ -245,11 +245,11 @@ class Comparison:
         model.labels = data.bank(model.embed_text)
         return model
 
-    def fused(self, train: Embedded, labels: LabelBank, part: Mapping[str, Any], seed: int) -> fusion.Fusion:
+    def fused(self, train: EmbeddedSplit, labels: LabelBank, part: Mapping[str, Any], seed: int) -> fusion.Fusion:
         """A fusion after stage II.
 
         Args:
-            train: Embeddings to learn from.
+            train: What it learns on.
             labels: The vocabulary.
             part: The ``fusion`` part of a model config.
             seed: Of the initial weights and the combinations.
@@ -272,28 +272,26 @@ class Comparison:
 
     def probes(self, data: TrainingData, *, variants: bool) -> Probes:
         """Probes on the training samples, or on all their augmented variants."""
-        inputs = {name: self.probe_inputs(name, part, variants=variants) for name, part in data.train.items()}
-        concept = {name: part.concept for name, part in data.train.items()}
+        inputs = {name: self.probe_inputs(name, samples, variants=variants) for name, samples in data.train.items()}
+        concept = {name: samples.concept for name, samples in data.train.items()}
         return Probes.fit(inputs, concept, len(data.vocabulary))
 
-    def probe_inputs(self, name: str, part: FeatureSet, *, variants: bool = False) -> NDArray[np.float32]:
+    def probe_inputs(self, name: str, samples: FeatureSet, *, variants: bool = False) -> NDArray[np.float32]:
         """What a probe sees of samples, ``[N, A, F]``: frozen features, or shape features where the trunk learns."""
-        return probe_rows(self.base, self.architecture, name, part.inputs, variants=variants)
+        return probe_rows(self.base, self.architecture, name, samples.inputs, variants=variants)
 
-    def probed(self, probes: Probes, val: Embedded) -> Embedded:
+    def probed(self, probes: Probes, val: EmbeddedSplit) -> EmbeddedSplit:
         """The validation split with the probes' probabilities as tokens, so that the same draws can be fused late."""
-        tokens, concept = {}, {}
-        for name in val.modalities:
-            part = self.data.val[name]
-            rows = probes.probabilities(name, self.probe_inputs(name, part)[:, 0])
+        tokens = {}
+        for name, samples in val.sets.items():
+            rows = probes.probabilities(name, self.probe_inputs(name, samples)[:, 0])
             tokens[name] = torch.from_numpy(rows)[:, None]
-            concept[name] = part.concept
-        return Embedded(tokens, concept, given=val.given)
+        return dataclasses.replace(val, tokens=tokens, texts=None, slots=())
 
     def single(self, data: TrainingData, model: OmniBind, name: str, *, own: bool) -> float:
         """Top-1 of one modality's validation samples, among the labels it was taught or among all."""
         among = np.unique(data.train[name].concept) if own else None
-        return sets.top1(data.val[name], name, self.architecture, model.encoders, model.labels.prototypes(), among)
+        return top1_by_text(data.val[name], name, self.architecture, model.encoders, model.labels.prototypes(), among)
 
     def _teachers(self, seed: int) -> EncoderSet:
         """Fresh encoders, the image teacher aligned to text; kept, since all runs of a seed begin with them."""
@@ -331,13 +329,14 @@ class Comparison:
         if 2 not in val.sizes:
             return
         module = self.fused(train, model.labels, self.methods()["AF"], seed)
-        draw = _draws(val, settings.count, seed)[2]
+        sets, label = _asked(val, settings.count, seed)[2]
         figures = {
-            "CAD and AF": top1(model.labels, module, draw),
-            "CAD and Mean": top1(model.labels, fusion.MeanFusion(), draw),
+            "CAD and AF": top1(similarities(module, model.labels, sets), label),
+            "CAD and Mean": top1(similarities(fusion.MeanFusion(), model.labels, sets), label),
         }
         for method, probe in probes.items():
-            figures[method] = _late_fusion(_draws(self.probed(probe, val), settings.count, seed)[2])
+            sets, label = _asked(self.probed(probe, val), settings.count, seed)[2]
+            figures[method] = top1(late_fusion(sets), label)
         for method, value in figures.items():
             yield Measurement("Few samples, pairs", _shot(shots), method, seed, value)
 
@@ -349,14 +348,14 @@ class Comparison:
         order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(taught)
         return np.array_split(order, min(len(taught), max(folds, 2, math.ceil(len(taught) / WAYS))))
 
-    def _never_seen(self, model: OmniBind, name: str, part: NDArray[np.int64], seed: int) -> dict[str, float]:
+    def _never_seen(self, model: OmniBind, name: str, fold: NDArray[np.int64], seed: int) -> dict[str, float]:
         """Top-1 of validation samples of the left-out labels, by method."""
         untaught = np.setdiff1d(np.arange(len(self.data.vocabulary)), self.data.train[name].concept)
-        rng = np.random.default_rng((seed, zlib.crc32(name.encode()), int(part[0])))
-        filled = rng.permutation(untaught)[: max(0, WAYS - len(part))]
-        candidates = torch.from_numpy(np.concatenate([part, filled]))
+        rng = np.random.default_rng((seed, zlib.crc32(name.encode()), int(fold[0])))
+        filled = rng.permutation(untaught)[: max(0, WAYS - len(fold))]
+        candidates = torch.from_numpy(np.concatenate([fold, filled]))
         val = self.data.val[name]
-        chosen = subsets.take(val, np.flatnonzero(np.isin(val.concept, part)))
+        chosen = val.take(np.isin(val.concept, fold))
         right = torch.from_numpy(chosen.concept)
         text = model.labels.prototypes().cpu()
 
@@ -400,14 +399,10 @@ def _unwatched(settings: Any) -> Any:
     return settings.model_copy(update={"validate_every": 0})
 
 
-def _draws(embedded: Embedded, count: int, seed: int) -> dict[int, Draw]:
-    return {size: embedded.draw(count, np.random.default_rng((seed, size)), size=size) for size in embedded.sizes}
-
-
-def _late_fusion(draw: Draw) -> float:
-    """Top-1 of the mean of the probabilities that are a draw's tokens."""
-    answer = (draw.tokens * draw.mask[..., None]).sum(dim=1).argmax(dim=1)
-    return (answer == draw.label).float().mean().item()
+def _asked(split: EmbeddedSplit, count: int, seed: int) -> dict[int, tuple[TokenSets, Index]]:
+    """Tokens and labels of drawn combinations, by the number of modalities."""
+    drawn = {size: split.draw(count, np.random.default_rng((seed, size)), size) for size in split.sizes}
+    return {size: (split.gather(combinations), combinations.label) for size, combinations in drawn.items()}
 
 
 def _sized(size: int) -> str:
