@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omnibind_core import OmniBind, cli
+from omnibind_core.config import parse
 from omnibind_core.encoders.config import CONFIGS
 from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.training import config as training_config
-from omnibind_core.training.config import StageConfig
+from omnibind_core.training.config import StageConfig, TrainConfig
 from omnibind_core.training.engine import Stage, Trainer, launch, learning_rate
 from omnibind_core.training.logs import Log, Table
 
@@ -462,6 +463,10 @@ def test_former_names_of_keys_are_refused_with_the_new_ones(override, message):
     with pytest.raises(ConfigError, match=message) as refused:
         training_config.load("lite", [override])
     assert "got {" not in str(refused.value)  # not all of the settings
+    key, _, value = override.partition("=")
+    stage, _, setting = key.partition(".")
+    with pytest.raises(ConfigError, match=rf"model/train\.yaml: .*{message}"):  # as a trained model has it
+        parse(TrainConfig, {"data": "made", stage: {setting: float(value)}}, "model/train.yaml")
 
 
 def test_checkpoints_of_a_former_version_are_refused(tmp_path):

@@ -211,7 +211,7 @@ def _singles(bench: Bench, extras: Extras) -> Section:
     names = list(bench.data.known.modalities)
     columns = (_MODALITIES, _METHOD, *_ACCURACY, Column("accuracy_own", "among its own labels, %", "share"))
     wrong = list(accuracy.confusions(bench))
-    cells = (
+    taken = (
         _MODALITIES,
         Column("label", "label"),
         Column("answer", "answered"),
@@ -228,7 +228,7 @@ def _singles(bench: Bench, extras: Extras) -> Section:
         [
             bars,
             Table("single", "Accuracy of single modalities", rows, columns),
-            Table("confusions", "Most frequent confusions", wrong, cells, "AF; single samples and drawn pairs."),
+            Table("confusions", "Most frequent confusions", wrong, taken, "AF; single samples and drawn pairs."),
         ],
     )
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from omnibind_core import modalities
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.damage import ANY, Damaged
-from omnibind_core.data.damage import kinds as damage_kinds
+from omnibind_core.data.damage import kinds as damages
 from omnibind_core.data.imagine import Imagined
 from omnibind_core.data.matching.labels import match_labels
 from omnibind_core.data.modality_free.dataset import ModalityFree
@@ -115,7 +115,7 @@ def load(
             seed = config.features_seed
             inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, seed)
             damaged = None
-            if split == "train" and damage and damage_kinds(modality):
+            if split == "train" and damage and damages(modality):
                 damaged = _damaged(source, samples, modality, model, encoder_set, damage, seed)
             sets[split][modality] = _feature_set(items, inputs, number, damaged)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]

@@ -84,12 +84,12 @@ def picture(bench: Bench) -> Plot | None:
             places[where] = _principal(rows)
     known = bench.data.known
     labels = [known.names[label] for name, picked in chosen.items() for label in known.sets[name].concept[picked]]
-    kinds = [name.replace("_", " ") for name, picked in chosen.items() for _ in picked]
+    sensors = [name.replace("_", " ") for name, picked in chosen.items() for _ in picked]
     note = (
         f"{how} of {len(labels)} samples of {len(set(labels))} labels that several modalities have; colours are "
         "labels, marks modalities. Only modalities that share a trunk are shown: features of others cannot be compared."
     )
-    points = {where: (place, labels, kinds) for where, place in places.items()}
+    points = {where: (place, labels, sensors) for where, place in places.items()}
     return plots.scatter("before_and_after", "Before and after alignment", points, note=note)
 
 
