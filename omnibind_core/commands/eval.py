@@ -141,7 +141,7 @@ def _experiment(folder: Path, data: Path) -> TrainConfig:
 
     path = folder / "train.yaml"
     told = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {"augmentations": 0}
-    return parse(TrainConfig, {**told, "data": str(data), "index": None, "start": None}, "train.yaml")
+    return parse(TrainConfig, {**told, "data": str(data), "index": None, "start": None}, str(path))
 
 
 def _training_samples(
