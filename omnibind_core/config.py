@@ -53,7 +53,8 @@ def parse(
         problems = []
         for problem in error.errors():
             key = ".".join((where, *(str(part) for part in problem["loc"])))
-            problems.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+            # What is wrong with the settings as a whole says what it is about; showing all of them would hide it.
+            problems.append(f"{key}: {problem['msg']}" + (f" (got {problem['input']!r})" if problem["loc"] else ""))
         raise ConfigError("; ".join(problems)) from error
 
 

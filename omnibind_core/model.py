@@ -222,8 +222,8 @@ class OmniBind(nn.Module):
         part = self.config.modalities.get(modality)  # no encoder is needed
         if part is None:
             raise self._unknown(modality)
-        kind = modalities.get(modality)
-        return kind.process(raw, kind.preset(part.preset))
+        found = modalities.get(modality)
+        return found.process(raw, found.preset(part.preset))
 
     @torch.inference_mode()
     def embed(self, items: Sequence[tuple[str, NDArray[Any]]]) -> Tensor:
@@ -294,12 +294,12 @@ class OmniBind(nn.Module):
         if unknown:
             raise ConfigError(f"this model has no modality {', '.join(unknown)}; it has {', '.join(slots)}")
         count = len(modalities)
-        kind = torch.tensor([slots.index(name) for name in modalities], device=self.device).expand(count + 1, -1)
+        modality_ids = torch.tensor([slots.index(name) for name in modalities], device=self.device)
         # Row 0 has all tokens, row i lacks token i: what the answer would be without it costs one batch, not n passes.
         mask = torch.ones(count + 1, count, dtype=torch.bool, device=self.device)
         if count > 1:
             mask[1:].fill_diagonal_(False)
-        fused = self.fusion(tokens.expand(count + 1, -1, -1), mask, kind)
+        fused = self.fusion(tokens.expand(count + 1, -1, -1), mask, modality_ids.expand(count + 1, -1))
         similarities = self.labels.similarities(torch.cat([fused.embedding, tokens]))
         sets = [modalities]
         sets += [[*modalities[:index], *modalities[index + 1 :]] or modalities for index in range(count)]
@@ -328,13 +328,13 @@ class OmniBind(nn.Module):
 
     def _check_views(self, modality: str, views: NDArray[Any]) -> None:
         preset = modalities.get(modality).preset(self._part(modality).preset)
-        kind = "str" if views.dtype.kind == "U" else str(views.dtype)
+        dtype = "str" if views.dtype.kind == "U" else str(views.dtype)
         fits = views.ndim == 1 + len(preset.shape) and all(
             want in (-1, got) for want, got in zip(preset.shape, views.shape[1:], strict=True)
         )
-        if not fits or kind != preset.dtype or len(views) == 0:
+        if not fits or dtype != preset.dtype or len(views) == 0:
             shape = ", ".join("any" if size < 0 else str(size) for size in preset.shape)
-            raise InvalidInputError(modality, f"{kind} {list(views.shape)}", f"{preset.dtype} [views, {shape}]")
+            raise InvalidInputError(modality, f"{dtype} {list(views.shape)}", f"{preset.dtype} [views, {shape}]")
 
 
 def available() -> tuple[str, ...]:

@@ -47,8 +47,10 @@ def module(request):
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7])
 def test_any_number_of_tokens_gives_a_unit_embedding_and_shares_that_sum_to_one(module, count):
-    kind = torch.arange(count).remainder(len(SLOTS)).expand(3, -1)  # from five on, several tokens of one modality
-    fused = module(tokens(3, count), full(3, count), kind)
+    modality_ids = (
+        torch.arange(count).remainder(len(SLOTS)).expand(3, -1)
+    )  # from five on, several tokens of one modality
+    fused = module(tokens(3, count), full(3, count), modality_ids)
     assert fused.embedding.shape == (3, DIM)
     torch.testing.assert_close(fused.embedding.norm(dim=-1), torch.ones(3))
     torch.testing.assert_close(fused.weights.sum(dim=1), torch.ones(3))
@@ -57,12 +59,12 @@ def test_any_number_of_tokens_gives_a_unit_embedding_and_shares_that_sum_to_one(
 
 def test_a_padded_batch_gives_exactly_what_the_unpadded_one_gives(module):
     x, mask = tokens(3, 3), torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0]], dtype=torch.bool)
-    kind = torch.tensor([[0, 2, 2], [3, 0, 1], [0, 1, 2]])
+    modality_ids = torch.tensor([[0, 2, 2], [3, 0, 1], [0, 1, 2]])
     places = [1, 3, 4]
     padded, wide = torch.full((3, 6, DIM), float("nan")), torch.zeros(3, 6, dtype=torch.bool)
-    wide_kind = torch.full((3, 6), -1)
-    padded[:, places], wide[:, places], wide_kind[:, places] = x, mask, kind
-    alone, with_padding = module(x, mask, kind), module(padded, wide, wide_kind)
+    wide_ids = torch.full((3, 6), -1)
+    padded[:, places], wide[:, places], wide_ids[:, places] = x, mask, modality_ids
+    alone, with_padding = module(x, mask, modality_ids), module(padded, wide, wide_ids)
     assert torch.equal(with_padding.embedding, alone.embedding)
     assert torch.equal(with_padding.weights[:, places], alone.weights)
     assert (with_padding.weights[~wide] == 0).all()
@@ -71,9 +73,9 @@ def test_a_padded_batch_gives_exactly_what_the_unpadded_one_gives(module):
 def test_training_computes_what_evaluation_does_and_reaches_every_weight(module):
     x = tokens(4, 4).requires_grad_()
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
-    kind = torch.arange(4).expand(4, -1)
+    modality_ids = torch.arange(4).expand(4, -1)
     noisy = torch.where(mask[..., None], x, torch.nan)
-    evaluated, trained = module.eval()(noisy, mask, kind), module.train()(noisy, mask, kind)
+    evaluated, trained = module.eval()(noisy, mask, modality_ids), module.train()(noisy, mask, modality_ids)
     torch.testing.assert_close(trained.embedding, evaluated.embedding, atol=1e-6, rtol=1e-5)
     trained.embedding.sum().backward()
     for name, parameter in module.named_parameters():
@@ -82,9 +84,9 @@ def test_training_computes_what_evaluation_does_and_reaches_every_weight(module)
 
 
 def test_order_of_the_tokens_does_not_matter(module):
-    x, kind = tokens(2, 4), torch.tensor([[0, 2, 3, 2], [1, 0, 3, 3]])
+    x, modality_ids = tokens(2, 4), torch.tensor([[0, 2, 3, 2], [1, 0, 3, 3]])
     order = torch.tensor([2, 0, 3, 1])
-    shuffled, straight = module(x[:, order], full(2, 4), kind[:, order]), module(x, full(2, 4), kind)
+    shuffled, straight = module(x[:, order], full(2, 4), modality_ids[:, order]), module(x, full(2, 4), modality_ids)
     torch.testing.assert_close(shuffled.embedding, straight.embedding, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(shuffled.weights, straight.weights[:, order])
 
@@ -115,14 +117,14 @@ def test_outer_products_by_hand():
     torch.testing.assert_close(one, F.normalize(torch.tensor([[0.0, 2.0]])))
 
 
-@pytest.mark.parametrize("kind_of_fusion", [name for name in BASELINES if name != "mean"])
-def test_every_baseline_learns_by_the_loss_of_stage_two(kind_of_fusion):
+@pytest.mark.parametrize("fusion_type", [name for name in BASELINES if name != "mean"])
+def test_every_baseline_learns_by_the_loss_of_stage_two(fusion_type):
     torch.manual_seed(0)
-    module = fusion.build(DIM, {"type": kind_of_fusion}, SLOTS)
+    module = fusion.build(DIM, {"type": fusion_type}, SLOTS)
     prototypes = tokens(1, 6, seed=5)[0]
     turn = torch.linalg.qr(torch.randn(len(SLOTS), DIM, DIM, generator=torch.Generator().manual_seed(1)))[0]
     label = torch.arange(48) % 6
-    kind = torch.arange(4).expand(48, -1)
+    modality_ids = torch.arange(4).expand(48, -1)
     mask = torch.rand(48, 4, generator=torch.Generator().manual_seed(2)) < 0.5
     mask[torch.arange(48), torch.arange(48) % 4] = True
     x = torch.einsum("bd,sde->bse", prototypes[label], turn)  # each modality sees the label from another side
@@ -130,12 +132,12 @@ def test_every_baseline_learns_by_the_loss_of_stage_two(kind_of_fusion):
     wrong = prototypes[(label[:, None] + torch.arange(1, 6)) % 6]
     module.train()
     for _ in range(120):
-        fused = module(x, mask, kind).embedding
+        fused = module(x, mask, modality_ids).embedding
         loss = fusion_loss(fused, prototypes[label], wrong, full(48, 5), 0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    right = (module.eval()(x, mask, kind).embedding @ prototypes.T).argmax(1) == label
+    right = (module.eval()(x, mask, modality_ids).embedding @ prototypes.T).argmax(1) == label
     assert right.float().mean() > (0.9 if isinstance(module, SlotFusion) else 0.4)
 
 
@@ -157,7 +159,7 @@ def test_wrong_settings_name_the_key(data, key):
 def test_slots_need_the_modalities():
     with pytest.raises(ConfigError, match="modalities"):
         fusion.build(DIM, {"type": "cat"})
-    with pytest.raises(InvalidInputError, match="kind"):
+    with pytest.raises(InvalidInputError, match="modality_ids"):
         fusion.build(DIM, {"type": "cat"}, SLOTS)(tokens(1, 2), full(1, 2))
 
 
@@ -167,9 +169,9 @@ def test_another_type_starts_from_its_own_settings():
     assert fusion.changed({"preset": "paper", "heads": 4}, {"preset": "residual"}) == {"preset": "residual", "heads": 4}
 
 
-@pytest.mark.parametrize("kind", BASELINES)
-def test_a_model_with_a_baseline_is_saved_and_loaded(kind, tmp_path):
-    config = encoders.load_config("tiny").model_copy(update={"fusion": {"type": kind}})
+@pytest.mark.parametrize("fusion_type", BASELINES)
+def test_a_model_with_a_baseline_is_saved_and_loaded(fusion_type, tmp_path):
+    config = encoders.load_config("tiny").model_copy(update={"fusion": {"type": fusion_type}})
     torch.manual_seed(1)
     module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
     model = OmniBind(config, encoders.build(config), module)

@@ -19,17 +19,18 @@ from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.comparison import experiments
 from omnibind_core.evaluation.comparison.summary import Measurement, markdown, mean_interval, summarise
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
-from omnibind_core.training.dataset import Part, TrainingData
-from omnibind_core.training.subsets import few_shot, take, without_labels
+from omnibind_core.training.dataset import TrainingData
+from omnibind_core.training.subsets import few_shot, without_labels
 
 VOCABULARY = ("bell", "car", "cat", "cup", "dog", "drum", "fork", "key", "lamp", "rain", "shoe", "train")
 TAUGHT = {"image": 12, "touch": 6, "event": 4}  # the first labels of the vocabulary
 WIDTH = 32
 
 
-def part(modality: str, count: int, variants: int, seed: int) -> Part:
+def part(modality: str, count: int, variants: int, seed: int) -> FeatureSet:
     """Samples around one centre for each label; the image trunk's space is shared, so students can be taught."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(len(modality)).normal(size=(len(VOCABULARY), WIDTH))
@@ -39,7 +40,7 @@ def part(modality: str, count: int, variants: int, seed: int) -> Part:
         Sample(f"{modality}-{seed}-{row}", modality, "made", "x", VOCABULARY[c], "train", str(row))
         for row, c in enumerate(concept)
     )
-    return Part(samples, inputs.astype(np.float32), concept.astype(np.int64))
+    return FeatureSet(samples, inputs.astype(np.float32), concept.astype(np.int64))
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def bench(data, monkeypatch):
     monkeypatch.setattr(dataset, "load", lambda *args: data)
     monkeypatch.setattr(dataset, "match", lambda *args: data.concepts)
     stage = {"steps": 12, "batch": 16, "lr": 0.01}
-    config = TrainConfig(model="tiny", data="made", device="cpu", tie=stage, align=stage, fuse=stage)
+    config = TrainConfig(model="tiny", data="made", device="cpu", image_text=stage, align=stage, fuse=stage)
     return experiments.Comparison(config, ("touch", "event"))
 
 
@@ -168,29 +169,27 @@ def test_left_out_labels_are_told_from_others_that_were_never_seen(bench, monkey
     assert {method for _, method in values} == {"CAD", "image head", "chance"}
 
 
-def test_photos_of_labels_that_the_tie_never_saw(bench, monkeypatch):
+def test_photos_of_labels_that_image_text_alignment_never_saw(bench, monkeypatch):
     image = bench.data.val["image"]
-    few = dataclasses.replace(
-        bench.data, val={**bench.data.val, "image": take(image, np.flatnonzero(image.concept < 4))}
-    )
+    few = dataclasses.replace(bench.data, val={**bench.data.val, "image": image.take(image.concept < 4)})
     monkeypatch.setattr(bench, "data", dataclasses.replace(few, descriptions={"car": ("car: a vehicle",)}))
-    tied: list[tuple[set[int], int]] = []
-    tie = bench._tie
+    seen: list[tuple[set[int], int]] = []
+    align_image = bench._align_image
 
     def spy(data, encoder_set, seed):
-        tied.append(({*data.train["image"].concept.tolist()}, len(data.descriptions)))
-        tie(data, encoder_set, seed)
+        seen.append(({*data.train["image"].concept.tolist()}, len(data.descriptions)))
+        align_image(data, encoder_set, seed)
 
-    monkeypatch.setattr(bench, "_tie", spy)
+    monkeypatch.setattr(bench, "_align_image", spy)
     found = list(bench.zero_shot(experiments.Settings(seeds=(0,))))
     assert {one.table for one in found} == {"Zero-shot photos, 4 labels"}
-    methods = ["tied on other labels", "class vote alone", "tied on all photos"]
+    methods = ["aligned on other labels", "class vote alone", "aligned on all photos"]
     assert [(one.condition, one.method) for one in found] == [
         (condition, method) for condition in ("prompt", "prompt and descriptions") for method in methods
     ]
-    assert tied == [({*range(first, 12)}, told) for told in (0, 1) for first in (4, 0)]
+    assert seen == [({*range(first, 12)}, told) for told in (0, 1) for first in (4, 0)]
     values = {one.method: one.value for one in found if one.condition == "prompt"}
-    assert values["tied on all photos"] > values["class vote alone"]
+    assert values["aligned on all photos"] > values["class vote alone"]
     monkeypatch.setitem(bench.data.val, "image", image)
     with pytest.raises(DataError, match="image"):
         next(bench.zero_shot(experiments.Settings(seeds=(0,))))
@@ -224,7 +223,7 @@ def test_encoders_of_a_trained_model_are_used_as_they_are(bench, data, tmp_path)
     model = bench.aligned(data, 0)
     model.save_pretrained(tmp_path)
     again = experiments.Comparison(bench.config, ("touch", "event"), str(tmp_path))
-    one, other = (dataset.embed(data, x, "val").embeddings["touch"] for x in (model, again.aligned(data, 7)))
+    one, other = (dataset.embed(data, x, "val").tokens["touch"] for x in (model, again.aligned(data, 7)))
     assert (one == other).all()
 
 

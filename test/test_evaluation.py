@@ -19,15 +19,14 @@ from omnibind_core.data.damage import NOISE
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation import bench, bootstrap, evaluate, methods, samples
-from omnibind_core.evaluation.bench import LYING, STUCK
+from omnibind_core.evaluation.bench import CONFLICTING, STUCK
 from omnibind_core.evaluation.labelling import find_labels
 from omnibind_core.evaluation.report.document import SCHEMA
-from omnibind_core.evaluation.samples import Combos, Split
 from omnibind_core.evaluation.tables import accuracy, retrained, robustness, trust
-from omnibind_core.features.combinations import Embedded
+from omnibind_core.features.combinations import Combinations, Split
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.fusion import MeanFusion
 from omnibind_core.training.config import FuseConfig, TrainConfig
-from omnibind_core.training.dataset import Part
 
 WORDS = ("cup", "dog", "car", "zeppelin")
 SOURCE = "made"
@@ -78,7 +77,7 @@ def folder(tmp_path_factory):
     model.set_labels((*WORDS[:3], "rain"))
     model.save_pretrained(folder)
     Concepts([Match(SOURCE, word, word, 1.0, "") for word in WORDS]).write(folder / "labels.csv")
-    stages = "tie: {steps: 1}\nalign: {steps: 1, batch: 4}\nfuse: {steps: 5, batch: 16}\n"
+    stages = "image_text: {steps: 1}\nalign: {steps: 1, batch: 4}\nfuse: {steps: 5, batch: 16}\n"
     (folder / "train.yaml").write_text(f"model: tiny\ndata: made\naugmentations: 1\n{stages}")
     return folder
 
@@ -102,13 +101,13 @@ def measured(tree, folder):
 
 def made(counts, seed=0):
     """A split of made samples: number of samples of each label by modality."""
-    rng, parts = np.random.default_rng(seed), {}
+    rng, sets = np.random.default_rng(seed), {}
     for name, numbers in counts.items():
         concept = np.repeat(np.arange(len(numbers)), numbers)
         rng.shuffle(concept)
         stand_ins = tuple(sample(str(row), modality=name) for row in range(len(concept)))
-        parts[name] = Part(stand_ins, np.zeros((len(concept), 1, 2), np.float32), concept)
-    return Split(tuple("abcdef"), parts)
+        sets[name] = FeatureSet(stand_ins, np.zeros((len(concept), 1, 2), np.float32), concept)
+    return Split(tuple("abcdef"), sets)
 
 
 def run(*argv):
@@ -171,7 +170,7 @@ def test_draws_have_their_modalities_and_one_label(rng):
         assert ((combos.rows >= 0).sum(axis=1) == 2).all()
         for column, name in enumerate(combos.columns):
             rows = combos.rows[:, column]
-            assert (split.parts[name].concept[rows[rows >= 0]] == combos.label[rows >= 0]).all()
+            assert (split.sets[name].concept[rows[rows >= 0]] == combos.label[rows >= 0]).all()
     having = split.draw(200, rng, 2, having="audio")
     assert (having.rows[:, having.columns.index("audio")] >= 0).all()
     with pytest.raises(DataError, match="no label has samples of touch, audio"):
@@ -189,22 +188,22 @@ def test_others_have_another_label_and_all_of_them_come(rng):
     split = made({"image": [3, 2, 1], "touch": [2, 0, 0]})
     combos = split.single("image").take(np.tile(np.arange(6), 100))
     row = split.others(combos, np.zeros(600, np.int64), rng)
-    assert (split.parts["image"].concept[row] != combos.label).all()
-    assert set(row[combos.label == 0]) == set(np.flatnonzero(split.parts["image"].concept != 0))
+    assert (split.sets["image"].concept[row] != combos.label).all()
+    assert set(row[combos.label == 0]) == set(np.flatnonzero(split.sets["image"].concept != 0))
     alone = split.single("touch")
     assert (split.others(alone, np.zeros(2, np.int64), rng) == -1).all()
 
 
 def test_a_stuck_sensor_shows_what_was_there_before():
     rows = np.array([[0, 5], [-1, 6], [1, -1], [2, 7]])
-    combos = Combos(("image", "touch"), rows, np.array([0, 1, 0, 1]))
+    combos = Combinations(("image", "touch"), rows, np.array([0, 1, 0, 1]))
     assert bench._before(combos, np.array([0, 1, 0, 0])).tolist() == [-1, 5, -1, 1]
 
 
 def test_damaged_samples_are_of_labels_that_combine():
     split = made({"image": [5, 5, 5, 0], "touch": [0, 0, 9, 9]})
     chosen = samples.spread(split, 4, 0)
-    assert (split.parts["image"].concept[chosen["image"]] == 2).sum() == 4
+    assert (split.sets["image"].concept[chosen["image"]] == 2).sum() == 4
     assert all(len(rows) == 4 for rows in chosen.values())
     again = samples.spread(split, 4, 0)
     np.testing.assert_array_equal(chosen["touch"], again["touch"])
@@ -216,7 +215,7 @@ def test_damaged_samples_are_of_labels_that_combine():
 def test_interval_of_single_samples_is_that_of_the_plain_bootstrap(rng):
     right = (rng.random(200) < 0.8).astype(float)
     boot = bootstrap.Bootstrap({"image": 200}, replicates=2000)
-    combos = Combos(("image",), np.arange(200)[:, None], np.zeros(200, np.int64))
+    combos = Combinations(("image",), np.arange(200)[:, None], np.zeros(200, np.int64))
     low, high = bootstrap.interval(bootstrap.weighted_mean(right, boot.weights(combos)))
     spread = 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 200)
     assert low == pytest.approx(right.mean() - spread, abs=0.01)
@@ -226,7 +225,7 @@ def test_interval_of_single_samples_is_that_of_the_plain_bootstrap(rng):
 def test_more_draws_of_the_same_samples_make_nothing_surer(rng):
     split = made({"image": [10, 10], "touch": [10, 10]})
     good = rng.random(20) < 0.7
-    boot, widths = bootstrap.Bootstrap(split.sizes, 0), []
+    boot, widths = bootstrap.Bootstrap(split.counts, 0), []
     for count in (500, 5000):
         combos = split.draw_of(("image", "touch"), count, rng)
         right = good[combos.rows[:, 0]].astype(float)
@@ -268,7 +267,7 @@ def test_probabilities_are_those_of_the_model_itself(measured):
         found = methods.probabilities(model, scores, combos.columns, combos.mask)
         for index in range(len(combos)):
             shown = [(n, r) for n, r in zip(combos.columns, combos.rows[index], strict=True) if r >= 0]
-            tokens = torch.stack([measured.af.rows[name][row] for name, row in shown])
+            tokens = torch.stack([measured.af.tokens[name][row, 0] for name, row in shown])
             expected = model.recognise([name for name, _ in shown], tokens).probabilities[0]
             np.testing.assert_allclose(found[index].numpy(), expected, atol=1e-5)
 
@@ -279,8 +278,8 @@ def test_methods_and_damaged_rows(measured):
     known = measured.data.known
     combos = known.draw(30, measured.rng("test"), 2, among=measured.subset, having="image")
     column = np.full(len(combos), combos.columns.index("image"))
-    for kind in (NOISE, "blank", LYING, STUCK):
-        changed, possible = measured.wrong(combos, column, kind, measured.rng(kind))
+    for fault in (NOISE, "blank", CONFLICTING, STUCK):
+        changed, possible = measured.wrong(combos, column, fault, measured.rng(fault))
         assert len(changed) == len(possible) > 0
         same = changed.rows == combos.rows[possible]
         assert not same[:, column[0]].any()
@@ -288,17 +287,17 @@ def test_methods_and_damaged_rows(measured):
         for method in measured.methods.values():
             assert method.right(changed).shape == possible.shape
     noisy, possible = measured.wrong(combos, column, NOISE, measured.rng(0))
-    part, row = known.parts["image"], combos.rows[possible[0], column[0]]
+    part, row = known.sets["image"], combos.rows[possible[0], column[0]]
     picture = samples.Damaged(measured.data.source, NOISE, 0).load(part.samples[row])
     expected = measured.model.embed([("image", measured.model.process("image", picture))])[0]
-    token = measured.af.rows["image"][noisy.rows[0, column[0]]]
+    token = measured.af.tokens["image"][noisy.rows[0, column[0]], 0]
     torch.testing.assert_close(token, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_best_single_takes_the_modality_that_is_right_most_often(measured):
     combos = measured.data.known.draw_of(("image", "touch"), 50, measured.rng("best"))
     alone = {
-        name: measured.methods["Mean"].right(Combos((name,), combos.rows[:, [index]], combos.label)).mean()
+        name: measured.methods["Mean"].right(Combinations((name,), combos.rows[:, [index]], combos.label)).mean()
         for index, name in enumerate(combos.columns)
     }
     assert accuracy.best_single(measured, combos).mean() == pytest.approx(max(alone.values()))
@@ -307,13 +306,15 @@ def test_best_single_takes_the_modality_that_is_right_most_often(measured):
 def test_absence_that_depends_on_the_label(rng):
     tokens = {name: torch.nn.functional.normalize(torch.randn(12, 1, 4), dim=-1) for name in ("image", "touch")}
     concept = {name: np.repeat(np.arange(3), 4) for name in tokens}
-    embedded = Embedded(tokens, concept, slots=("image", "text", "touch"))
-    draw = robustness.LabelledAbsence(embedded, np.array([0, 1, -1])).draw(300, rng, size=2)
+    sets = {name: FeatureSet((), np.zeros((12, 1, 0), np.float32), concept[name]) for name in tokens}
+    slots = ("image", "text", "touch")
+    split = robustness.LabelledAbsence(tuple("abc"), sets, tokens=tokens, slots=slots, missing=np.array([0, 1, -1]))
+    drawn = split.draw(300, rng, size=2)
+    mask = split.gather(drawn).mask
     for label, lacking in ((0, [0]), (1, [1]), (2, [])):
-        absent = ~draw.mask[draw.label == label]
+        absent = ~mask[drawn.label == label]
         assert absent.any(dim=0).nonzero()[:, 0].tolist() == lacking
-    alone = robustness.LabelledAbsence(embedded, np.array([0, 1, -1])).draw(300, rng, size=1)
-    assert alone.mask.any(dim=1).all()
+    assert split.draw(300, rng, size=1).mask.any(axis=1).all()
 
 
 def test_retrieval_of_a_perfect_space(measured):
@@ -361,11 +362,11 @@ def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
             if row.get("accuracy") is not None and row.get("interval"):
                 assert 0 <= row["interval"][0] <= row["interval"][1] <= 1, name
                 assert row.get("n", row.get("seeds")) > 0, name
-    strange = [row for row in data["tables"]["unknown"]["rows"] if row["unknown"] == "no label of the model"]
-    assert {row["modalities"] for row in strange} == {1, 2, 3, 4}
+    ood = [row for row in data["tables"]["unknown"]["rows"] if row["unknown"] == "no label of the model"]
+    assert {row["modalities"] for row in ood} == {1, 2, 3, 4}
     assert {row["goal"] for row in data["tables"]["targets"]["rows"]} >= {"calibration error (ECE)"}
     wrong = {row["kind"] for row in data["tables"]["noise_each"]["rows"] if row["wrong"] == "audio"}
-    assert wrong == {"gaussian", "blank", "clipped", "sparse", NOISE, LYING, STUCK}
+    assert wrong == {"gaussian", "blank", "clipped", "sparse", NOISE, CONFLICTING, STUCK}
 
 
 def test_only_a_test_split_with_a_table_and_unknown_labels(folder, tmp_path, monkeypatch, capsys):
@@ -489,6 +490,6 @@ def test_every_section_is_documented(repo):
 
 
 def test_cat_needs_every_modality_of_the_model(measured):
-    method = methods.FusionMethod("Mean", measured.af.rows, [MeanFusion()], measured.model.labels, measured.af.slots)
+    method = methods.FusionMethod("Mean", measured.af.tokens, [MeanFusion()], measured.model.labels, measured.af.slots)
     with pytest.raises((ConfigError, ValueError)):
-        method.scores(Combos(("smell",), np.zeros((1, 1), np.int64), np.zeros(1, np.int64)))
+        method.scores(Combinations(("smell",), np.zeros((1, 1), np.int64), np.zeros(1, np.int64)))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from omnibind_core import fusion
 from omnibind_core.errors import ConfigError
-from omnibind_core.features.combinations import Draw, with_lies
+from omnibind_core.features.combinations import Combinations, gather, with_conflicts
 from omnibind_core.fusion import FusionConfig, MeanFusion, fusion_loss, wrong_predictions
 from omnibind_core.fusion.attention import AttentionLayer
 
@@ -167,19 +167,25 @@ def test_wrong_settings_name_the_key(data, key):
         fusion.build(DIM, data)
 
 
-def test_lies_change_one_token_of_some_combinations_and_no_label():
+@pytest.mark.parametrize("variants", [1, 2])
+def test_conflicts_change_one_token_of_some_combinations_and_no_label(variants):
     rng = np.random.default_rng(0)
-    x = tokens(64, 3)
-    mask = torch.tensor([[True, True, False], [True, True, True], [True, False, False], [False, True, True]] * 16)
-    label = torch.arange(64)
-    draw = with_lies(Draw(x.clone(), mask, label.clone()), 0.8, rng)
-    changed = (draw.tokens != x).any(dim=-1)
+    x = {name: tokens(64, variants, seed) for seed, name in enumerate(("image", "touch", "audio"))}
+    mask = np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0], [0, 1, 1]] * 16, bool)
+    rows = np.where(mask, np.arange(64)[:, None], -1)
+    chosen = None if variants == 1 else rng.integers(variants, size=mask.shape)
+    clean = Combinations(tuple(x), rows, np.arange(64), chosen)
+    drawn = with_conflicts(clean, 0.8, rng)
+    before, after = gather(x, clean), gather(x, drawn)
+    changed = (after.tokens != before.tokens).any(dim=-1)
     assert 20 < changed.any(dim=1).sum() <= 48
     assert changed.sum(dim=1).max() == 1
-    assert not (changed & ~mask).any() and not changed[mask.sum(dim=1) == 1].any()
-    assert draw.label.tolist() == label.tolist() and draw.mask is mask
-    donors = draw.tokens[changed]
-    assert all((x == row).all(dim=-1).any() for row in donors)
+    assert not changed[~torch.from_numpy(mask)].any() and not changed[mask.sum(axis=1) == 1].any()
+    assert drawn.label.tolist() == list(range(64)) and drawn.mask.tolist() == mask.tolist()
+    assert clean.rows.tolist() == rows.tolist()
+    column = changed.nonzero()[:, 1]
+    for donor, index in zip(after.tokens[changed], column, strict=True):
+        assert (before.tokens[:, index] == donor).all(dim=-1).any()
 
 
 def test_reliability_starts_as_the_mean_and_never_leaves_what_the_tokens_say():

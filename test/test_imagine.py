@@ -18,11 +18,12 @@ from omnibind_core.data.rendering.events import simulate
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import ConfigError
+from omnibind_core.features.sets import FeatureSet, embed_all
 from omnibind_core.training import align, dataset
 from omnibind_core.training import config as training_config
 from omnibind_core.training.batches import Batches
 from omnibind_core.training.config import TrainConfig
-from omnibind_core.training.dataset import Part, TrainingData
+from omnibind_core.training.dataset import TrainingData
 from omnibind_core.training.engine import Trainer
 from omnibind_core.training.subsets import few_shot, without_labels
 
@@ -158,9 +159,9 @@ def test_wrong_settings_name_the_key_and_what_can_be_imagined(override, message)
         training_config.load("lite", [override])
 
 
-def part(name: str, value: float, count: int, variants: int) -> Part:
+def part(name: str, value: float, count: int, variants: int) -> FeatureSet:
     samples = tuple(Sample(f"{name}-{row}", "event", "made", "x", "cup", "train", str(row)) for row in range(count))
-    return Part(samples, np.full((count, variants, 4), value, np.float32), np.arange(count) % 3)
+    return FeatureSet(samples, np.full((count, variants, 4), value, np.float32), np.arange(count) % 3)
 
 
 def test_a_batch_has_its_share_of_each_part_and_is_drawn_again_from_the_same_seed():
@@ -198,15 +199,15 @@ def test_a_label_that_the_sensor_never_saw_is_learnt_from_photos(tree, architect
         config = settings(tree, steps=150, imagined={"event": share})
         Trainer(0).run(align.Align(data, architecture, fresh, config.align, 0))
         seen = data.imagined["event"]
-        cars = dataset.embed_all(fresh, architecture, "event", seen.inputs[seen.concept == car])[:, 0]
+        cars = embed_all(fresh, architecture, "event", seen.inputs[seen.concept == car])[:, 0]
         right[share] = int(((cars @ dataset.prompts(data, fresh).T).argmax(1) == car).sum())
     assert right == {0.0: 0, 0.5: 4}
 
 
 def test_both_stages_run_through_the_command_line(tree, tmp_path):
     path = tmp_path / "experiment.yaml"
-    config = settings(tree).model_dump(exclude={"fuse", "tie"})
-    path.write_text(yaml.safe_dump({**config, "out": str(tmp_path), "tie": {"steps": 2}, "fuse": {"steps": 2}}))
+    config = settings(tree).model_dump(exclude={"fuse", "image_text"})
+    path.write_text(yaml.safe_dump({**config, "out": str(tmp_path), "image_text": {"steps": 2}, "fuse": {"steps": 2}}))
     for stage in ("align", "fuse"):
         with pytest.raises(SystemExit) as stop:
             cli.main(("train", stage, "--config", str(path)))

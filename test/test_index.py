@@ -31,7 +31,8 @@ from omnibind_core.data.modality_free.verify import verify
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.combinations import Embedded
+from omnibind_core.features.combinations import EmbeddedSplit
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities import get as get_modality
 from omnibind_core.training import config as training_config
@@ -667,7 +668,7 @@ def test_both_stages_train_on_an_index_and_on_its_export(built, shards, tmp_path
         "index": str(built),
         "out": str(out),
         "augmentations": 0,
-        "tie": {"steps": 20, "batch": 16, "lr": 0.01},
+        "image_text": {"steps": 20, "batch": 16, "lr": 0.01},
         "align": {"steps": 20, "batch": 16, "lr": 0.01},
         "fuse": {"steps": 10, "batch": 32, "text": 1.0},
     }
@@ -685,7 +686,7 @@ def test_both_stages_train_on_an_index_and_on_its_export(built, shards, tmp_path
         data = dataset.load(config, model.config, model.encoders, dataset.match(config, model.encoders))
         embedded = dataset.embed(data, model, "val")
         assert embedded.given is not None and len(embedded.given.rows) == 20
-        draws.append(embedded.draw(50, np.random.default_rng(0), text=1.0))
+        draws.append(embedded.gather(embedded.draw(50, np.random.default_rng(0), text=1.0)))
     assert torch.allclose(draws[0].tokens, draws[1].tokens, atol=1e-5)
     assert torch.equal(draws[0].mask, draws[1].mask)
     drawn = {tuple(row) for row in draws[0].mask.int().tolist()}
@@ -699,10 +700,13 @@ def test_given_combinations_are_drawn_as_they_are(rng):
     given = GivenCombinations(rows, np.array([4, 5, 6]), np.array([0, -1, 1]))
     bank = {"image": torch.eye(8)[:3, None], "audio": torch.eye(8)[3:5, None]}
     concepts = {"image": np.array([4, 5, 6]), "audio": np.array([5, 6])}
-    embedded = Embedded(bank, concepts, torch.eye(8)[5:7], np.array([4, 6]), given)
+    sets = {name: FeatureSet((), np.zeros((len(c), 1, 0), np.float32), c) for name, c in concepts.items()}
+    bank["text"] = torch.eye(8)[5:7, None]
+    embedded = EmbeddedSplit(tuple("abcdefg"), sets, np.array([4, 6]), given, bank)
     assert embedded.sizes == (1, 2)
-    draw = embedded.draw(40, rng, text=1.0)
-    for token, mask, label in zip(draw.tokens, draw.mask, draw.label, strict=True):
+    drawn = embedded.draw(40, rng, text=1.0)
+    tokens, present, _ = embedded.gather(drawn)
+    for token, mask, label in zip(tokens, present, drawn.label, strict=True):
         row = int(label) - 4
         assert mask.tolist() == [True, row > 0, row != 1]
         assert token.sum(0).nonzero().flatten().tolist() == [[0, 5], [1, 3], [2, 4, 6]][row]

@@ -77,7 +77,7 @@ def train(tree, out, *extra: str) -> None:
         "descriptions": str(tree / "words.yaml"),
         "out": str(out),
         "augmentations": 2,
-        "tie": {"lr": 0.01, "batch": 16},
+        "image_text": {"lr": 0.01, "batch": 16},
         "align": {"steps": 60, "per_student": {"point_cloud": {"steps": 12}}, "batch": 16, "lr": 0.01},
         "fuse": {"steps": 40, "batch": 32, "damage": 1, "fusion": {"preset": "reliability"}},
     }

@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omnibind_core import OmniBind, cli
+from omnibind_core.config import parse
 from omnibind_core.encoders.config import CONFIGS
 from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.training import config as training_config
-from omnibind_core.training.config import StageConfig
+from omnibind_core.training.config import StageConfig, TrainConfig
 from omnibind_core.training.engine import Stage, Trainer, launch, learning_rate
 from omnibind_core.training.logs import Log, Table
 
@@ -286,7 +287,7 @@ def experiment(tree, tmp_path_factory):
         "out": str(folder / "out"),
         "device": "cpu",
         "augmentations": 1,
-        "tie": {"steps": 20, "batch": 15},
+        "image_text": {"steps": 20, "batch": 15},
         "align": {"steps": 40, "batch": 15, "checkpoint_every": 2, "per_student": {"point_cloud": {"steps": 20}}},
         "fuse": {"steps": 20, "batch": 33},
     }
@@ -349,7 +350,7 @@ def test_killed_and_resumed_ends_in_the_same_bytes(alone, experiment, environmen
 
 
 def one_curve(alone: Path, out: Path) -> None:
-    for name in ("tie", "align"):
+    for name in ("image_text", "align"):
         one, two = (rows(folder / "align" / "log" / f"{name}.csv") for folder in (alone, out))
         assert [row["student"] for row in one] == [row["student"] for row in two]
         for term in ("loss", "contrastive", "cross", "self") if name == "align" else ("loss",):
@@ -382,7 +383,7 @@ def test_another_seed_draws_other_batches_of_the_same_features(alone, experiment
     before = sorted(cache.rglob("*.npy"))
     assert train(experiment, "align", f"out={tmp_path}", "seed=5", "align.steps=2") == 0
     assert sorted(cache.rglob("*.npy")) == before
-    first, second = (rows(folder / "align" / "log" / "tie.csv") for folder in (alone, tmp_path))
+    first, second = (rows(folder / "align" / "log" / "image_text.csv") for folder in (alone, tmp_path))
     assert [row["loss"] for row in first] != [row["loss"] for row in second]
 
 
@@ -433,7 +434,7 @@ def test_labels_that_start_lacks_are_added_at_the_end(alone, experiment, environ
         ("align.patience=2 align.validate_every=0", r"align.*validate_every is 0"),
         ("align.per_student.touch.lr=0", r"align\.per_student\.touch\.lr"),
         ("align.keep=first", r"align\.keep"),
-        ("tie.steps=-1", r"tie\.steps"),
+        ("image_text.steps=-1", r"image_text\.steps"),
         ("precision=fp16", "precision"),
         ("logger=wandb", "logger"),
     ],
@@ -449,3 +450,33 @@ def test_shipped_experiments_are_valid(name):
     assert config.align.batch_of("touch", 10_000) == (512 if name == "paper_table10" else 256)
     assert config.align.steps_of("event", 1280) == (200 if name == "paper_table10" else 600)
     assert config.align.lr_of("event") == (0.0005 if name == "paper_table10" else 0.001)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tie.steps=1", "'tie' is now 'image_text'"),
+        ("fuse.lie=0.4", "'fuse.lie' is now 'fuse.conflict'"),
+    ],
+)
+def test_former_names_of_keys_are_refused_with_the_new_ones(override, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        training_config.load("lite", [override])
+    assert "got {" not in str(refused.value)  # not all of the settings
+    key, _, value = override.partition("=")
+    stage, _, setting = key.partition(".")
+    with pytest.raises(ConfigError, match=rf"model/train\.yaml: .*{message}"):  # as a trained model has it
+        parse(TrainConfig, {"data": "made", stage: {setting: float(value)}}, "model/train.yaml")
+
+
+def test_checkpoints_of_a_former_version_are_refused(tmp_path):
+    settings = StageConfig(steps=2, batch=2)
+    Trainer(folder=tmp_path, agreement={"tie.steps": 3}).run(Points(settings))
+    with pytest.raises(ConfigError, match="'tie' is now 'image_text'"):
+        Trainer(folder=tmp_path, agreement={"image_text.steps": 3}, resume=True).run(Points(settings))
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "points.last.ckpt").rename(checkpoints / "tie.last.ckpt")
+    photos = Points(settings)
+    photos.name = "image_text"
+    with pytest.raises(ConfigError, match=r"tie\.last\.ckpt: 'tie' is now 'image_text'; train without --resume"):
+        Trainer(folder=tmp_path, resume=True).run(photos)

@@ -25,7 +25,14 @@ from omnibind_core.data import sources
 from omnibind_core.data.modality_free.build import BuildConfig, SourceConfig
 from omnibind_core.data.modality_free.match_groups import MatchingConfig
 from omnibind_core.evaluation.report.document import dumps
-from omnibind_core.training.config import AlignConfig, FuseConfig, StageConfig, StudentConfig, TieConfig, TrainConfig
+from omnibind_core.training.config import (
+    AlignConfig,
+    FuseConfig,
+    ImageTextConfig,
+    StageConfig,
+    StudentConfig,
+    TrainConfig,
+)
 from omnibind_ros import messages
 
 REPO = Path(__file__).resolve().parent.parent
@@ -62,7 +69,7 @@ def training() -> Iterator[str]:
     yield from keys(
         ("", TrainConfig),
         ("STAGE.", StageConfig),
-        ("tie.", TieConfig),
+        ("image_text.", ImageTextConfig),
         ("align.", AlignConfig),
         ("align.per_student.NAME.", StudentConfig),
         ("align.loss.", CADConfig),

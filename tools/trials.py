@@ -18,25 +18,33 @@ from omnibind_core import fusion as fusions
 from omnibind_core import resources
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.rendering.demo_objects import find_objects
-from omnibind_core.features.combinations import Embedded, accuracy_by_size, with_lies
+from omnibind_core.features.combinations import (
+    EmbeddedSplit,
+    TokenSets,
+    accuracy_by_size,
+    similarities,
+    top1,
+    with_conflicts,
+)
+from omnibind_core.features.sets import embed_all
 from omnibind_core.files import cache_folder
 from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.training import config as training
 from omnibind_core.training import dataset, fuse
-from omnibind_core.training.engine import Trainer
+from omnibind_core.training.engine import Trainer, be_deterministic
 
 STEPS, COUNT, SHARES = 250, 3000, (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 TRIALS: tuple[dict[str, Any], ...] = (
-    {"fusion": {"preset": "residual"}, "lr": 1e-3, "lie": 0.0},
-    {"fusion": {"preset": "residual"}, "lr": 1e-3, "lie": 0.4},
-    {"fusion": {"preset": "residual"}, "lr": 1e-3, "lie": 0.7},
-    {"fusion": {"preset": "residual", "layers": 2}, "lr": 1e-3, "lie": 0.4},
-    {"fusion": {"preset": "residual"}, "lr": 2e-4, "lie": 0.5},
-    {"fusion": {"preset": "paper"}, "lr": 1e-3, "lie": 0.0},
-    {"fusion": {"preset": "paper"}, "lr": 1e-3, "lie": 0.4},
-    {"fusion": {"preset": "paper"}, "lr": 2e-4, "lie": 0.5},
+    {"fusion": {"preset": "residual"}, "lr": 1e-3, "conflict": 0.0},
+    {"fusion": {"preset": "residual"}, "lr": 1e-3, "conflict": 0.4},
+    {"fusion": {"preset": "residual"}, "lr": 1e-3, "conflict": 0.7},
+    {"fusion": {"preset": "residual", "layers": 2}, "lr": 1e-3, "conflict": 0.4},
+    {"fusion": {"preset": "residual"}, "lr": 2e-4, "conflict": 0.5},
+    {"fusion": {"preset": "paper"}, "lr": 1e-3, "conflict": 0.0},
+    {"fusion": {"preset": "paper"}, "lr": 1e-3, "conflict": 0.4},
+    {"fusion": {"preset": "paper"}, "lr": 2e-4, "conflict": 0.5},
 )
 Object = tuple[int, tuple[str, ...], list[Any]]
 
@@ -47,45 +55,42 @@ def objects(model: OmniBind) -> list[Object]:
     for thing in find_objects(cache_folder() / "debian"):
         if thing.name in model.labels.names:
             items = thing.items(np.random.default_rng(0))
-            views = [model.process(kind, raw) for kind, raw in items.items()]
+            views = [model.process(modality, raw) for modality, raw in items.items()]
             found.append((model.labels.names.index(thing.name), tuple(items), views))
     return found
 
 
-def top1(labels: LabelBank, fusion: Fusion, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Most similar label of each fused set."""
-    with torch.inference_mode():
-        return labels.similarities(fusion(tokens, mask).embedding).argmax(dim=1)
-
-
-def lied_to(val: Embedded, labels: LabelBank, fusion: Fusion, size: int) -> float:
+def in_conflict(val: EmbeddedSplit, labels: LabelBank, fusion: Fusion, size: int) -> float:
     """Accuracy where one sensor of each combination shows something else."""
     rng = np.random.default_rng((9, size))
-    draw = with_lies(val.draw(COUNT, rng, size=size), 1.0, rng)
-    return float((top1(labels, fusion, draw.tokens, draw.mask) == draw.label).float().mean())
+    drawn = with_conflicts(val.draw(COUNT, rng, size), 1.0, rng)
+    return top1(similarities(fusion, labels, val.gather(drawn)), drawn.label)
 
 
-def row(name: str, val: Embedded, labels: LabelBank, fusion: Fusion, embedded: list[tuple[int, Tensor]]) -> None:
+def row(name: str, val: EmbeddedSplit, labels: LabelBank, fusion: Fusion, embedded: list[tuple[int, Tensor]]) -> None:
     """Prints one line of the table."""
     clean = [values["fused"] for values in accuracy_by_size(val, labels, fusion, COUNT, 0)[:3]]
-    lies = [lied_to(val, labels, fusion, size) for size in (2, 3)]
+    conflicts = [in_conflict(val, labels, fusion, size) for size in (2, 3)]
     right = sum(
-        int(top1(labels, fusion, tokens[None], torch.ones(1, len(tokens), dtype=torch.bool))[0]) == label
+        top1(
+            similarities(fusion, labels, TokenSets(tokens[None], torch.ones(1, len(tokens), dtype=torch.bool))),
+            np.array([label]),
+        )
         for label, tokens in embedded
     )
-    cells = " | ".join(f"{100 * share:.1f}" for share in (*clean, *lies))
-    print(f"| {name} | {cells} | {right} of {len(embedded)} |", flush=True)
+    cells = " | ".join(f"{100 * share:.1f}" for share in (*clean, *conflicts))
+    print(f"| {name} | {cells} | {right:.0f} of {len(embedded)} |", flush=True)
 
 
 def shares(model: OmniBind, data: dataset.TrainingData, things: list[Object]) -> None:
     """Prints accuracy of photos by the share of the image teacher's refinement."""
     head: Any = model.encoders.heads["image"]
-    part, kept = data.val["image"], head.share
-    pictures = [(label, views[kinds.index("image")]) for label, kinds, views in things if "image" in kinds]
+    photos, kept = data.val["image"], head.share
+    pictures = [(label, views[names.index("image")]) for label, names, views in things if "image" in names]
     for share in SHARES:
         head.share = share
-        scores = model.labels.similarities(dataset.embed_all(model.encoders, model.config, "image", part.inputs)[:, 0])
-        val = (scores.argmax(dim=1) == torch.from_numpy(part.concept)).float().mean()
+        scores = model.labels.similarities(embed_all(model.encoders, model.config, "image", photos.inputs)[:, 0])
+        val = top1(scores, photos.concept)
         found = model.labels.similarities(model.embed([("image", views) for _, views in pictures])).argmax(dim=1)
         stamps = (found == torch.tensor([label for label, _ in pictures])).float().mean()
         print(f"| {share} | {100 * val:.1f} | {100 * stamps:.1f} of {len(pictures)} |", flush=True)
@@ -106,11 +111,11 @@ def main() -> None:
     print("| share | validation | stamps |")
     shares(model, data, things)
     train, val = dataset.embed(data, model, "train"), dataset.embed(data, model, "val")
-    tokens = [(y, model.embed(list(zip(kinds, views, strict=True))).clone()) for y, kinds, views in things]
-    print("| fusion | 1 | 2 | 3 | 2, lie | 3, lie | stamps |")
+    tokens = [(y, model.embed(list(zip(names, views, strict=True))).clone()) for y, names, views in things]
+    print("| fusion | 1 | 2 | 3 | 2, conflict | 3, conflict | stamps |")
     row("mean fusion", val, model.labels, MeanFusion(), tokens)
     for trial in TRIALS:
-        dataset.be_deterministic(0)
+        be_deterministic(0)
         fusion = fusions.build(model.config.embed_dim, trial["fusion"])
         settings = config.fuse.model_copy(update={**trial, "steps": STEPS})
         Trainer(seed=0).run(fuse.Fuse(train, None, model.labels, fusion, settings))

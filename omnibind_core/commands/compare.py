@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from omnibind_core import modalities
     from omnibind_core.evaluation.comparison import experiments, summary
     from omnibind_core.training.config import load
-    from omnibind_core.training.dataset import be_deterministic
+    from omnibind_core.training.engine import be_deterministic
 
     for key, value in (("seeds", args.seeds), ("folds", args.folds), ("count", args.count)):
         if value < 1:

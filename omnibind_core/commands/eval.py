@@ -14,7 +14,7 @@ from omnibind_core.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from omnibind_core.data.concepts import Concepts
     from omnibind_core.evaluation.report.document import Report
-    from omnibind_core.evaluation.samples import Split
+    from omnibind_core.features.combinations import Split
     from omnibind_core.model import OmniBind
     from omnibind_core.training.config import TrainConfig
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from omnibind_core.evaluation.tables import retrained
     from omnibind_core.model import WEIGHTS
     from omnibind_core.optional import require
-    from omnibind_core.training.dataset import be_deterministic
+    from omnibind_core.training.engine import be_deterministic
 
     for key, least in (("seeds", 1), ("count", 1), ("damage", 0), ("seed", 0)):
         if getattr(args, key) < least:
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     train, why = _training_samples(args, model, own, given, config)
     if train is not None and baselines:
         require("lightning_fabric", "Training baselines (--baselines without a name leaves them out)")
-    steps = config.fuse.steps_over(sum(train.sizes.values()) if train else 0)
+    steps = config.fuse.steps_over(sum(train.counts.values()) if train else 0)
     fuse = config.fuse.model_copy(update={"steps": min(steps, MOST_STEPS), "epochs": None})
     training = Training(fuse, baselines, tuple(range(args.seed, args.seed + args.seeds)))
     measured = bench.make(model, data, train, training, count=args.count, damage=args.damage, seed=args.seed)
@@ -143,7 +143,7 @@ def _experiment(folder: Path, data: Path) -> TrainConfig:
 
     path = folder / "train.yaml"
     told = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {"augmentations": 0}
-    return parse(TrainConfig, {**told, "data": str(data), "index": None, "start": None}, "train.yaml")
+    return parse(TrainConfig, {**told, "data": str(data), "index": None, "start": None}, str(path))
 
 
 def _training_samples(

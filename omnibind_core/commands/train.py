@@ -58,8 +58,8 @@ def _together(run: Callable[[argparse.Namespace], int], args: argparse.Namespace
 def _align(args: argparse.Namespace) -> int:
     from omnibind_core.data.matching.label_descriptions import describe_labels
     from omnibind_core.training import align, checkpoint, dataset
+    from omnibind_core.training.image_text import ImageText
     from omnibind_core.training.start import begin
-    from omnibind_core.training.tie import Tie
 
     started = time.monotonic()
     config, fabric, trainer = _prepare(args, "align", drop=("fuse",))
@@ -72,7 +72,7 @@ def _align(args: argparse.Namespace) -> int:
     trainer.agreement.update(checkpoint.flat(model.config.model_dump(), "model."), start=model.identity)
     trainer.agreement.update(_describe(data))
     if config.start is None:
-        trainer.run(Tie(data, model.config, model.encoders, config.tie))
+        trainer.run(ImageText(data, model.config, model.encoders, config.image_text))
     trainer.run(align.Align(data, model.config, model.encoders, config.align, config.seed))
     if not fabric.is_global_zero:
         return 0
@@ -99,7 +99,7 @@ def _fuse(args: argparse.Namespace) -> int:
     from omnibind_core.training.fuse import Fuse
 
     started = time.monotonic()
-    config, fabric, trainer = _prepare(args, "model", drop=("tie", "align"))
+    config, fabric, trainer = _prepare(args, "model", drop=("image_text", "align"))
     aligned = Path(config.out) / "align"
     model = OmniBind.from_pretrained(aligned, fabric.device)
     trainer.agreement["stage I"] = model.identity
@@ -141,9 +141,9 @@ def _fuse(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tuple[TrainConfig, Fabric, Trainer]:
     """The settings, the processes and the trainer; ``drop`` are settings that do not matter to the stage."""
     from omnibind_core import modalities
-    from omnibind_core.training import checkpoint, dataset
+    from omnibind_core.training import checkpoint
     from omnibind_core.training.config import load
-    from omnibind_core.training.engine import Trainer, launch
+    from omnibind_core.training.engine import Trainer, be_deterministic, launch
 
     config = load(args.config, args.set)
     for plugin in config.plugins:
@@ -151,7 +151,7 @@ def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tu
     fabric = launch(config.device, config.devices, config.precision)
     if not fabric.is_global_zero:
         logging.getLogger().setLevel(logging.WARNING)
-    dataset.be_deterministic(config.seed)
+    be_deterministic(config.seed)
     settings = checkpoint.flat(config.model_dump(mode="json", exclude={*drop, "out", "device", "devices", "logger"}))
     agreement = {key: value for key, value in settings.items() if not key.endswith(".checkpoint_every")}
     out = Path(config.out) / folder
@@ -160,9 +160,9 @@ def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tu
 
 def _describe(data: TrainingData) -> dict[str, int]:
     """What tells changed data from those that a checkpoint was written with."""
-    samples = {f"{name} samples": len(part) for name, part in data.train.items()}
+    counts = {f"{name} samples": len(samples) for name, samples in data.train.items()}
     sentences = sum(len(texts) for texts in data.descriptions.values())
-    return {"labels": len(data.vocabulary), "sentences on labels": sentences, **samples}
+    return {"labels": len(data.vocabulary), "sentences on labels": sentences, **counts}
 
 
 def _save(model: OmniBind, out: Path, concepts: Concepts, config: TrainConfig, figures: dict[str, Any]) -> None:

@@ -18,22 +18,22 @@ from omnibind_core.evaluation import bootstrap, methods, samples
 from omnibind_core.evaluation.bootstrap import Bootstrap, interval, macro, weighted_mean
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, LateFusion, Method, Training
 from omnibind_core.evaluation.probes import Probes
-from omnibind_core.evaluation.samples import Combos, Index, Split, TestData
-from omnibind_core.features.combinations import Embedded
+from omnibind_core.evaluation.samples import TestData
+from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index, Split, embed
+from omnibind_core.features.sets import embed_all
 from omnibind_core.fusion import MeanFusion
 from omnibind_core.model import OmniBind
-from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
 
 _logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-LYING, STUCK = "another label", "stuck frame"
+CONFLICTING, STUCK = "another label", "stuck frame"
 """What a sensor shows that is not damaged but wrong: something else, or what was there before."""
 
 
 @dataclass(frozen=True)
-class Strange:
+class OutOfDistribution:
     """Samples of things that the model has no label for.
 
     Attributes:
@@ -76,9 +76,9 @@ class Bench:
         train: Training samples; None if there are none of every modality.
         training: How baselines are trained.
         count: Combinations per figure.
-        damage: Samples per modality and kind of damage; 0 for all.
+        damage: Samples per modality and damage; 0 for all.
         seed: Of everything drawn.
-        strange: The samples of unknown things; None if there are none.
+        ood: The samples of things that the model has no label for; None if there are none.
     """
 
     model: OmniBind
@@ -90,14 +90,14 @@ class Bench:
     count: int = 2000
     damage: int = 64
     seed: int = 0
-    strange: Strange | None = None
+    ood: OutOfDistribution | None = None
     _damaged: dict[tuple[str, str], Index] = dataclasses.field(default_factory=dict, repr=False)
-    _embedded: Embedded | None = None
+    _embedded: EmbeddedSplit | None = None
 
     def __post_init__(self) -> None:
-        self.boot = Bootstrap(self.data.known.sizes, self.seed)
+        self.boot = Bootstrap(self.data.known.counts, self.seed)
         known = self.data.known
-        self.subset = samples.spread(known, self.damage or max(known.sizes.values()), self.seed)
+        self.subset = samples.spread(known, self.damage or max(known.counts.values()), self.seed)
 
     @property
     def af(self) -> FusionMethod:
@@ -107,10 +107,9 @@ class Bench:
         return method
 
     @property
-    def sizes(self) -> range:
+    def sizes(self) -> tuple[int, ...]:
         """Numbers of modalities that a label has."""
-        numbers = np.concatenate([np.unique(part.concept) for part in self.data.known.parts.values()])
-        return range(1, int(np.bincount(numbers).max()) + 1)
+        return self.data.known.sizes
 
     def some(self, *names: str) -> list[Method]:
         """Those methods of these that there are."""
@@ -120,7 +119,7 @@ class Bench:
         """A generator of its own for everything that is drawn."""
         return np.random.default_rng((self.seed, zlib.crc32("|".join(map(str, what)).encode())))
 
-    def row(self, combos: Combos, right: NDArray[np.float64], weights: NDArray[np.float32] | None = None) -> Row:
+    def row(self, combos: Combinations, right: NDArray[np.float64], weights: NDArray[np.float32] | None = None) -> Row:
         """What every table says of an accuracy.
 
         Args:
@@ -137,59 +136,62 @@ class Bench:
             "macro": macro(right, combos.label),
         }
 
-    def embedded(self) -> Embedded:
+    def embedded(self) -> EmbeddedSplit:
         """The training samples, for stage II."""
         assert self.train is not None
         if self._embedded is None:
-            self._embedded = methods.embed(self.model, self.train)
+            self._embedded = embed(self.train, self.model)
         return self._embedded
 
-    def wrong_kinds(self, name: str) -> tuple[str, ...]:
+    def faults(self, name: str) -> tuple[str, ...]:
         """Everything that can be wrong with a sensor of a modality."""
-        return (*damages(name), LYING, STUCK)
+        return (*damages(name), CONFLICTING, STUCK)
 
-    def wrong(self, combos: Combos, column: Index, kind: str, rng: np.random.Generator) -> tuple[Combos, Index]:
+    def wrong(
+        self, combos: Combinations, column: Index, fault: str, rng: np.random.Generator
+    ) -> tuple[Combinations, Index]:
         """The combinations with something wrong with the sensor in ``column[b]``.
 
         Args:
             combos: Of samples in :attr:`subset`.
             column: ``int64 [B]``.
-            kind: One of :meth:`wrong_kinds`.
+            fault: One of :meth:`faults`.
             rng: Source of randomness.
 
         Returns:
             Those where it is possible, and their numbers.
         """
-        if kind == LYING:
+        if fault == CONFLICTING:
             row = self.data.known.others(combos, column, rng)
-        elif kind == STUCK:
+        elif fault == STUCK:
             row = _before(combos, column)
         else:
             row = np.full(len(combos), -1, np.int64)
             for index, name in enumerate(combos.columns):
                 here = np.flatnonzero(column == index)
-                if len(here) and kind in damages(name):
-                    row[here] = self._damaged_rows(name, kind)[combos.rows[here, index]]
+                if len(here) and fault in damages(name):
+                    row[here] = self._damaged_rows(name, fault)[combos.rows[here, index]]
         possible = np.flatnonzero(row >= 0)
         return combos.take(possible).replaced(column[possible], row[possible]), possible
 
-    def _damaged_rows(self, name: str, kind: str) -> Index:
+    def _damaged_rows(self, name: str, damage: str) -> Index:
         """Row of each sample with its sensor damaged; -1 for those that are not in :attr:`subset`."""
-        if (name, kind) not in self._damaged:
+        if (name, damage) not in self._damaged:
             chosen = self.subset[name]
-            first = self._add(name, samples.damaged(self.data, self.model, name, chosen, kind, self.seed))
-            place = np.full(len(self.data.known.parts[name]), -1, np.int64)
+            first = self._add(name, samples.damaged(self.data, self.model, name, chosen, damage, self.seed))
+            place = np.full(len(self.data.known.sets[name]), -1, np.int64)
             place[chosen] = first + np.arange(len(chosen))
-            self._damaged[name, kind] = place
-        return self._damaged[name, kind]
+            self._damaged[name, damage] = place
+        return self._damaged[name, damage]
 
     def _add(self, name: str, inputs: NDArray[np.float32]) -> int:
         """Adds rows of a modality to what the methods see, and returns the number of the first."""
-        first = len(self.af.rows[name])
-        embedded = dataset.embed_all(self.model.encoders, self.model.config, name, inputs)[:, 0].clone()
-        for rows in {id(method.rows): method.rows for method in self.methods.values()}.values():
-            more = embedded if rows is self.af.rows else methods.probed(_there(self.probes), self.model, name, inputs)
-            rows[name] = torch.cat([rows[name], more])
+        first = len(self.af.tokens[name])
+        embedded = embed_all(self.model.encoders, self.model.config, name, inputs[:, :1]).clone()
+        for tokens in {id(method.tokens): method.tokens for method in self.methods.values()}.values():
+            own = tokens is self.af.tokens
+            more = embedded if own else methods.probed(_there(self.probes), self.model, name, inputs)
+            tokens[name] = torch.cat([tokens[name], more])
         return first
 
 
@@ -215,38 +217,38 @@ def make(
         seed: See :class:`Bench`.
     """
     slots = tuple(model.config.modalities)
-    known, rows = data.known, samples.embeddings(model, data.known)
-    if train is not None and set(known.parts) - set(train.parts):
+    known, tokens = data.known, samples.embeddings(model, data.known)
+    if train is not None and set(known.sets) - set(train.sets):
         train = None
     found: dict[str, Method] = {
-        AF: FusionMethod(AF, rows, [model.fusion], model.labels, slots),
-        MEAN: FusionMethod(MEAN, rows, [MeanFusion()], model.labels, slots),
+        AF: FusionMethod(AF, tokens, [model.fusion], model.labels, slots),
+        MEAN: FusionMethod(MEAN, tokens, [MeanFusion()], model.labels, slots),
     }
     bench = Bench(model, data, found, None, train, training, count, damage, seed)
-    if data.unknown.parts:
-        strange = {AF: FusionMethod(AF, samples.embeddings(model, data.unknown), [model.fusion], model.labels, slots)}
-        bench.strange = Strange(data.unknown, {**strange}, Bootstrap(data.unknown.sizes, seed))
+    if data.unknown.sets:
+        own = FusionMethod(AF, samples.embeddings(model, data.unknown), [model.fusion], model.labels, slots)
+        bench.ood = OutOfDistribution(data.unknown, {AF: own}, Bootstrap(data.unknown.counts, seed))
     if train is None:
         return bench
     inputs = {
-        name: methods.probe_rows(model.encoders, model.config, name, train.parts[name].inputs) for name in known.parts
+        name: methods.probe_rows(model.encoders, model.config, name, train.sets[name].inputs) for name in known.sets
     }
-    concept = {name: train.parts[name].concept for name in known.parts}
+    concept = {name: train.sets[name].concept for name in known.sets}
     bench.probes = Probes.fit(inputs, concept, len(model.labels))
-    probed = {name: methods.probed(bench.probes, model, name, part.inputs) for name, part in known.parts.items()}
+    probed = {name: methods.probed(bench.probes, model, name, x.inputs) for name, x in known.sets.items()}
     found[PROBES] = LateFusion(probed)
-    if bench.strange is not None and not set(data.unknown.parts) - set(bench.probes.probes):
-        other = {n: methods.probed(bench.probes, model, n, part.inputs) for n, part in data.unknown.parts.items()}
-        bench.strange.methods[PROBES] = LateFusion(other)
+    if bench.ood is not None and not set(data.unknown.sets) - set(bench.probes.probes):
+        other = {n: methods.probed(bench.probes, model, n, x.inputs) for n, x in data.unknown.sets.items()}
+        bench.ood.methods[PROBES] = LateFusion(other)
     types = methods.trainable()
     for name in training.names:
         modules = [methods.trained(model, bench.embedded(), types[name], seed, training) for seed in training.seeds]
-        found[name] = FusionMethod(name, rows, modules, model.labels, slots)
+        found[name] = FusionMethod(name, tokens, modules, model.labels, slots)
         _logger.info("%s trained", name)
     return bench
 
 
-def cost(bench: Bench, combos: Combos, before: NDArray[np.float64], after: NDArray[np.float64]) -> Row:
+def cost(bench: Bench, combos: Combinations, before: NDArray[np.float64], after: NDArray[np.float64]) -> Row:
     """What is lost between two answers to the same combinations, and its interval.
 
     Args:
@@ -259,7 +261,7 @@ def cost(bench: Bench, combos: Combos, before: NDArray[np.float64], after: NDArr
     return {"cost": float((after - before).mean()), "cost_interval": interval(lost)}
 
 
-def _before(combos: Combos, column: Index) -> Index:
+def _before(combos: Combinations, column: Index) -> Index:
     """The last sample of the same modality that had another label in the combinations before; -1 if there is none."""
     found = np.full(len(combos), -1, np.int64)
     for index in range(len(combos.columns)):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.evaluation.samples import Combos
+from omnibind_core.features.combinations import Combinations
 
 REPLICATES = 400
 Values = NDArray[np.floating]
@@ -37,7 +37,7 @@ class Bootstrap:
             rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
             self._counts[name] = rng.multinomial(size, np.full(size, 1 / size), replicates).astype(np.float32)
 
-    def weights(self, combos: Combos) -> NDArray[np.float32]:
+    def weights(self, combos: Combinations) -> NDArray[np.float32]:
         """How often each combination counts in each replicate, ``[replicates, B]``."""
         total = np.ones((self.replicates, len(combos)), np.float32)
         for column, name in enumerate(combos.columns):

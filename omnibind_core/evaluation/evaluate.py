@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from omnibind_core.data.damage import NOISE
-from omnibind_core.evaluation.bench import LYING, Bench, Extras
+from omnibind_core.evaluation.bench import CONFLICTING, Bench, Extras
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES
 from omnibind_core.evaluation.report import plots
 from omnibind_core.evaluation.report.document import SHARE, Column, Plot, Report, Row, Section, Table
@@ -61,8 +61,8 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "labels of the model": len(bench.model.labels),
         "data": data.name,
         "split": data.split,
-        "samples": sum(data.known.sizes.values()),
-        "samples of unknown things": sum(data.unknown.sizes.values()),
+        "samples": sum(data.known.counts.values()),
+        "samples of unknown things": sum(data.unknown.counts.values()),
         "samples left out": data.counts.get("left out", 0) + data.counts.get("not encoded", 0),
         "modalities": list(data.known.modalities),
         "combinations per figure": bench.count,
@@ -107,8 +107,8 @@ def _summary(bench: Bench, found: targets.Tables) -> Section:
 def _data(bench: Bench) -> Section:
     data = bench.data
     rows: list[Row] = []
-    for name in dict.fromkeys((*data.known.parts, *data.unknown.parts)):
-        known, unknown = data.known.parts.get(name), data.unknown.parts.get(name)
+    for name in dict.fromkeys((*data.known.sets, *data.unknown.sets)):
+        known, unknown = data.known.sets.get(name), data.unknown.sets.get(name)
         rows.append(
             {
                 "modalities": name,
@@ -193,7 +193,7 @@ def _singles(bench: Bench, extras: Extras) -> Section:
     names = list(bench.data.known.modalities)
     columns = (_MODALITIES, _METHOD, *_ACCURACY, Column("accuracy_own", "among its own labels, %", "share"))
     wrong = list(accuracy.confusions(bench))
-    cells = (
+    taken = (
         _MODALITIES,
         Column("label", "label"),
         Column("answer", "answered"),
@@ -210,7 +210,7 @@ def _singles(bench: Bench, extras: Extras) -> Section:
         [
             bars,
             Table("single", "Accuracy of single modalities", rows, columns),
-            Table("confusions", "Most frequent confusions", wrong, cells, "AF; single samples and drawn pairs."),
+            Table("confusions", "Most frequent confusions", wrong, taken, "AF; single samples and drawn pairs."),
         ],
     )
 
@@ -251,10 +251,10 @@ def _noise(bench: Bench, extras: Extras) -> Section:
         Column("cost", "cost, points", "points", "cost_interval"),
     )
     parts: list[Table | Plot] = []
-    for kind, name in ((NOISE, "noise_plot"), (LYING, "lying_plot")):
-        part = [row for row in rows if row["wrong"] == robustness.ANY and row["kind"] == kind]
+    for fault, name in ((NOISE, "noise_plot"), (CONFLICTING, "conflict_plot")):
+        part = [row for row in rows if row["wrong"] == robustness.ANY and row["kind"] == fault]
         if part:
-            title = f"One random sensor: {kind}"
+            title = f"One random sensor: {fault}"
             parts.append(_size_plot(part, name, title))
     for size in (3, 2):
         part = [row for row in rows if row["modalities"] == size and row["method"] == AF]
@@ -320,7 +320,7 @@ def _several(bench: Bench, extras: Extras) -> Section:
 
 def _confidence(bench: Bench, extras: Extras) -> Section:
     errors, bins = list(trust.calibration(bench)), list(trust.reliability(bench))
-    strange, risk = list(trust.unknown(bench)), list(trust.risk_coverage(bench))
+    ood, risk = list(trust.unknown(bench)), list(trust.risk_coverage(bench))
     diagram: dict[str, list[tuple[float, float, int]]] = {}
     for row in bins:
         if row["n"] >= _LEAST * bench.count:  # the accuracy of few answers says nothing
@@ -354,7 +354,7 @@ def _confidence(bench: Bench, extras: Extras) -> Section:
         Table(
             "unknown",
             "Unknown things",
-            strange,
+            ood,
             (
                 _MODALITIES,
                 Column("unknown", "unknown are"),
@@ -440,14 +440,14 @@ def _worst(rows: Sequence[Row]) -> Iterable[Row]:
 
 
 def _cost_map(rows: Sequence[Row], size: int) -> Plot:
-    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    faults = list(dict.fromkeys(row["kind"] for row in rows))
     sensors = list(dict.fromkeys(row["wrong"] for row in rows))
-    grid = np.full((len(sensors), len(kinds)), np.nan)
+    grid = np.full((len(sensors), len(faults)), np.nan)
     for row in rows:
-        grid[sensors.index(row["wrong"]), kinds.index(row["kind"])] = row["cost"]
+        grid[sensors.index(row["wrong"]), faults.index(row["kind"])] = row["cost"]
     title = f"Cost of one wrong sensor of {size}, AF, percentage points"
     low = min(-1.0, 100 * float(np.nanmin(grid)))
-    return plots.heat_map("noise_map", title, _words(sensors), kinds, grid, "points", limits=(low, 0.0))
+    return plots.heat_map("noise_map", title, _words(sensors), faults, grid, "points", limits=(low, 0.0))
 
 
 def _size_plot(rows: Sequence[Row], name: str, title: str, every: bool = False) -> Plot:

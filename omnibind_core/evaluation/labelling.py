@@ -92,7 +92,7 @@ def _renamed(
     for match in given:
         taught[match.canonical].add(own.get(match.source, match.label) or "")
     renamed: dict[str, str] = {}
-    strange = []
+    unnamed = []
     for name in sorted({concept for key in keys if (concept := given.get(*key))} - known):
         spelled, called = words.get(plain(name)), taught[name] & known
         if len(called) == 1:
@@ -100,8 +100,8 @@ def _renamed(
         elif spelled is not None:
             renamed[name] = spelled
         else:
-            strange.append(("table", name, "image"))
-    for (_, name), label in _match(strange, vocabulary, embed, wordnet):
+            unnamed.append(("table", name, "image"))
+    for (_, name), label in _match(unnamed, vocabulary, embed, wordnet):
         if label not in apart:
             renamed[name] = label
     return renamed

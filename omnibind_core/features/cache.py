@@ -62,9 +62,9 @@ def features(
     """
     if not samples:
         raise DataError(f"there are no {modality} samples to compute features of")
-    strange = next((sample for sample in samples if sample.modality != modality), None)
-    if strange is not None:
-        raise DataError(f"sample '{strange.id}' is of modality {strange.modality}, expected {modality}")
+    other = next((sample for sample in samples if sample.modality != modality), None)
+    if other is not None:
+        raise DataError(f"sample '{other.id}' is of modality {other.modality}, expected {modality}")
     folder = cache_folder() / "features" if folder is None else folder
     address = _address(source, samples, modality, key, augmentations, seed)
     path = folder / f"{modality}-{address}.npy"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnibind_core.features.combinations import Embedded, with_lies
+from omnibind_core.features.combinations import EmbeddedSplit, similarities, with_conflicts
 from omnibind_core.fusion import Fusion
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import Calibration
@@ -18,15 +18,15 @@ KEEP = 0.95
 """Share of the right answers of single sensors that stay above the threshold of ``unknown``."""
 LEAST_LABELS = 5
 """Sizes of combinations that fewer labels have take the temperature of the size before."""
-LIES = 0.1
-"""Share of the combinations of two or more in which one sensor lies, so that certainty is earned."""
+CONFLICTS = 0.1
+"""Share of the combinations of two or more in which one sensor shows something else, so that certainty is earned."""
 
 
-def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int, seed: int) -> Calibration:
+def calibrate(split: EmbeddedSplit, labels: LabelBank, fusion: Fusion, count: int, seed: int) -> Calibration:
     """Fits the calibration on validation combinations of every size.
 
     Args:
-        embedded: Validation embeddings.
+        split: The validation split.
         labels: The vocabulary.
         fusion: The trained fusion.
         count: Combinations per size.
@@ -36,21 +36,21 @@ def calibrate(embedded: Embedded, labels: LabelBank, fusion: Fusion, count: int,
         Temperatures of least negative log-likelihood (Guo et al. 2017) for every number of modalities and for
         every modality alone, and the threshold that keeps :data:`KEEP` of the right answers of single sensors.
     """
-    draws = [embedded.draw(count, np.random.default_rng((seed, s)), size=s) for s in embedded.sizes]
     with torch.inference_mode():
         by_size: dict[int, float] = {}
-        for size, draw in zip(embedded.sizes, draws, strict=True):
-            if by_size and len(draw.label.unique()) < LEAST_LABELS:
+        for size in split.sizes:
+            drawn = split.draw(count, np.random.default_rng((seed, size)), size)
+            if by_size and len(np.unique(drawn.label)) < LEAST_LABELS:
                 break
             # Three agreeing sensors are always right on clean data, and would be taken for certain ever after.
-            real = with_lies(draw.copy(), LIES, np.random.default_rng((seed, size, 1)))
-            fused = labels.similarities(fusion(real.tokens, real.mask, real.kind).embedding)
-            by_size[size] = best_temperature(fused, real.label)
+            real = with_conflicts(drawn, CONFLICTS, np.random.default_rng((seed, size, 1)))
+            fused = similarities(fusion, labels, split.gather(real))
+            by_size[size] = best_temperature(fused, torch.from_numpy(real.label).to(fused.device))
         counts = range(1, max(by_size) + 1)
         temperatures = [by_size[min(by_size, key=lambda size: abs(size - count))] for count in counts]
         single, right = {}, []
-        for name, rows in embedded.embeddings.items():
-            alone, label = _alone(rows[:, 0], embedded.concept[name], labels)
+        for name, samples in split.sets.items():
+            alone, label = _alone(split.tokens[name][:, 0], samples.concept, labels)
             if (alone.argmax(-1) != label).any():  # one that never errs does not tell how sure it may be
                 # Every label counts the same, as in the combinations: rare ones are those that it is too sure of.
                 single[name] = best_temperature(alone, label, 1 / label.bincount()[label])

@@ -80,7 +80,7 @@ class AdaptiveFusion(Fusion):
         self.layers = nn.ModuleList(AttentionLayer(dim, config) for _ in range(config.layers))
         self.reliability = Reliability(dim, config) if config.pool == "reliability" else None
 
-    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
         """See :meth:`Fusion.fuse`; the modalities are not looked at."""
         flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
         hidden = tokens

@@ -24,7 +24,7 @@ class Fused(NamedTuple):
 class Fusion(nn.Module):
     """A fusion: any set of tokens to one unified embedding. The set has no order and no fixed size."""
 
-    def forward(self, tokens: Tensor, mask: Tensor, kind: Tensor | None = None) -> Fused:
+    def forward(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None = None) -> Fused:
         """Fuses sets of tokens.
 
         In eval mode padding is cut away first, so a padded batch gives exactly what the unpadded one gives.
@@ -32,20 +32,20 @@ class Fusion(nn.Module):
         Args:
             tokens: ``float32 [B, M, D]``, unit length; what stands at absent places does not matter, not even NaN.
             mask: ``bool [B, M]``, True where a token is present; at least one in each row.
-            kind: ``int64 [B, M]`` modality of each token, an index into the model config's modalities. AF, Mean and
-                Linear do not need it.
+            modality_ids: ``int64 [B, M]`` modality of each token, an index into the model config's modalities. AF, Mean
+                and Linear do not need it.
         """
         if self.training:
             # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
-            return self.fuse(tokens.masked_fill(~mask[..., None], 0.0), mask, kind)
+            return self.fuse(tokens.masked_fill(~mask[..., None], 0.0), mask, modality_ids)
         order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
         mask = mask.gather(1, order)
         packed = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1])).masked_fill(~mask[..., None], 0.0)
-        fused = self.fuse(packed, mask, None if kind is None else kind.gather(1, order))
+        fused = self.fuse(packed, mask, None if modality_ids is None else modality_ids.gather(1, order))
         return Fused(fused.embedding, fused.weights.new_zeros(tokens.shape[:2]).scatter(1, order, fused.weights))
 
     @abstractmethod
-    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
         """What a fusion defines: as :meth:`forward`, with zeros at absent places."""
 
 

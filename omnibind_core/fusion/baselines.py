@@ -90,8 +90,8 @@ class UnseenConfig(Config):
 class MeanFusion(Fusion):
     """The normalised mean of the present tokens: what fusion by hand does."""
 
-    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
-        """See :meth:`omnibind_core.fusion.attention.Fusion.fuse`."""
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
+        """See :meth:`omnibind_core.fusion.base.Fusion.fuse`."""
         weights = equal_shares(mask, tokens.dtype)
         return Fused(F.normalize(mix(weights, tokens), dim=-1), weights)
 
@@ -107,8 +107,8 @@ class LinearFusion(Fusion):
         super().__init__()
         self.linear = nn.Linear(dim, dim)
 
-    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
-        """See :meth:`omnibind_core.fusion.attention.Fusion.fuse`."""
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
+        """See :meth:`omnibind_core.fusion.base.Fusion.fuse`."""
         weights = equal_shares(mask, tokens.dtype)
         return Fused(F.normalize(self.linear(mix(weights, tokens)), dim=-1), weights)
 
@@ -129,7 +129,7 @@ class SlotFusion(Fusion):
     """A fusion with a part for each modality. The share of every modality present is the same.
 
     Args:
-        slots: Modalities of the model, in the order that ``kind`` counts them.
+        slots: Modalities of the model, in the order that ``modality_ids`` counts them.
 
     Raises:
         ConfigError: There are fewer than two.
@@ -141,15 +141,17 @@ class SlotFusion(Fusion):
             raise ConfigError(f"this fusion.type needs the model's modalities, got {', '.join(slots) or 'none'}")
         self.slots = tuple(slots)
 
-    def fuse(self, tokens: Tensor, mask: Tensor, kind: Tensor | None) -> Fused:
-        """See :meth:`omnibind_core.fusion.attention.Fusion.fuse`.
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
+        """See :meth:`omnibind_core.fusion.base.Fusion.fuse`.
 
         Raises:
-            InvalidInputError: ``kind`` is missing.
+            InvalidInputError: ``modality_ids`` is missing.
         """
-        if kind is None:
-            raise InvalidInputError(type(self).__name__, "no kind", "the modality of each token, int64 [B, M]")
-        member = (kind[..., None] == torch.arange(len(self.slots), device=kind.device)) & mask[..., None]
+        if modality_ids is None:
+            raise InvalidInputError(type(self).__name__, "no modality_ids", "the modality of each token, int64 [B, M]")
+        member = (modality_ids[..., None] == torch.arange(len(self.slots), device=modality_ids.device)) & mask[
+            ..., None
+        ]
         present = member.any(dim=1)
         share = member.to(tokens.dtype) / member.sum(dim=1, keepdim=True).clamp(min=1)
         out = self.fuse_slots(Slots(torch.einsum("bms,bmd->bsd", share, tokens), present))

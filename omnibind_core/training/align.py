@@ -16,10 +16,11 @@ from omnibind_core.alignment import cad_loss
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.errors import ConfigError
+from omnibind_core.features.sets import FeatureSet, embed_all, learns, top1_by_text
 from omnibind_core.modalities import Role
 from omnibind_core.training.batches import Batch, Batches
 from omnibind_core.training.config import AlignConfig
-from omnibind_core.training.dataset import Part, TrainingData, embed_all, learns, prompts, top1
+from omnibind_core.training.dataset import TrainingData, prompts
 from omnibind_core.training.engine import Stage
 
 
@@ -43,13 +44,13 @@ class Teachers:
     def of(cls, data: TrainingData, model: ModelConfig, encoder_set: EncoderSet) -> Teachers:
         """Computes them for a training set."""
         text = prompts(data, encoder_set)
-        part = data.train.get("image")
-        if part is None:
+        photos = data.train.get("image")
+        if photos is None:
             none = np.zeros(len(text), np.int64)
             return cls(text, text[:0], none, none)
-        concept = np.repeat(part.concept, part.inputs.shape[1])
+        concept = np.repeat(photos.concept, photos.inputs.shape[1])
         order = np.argsort(concept, kind="stable")
-        rows = embed_all(encoder_set, model, "image", part.inputs).flatten(0, 1)
+        rows = embed_all(encoder_set, model, "image", photos.inputs).flatten(0, 1)
         count = np.bincount(concept, minlength=len(text))
         return cls(text, rows[torch.from_numpy(order)], np.cumsum(count) - count, count)
 
@@ -150,7 +151,7 @@ class Align(Stage):
         """See :meth:`Stage.validate`: top-1 of every student."""
         data, model, encoder_set = self._frozen
         chosen = [name for name in self.students if name in data.val]
-        return {name: top1(data, model, encoder_set, name, self.teachers.text) for name in chosen}
+        return {name: top1_by_text(data.val[name], name, model, encoder_set, self.teachers.text) for name in chosen}
 
 
 def choose_students(settings: AlignConfig, available: list[str]) -> list[str]:
@@ -177,7 +178,7 @@ def choose_students(settings: AlignConfig, available: list[str]) -> list[str]:
     return [name for name in students if name in settings.students]
 
 
-def _shares(data: TrainingData, student: str, settings: AlignConfig) -> list[tuple[Part, int]]:
+def _shares(data: TrainingData, student: str, settings: AlignConfig) -> list[tuple[FeatureSet, int]]:
     """What a batch of a student is made of: real samples, at least one, and imagined ones."""
     real, imagined = data.train[student], data.imagined.get(student)
     size = settings.batch_of(student, len(real))
@@ -196,12 +197,12 @@ def accuracy(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet) ->
     """
     text = prompts(data, encoder_set.eval())
     figures: dict[str, dict[str, Any]] = {}
-    for name, part in data.val.items():
+    for name, samples in data.val.items():
         own = np.unique(data.train[name].concept) if name in data.train else np.zeros(0, np.int64)
         figures[name] = {
-            "n": len(part),
-            "top1": round(top1(data, model, encoder_set, name, text), 4),
-            "top1_own": round(top1(data, model, encoder_set, name, text, own), 4),
+            "n": len(samples),
+            "top1": round(top1_by_text(samples, name, model, encoder_set, text), 4),
+            "top1_own": round(top1_by_text(samples, name, model, encoder_set, text, own), 4),
             "labels_own": len(own),
         }
     return figures

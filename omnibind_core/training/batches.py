@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
-from omnibind_core.training.dataset import Part, trunk_features
+from omnibind_core.features.sets import FeatureSet, trunk_features
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Batch:
 
     Attributes:
         modality: Whose.
-        inputs: ``float32 [B, F]``, rows of :attr:`Part.inputs`.
+        inputs: ``float32 [B, F]``, rows of :attr:`FeatureSet.inputs`.
         concept: ``int64 [B]``, index into the vocabulary.
     """
 
@@ -46,21 +46,21 @@ class Batches:
 
     Args:
         modality: Whose.
-        parts: Samples, and how many of them are in a batch.
-        balance: 0 draws samples as often as they occur, 1 draws every concept of a part equally often.
+        shares: Samples, and how many of them are in a batch.
+        balance: 0 draws samples as often as they occur, 1 draws every concept of a share equally often.
     """
 
-    def __init__(self, modality: str, parts: Sequence[tuple[Part, int]], balance: float) -> None:
+    def __init__(self, modality: str, shares: Sequence[tuple[FeatureSet, int]], balance: float) -> None:
         self.modality = modality
-        self._parts = [(part, size, _cumulative(part.concept, balance)) for part, size in parts]
+        self._shares = [(samples, size, _cumulative(samples.concept, balance)) for samples, size in shares]
 
     def draw(self, rng: np.random.Generator) -> Batch:
-        """The next batch, part after part."""
+        """The next batch, share after share."""
         inputs, concept = [], []
-        for part, size, cumulative in self._parts:
+        for samples, size, cumulative in self._shares:
             rows = np.searchsorted(cumulative, rng.random(size), side="right")
-            inputs.append(part.inputs[rows, rng.integers(part.inputs.shape[1], size=size)])
-            concept.append(part.concept[rows])
+            inputs.append(samples.inputs[rows, rng.integers(samples.inputs.shape[1], size=size)])
+            concept.append(samples.concept[rows])
         return Batch(self.modality, np.concatenate(inputs), np.concatenate(concept))
 
 

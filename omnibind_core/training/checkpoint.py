@@ -14,6 +14,7 @@ from torch import nn
 
 from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.files import write_atomically
+from omnibind_core.training.config import RENAMED, former_names
 
 _logger = logging.getLogger(__name__)
 _MINUTE = 60.0
@@ -73,9 +74,10 @@ class Checkpoints:
         """Puts the last checkpoint's state in place; without one, training starts at step 0.
 
         Raises:
-            ConfigError: It was written with other settings; names those that differ.
+            ConfigError: It was written with other settings, or by a former version; names what differs.
             WeightsError: A file is not a whole checkpoint.
         """
+        self._refuse_former_name()
         if self._last is None or not self._last.is_file():
             _logger.info("no checkpoint %s: starting at step 0", self._last)
             return Progress()
@@ -123,6 +125,12 @@ class Checkpoints:
         if self._best_weights is not None:
             self._module.load_state_dict(self._best_weights)
 
+    def _refuse_former_name(self) -> None:
+        for former, name in RENAMED.items():
+            path = None if self._last is None else self._last.with_name(f"{former}.last.ckpt")
+            if path is not None and self._last == path.with_name(f"{name}.last.ckpt") and path.is_file():
+                raise ConfigError(f"{path}: {former_names([former])}; train without --resume")
+
     def _write(self, path: Path | None, state: Mapping[str, Any]) -> None:
         if path is None or not self._writes:
             return
@@ -134,8 +142,11 @@ def refuse_others(what: str, then: Mapping[str, Any], now: Mapping[str, Any]) ->
     """Makes sure that a checkpoint belongs to this experiment.
 
     Raises:
-        ConfigError: It does not; names the keys that differ.
+        ConfigError: It does not; names the keys that differ, or have another name now.
     """
+    former = former_names(then)
+    if former:
+        raise ConfigError(f"{what} is of a former version: {former}. Train without --resume")
     differing = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     if differing:
         told = "; ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in differing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,9 @@ from omnibind_core import alignment
 from omnibind_core.alignment import CADConfig
 from omnibind_core.config import Config, load_named, parse
 from omnibind_core.data.imagine import IMAGINE
+
+RENAMED = {"tie": "image_text", "fuse.lie": "fuse.conflict"}
+"""Keys by the name that they had in former versions, whose experiments and checkpoints are refused."""
 
 
 class StageConfig(Config):
@@ -58,8 +61,8 @@ class StageConfig(Config):
         return _steps(self.steps, self.epochs, self.batch * self.accumulate, samples)
 
 
-class TieConfig(StageConfig):
-    """Step 0: the image teacher is tied to the text teacher; only for families whose image head learns.
+class ImageTextConfig(StageConfig):
+    """Step 0, image-text alignment of the image teacher; only for families whose image head learns.
 
     Attributes:
         steps: Optimiser steps; 0 leaves the image teacher as it is.
@@ -154,7 +157,7 @@ class FuseConfig(StageConfig):
         negatives: ``"wrong"`` (the wrong labels that single modalities predict, as in the paper) or ``"all"`` labels.
         text: Chance that the text of a combination is used: with an index the text that the combination has there,
             else any of the sources' own words for the concept.
-        lie: Chance that one token of a combination of two or more shows something else (not in the paper).
+        conflict: Chance that one token of a combination of two or more shows something else (not in the paper).
         damage: Variants of each training sample with a damaged sensor that are drawn beside the others (not in the
             paper).
     """
@@ -165,7 +168,7 @@ class FuseConfig(StageConfig):
     tau: PositiveFloat = 0.07
     negatives: Literal["wrong", "all"] = "wrong"
     text: float = Field(0.1, ge=0, le=1)
-    lie: float = Field(0.0, ge=0, le=1)
+    conflict: float = Field(0.0, ge=0, le=1)
     damage: int = Field(0, ge=0)
 
 
@@ -195,7 +198,7 @@ class TrainConfig(Config):
         logger: Where every step is logged under ``log/``: ``csv``, ``tensorboard``, ``both`` or ``none``.
         augmentations: Random variants of each training sample in the feature cache, beside the sample itself.
         more_augmentations: Other numbers for single modalities.
-        tie: Step 0.
+        image_text: Step 0, image-text alignment.
         align: Stage I.
         fuse: Stage II.
     """
@@ -218,9 +221,18 @@ class TrainConfig(Config):
     logger: Literal["csv", "tensorboard", "both", "none"] = "both"
     augmentations: int = Field(4, ge=0)
     more_augmentations: dict[str, int] = Field(default_factory=dict)
-    tie: TieConfig = Field(default_factory=TieConfig)
+    image_text: ImageTextConfig = Field(default_factory=ImageTextConfig)
     align: AlignConfig = Field(default_factory=AlignConfig)
     fuse: FuseConfig = Field(default_factory=FuseConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, data: dict[str, Any]) -> dict[str, Any]:
+        fuse = data.get("fuse")
+        former = former_names([*data, *(f"fuse.{key}" for key in (fuse if isinstance(fuse, dict) else ()))])
+        if former:
+            raise ValueError(f"{former}: rename what the experiment has under the former name")
+        return data
 
     @model_validator(mode="after")
     def _check_data(self) -> TrainConfig:
@@ -253,6 +265,12 @@ def load(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
         ConfigError: The file is missing, or a key or value is wrong; names the key.
     """
     return load_named(TrainConfig, "train", name, overrides)
+
+
+def former_names(keys: Iterable[str]) -> str:
+    """What those of some dotted keys that have another name now are called, in words; empty if there are none."""
+    found = [key for key in RENAMED if any(key == one or one.startswith(f"{key}.") for one in keys)]
+    return ", ".join(f"'{key}' is now '{RENAMED[key]}'" for key in found)
 
 
 def dump(config: TrainConfig, path: Path) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnibind_core import modalities
 from omnibind_core.data.concepts import Concepts
@@ -28,10 +24,11 @@ from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
-from omnibind_core.encoders.config import ModelConfig, TrunkConfig
+from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.features.cache import features
-from omnibind_core.features.combinations import Embedded
+from omnibind_core.features import combinations
+from omnibind_core.features.combinations import EmbeddedSplit, Split
+from omnibind_core.features.sets import FeatureSet, learns, sample_features
 from omnibind_core.labels import EmbedText, LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.optional import require
@@ -41,35 +38,14 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Part:
-    """The samples of one modality in one split.
-
-    Attributes:
-        samples: One per row.
-        inputs: ``float32 [N, 1 + A, F]`` trunk features of every sample and its augmented variants; for a trunk that
-            learns, its flattened input instead.
-        concept: ``int64 [N]``, index into the vocabulary.
-        damaged: ``float32 [N, K, F]``, the same of K variants with a damaged sensor, for stage II; None for none.
-    """
-
-    samples: tuple[Sample, ...]
-    inputs: NDArray[np.float32]
-    concept: NDArray[np.int64]
-    damaged: NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-
-@dataclass(frozen=True)
 class TrainingData:
     """Everything that is trained and validated on.
 
     Attributes:
         vocabulary: Concept names; the label bank of the trained model.
         concepts: The label matching.
-        train: Parts by modality.
-        val: Parts by modality, without augmented variants.
+        train: Samples by modality.
+        val: The same, without augmented variants.
         index: Combinations to train and evaluate on; None draws them on the fly.
         imagined: By student, what its sensor would have seen of the training photos.
         descriptions: Sentences on what concepts mean.
@@ -78,10 +54,10 @@ class TrainingData:
 
     vocabulary: tuple[str, ...]
     concepts: Concepts
-    train: dict[str, Part]
-    val: dict[str, Part]
+    train: dict[str, FeatureSet]
+    val: dict[str, FeatureSet]
     index: ModalityFree | None = None
-    imagined: dict[str, Part] = dataclasses.field(default_factory=dict)
+    imagined: dict[str, FeatureSet] = dataclasses.field(default_factory=dict)
     descriptions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     known: LabelBank | None = None
 
@@ -125,7 +101,7 @@ def load(
     if not vocabulary:
         raise DataError(f"{config.index or config.data}: no concept has {config.vocabulary} training samples")
     number = {name: index for index, name in enumerate(vocabulary)}
-    parts: dict[str, dict[str, Part]] = {"train": {}, "val": {}}
+    sets: dict[str, dict[str, FeatureSet]] = {"train": {}, "val": {}}
     # Features of all samples, so that a change of labels or vocabulary does not make the cached ones useless.
     for split, labelled in by_split.items():
         for modality in modalities.names():
@@ -139,14 +115,14 @@ def load(
             damaged = None
             if split == "train" and damage and damages(modality):
                 damaged = _damaged(source, samples, modality, model, encoder_set, damage, seed)
-            parts[split][modality] = _part(items, inputs, number, damaged)
+            sets[split][modality] = _feature_set(items, inputs, number, damaged)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
     imagined = {}
-    for student in _imagining(config.align, parts["train"], model, encoder_set):
-        part = _imagined(source, photos, student, model, encoder_set, config.features_seed, number)
-        if len(part):
-            imagined[student] = part
-    return TrainingData(vocabulary, concepts, parts["train"], parts["val"], index, imagined, descriptions or {}, known)
+    for student in _imagining(config.align, sets["train"], model, encoder_set):
+        seen = _imagined(source, photos, student, model, encoder_set, config.features_seed, number)
+        if len(seen):
+            imagined[student] = seen
+    return TrainingData(vocabulary, concepts, sets["train"], sets["val"], index, imagined, descriptions or {}, known)
 
 
 def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
@@ -175,48 +151,33 @@ def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
     return match_labels(pairs, embed_words)
 
 
-def embed(data: TrainingData, model: OmniBind, split: str) -> Embedded:
+def embed(data: TrainingData, model: OmniBind, split: str) -> EmbeddedSplit:
     """Embeddings of one split, and of the sources' own words for the concepts, ready to be combined.
 
     Variants with a damaged sensor count as further variants.
     """
-    parts = data.train if split == "train" else data.val
-    embeddings = {
-        name: torch.cat(
-            [
-                embed_all(model.encoders, model.config, name, rows)
-                for rows in (part.inputs, part.damaged)
-                if rows is not None
-            ],
-            dim=1,
-        ).clone()
-        for name, part in parts.items()
-    }
-    concept = {name: part.concept for name, part in parts.items()}
-    words = sorted({(int(c), s.label) for p in parts.values() for s, c in zip(p.samples, p.concept, strict=True)})
-    given = None
-    if data.index is not None:
-        given, words = _given(data.index, split, parts, data.vocabulary)
-    text = model.embed_text([word for _, word in words]).clone()
-    slots = tuple(model.config.modalities)
-    return Embedded(embeddings, concept, text, np.array([number for number, _ in words], np.int64), given, slots)
+    sets = data.train if split == "train" else data.val
+    if data.index is None:
+        return combinations.embed(Split(data.vocabulary, sets), model)
+    given, words = _given(data.index, split, sets, data.vocabulary)
+    return combinations.embed(Split(data.vocabulary, sets, given=given), model, words)
 
 
 def _given(
-    index: ModalityFree, split: str, parts: dict[str, Part], vocabulary: Sequence[str]
+    index: ModalityFree, split: str, sets: dict[str, FeatureSet], vocabulary: Sequence[str]
 ) -> tuple[GivenCombinations, list[tuple[int, str]]]:
-    """The combinations of a split with samples as rows of ``parts``, and their (concept, words) by number.
+    """The combinations of a split with samples as rows of ``sets``, and their (concept, words) by number.
 
     Modalities that the model lacks count as absent, concepts that are not in the vocabulary are left out.
     """
     pa, pc = require("pyarrow", "An index"), require("pyarrow.compute", "An index")
-    ids = {name: pa.array([sample.id for sample in part.samples], pa.string()) for name, part in parts.items()}
+    ids = {name: pa.array([sample.id for sample in samples.samples], pa.string()) for name, samples in sets.items()}
     names = pa.array(vocabulary, pa.string())
     words: dict[tuple[int, str], int] = {}
     rows, concept, text = [], [], []
     for table in index.tables(split):
         number = np.asarray(pc.index_in(table["concept"], names).fill_null(-1)).astype(np.int64)
-        present = [np.asarray(pc.index_in(table[name], ids[name]).fill_null(-1)) for name in parts]
+        present = [np.asarray(pc.index_in(table[name], ids[name]).fill_null(-1)) for name in sets]
         place = np.stack(present, axis=1).astype(np.int32)
         kept = (number >= 0) & (place >= 0).any(axis=1)
         said = zip(number[kept].tolist(), table["text"].filter(pa.array(kept)).to_pylist(), strict=True)
@@ -229,33 +190,6 @@ def _given(
     return given, list(words)
 
 
-def learns(module: nn.Module) -> bool:
-    """Whether the module has weights that training changes."""
-    return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def trunk_features(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs: Tensor) -> Tensor:
-    """Features ``[N, F]`` of rows of :attr:`Part.inputs`, through the trunk if it learns."""
-    trunk = encoder_set.trunks[model.modalities[modality].trunk]
-    if not learns(trunk):
-        return inputs
-    shape = modalities.get(modality).preset(model.modalities[modality].preset).shape
-    out: Tensor = trunk(inputs.reshape(len(inputs), *shape))
-    return out
-
-
-def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs: NDArray[np.float32]) -> Tensor:
-    """Unit-length embeddings ``[N, A, D]`` of ``[N, A, F]`` inputs, without gradient, on the encoders' device."""
-    device = next(encoder_set.parameters()).device
-    flat = inputs.reshape(-1, inputs.shape[-1])
-    out = []
-    with torch.inference_mode():
-        for start in range(0, len(flat), 256):
-            rows = torch.from_numpy(np.array(flat[start : start + 256])).to(device)
-            out.append(encoder_set.embed(modality, trunk_features(encoder_set, model, modality, rows)))
-    return torch.cat(out).reshape(*inputs.shape[:2], -1)
-
-
 def prompts(data: TrainingData, encoder_set: EncoderSet) -> Tensor:
     """The text teacher's embeddings ``[C, D]`` of the whole vocabulary: the prototypes of its label bank."""
     with torch.inference_mode():
@@ -263,42 +197,15 @@ def prompts(data: TrainingData, encoder_set: EncoderSet) -> Tensor:
     return text.clone()
 
 
-def top1(
-    data: TrainingData,
-    model: ModelConfig,
-    encoder_set: EncoderSet,
-    modality: str,
-    text: Tensor,
-    among: NDArray[np.int64] | None = None,
-) -> float:
-    """Share of a modality's validation samples that are nearest to the text of their concept.
-
-    Args:
-        data: Has validation samples of the modality.
-        model: Architecture.
-        encoder_set: The encoders, in eval mode.
-        modality: Whose samples.
-        text: What :func:`prompts` gives.
-        among: Concepts to choose from; None for all.
-    """
-    part = data.val[modality]
-    scores = embed_all(encoder_set, model, modality, part.inputs[:, :1])[:, 0] @ text.T
-    if among is not None:
-        others = np.setdiff1d(np.arange(len(text)), among)
-        scores[:, torch.from_numpy(others)] = -2.0
-    right = scores.argmax(1) == torch.from_numpy(part.concept).to(scores.device)
-    return right.float().mean().item()
-
-
-def _part(
+def _feature_set(
     items: Sequence[tuple[Sample, str]],
     inputs: NDArray[np.float32],
     number: Mapping[str, int],
     damaged: NDArray[np.float32] | None = None,
-) -> Part:
+) -> FeatureSet:
     """The samples whose concept is in the vocabulary."""
     rows = [row for row, (_, name) in enumerate(items) if name in number]
-    return Part(
+    return FeatureSet(
         tuple(items[row][0] for row in rows),
         inputs if len(rows) == len(items) else inputs[rows],
         np.array([number[items[row][1]] for row in rows], np.int64),
@@ -333,14 +240,14 @@ def _imagined(
     encoder_set: EncoderSet,
     seed: int,
     number: Mapping[str, int],
-) -> Part:
+) -> FeatureSet:
     """What a student's sensor would have seen of the photos, but of those that are no good for it."""
     items = [(dataclasses.replace(photo, modality=student), name) for photo, name in photos]
     samples = [sample for sample, _ in items]
     inputs = sample_features(Imagined(source, seed), samples, student, model, encoder_set, 0, seed, "imagined ")
     good = np.flatnonzero(~np.isnan(inputs[:, 0, 0]))
     _logger.info("%s: %d of %d photos could be imagined", student, len(good), len(photos))
-    return _part([items[row] for row in good], inputs[good], number)
+    return _feature_set([items[row] for row in good], inputs[good], number)
 
 
 def _damaged(
@@ -371,79 +278,3 @@ def _damaged(
 
 def _labelled(source: FolderSource | ModalityFree, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
     return [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
-
-
-def sample_features(
-    source: Loads,
-    samples: Sequence[Sample],
-    modality: str,
-    model: ModelConfig,
-    encoder_set: EncoderSet,
-    augmentations: int,
-    seed: int,
-    what: str = "",
-) -> NDArray[np.float32]:
-    """Features of all samples, NaN of those that the source has None for; ``what`` tells such sources apart."""
-    part = model.modalities[modality]
-    kind = modalities.get(modality)
-    preset = kind.preset(part.preset)
-    trunk = encoder_set.trunks[part.trunk]
-    width: Any = trunk.feature_dim
-    device = next(trunk.parameters()).device
-
-    def extract(items: Sequence[Any]) -> NDArray[np.float32]:
-        views = [kind.process(item, preset) for item in items if item is not None]
-        if learns(trunk):
-            return np.concatenate(views).reshape(len(items), -1)
-        found = np.full((len(items), width), np.nan, np.float32)
-        if views:
-            joined = torch.from_numpy(np.concatenate(views)).to(device)
-            with torch.inference_mode():
-                rows = encoder_set.features(part.trunk, joined, [len(view) for view in views])
-            found[[item is not None for item in items]] = rows.cpu().numpy()
-        return found
-
-    learnt = "input" if learns(trunk) else _identity(trunk, model.trunks[part.trunk])
-    key = f"{learnt}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}{what}"
-    return features(
-        source,
-        samples,
-        modality,
-        extract,
-        key,
-        augmentations,
-        seed,
-        progress=_Progress(f"{modality}: {what}features of {len(samples)} samples x {1 + augmentations}"),
-    )
-
-
-def _identity(trunk: nn.Module, config: TrunkConfig) -> str:
-    """What tells the features of one frozen trunk from those of another; packaged weights are always the same."""
-    settings = json.dumps(config.model_dump(exclude={"weights"}), sort_keys=True)  # where a file lies makes no features
-    if trunk.packaged:
-        return f"{settings}{trunk.fingerprint}"
-    digest = hashlib.sha256()
-    for value in trunk.state_dict().values():
-        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
-    return settings + digest.hexdigest()
-
-
-class _Progress:
-    """Logs every tenth of the way: readable in a terminal and in a log file."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.told = 0
-
-    def __call__(self, done: int, total: int) -> None:
-        tenth = 10 * done // total
-        if tenth > self.told:
-            self.told = tenth
-            _logger.info("%s: %d %%", self.what, 10 * tenth)
-
-
-def be_deterministic(seed: int) -> None:
-    """Seeds torch and asks for the same numbers twice on one machine."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -42,6 +42,7 @@ class Stage(nn.Module):
     Args:
         name: Of its files, and part of its seeds.
         settings: Of the optimisation.
+        salt: Part of its seeds in place of the name.
 
     Attributes:
         steps: Number of optimiser steps; 0 skips the stage.
@@ -50,9 +51,10 @@ class Stage(nn.Module):
 
     steps: int
 
-    def __init__(self, name: str, settings: StageConfig) -> None:
+    def __init__(self, name: str, settings: StageConfig, salt: str | None = None) -> None:
         super().__init__()
         self.name = name
+        self.salt = salt or name
         self.settings = settings
         self.fabric: Fabric | None = None
 
@@ -185,7 +187,7 @@ class Trainer:
         stage.eval()
 
     def _step(self, fabric: Fabric, module: Any, optimizer: Any, stage: Stage, step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((self.seed, zlib.crc32(stage.name.encode()), step))
+        rng = np.random.default_rng((self.seed, zlib.crc32(stage.salt.encode()), step))
         seed = int(rng.integers(2**62)) + fabric.global_rank  # of dropout
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would note a stack trace each time
         if fabric.device.type == "cuda":
@@ -243,6 +245,13 @@ def launch(device: str = "auto", devices: int = 1, precision: str = "32-true") -
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"devices is {devices}, device '{device}', precision '{precision}': {error}") from error
     return fabric
+
+
+def be_deterministic(seed: int) -> None:
+    """Seeds torch and asks for the same numbers twice on one machine."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def leave() -> None:

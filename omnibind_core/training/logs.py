@@ -57,8 +57,8 @@ class Log:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
+    def __exit__(self, error_type: type[BaseException] | None, error: object, trace: object) -> None:
+        if error_type is None:
             self.flush()
         if self._bar is not None:
             self._bar.stop()

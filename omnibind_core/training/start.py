@@ -87,8 +87,8 @@ def _refuse_fusion(old: OmniBind, architecture: ModelConfig, start: str) -> None
 def _refuse_differences(old: ModelConfig, wanted: ModelConfig, start: str) -> None:
     parts: list[tuple[str, object, object]] = [("embed_dim", old.embed_dim, wanted.embed_dim)]
     parts += [
-        (f"{kind}.{name}", mine[name], others[name])
-        for kind, mine, others in (
+        (f"{section}.{name}", mine[name], others[name])
+        for section, mine, others in (
             ("trunks", old.trunks, wanted.trunks),
             ("modalities", old.modalities, wanted.modalities),
         )

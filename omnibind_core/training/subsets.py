@@ -7,12 +7,11 @@ import zlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.modalities import Role
-from omnibind_core.training.dataset import Part, TrainingData
+from omnibind_core.training.dataset import TrainingData
 
 
 def few_shot(data: TrainingData, shots: int, seed: int) -> TrainingData:
@@ -26,13 +25,13 @@ def few_shot(data: TrainingData, shots: int, seed: int) -> TrainingData:
         seed: Of the draw. What is kept of a smaller number is also kept of a larger one.
     """
     train = dict(data.train)
-    for name, part in data.train.items():
+    for name, samples in data.train.items():
         if modalities.get(name).role is Role.STUDENT:
-            order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(len(part))
-            order = order[np.argsort(part.concept[order], kind="stable")]
-            concept = part.concept[order]
-            place = np.arange(len(part)) - np.searchsorted(concept, concept)
-            train[name] = take(part, np.sort(order[place < shots]))
+            order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(len(samples))
+            order = order[np.argsort(samples.concept[order], kind="stable")]
+            concept = samples.concept[order]
+            place = np.arange(len(samples)) - np.searchsorted(concept, concept)
+            train[name] = samples.take(np.sort(order[place < shots]))
     return dataclasses.replace(data, train=train)
 
 
@@ -58,16 +57,5 @@ def without_labels(data: TrainingData, left_out: Mapping[str, Collection[str]]) 
         rows = np.flatnonzero(~np.isin(train[name].concept, numbers))
         if not len(rows):
             raise DataError(f"{name}: no training sample is left without {', '.join(labels)}")
-        train[name] = take(train[name], rows)
+        train[name] = train[name].take(rows)
     return dataclasses.replace(data, train=train)
-
-
-def take(part: Part, rows: NDArray[np.int64]) -> Part:
-    """Some samples of a part.
-
-    Args:
-        part: All samples.
-        rows: ``int64 [K]``, which.
-    """
-    damaged = None if part.damaged is None else part.damaged[rows]
-    return Part(tuple(part.samples[row] for row in rows), part.inputs[rows], part.concept[rows], damaged)

@@ -28,17 +28,18 @@ from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.comparison.summary import Measurement
 from omnibind_core.evaluation.methods import probe_rows
 from omnibind_core.evaluation.probes import Probes
-from omnibind_core.features.combinations import Draw, Embedded, top1
+from omnibind_core.features.combinations import EmbeddedSplit, Index, TokenSets, late_fusion, similarities, top1
+from omnibind_core.features.sets import FeatureSet, embed_all, learns, top1_by_text
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Role
 from omnibind_core.model import OmniBind
 from omnibind_core.training import dataset, subsets
 from omnibind_core.training.align import Align
 from omnibind_core.training.config import AlignConfig, StageConfig, TrainConfig
-from omnibind_core.training.dataset import Part, TrainingData, learns
-from omnibind_core.training.engine import Trainer, launch
+from omnibind_core.training.dataset import TrainingData
+from omnibind_core.training.engine import Trainer, be_deterministic, launch
 from omnibind_core.training.fuse import Fuse
-from omnibind_core.training.tie import Tie
+from omnibind_core.training.image_text import ImageText
 
 _logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Comparison:
         descriptions = describe_labels(config.descriptions, concepts)
         self.data = dataset.load(config, self.architecture, self.base, concepts, None, descriptions, config.fuse.damage)
         self.students = [name for name in self.data.val if _is_student(name) and name in self.data.train]
-        self._tied: tuple[int, EncoderSet] | None = None
+        self._aligned: tuple[int, EncoderSet] | None = None
 
     def fusions(self, settings: Settings) -> Iterator[Measurement]:
         """AF, the baselines and Probes by the number of modalities, all on the same embeddings and combinations."""
@@ -110,15 +111,16 @@ class Comparison:
         for seed in settings.seeds:
             model = self.aligned(self.data, seed)
             train, val = (dataset.embed(self.data, model, split) for split in ("train", "val"))
-            draws = _draws(val, settings.count, seed)
+            asked = _asked(val, settings.count, seed)
             for method, part in self.methods().items():
                 module = self.fused(train, model.labels, part, seed)
-                for size, draw in draws.items():
-                    yield Measurement("Fusions", _sized(size), method, seed, top1(model.labels, module, draw))
+                for size, (sets, label) in asked.items():
+                    value = top1(similarities(module, model.labels, sets), label)
+                    yield Measurement("Fusions", _sized(size), method, seed, value)
                 _logger.info("fusions: seed %d, %s done", seed, method)
             for method, probe in probes.items():
-                for size, draw in _draws(self.probed(probe, val), settings.count, seed).items():
-                    yield Measurement("Fusions", _sized(size), method, seed, _late_fusion(draw))
+                for size, (sets, label) in _asked(self.probed(probe, val), settings.count, seed).items():
+                    yield Measurement("Fusions", _sized(size), method, seed, top1(late_fusion(sets), label))
 
     def ablation(self, settings: Settings) -> Iterator[Measurement]:
         """The terms of the loss, for both centres (paper Table 7): every student alone among the labels it was taught.
@@ -178,10 +180,10 @@ class Comparison:
             values: dict[str, dict[str, list[float]]] = {name: {} for name in self.students}
             for number in range(max((len(parts) for parts in folds.values()), default=0)):
                 now = {name: parts[number] for name, parts in folds.items() if number < len(parts)}
-                labels = {name: [self.data.vocabulary[index] for index in part] for name, part in now.items()}
+                labels = {name: [self.data.vocabulary[index] for index in fold] for name, fold in now.items()}
                 model = self.aligned(subsets.without_labels(self.data, labels), seed)
-                for name, part in now.items():
-                    for method, value in self._never_seen(model, name, part, seed).items():
+                for name, fold in now.items():
+                    for method, value in self._never_seen(model, name, fold, seed).items():
                         values[name].setdefault(method, []).append(value)
                 _logger.info("left out: seed %d, fold %d done", seed, number)
             means = {name: {key: float(np.mean(v)) for key, v in methods.items()} for name, methods in values.items()}
@@ -193,11 +195,11 @@ class Comparison:
                     yield Measurement(f"Labels never seen, {WAYS} candidates", name, method, seed, value)
 
     def zero_shot(self, settings: Settings) -> Iterator[Measurement]:
-        """Photos of labels that the image teacher was tied on no photo of, told from each other; no student learns.
+        """Photos of labels that image-text alignment saw no photo of, told from each other; no student learns.
 
-        The labels are those of all validation photos, the tie sees the training photos of all others. For comparison,
-        the vote of the trunk's own classes without a tie, and a tie on all photos. If the experiment has descriptions
-        of labels, once without and once with them.
+        The labels are those of all validation photos, the alignment sees the training photos of all others. For
+        comparison, the vote of the trunk's own classes without it, and the alignment on all photos. If the experiment
+        has descriptions of labels, once without and once with them.
 
         Raises:
             DataError: There are no validation photos, or no training photos of other labels.
@@ -206,25 +208,25 @@ class Comparison:
             raise DataError("the table zero-shot needs photos: expected training and validation samples of 'image'")
         among = np.unique(self.data.val["image"].concept)
         others = subsets.without_labels(self.data, {"image": [self.data.vocabulary[index] for index in among]})
-        ties = {"tied on other labels": others, "class vote alone": None, "tied on all photos": self.data}
+        photos = {"aligned on other labels": others, "class vote alone": None, "aligned on all photos": self.data}
         texts: dict[str, Mapping[str, Sequence[str]]] = {"prompt": {}}
         if self.data.descriptions:
             texts["prompt and descriptions"] = self.data.descriptions
         for seed in settings.seeds:
             fresh = self._fresh(seed)
             for condition, descriptions in texts.items():
-                for method, data in ties.items():
+                for method, data in photos.items():
                     told = dataclasses.replace(data or self.data, descriptions=descriptions)
                     built = _copy(fresh)
                     if data is not None:
-                        self._tie(told, built, seed)
+                        self._align_image(told, built, seed)
                     text = dataset.prompts(told, built)
-                    value = dataset.top1(told, self.architecture, built, "image", text, among)
+                    value = top1_by_text(told.val["image"], "image", self.architecture, built, text, among)
                     yield Measurement(f"Zero-shot photos, {len(among)} labels", condition, method, seed, value)
             _logger.info("zero-shot: seed %d done", seed)
 
     def aligned(self, data: TrainingData, seed: int, settings: AlignConfig | None = None) -> OmniBind:
-        """A model after stage I on some data; its image teacher is tied to text on all photos.
+        """A model after stage I on some data; its image teacher is aligned to text on all photos.
 
         Args:
             data: What the students learn from.
@@ -243,16 +245,16 @@ class Comparison:
         model.labels = data.bank(model.embed_text)
         return model
 
-    def fused(self, train: Embedded, labels: LabelBank, part: Mapping[str, Any], seed: int) -> fusion.Fusion:
+    def fused(self, train: EmbeddedSplit, labels: LabelBank, part: Mapping[str, Any], seed: int) -> fusion.Fusion:
         """A fusion after stage II.
 
         Args:
-            train: Embeddings to learn from.
+            train: What it learns on.
             labels: The vocabulary.
             part: The ``fusion`` part of a model config.
             seed: Of the initial weights and the combinations.
         """
-        dataset.be_deterministic(seed)
+        be_deterministic(seed)
         module = fusion.build(self.architecture.embed_dim, part, tuple(self.architecture.modalities))
         module = module.to(self.fabric.device).eval()
         Trainer(seed, self.fabric).run(Fuse(train, None, labels, module, _unwatched(self.config.fuse)))
@@ -270,39 +272,39 @@ class Comparison:
 
     def probes(self, data: TrainingData, *, variants: bool) -> Probes:
         """Probes on the training samples, or on all their augmented variants."""
-        inputs = {name: self.probe_inputs(name, part, variants=variants) for name, part in data.train.items()}
-        concept = {name: part.concept for name, part in data.train.items()}
+        inputs = {name: self.probe_inputs(name, samples, variants=variants) for name, samples in data.train.items()}
+        concept = {name: samples.concept for name, samples in data.train.items()}
         return Probes.fit(inputs, concept, len(data.vocabulary))
 
-    def probe_inputs(self, name: str, part: Part, *, variants: bool = False) -> NDArray[np.float32]:
+    def probe_inputs(self, name: str, samples: FeatureSet, *, variants: bool = False) -> NDArray[np.float32]:
         """What a probe sees of samples, ``[N, A, F]``: frozen features, or shape features where the trunk learns."""
-        return probe_rows(self.base, self.architecture, name, part.inputs, variants=variants)
+        return probe_rows(self.base, self.architecture, name, samples.inputs, variants=variants)
 
-    def probed(self, probes: Probes, val: Embedded) -> Embedded:
+    def probed(self, probes: Probes, val: EmbeddedSplit) -> EmbeddedSplit:
         """The validation split with the probes' probabilities as tokens, so that the same draws can be fused late."""
-        tokens, concept = {}, {}
-        for name in val.modalities:
-            part = self.data.val[name]
-            rows = probes.probabilities(name, self.probe_inputs(name, part)[:, 0])
+        tokens = {}
+        for name, samples in val.sets.items():
+            rows = probes.probabilities(name, self.probe_inputs(name, samples)[:, 0])
             tokens[name] = torch.from_numpy(rows)[:, None]
-            concept[name] = part.concept
-        return Embedded(tokens, concept, given=val.given)
+        return dataclasses.replace(val, tokens=tokens, texts=None, slots=())
 
     def single(self, data: TrainingData, model: OmniBind, name: str, *, own: bool) -> float:
         """Top-1 of one modality's validation samples, among the labels it was taught or among all."""
         among = np.unique(data.train[name].concept) if own else None
-        return dataset.top1(data, self.architecture, model.encoders, name, model.labels.prototypes(), among)
+        return top1_by_text(data.val[name], name, self.architecture, model.encoders, model.labels.prototypes(), among)
 
     def _teachers(self, seed: int) -> EncoderSet:
-        """Fresh encoders, the image teacher tied; kept, since all runs of a seed begin with them."""
-        if self._tied is None or self._tied[0] != seed:
+        """Fresh encoders, the image teacher aligned to text; kept, since all runs of a seed begin with them."""
+        if self._aligned is None or self._aligned[0] != seed:
             fresh = self._fresh(seed)
-            self._tie(self.data, fresh, seed)
-            self._tied = seed, fresh
-        return self._tied[1]
+            self._align_image(self.data, fresh, seed)
+            self._aligned = seed, fresh
+        return self._aligned[1]
 
-    def _tie(self, data: TrainingData, encoder_set: EncoderSet, seed: int) -> None:
-        Trainer(seed, self.fabric).run(Tie(data, self.architecture, encoder_set, _unwatched(self.config.tie)))
+    def _align_image(self, data: TrainingData, encoder_set: EncoderSet, seed: int) -> None:
+        Trainer(seed, self.fabric).run(
+            ImageText(data, self.architecture, encoder_set, _unwatched(self.config.image_text))
+        )
 
     def _fresh(self, seed: int) -> EncoderSet:
         """Encoders with the initial weights of a seed."""
@@ -327,13 +329,14 @@ class Comparison:
         if 2 not in val.sizes:
             return
         module = self.fused(train, model.labels, self.methods()["AF"], seed)
-        draw = _draws(val, settings.count, seed)[2]
+        sets, label = _asked(val, settings.count, seed)[2]
         figures = {
-            "CAD and AF": top1(model.labels, module, draw),
-            "CAD and Mean": top1(model.labels, fusion.MeanFusion(), draw),
+            "CAD and AF": top1(similarities(module, model.labels, sets), label),
+            "CAD and Mean": top1(similarities(fusion.MeanFusion(), model.labels, sets), label),
         }
         for method, probe in probes.items():
-            figures[method] = _late_fusion(_draws(self.probed(probe, val), settings.count, seed)[2])
+            sets, label = _asked(self.probed(probe, val), settings.count, seed)[2]
+            figures[method] = top1(late_fusion(sets), label)
         for method, value in figures.items():
             yield Measurement("Few samples, pairs", _shot(shots), method, seed, value)
 
@@ -345,14 +348,14 @@ class Comparison:
         order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(taught)
         return np.array_split(order, min(len(taught), max(folds, 2, math.ceil(len(taught) / WAYS))))
 
-    def _never_seen(self, model: OmniBind, name: str, part: NDArray[np.int64], seed: int) -> dict[str, float]:
+    def _never_seen(self, model: OmniBind, name: str, fold: NDArray[np.int64], seed: int) -> dict[str, float]:
         """Top-1 of validation samples of the left-out labels, by method."""
-        foreign = np.setdiff1d(np.arange(len(self.data.vocabulary)), self.data.train[name].concept)
-        rng = np.random.default_rng((seed, zlib.crc32(name.encode()), int(part[0])))
-        filled = rng.permutation(foreign)[: max(0, WAYS - len(part))]
-        candidates = torch.from_numpy(np.concatenate([part, filled]))
+        untaught = np.setdiff1d(np.arange(len(self.data.vocabulary)), self.data.train[name].concept)
+        rng = np.random.default_rng((seed, zlib.crc32(name.encode()), int(fold[0])))
+        filled = rng.permutation(untaught)[: max(0, WAYS - len(fold))]
+        candidates = torch.from_numpy(np.concatenate([fold, filled]))
         val = self.data.val[name]
-        chosen = subsets.take(val, np.flatnonzero(np.isin(val.concept, part)))
+        chosen = val.take(np.isin(val.concept, fold))
         right = torch.from_numpy(chosen.concept)
         text = model.labels.prototypes().cpu()
 
@@ -360,10 +363,10 @@ class Comparison:
             answer = candidates[(embeddings[:, 0].cpu() @ text[candidates].T).argmax(dim=1)]
             return (answer == right).float().mean().item()
 
-        figures = {"CAD": share(dataset.embed_all(model.encoders, self.architecture, name, chosen.inputs))}
+        figures = {"CAD": share(embed_all(model.encoders, self.architecture, name, chosen.inputs))}
         if model.encoders.trunk_of[name] == model.encoders.trunk_of["image"]:
             # The untrained way: the student's features through the image teacher's head.
-            figures["image head"] = share(dataset.embed_all(model.encoders, self.architecture, "image", chosen.inputs))
+            figures["image head"] = share(embed_all(model.encoders, self.architecture, "image", chosen.inputs))
         figures["chance"] = 1 / len(candidates)
         return figures
 
@@ -396,14 +399,10 @@ def _unwatched(settings: Any) -> Any:
     return settings.model_copy(update={"validate_every": 0})
 
 
-def _draws(embedded: Embedded, count: int, seed: int) -> dict[int, Draw]:
-    return {size: embedded.draw(count, np.random.default_rng((seed, size)), size=size) for size in embedded.sizes}
-
-
-def _late_fusion(draw: Draw) -> float:
-    """Top-1 of the mean of the probabilities that are a draw's tokens."""
-    answer = (draw.tokens * draw.mask[..., None]).sum(dim=1).argmax(dim=1)
-    return (answer == draw.label).float().mean().item()
+def _asked(split: EmbeddedSplit, count: int, seed: int) -> dict[int, tuple[TokenSets, Index]]:
+    """Tokens and labels of drawn combinations, by the number of modalities."""
+    drawn = {size: split.draw(count, np.random.default_rng((seed, size)), size) for size in split.sizes}
+    return {size: (split.gather(combinations), combinations.label) for size, combinations in drawn.items()}
 
 
 def _sized(size: int) -> str:

@@ -288,18 +288,18 @@ def _cell(row: Row, column: Column) -> str:
     return f"{text} ({low} to {high})"
 
 
-def _show(value: Any, kind: Format) -> str:
+def _show(value: Any, style: Format) -> str:
     if value is None:
         return "–"
-    if kind == "flag":
+    if style == "flag":
         return "yes" if value else "no"
-    if isinstance(value, str) or kind == "text":
+    if isinstance(value, str) or style == "text":
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    if kind == "count":
+    if style == "count":
         return f"{value:,}"
-    if kind in ("share", "points"):
-        return f"{100 * value:{'+' if kind == 'points' else ''}.1f}"
-    return f"{value:.2f}" if kind == "seconds" else f"{value:.3f}"
+    if style in ("share", "points"):
+        return f"{100 * value:{'+' if style == 'points' else ''}.1f}"
+    return f"{value:.2f}" if style == "seconds" else f"{value:.3f}"
 
 
 def _attribute(text: str) -> str:

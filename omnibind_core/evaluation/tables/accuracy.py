@@ -13,7 +13,7 @@ from torch import Tensor
 from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.bootstrap import interval, weighted_mean
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES
-from omnibind_core.evaluation.samples import Combos
+from omnibind_core.features.combinations import Combinations, best_alone
 
 PAPER: dict[str, tuple[str, ...]] = {
     "C1": ("image", "audio", "point_cloud"),
@@ -97,7 +97,7 @@ def retrieval(bench: Bench) -> Iterator[Row]:
     """Recall at 1, 5 and 10 of every modality by every other, labels as text included; the same label is a hit."""
     known, text = bench.data.known, bench.model.labels.prototypes()
     rows: dict[str, tuple[Tensor, NDArray[np.int64]]] = {"text": (text, np.arange(len(text)))}
-    rows |= {name: (bench.af.rows[name][: len(part)], part.concept) for name, part in known.parts.items()}
+    rows |= {name: (bench.af.tokens[name][: len(x), 0], x.concept) for name, x in known.sets.items()}
     for query, (queries, asked) in rows.items():
         for gallery, (found, of) in rows.items():
             both = np.flatnonzero(np.isin(asked, of))
@@ -107,7 +107,7 @@ def retrieval(bench: Bench) -> Iterator[Row]:
                 near = (queries[both] @ found.T).topk(min(max(RANKS), len(found)), dim=1).indices.cpu().numpy()
             hit = of[near] == asked[both][:, None]
             row: Row = {"query": query, "gallery": gallery, "n": len(both), "items": len(found)}
-            combos = Combos((query,), both[:, None], asked[both])
+            combos = Combinations((query,), both[:, None], asked[both])
             weights = None if query == "text" else bench.boot.weights(combos)
             for rank in RANKS:
                 share = hit[:, :rank].any(axis=1).astype(np.float64)
@@ -116,21 +116,16 @@ def retrieval(bench: Bench) -> Iterator[Row]:
             yield row
 
 
-def best_single(bench: Bench, combos: Combos) -> NDArray[np.float64]:
+def best_single(bench: Bench, combos: Combinations) -> NDArray[np.float64]:
     """What is answered right by the modality of each combination that is right most often here."""
     alone = np.zeros(combos.rows.shape)
     for column, name in enumerate(combos.columns):
-        part = bench.data.known.single(name)
-        right = bench.methods[MEAN].right(part)
+        right = bench.methods[MEAN].right(bench.data.known.single(name))
         alone[:, column] = right[combos.rows[:, column].clip(0)]
-    mask = combos.mask
-    share = np.where(mask, alone, 0).sum(axis=0) / mask.sum(axis=0).clip(1)
-    best = np.where(mask, share, -1.0).argmax(axis=1)
-    out: NDArray[np.float64] = alone[np.arange(len(combos)), best]
-    return out
+    return best_alone(alone, combos.mask)
 
 
-def _methods(bench: Bench, combos: Combos) -> Iterator[Row]:
+def _methods(bench: Bench, combos: Combinations) -> Iterator[Row]:
     weights = bench.boot.weights(combos)
     answers: Sequence[tuple[str, int, NDArray[np.float64]]] = [
         *((method.name, method.seeds, method.right(combos)) for method in bench.methods.values()),

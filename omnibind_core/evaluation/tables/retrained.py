@@ -14,7 +14,6 @@ from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.comparison import summary
 from omnibind_core.evaluation.comparison.experiments import TABLES, Comparison, Settings
 from omnibind_core.evaluation.methods import FusionMethod
-from omnibind_core.features.combinations import Embedded
 from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.training.config import TrainConfig
 
@@ -52,13 +51,10 @@ def training_modalities(bench: Bench) -> Iterator[Row]:
     embedded = bench.embedded()
     for count in range(1, len(embedded.modalities) + 1):
         names = embedded.modalities[:count]
-        part = Embedded(
-            {name: embedded.embeddings[name] for name in names},
-            {name: bench.train.parts[name].concept for name in names} if bench.train else {},
-            slots=tuple(bench.model.config.modalities),
-        )
+        sets = {name: embedded.sets[name] for name in names}
+        split = dataclasses.replace(embedded, sets=sets, texts=None)
         modules = [
-            methods.trained(bench.model, part, bench.model.config.fusion, seed, bench.training)
+            methods.trained(bench.model, split, bench.model.config.fusion, seed, bench.training)
             for seed in bench.training.seeds
         ]
         yield from _by_size(
@@ -68,7 +64,7 @@ def training_modalities(bench: Bench) -> Iterator[Row]:
 
 def _by_size(bench: Bench, head: Row, modules: list[Fusion]) -> Iterator[Row]:
     slots = tuple(bench.model.config.modalities)
-    method = FusionMethod("", bench.af.rows, modules, bench.model.labels, slots)
+    method = FusionMethod("", bench.af.tokens, modules, bench.model.labels, slots)
     for size in bench.sizes:
         combos = bench.data.known.draw(bench.count, bench.rng("size", size), size)
         yield {"modalities": size, **head, "seeds": method.seeds, **bench.row(combos, method.right(combos))}

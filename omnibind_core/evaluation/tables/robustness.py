@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
 from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import methods
-from omnibind_core.evaluation.bench import LYING, STUCK, Bench, Row, cost
+from omnibind_core.evaluation.bench import CONFLICTING, STUCK, Bench, Row, cost
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod
-from omnibind_core.evaluation.samples import Combos, Index
-from omnibind_core.features.combinations import Draw, Embedded
+from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index
 
 _COMPARED = (AF, MEAN, PROBES)
 _BATCH = 256  # combinations that a fusion is taught an absence with; four are trained
@@ -24,7 +24,7 @@ ANY = "any one"
 
 
 def noise(bench: Bench) -> Iterator[Row]:
-    """One sensor is wrong: a random one (Table 12), then each in turn (Table 13), by kind and number of modalities."""
+    """One sensor is wrong: a random one (Table 12), then each in turn (Table 13), by fault and number of modalities."""
     known = bench.data.known
     for size in bench.sizes[1:]:
         for modality in (None, *known.modalities):
@@ -36,20 +36,20 @@ def noise(bench: Bench) -> Iterator[Row]:
             if modality is None:
                 order = np.where(combos.mask, rng.random(combos.rows.shape), -1.0)
                 column = order.argmax(axis=1)
-                wrong = tuple(dict.fromkeys(kind for name in known.modalities for kind in bench.wrong_kinds(name)))
+                faults = tuple(dict.fromkeys(fault for name in known.modalities for fault in bench.faults(name)))
             else:
                 column = np.full(len(combos), combos.columns.index(modality))
-                wrong = bench.wrong_kinds(modality)
-            yield from _wrong(bench, combos, column, wrong, {"modalities": size, "wrong": modality or ANY}, rng)
+                faults = bench.faults(modality)
+            yield from _wrong(bench, combos, column, faults, {"modalities": size, "wrong": modality or ANY}, rng)
 
 
 def _wrong(
-    bench: Bench, combos: Combos, column: Index, kinds: tuple[str, ...], head: Row, rng: np.random.Generator
+    bench: Bench, combos: Combinations, column: Index, faults: tuple[str, ...], head: Row, rng: np.random.Generator
 ) -> Iterator[Row]:
     compared = bench.some(*_COMPARED)
     clean = {method.name: method.right(combos) for method in compared}
-    for kind in kinds:
-        changed, possible = bench.wrong(combos, column, kind, rng)
+    for fault in faults:
+        changed, possible = bench.wrong(combos, column, fault, rng)
         if not len(possible):
             continue
         before = combos.take(possible)
@@ -57,31 +57,28 @@ def _wrong(
         for method in compared:
             right = method.right(changed)
             was = clean[method.name][possible]
-            row = {**head, "kind": kind, "method": method.name, "clean": float(was.mean())}
+            row = {**head, "kind": fault, "method": method.name, "clean": float(was.mean())}
             yield {**row, **bench.row(before, right, weights), **cost(bench, before, was, right)}
 
 
-class LabelledAbsence(Embedded):
-    """Embeddings of which one modality of every label is always missing.
+@dataclass(frozen=True, kw_only=True)
+class LabelledAbsence(EmbeddedSplit):
+    """A split in which one modality of every label is always missing.
 
-    Args:
-        embedded: All of them.
+    Attributes:
         missing: ``int64 [C]``, column that is missing in combinations of each label; -1 for none.
     """
 
-    def __init__(self, embedded: Embedded, missing: Index) -> None:
-        self.__dict__.update(embedded.__dict__)  # shares the embeddings
-        self._missing = missing
+    missing: Index
 
-    def draw(self, batch: int, rng: np.random.Generator, *, text: float = 0.0, size: int | None = None) -> Draw:
-        """See :meth:`Embedded.draw`; a combination that would be left empty stays as it is."""
-        draw = super().draw(batch, rng, text=text, size=size)
-        column = torch.from_numpy(self._missing)[draw.label.cpu()].to(draw.mask.device)
-        row = torch.arange(batch, device=draw.mask.device)
-        gone = (column >= 0) & draw.mask[row, column] & (draw.mask.sum(dim=1) > 1)
-        draw.mask[row[gone], column[gone]] = False
-        draw.tokens[row[gone], column[gone]] = 0.0
-        return draw
+    def draw(self, *args: Any, **kwargs: Any) -> Combinations:
+        """See :meth:`Split.draw`; a combination that would be left empty stays as it is."""
+        combos = super().draw(*args, **kwargs)
+        column = self.missing[combos.label]
+        gone = (column >= 0) & (combos.mask.sum(axis=1) > 1)
+        rows = combos.rows.copy()
+        rows[gone, column[gone]] = -1
+        return dataclasses.replace(combos, rows=rows)
 
 
 def missing(bench: Bench) -> Iterator[Row]:
@@ -100,7 +97,7 @@ def missing(bench: Bench) -> Iterator[Row]:
         return
     random = _without(full, np.where(full.mask, rng.random(full.rows.shape), -1.0).argmax(axis=1))
     lacking = [_without(full, pattern[full.label]) for pattern in patterns]
-    both = Combos(full.columns, *(np.concatenate([getattr(one, key) for one in lacking]) for key in ("rows", "label")))
+    both = Combinations.joined(lacking)
     for method in bench.some(AF, MEAN):
         for pattern, combos in (("depends on the label", both), ("at random", random)):
             row = {"method": method.name, "trained_with": "at random", "absence": pattern, "seeds": 1}
@@ -117,32 +114,29 @@ def missing(bench: Bench) -> Iterator[Row]:
 
 def _assign(bench: Bench, rng: np.random.Generator, taken: Index | None = None) -> Index:
     """A random modality of each label that has two or more, another than the one that is ``taken``; -1 for others."""
-    parts = list(bench.data.known.parts.values())
+    sets = list(bench.data.known.sets.values())
     found = np.full(len(bench.data.known.names), -1, np.int64)
-    has = np.stack([np.isin(np.arange(len(found)), part.concept) for part in parts], axis=1)
+    has = np.stack([np.isin(np.arange(len(found)), samples.concept) for samples in sets], axis=1)
     for label in np.flatnonzero(has.sum(axis=1) > 1):
         columns = [column for column in np.flatnonzero(has[label]) if taken is None or column != taken[label]]
         found[label] = rng.choice(columns)
     return found
 
 
-def _everything(bench: Bench, rng: np.random.Generator) -> Combos | None:
+def _everything(bench: Bench, rng: np.random.Generator) -> Combinations | None:
     """Combinations of all modalities that their labels have, two or more; None if no label has two."""
     known = bench.data.known
-    several = np.bincount(np.concatenate([np.unique(part.concept) for part in known.parts.values()]))
+    several = np.bincount(np.concatenate([np.unique(samples.concept) for samples in known.sets.values()]))
     total = (several > 1).sum()
     drawn = []
     for size in np.unique(several[several > 1]).tolist():
         labels = np.flatnonzero(several == size)
-        among = {name: np.flatnonzero(np.isin(part.concept, labels)) for name, part in known.parts.items()}
+        among = {name: np.flatnonzero(np.isin(x.concept, labels)) for name, x in known.sets.items()}
         drawn.append(known.draw(math.ceil(bench.count * len(labels) / total), rng, size, among=among))
-    if not drawn:
-        return None
-    rows, label = (np.concatenate([getattr(one, key) for one in drawn]) for key in ("rows", "label"))
-    return Combos(known.modalities, rows, label)
+    return Combinations.joined(drawn) if drawn else None
 
 
-def _without(combos: Combos, column: Index) -> Combos:
+def _without(combos: Combinations, column: Index) -> Combinations:
     """The combinations without the sample in ``column[b]``."""
     return combos.replaced(column, np.full(len(combos), -1))
 
@@ -152,6 +146,7 @@ def _taught(bench: Bench, patterns: Sequence[Index]) -> Iterator[tuple[str, list
     if bench.train is None or not bench.training.names:
         return
     embedded, slots = bench.embedded(), tuple(bench.model.config.modalities)
+    own = {field.name: getattr(embedded, field.name) for field in dataclasses.fields(embedded)}
     batch = min(bench.training.fuse.batch, _BATCH)
     training = dataclasses.replace(bench.training, fuse=bench.training.fuse.model_copy(update={"batch": batch}))
     place = np.array([embedded.modalities.index(name) for name in bench.data.known.modalities], np.int64)
@@ -159,46 +154,46 @@ def _taught(bench: Bench, patterns: Sequence[Index]) -> Iterator[tuple[str, list
         ways = []
         for pattern in patterns:
             column = pattern[: len(bench.model.labels)]
-            taught = LabelledAbsence(embedded, np.where(column >= 0, place[column], -1))
+            taught = LabelledAbsence(**own, missing=np.where(column >= 0, place[column], -1))
             modules = [methods.trained(bench.model, taught, part, seed, training) for seed in training.seeds]
-            ways.append(FusionMethod(name, bench.af.rows, modules, bench.model.labels, slots))
+            ways.append(FusionMethod(name, bench.af.tokens, modules, bench.model.labels, slots))
         yield name, ways
 
 
 def several(bench: Bench) -> Iterator[Row]:
-    """Two sensors of one modality: both good, or the second one noisy or lying; against one sensor alone."""
+    """Two sensors of one modality: both good, or the second one noisy or conflicting; against one sensor alone."""
     known = bench.data.known
     for name in known.modalities:
         for beside in ((), *((other,) for other in known.modalities if other != name)):
             columns = (name, *beside, name)
-            for kind in ("good", NOISE, LYING):
-                if kind != "good" and kind not in bench.wrong_kinds(name):
+            for second in ("good", NOISE, CONFLICTING):
+                if second != "good" and second not in bench.faults(name):
                     continue
-                last = bench.subset[name] if kind == NOISE else None
+                last = bench.subset[name] if second == NOISE else None
                 try:
-                    combos = known.draw_of(columns, max(1, bench.count // 2), bench.rng(kind, *columns), last)
+                    combos = known.draw_of(columns, max(1, bench.count // 2), bench.rng(second, *columns), last)
                 except DataError:  # no label has both
                     continue
                 # A label with one sample of the modality cannot be seen twice.
                 combos = combos.take(np.flatnonzero(combos.rows[:, 0] != combos.rows[:, -1]))
                 if len(combos):
-                    yield from _second(bench, combos, kind)
+                    yield from _second(bench, combos, second)
 
 
-def _second(bench: Bench, combos: Combos, kind: str) -> Iterator[Row]:
+def _second(bench: Bench, combos: Combinations, second: str) -> Iterator[Row]:
     """What the sensor in the last column adds."""
     column = np.full(len(combos), len(combos.columns) - 1)
     two, possible = combos, np.arange(len(combos))
-    if kind != "good":
-        two, possible = bench.wrong(combos, column, kind, bench.rng("second", kind, *combos.columns))
+    if second != "good":
+        two, possible = bench.wrong(combos, column, second, bench.rng("second", second, *combos.columns))
     before = combos.take(possible)
-    one = Combos(combos.columns[:-1], before.rows[:, :-1], before.label)
+    one = Combinations(combos.columns[:-1], before.rows[:, :-1], before.label)
     for method in bench.some(AF, MEAN) if len(possible) else ():
         alone, right = method.right(one), method.right(two)
-        row: Row = {"modalities": "+".join(combos.columns[:-1]), "second": combos.columns[-1], "second_is": kind}
+        row: Row = {"modalities": "+".join(combos.columns[:-1]), "second": combos.columns[-1], "second_is": second}
         row |= {"method": method.name, "one": float(alone.mean()), **bench.row(before, right)}
         gained = cost(bench, before, alone, right)
         yield {**row, "gain": gained["cost"], "gain_interval": gained["cost_interval"]}
 
 
-__all__ = ["ANY", "LYING", "STUCK", "LabelledAbsence", "missing", "noise", "several"]
+__all__ = ["ANY", "CONFLICTING", "STUCK", "LabelledAbsence", "missing", "noise", "several"]

@@ -13,7 +13,7 @@ from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.bootstrap import interval, weighted_mean
 from omnibind_core.evaluation.report import plots
 from omnibind_core.evaluation.report.document import Plot
-from omnibind_core.evaluation.samples import Combos, Index
+from omnibind_core.features.combinations import Combinations, Index
 from omnibind_core.optional import require
 
 _LABELS, _SAMPLES = 8, 20  # in the picture; samples of each label and modality
@@ -31,11 +31,11 @@ def spaces(bench: Bench) -> dict[str, Space]:
     shared = Counter(model.config.modalities[name].trunk for name in known.modalities)
     trunk = max(shared, key=lambda name: shared[name])
     before = {
-        name: _unit(np.asarray(part.inputs[:, 0], np.float32))
-        for name, part in known.parts.items()
+        name: _unit(np.asarray(samples.inputs[:, 0], np.float32))
+        for name, samples in known.sets.items()
         if model.config.modalities[name].trunk == trunk
     }
-    after = {name: bench.af.rows[name][: len(part)].cpu().numpy() for name, part in known.parts.items()}
+    after = {name: bench.af.tokens[name][: len(x), 0].cpu().numpy() for name, x in known.sets.items()}
     return {BEFORE: before, AFTER: after}
 
 
@@ -44,11 +44,11 @@ def neighbours(bench: Bench) -> Iterator[Row]:
     known = bench.data.known
     for where, space in spaces(bench).items():
         for name, rows in space.items():
-            concept = known.parts[name].concept
+            concept = known.sets[name].concept
             others = [other for other in space if other != name]
             galleries = {"the same modality": [name], "other modalities": others} if others else {}
             for among, members in galleries.items():
-                of = np.concatenate([known.parts[member].concept for member in members])
+                of = np.concatenate([known.sets[member].concept for member in members])
                 similarity = rows @ np.concatenate([space[member] for member in members]).T
                 if members == [name]:
                     np.fill_diagonal(similarity, -2.0)
@@ -56,7 +56,7 @@ def neighbours(bench: Bench) -> Iterator[Row]:
                 if not len(asked):
                     continue
                 hit = (of[similarity[asked].argmax(axis=1)] == concept[asked]).astype(np.float64)
-                weights = bench.boot.weights(Combos((name,), asked[:, None], concept[asked]))
+                weights = bench.boot.weights(Combinations((name,), asked[:, None], concept[asked]))
                 yield {
                     "space": where,
                     "modalities": name,
@@ -83,24 +83,24 @@ def picture(bench: Bench) -> Plot | None:
             how = "The first two principal components (scikit-learn is not installed, so no t-SNE)"
             places[where] = _principal(rows)
     known = bench.data.known
-    labels = [known.names[label] for name, picked in chosen.items() for label in known.parts[name].concept[picked]]
-    kinds = [name.replace("_", " ") for name, picked in chosen.items() for _ in picked]
+    labels = [known.names[label] for name, picked in chosen.items() for label in known.sets[name].concept[picked]]
+    sensors = [name.replace("_", " ") for name, picked in chosen.items() for _ in picked]
     note = (
         f"{how} of {len(labels)} samples of {len(set(labels))} labels that several modalities have; colours are "
         "labels, marks modalities. Only modalities that share a trunk are shown: features of others cannot be compared."
     )
-    points = {where: (place, labels, kinds) for where, place in places.items()}
+    points = {where: (place, labels, sensors) for where, place in places.items()}
     return plots.scatter("before_and_after", "Before and after alignment", points, note=note)
 
 
 def _chosen(bench: Bench, names: tuple[str, ...]) -> dict[str, Index]:
     """Samples of the labels that most modalities have."""
     known = bench.data.known
-    has = Counter(int(label) for name in names for label in np.unique(known.parts[name].concept))
+    has = Counter(int(label) for name in names for label in np.unique(known.sets[name].concept))
     labels = [label for label, count in sorted(has.items(), key=lambda item: (-item[1], item[0])) if count > 1]
     chosen = {}
     for name in names:
-        concept, rng = known.parts[name].concept, bench.rng("picture", name)
+        concept, rng = known.sets[name].concept, bench.rng("picture", name)
         rows = [rng.permutation(np.flatnonzero(concept == label))[:_SAMPLES] for label in labels[:_LABELS]]
         picked = np.sort(np.concatenate(rows)) if rows else np.zeros(0, np.int64)
         if len(picked):

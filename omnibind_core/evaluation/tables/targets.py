@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from omnibind_core.data.damage import NOISE
-from omnibind_core.evaluation.bench import LYING
+from omnibind_core.evaluation.bench import CONFLICTING
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES
 from omnibind_core.evaluation.report.document import Row
 
 NOISE_COST = -0.05
 """Most that any single modality replaced by noise may cost, in combinations of three or more."""
-LIED_TO = {3: 0.90, 4: 0.97}
+CONFLICT = {3: 0.90, 4: 0.97}
 """Accuracy that is left, by the number of modalities, when one of them shows something of another label."""
 ECE = 0.03
 AUROC = 0.95
@@ -27,7 +27,7 @@ def check(tables: Tables) -> Iterator[Row]:
     """
     yield from _clean(tables.get("by_size", ()))
     yield from _noise(tables.get("noise_each", ()))
-    yield from _lies(tables.get("noise_any", ()))
+    yield from _conflict(tables.get("noise_any", ()))
     for row in tables.get("calibration", ()):
         if row["modalities"] == "any" and row["method"] == AF:
             other = _same(tables["calibration"], row, PROBES)
@@ -82,10 +82,10 @@ def _noise(rows: Sequence[Row]) -> Iterator[Row]:
         }
 
 
-def _lies(rows: Sequence[Row]) -> Iterator[Row]:
+def _conflict(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
-        if row["kind"] == LYING and row["method"] == AF and row["modalities"] in LIED_TO:
-            goal = LIED_TO[row["modalities"]]
+        if row["kind"] == CONFLICTING and row["method"] == AF and row["modalities"] in CONFLICT:
+            goal = CONFLICT[row["modalities"]]
             other = _same(rows, row, PROBES)
             yield {
                 "goal": "one modality shows another label: accuracy",

@@ -13,7 +13,7 @@ from omnibind_core.errors import DataError
 from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.bootstrap import auroc, calibration_error, interval, weighted_mean
 from omnibind_core.evaluation.methods import AF, PROBES, Method, probabilities, threshold
-from omnibind_core.evaluation.samples import Combos
+from omnibind_core.features.combinations import Combinations
 
 BINS = 15
 """Of confidence, equally wide."""
@@ -35,7 +35,7 @@ class Answers:
     right: NDArray[np.bool_]
 
 
-def answers(bench: Bench, method: Method, combos: Combos, among: NDArray[np.int64] | None = None) -> Answers:
+def answers(bench: Bench, method: Method, combos: Combinations, among: NDArray[np.int64] | None = None) -> Answers:
     """Answers with their probabilities; AF's are calibrated as the model does it.
 
     Args:
@@ -70,7 +70,7 @@ def calibration(bench: Bench) -> Iterator[Row]:
                 yield {**head, **_error(bench, method, combos)}
 
 
-def _error(bench: Bench, method: Method, combos: Combos) -> Row:
+def _error(bench: Bench, method: Method, combos: Combinations) -> Row:
     found, weights = answers(bench, method, combos), bench.boot.weights(combos)
     return {
         "n": len(combos),
@@ -118,18 +118,18 @@ def unknown(bench: Bench) -> Iterator[Row]:
 
 
 def _outside(bench: Bench, method: Method, size: int) -> Row | None:
-    strange = bench.strange
-    if strange is None or method.name not in strange.methods:
+    ood = bench.ood
+    if ood is None or method.name not in ood.methods:
         return None
     try:
-        other = strange.split.draw(bench.count, bench.rng("unknown", size), size)
+        other = ood.split.draw(bench.count, bench.rng("unknown", size), size)
     except DataError:
         return None
     combos = bench.data.known.draw(bench.count, bench.rng("size", size), size)
-    inside, outside = answers(bench, method, combos), answers(bench, strange.methods[method.name], other)
+    inside, outside = answers(bench, method, combos), answers(bench, ood.methods[method.name], other)
     score = np.concatenate([inside.confidence, outside.confidence])
     positive = np.arange(len(score)) < len(combos)
-    weights = np.concatenate([bench.boot.weights(combos), strange.boot.weights(other)], axis=1)
+    weights = np.concatenate([bench.boot.weights(combos), ood.boot.weights(other)], axis=1)
     least = threshold(bench.model, size)
     return {
         "n": len(combos),

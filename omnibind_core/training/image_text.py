@@ -1,6 +1,6 @@
-"""Step 0, for families whose image teacher has a head to train: its embeddings are tied to the text teacher's.
+"""Step 0, image-text alignment: the image teacher is aligned to the text teacher, in families whose image head learns.
 
-After this the image teacher is frozen like the text teacher. ImageBind and CLIP come tied and skip this.
+After this the image teacher is frozen like the text teacher. ImageBind and CLIP come aligned and skip this.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from torch.nn import functional as F
 
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
+from omnibind_core.features.sets import learns, top1_by_text
 from omnibind_core.training.batches import Batch, Batches
-from omnibind_core.training.config import TieConfig
-from omnibind_core.training.dataset import TrainingData, learns, prompts, top1
+from omnibind_core.training.config import ImageTextConfig
+from omnibind_core.training.dataset import TrainingData, prompts
 from omnibind_core.training.engine import Stage
 
 
-class Tie(Stage):
+class ImageText(Stage):
     """Photos against the text embeddings of all labels. Without photos, or a head that learns, it has no steps.
 
     Args:
@@ -28,18 +29,20 @@ class Tie(Stage):
         settings: Of the stage.
     """
 
-    def __init__(self, data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, settings: TieConfig) -> None:
-        super().__init__("tie", settings)
+    def __init__(
+        self, data: TrainingData, model: ModelConfig, encoder_set: EncoderSet, settings: ImageTextConfig
+    ) -> None:
+        super().__init__("image_text", settings, salt="tie")  # its name when the shipped model was trained
         self.tau = settings.tau
         self._frozen = (data, model, encoder_set.eval())
         self.steps = 0
-        part = data.train.get("image")
-        if part is None or not learns(encoder_set.heads["image"]):
+        photos = data.train.get("image")
+        if photos is None or not learns(encoder_set.heads["image"]):
             return
         self.head = encoder_set.heads["image"]
         self.text = prompts(data, encoder_set)
-        self.batches = Batches("image", [(part, min(settings.batch, len(part)))], settings.balance)
-        self.steps = settings.steps_over(len(part))
+        self.batches = Batches("image", [(photos, min(settings.batch, len(photos)))], settings.balance)
+        self.steps = settings.steps_over(len(photos))
 
     def draw(self, step: int, rng: np.random.Generator) -> Batch:
         """See :meth:`Stage.draw`."""
@@ -58,4 +61,5 @@ class Tie(Stage):
     def validate(self) -> dict[str, float]:
         """See :meth:`Stage.validate`: top-1 of photos."""
         data, model, encoder_set = self._frozen
-        return {"image": top1(data, model, encoder_set, "image", self.text)} if "image" in data.val else {}
+        photos = data.val.get("image")
+        return {} if photos is None else {"image": top1_by_text(photos, "image", model, encoder_set, self.text)}

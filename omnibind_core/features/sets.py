@@ -1,0 +1,179 @@
+"""Sets of samples as features of the frozen trunks, and the embedding of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from omnibind_core import modalities
+from omnibind_core.data.samples import Sample
+from omnibind_core.encoders import EncoderSet
+from omnibind_core.encoders.config import ModelConfig, TrunkConfig
+from omnibind_core.features.cache import Loads, features
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The samples of one modality in one split.
+
+    Attributes:
+        samples: One per row.
+        inputs: ``float32 [N, 1 + A, F]`` trunk features of every sample and its augmented variants; for a trunk that
+            learns, its flattened input instead.
+        concept: ``int64 [N]``, index into the vocabulary.
+        damaged: ``float32 [N, K, F]``, the same of K variants with a damaged sensor, for stage II; None for none.
+    """
+
+    samples: tuple[Sample, ...]
+    inputs: NDArray[np.float32]
+    concept: NDArray[np.int64]
+    damaged: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.concept)
+
+    @property
+    def variants(self) -> int:
+        """Variants of each sample, itself included, with and without a damaged sensor."""
+        return self.inputs.shape[1] + (0 if self.damaged is None else self.damaged.shape[1])
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> FeatureSet:
+        """Some of the samples."""
+        numbers = np.arange(len(self))[rows]
+        damaged = None if self.damaged is None else self.damaged[numbers]
+        samples = tuple(self.samples[row] for row in numbers)
+        return FeatureSet(samples, self.inputs[numbers], self.concept[numbers], damaged)
+
+
+def sample_features(
+    source: Loads,
+    samples: Sequence[Sample],
+    modality: str,
+    model: ModelConfig,
+    encoder_set: EncoderSet,
+    augmentations: int,
+    seed: int,
+    what: str = "",
+) -> NDArray[np.float32]:
+    """Features of all samples, NaN of those that the source has None for; ``what`` tells such sources apart."""
+    part = model.modalities[modality]
+    definition = modalities.get(modality)
+    preset = definition.preset(part.preset)
+    trunk = encoder_set.trunks[part.trunk]
+    width: Any = trunk.feature_dim
+    device = next(trunk.parameters()).device
+
+    def extract(items: Sequence[Any]) -> NDArray[np.float32]:
+        views = [definition.process(item, preset) for item in items if item is not None]
+        if learns(trunk):
+            return np.concatenate(views).reshape(len(items), -1)
+        found = np.full((len(items), width), np.nan, np.float32)
+        if views:
+            joined = torch.from_numpy(np.concatenate(views)).to(device)
+            with torch.inference_mode():
+                rows = encoder_set.features(part.trunk, joined, [len(view) for view in views])
+            found[[item is not None for item in items]] = rows.cpu().numpy()
+        return found
+
+    learnt = "input" if learns(trunk) else _identity(trunk, model.trunks[part.trunk])
+    key = f"{learnt}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}{what}"
+    return features(
+        source,
+        samples,
+        modality,
+        extract,
+        key,
+        augmentations,
+        seed,
+        progress=_Progress(f"{modality}: {what}features of {len(samples)} samples x {1 + augmentations}"),
+    )
+
+
+def learns(module: nn.Module) -> bool:
+    """Whether the module has weights that training changes."""
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def trunk_features(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs: Tensor) -> Tensor:
+    """Features ``[N, F]`` of rows of :attr:`FeatureSet.inputs`, through the trunk if it learns."""
+    trunk = encoder_set.trunks[model.modalities[modality].trunk]
+    if not learns(trunk):
+        return inputs
+    shape = modalities.get(modality).preset(model.modalities[modality].preset).shape
+    out: Tensor = trunk(inputs.reshape(len(inputs), *shape))
+    return out
+
+
+def embed_all(encoder_set: EncoderSet, model: ModelConfig, modality: str, inputs: NDArray[np.float32]) -> Tensor:
+    """Unit-length embeddings ``[N, A, D]`` of ``[N, A, F]`` inputs, without gradient, on the encoders' device."""
+    device = next(encoder_set.parameters()).device
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    out = []
+    with torch.inference_mode():
+        for start in range(0, len(flat), 256):
+            rows = torch.from_numpy(np.array(flat[start : start + 256])).to(device)
+            out.append(encoder_set.embed(modality, trunk_features(encoder_set, model, modality, rows)))
+    return torch.cat(out).reshape(*inputs.shape[:2], -1)
+
+
+def top1_by_text(
+    samples: FeatureSet,
+    modality: str,
+    model: ModelConfig,
+    encoder_set: EncoderSet,
+    text: Tensor,
+    among: NDArray[np.int64] | None = None,
+) -> float:
+    """Share of the samples of a modality that are nearest to the text of their concept.
+
+    Args:
+        samples: All of the modality; their variants do not count.
+        modality: Which.
+        model: Architecture.
+        encoder_set: The encoders, in eval mode.
+        text: ``float32 [C, D]``, the text teacher's embeddings of the whole vocabulary.
+        among: Concepts to choose from; None for all.
+    """
+    scores = embed_all(encoder_set, model, modality, samples.inputs[:, :1])[:, 0] @ text.T
+    if among is not None:
+        others = np.setdiff1d(np.arange(len(text)), among)
+        scores[:, torch.from_numpy(others)] = -2.0
+    right = scores.argmax(1) == torch.from_numpy(samples.concept).to(scores.device)
+    return right.float().mean().item()
+
+
+def _identity(trunk: nn.Module, config: TrunkConfig) -> str:
+    """What tells the features of one frozen trunk from those of another; packaged weights are always the same."""
+    settings = json.dumps(config.model_dump(exclude={"weights"}), sort_keys=True)  # where a file lies makes no features
+    if trunk.packaged:
+        return f"{settings}{trunk.fingerprint}"
+    digest = hashlib.sha256()
+    for value in trunk.state_dict().values():
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
+    return settings + digest.hexdigest()
+
+
+class _Progress:
+    """Logs every tenth of the way: readable in a terminal and in a log file."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.told = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        tenth = 10 * done // total
+        if tenth > self.told:
+            self.told = tenth
+            _logger.info("%s: %d %%", self.what, 10 * tenth)
