@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     match.add_argument("--endpoint-key", default="OPENAI_API_KEY", metavar="VARIABLE", help=key)
     match.set_defaults(run=_match)
 
-    text = "print counts, splits, and missing or broken files of a data set; draw a sheet of its samples"
+    text = "print counts, splits, and missing or broken files of a data set; draw a contact sheet"
     inspect = actions.add_parser("inspect", help=text, description=text)
     inspect.add_argument("source", choices=NAMES, metavar="SOURCE", help=f"kind of data set: {', '.join(NAMES)}")
     inspect.add_argument("root", type=Path, metavar="DIR", help="its folder")
@@ -121,7 +121,7 @@ def _inspect(args: argparse.Namespace) -> int:
     for note in found.notes:
         print(f"note: {note}")
     if args.sheet:
-        _draw_sheet(source, args.sheet)
+        _draw_contact_sheet(source, args.sheet)
     return 1 if found.broken or found.problems else 0
 
 
@@ -154,7 +154,7 @@ def _print_labels(found: Inspection) -> None:
         print(f"{label:37} {modality:>12} {counts}")
 
 
-def _draw_sheet(source: Source, path: Path) -> None:
+def _draw_contact_sheet(source: Source, path: Path) -> None:
     import cv2
 
     from omnibind_core.data.contact_sheet import contact_sheet
@@ -162,7 +162,7 @@ def _draw_sheet(source: Source, path: Path) -> None:
 
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--sheet '{path}': expected a file ending in .png")
-    sheet = contact_sheet(source)
+    drawn = contact_sheet(source)
     with write_atomically(path) as temporary:
-        cv2.imwrite(str(temporary), sheet[..., ::-1])
-    print(f"sheet of samples: {path}")
+        cv2.imwrite(str(temporary), drawn[..., ::-1])
+    print(f"contact sheet: {path}")
