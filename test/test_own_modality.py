@@ -448,13 +448,14 @@ def test_topics_are_taken_for_what_their_names_say(depth, radar):
 
 
 @pytest.mark.ros
-def test_the_node_takes_an_own_sensor(depth, radar):
+def test_the_node_takes_an_own_sensor(trained, depth, radar):
     fusion_node = pytest.importorskip("omnibind_ros.node.fusion_node")
     rclpy = pytest.importorskip("rclpy")
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=any_domain())
     try:
         given = ("sensors:=[front, rear]", "front.type:=depth", "front.topic:=depth/image_rect_raw", "rear.type:=radar")
+        given = (*given, "discover:=true", f"model:={trained / 'out' / 'align'}")
         node = fusion_node.FusionNode(
             context=context, cli_args=["--ros-args", *(word for text in given for word in ("-p", text))]
         )
@@ -462,6 +463,7 @@ def test_the_node_takes_an_own_sensor(depth, radar):
         assert (front.config.modality, rear.config.modality) == ("depth", "radar")
         assert front.message_types[0] == "sensor_msgs/msg/Image"
         assert rear.message_types[0] == "sensor_msgs/msg/PointCloud2"
+        assert "depth" in node.wanted and "radar" not in node.wanted, "what the model can encode may be adopted"
         node.destroy_node()
     finally:
         rclpy.shutdown(context=context)

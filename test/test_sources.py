@@ -816,7 +816,7 @@ def test_samples_of_a_folder_can_be_parts_of_pictures_and_pairs(tmp_path: Path) 
     assert not source.inspect(read=True).broken
 
 
-# Broken files, the command, the sheet.
+# Broken files, the command, the contact sheet.
 
 
 def inspect(*arguments: str) -> int:
@@ -860,7 +860,7 @@ def test_inspect_of_options_it_cannot_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sources.BUILT_IN)
-def test_sheet_of_every_source(name: str, tmp_path: Path) -> None:
+def test_contact_sheet_of_every_source(name: str, tmp_path: Path) -> None:
     root = TREES[name](tmp_path / "data")
     assert inspect(name, str(root), "--sheet", str(tmp_path / "sheet.png")) == 0
     drawn = cv2.imread(str(tmp_path / "sheet.png"))
@@ -871,7 +871,7 @@ def test_sheet_of_every_source(name: str, tmp_path: Path) -> None:
     assert (drawn < 250).mean() > 0.005
 
 
-def test_sheet_shows_every_label_first_and_broken_files_as_such(tmp_path: Path) -> None:
+def test_contact_sheet_shows_every_label_first_and_broken_files_as_such(tmp_path: Path) -> None:
     root = caltech_tree(tmp_path, {f"thing{i}": 6 for i in range(5)})
     source = sources.create("caltech101", root)
     chosen, counts = contact_sheet._choose(source, 7, np.random.default_rng(0))

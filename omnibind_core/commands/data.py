@@ -145,7 +145,7 @@ def _draw_contact_sheet(source: Source, path: Path) -> None:
 
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--sheet '{path}': expected a file ending in .png")
-    sheet = contact_sheet(source)
+    drawn = contact_sheet(source)
     with write_atomically(path) as temporary:
-        cv2.imwrite(str(temporary), sheet[..., ::-1])
+        cv2.imwrite(str(temporary), drawn[..., ::-1])
     print(f"contact sheet: {path}")

@@ -37,7 +37,7 @@ class Feed:
         self._options = options
         self._period_ns = round(_SECOND / rate)
         self._shown_ns: int | None = None
-        self._parts: list[tuple[int, Events]] = []
+        self._chunks: list[tuple[int, Events]] = []
         self._grumbled_ns: int | None = None
 
     def push(self, receive_ns: int, ros_type: str, message: Any) -> None:
@@ -75,12 +75,12 @@ class Feed:
     def _collect(self, stamp_ns: int, events: Events) -> None:
         """Events are collected until a picture of them is due."""
         if len(events):
-            self._parts.append((stamp_ns, self._modality.check(events, self.name)))
-        if not self._parts or not self._due(stamp_ns):
+            self._chunks.append((stamp_ns, self._modality.check(events, self.name)))
+        if not self._chunks or not self._due(stamp_ns):
             return
-        parts, self._parts = self._parts, []
-        end_ns = max(stamp + round(part.duration * _SECOND) for stamp, part in parts)
-        self._show(stamp_ns, self._modality.join(parts, end_ns, self._period_ns / _SECOND))
+        chunks, self._chunks = self._chunks, []
+        end_ns = max(stamp + round(chunk.duration * _SECOND) for stamp, chunk in chunks)
+        self._show(stamp_ns, self._modality.join(chunks, end_ns, self._period_ns / _SECOND))
 
     def _grumble(self, stamp_ns: int, reason: str) -> None:
         last = self._grumbled_ns
