@@ -14,10 +14,16 @@ from domains import any_domain
 
 pytest.importorskip("omnibind_ros.msg")
 
-from omnibind_ros.node.transport import RECEIVE_BUFFER, SHARED_MEMORY, avoid_shared_memory, buffer_warning
+from omnibind_ros.node.transport import (
+    RECEIVE_BUFFER,
+    SHARED_MEMORY,
+    avoid_shared_memory,
+    buffer_warning,
+    profiles_variable,
+)
 
 FAST = "rmw_fastrtps_cpp"
-RANGE, PROFILES = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTRTPS_DEFAULT_PROFILES_FILE"
+RANGE, PROFILES = "ROS_AUTOMATIC_DISCOVERY_RANGE", profiles_variable()
 
 
 @pytest.mark.parametrize(("before", "after", "where"), [
@@ -39,7 +45,7 @@ def test_udp_is_chosen_where_nothing_else_is(before, after, where):
 @pytest.mark.parametrize(("environment", "rmw", "reason"), [
     ({}, "rmw_cyclonedds_cpp", "rmw_cyclonedds_cpp"),
     ({SHARED_MEMORY: "1"}, FAST, f"{SHARED_MEMORY} is 1"),
-    ({PROFILES: "/mine.xml"}, FAST, PROFILES),
+    ({"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"}, FAST, "FASTRTPS_DEFAULT_PROFILES_FILE"),
     ({"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, FAST, "FASTDDS_DEFAULT_PROFILES_FILE"),
     ({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, FAST, "FASTDDS_BUILTIN_TRANSPORTS"),
     ({"ROS_DISCOVERY_SERVER": "10.0.0.1:11811"}, FAST, "ROS_DISCOVERY_SERVER"),
@@ -82,7 +88,7 @@ from omnibind_ros.node.transport import avoid_shared_memory, share_folder
 avoid_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config")
 rclpy.init()
 node = rclpy.create_node("probe")
-print("/dev/shm/fastrtps_" in open("/proc/self/maps").read())
+print(any(name in open("/proc/self/maps").read() for name in ("/dev/shm/fastrtps_", "/dev/shm/fastdds_")))
 node.destroy_node()
 rclpy.shutdown()
 """

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from omnibind_ros.faults.publisher import STREAMS
-from omnibind_ros.node.transport import RECEIVE_BUFFER, avoid_shared_memory, share_folder
+from omnibind_ros.node.transport import RECEIVE_BUFFER, avoid_shared_memory, profiles_variable, share_folder
 
 CAMERAS = {(240, 320): 30.0, (480, 640): 30.0, (720, 1280): 30.0, (1080, 1920): 15.0}
 """Height and width of pictures in rgb8, and their rate in Hz."""
@@ -39,12 +39,12 @@ def environments(folder: Path) -> dict[str, dict[str, str]]:
     chosen = avoid_shared_memory(udp, "rmw_fastrtps_cpp", share_folder() / "config")
     if not chosen.udp:
         raise SystemExit(f"the transport is set by the environment: {chosen.words}")
-    profile = Path(udp["FASTRTPS_DEFAULT_PROFILES_FILE"]).read_text(encoding="utf-8")
+    profile = Path(udp[profiles_variable()]).read_text(encoding="utf-8")
     small = folder / "small.xml"
     small.write_text(profile.replace(str(RECEIVE_BUFFER), str(_SMALL_BUFFER)), encoding="utf-8")
     return {
         "shared memory, Fast DDS's default": plain,
-        f"UDP, receive buffer {_SMALL_BUFFER // 1024} KiB": {**udp, "FASTRTPS_DEFAULT_PROFILES_FILE": str(small)},
+        f"UDP, receive buffer {_SMALL_BUFFER // 1024} KiB": {**udp, profiles_variable(): str(small)},
         f"UDP, receive buffer {RECEIVE_BUFFER // 1024} KiB": udp,
     }
 

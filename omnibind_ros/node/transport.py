@@ -7,6 +7,7 @@ without shared memory takes no such lock and offers none, whatever transports th
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ElementTree
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,9 @@ SHARED_MEMORY = "OMNIBIND_SHARED_MEMORY"
 RECEIVE_BUFFER = 4 * 2**20
 """Bytes of a socket's receive buffer that the profiles ask for."""
 
-_RANGE, _PROFILES = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTRTPS_DEFAULT_PROFILES_FILE"
-_OWN = (_PROFILES, "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS", "ROS_DISCOVERY_SERVER")
+_RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+_OWN = (*_PROFILES, "FASTDDS_BUILTIN_TRANSPORTS", "ROS_DISCOVERY_SERVER")
 _LIMIT = Path("/proc/sys/net/core/rmem_max")
 
 
@@ -58,9 +60,17 @@ def avoid_shared_memory(environment: MutableMapping[str, str], rmw: str, profile
         # For LOCALHOST, rmw_fastrtps makes transports of its own, shared memory among them, beside any profile's.
         environment[_RANGE] = "SYSTEM_DEFAULT"
         environment.pop("ROS_LOCALHOST_ONLY", None)
-    environment[_PROFILES] = str(profiles / f"fastdds_udp{'_localhost' if here else ''}.xml")
+    environment[profiles_variable()] = str(profiles / f"fastdds_udp{'_localhost' if here else ''}.xml")
     where = "UDP on this machine only" if here else "UDP"
     return Transport(True, f"{where}; {SHARED_MEMORY}=1 adds Fast DDS's shared memory")
+
+
+def profiles_variable() -> str:
+    """The environment variable that names Fast DDS's profiles: another one from Kilted (rmw_fastrtps 9) on."""
+    from ament_index_python.packages import get_package_share_directory
+
+    package = ElementTree.parse(Path(get_package_share_directory("rmw_fastrtps_cpp")) / "package.xml")
+    return _PROFILES[int(package.findtext("version", "0").partition(".")[0]) >= 9]
 
 
 def buffer_warning(limit: Path = _LIMIT) -> str | None:
