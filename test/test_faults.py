@@ -18,7 +18,7 @@ from omnibind_ros.faults import trial
 from omnibind_ros.faults.fleet import Fleet
 from omnibind_ros.faults.observer import Observer
 from omnibind_ros.faults.publisher import STREAMS
-from omnibind_ros.node.transport import avoid_shared_memory
+from omnibind_ros.graph.transport import avoid_shared_memory
 
 pytestmark = pytest.mark.ros
 

@@ -27,7 +27,7 @@ CORE: dict[str, set[str]] = {
     "encoders": {"modalities"},
     "model": {"modalities", "encoders", "fusion", "labels"},
     "runtime": {"modalities"},
-    "features": {"modalities", "fusion", "labels", "data", "model"},
+    "features": {"modalities", "encoders", "fusion", "labels", "data", "model"},
     "training": {"modalities", "alignment", "fusion", "labels", "data", "encoders", "model", "features"},
     "evaluation": {"modalities", "fusion", "labels", "data", "encoders", "model", "features", "training"},
     "commands": {"modalities", "fusion", "labels", "data", "encoders", "model", "runtime", "features", "training"}
@@ -38,13 +38,14 @@ CORE: dict[str, set[str]] = {
 # The rooms of omnibind_ros; they may import any of omnibind_core, too, but commands and cli.
 ROS: dict[str, set[str]] = {
     "messages": set(),
-    "node": {"messages"},
-    "bags": {"messages", "node"},
-    "replay": {"messages", "node", "bags"},
-    "view": {"messages", "node", "bags", "replay"},
-    "demo": {"messages", "node", "bags"},
-    "faults": {"messages", "node"},
-    "commands": {"messages", "node", "bags", "replay", "view"},
+    "graph": {"messages"},
+    "node": {"messages", "graph"},
+    "bags": {"messages", "graph", "node"},
+    "replay": {"messages", "graph", "node", "bags"},
+    "view": {"messages", "graph", "node", "bags", "replay"},
+    "demo": {"messages", "graph", "bags", "replay"},
+    "faults": {"messages", "graph"},
+    "commands": {"messages", "graph", "node", "bags", "replay", "view"},
 }
 
 ROS_PACKAGES = {

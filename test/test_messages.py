@@ -48,7 +48,7 @@ def of_rosbags(ros_type, fields):
 
 
 def of_rclpy(ros_type, fields):
-    message_class = pytest.importorskip("omnibind_ros.node.topics").message_class
+    message_class = pytest.importorskip("omnibind_ros.graph.topics").message_class
     message = message_class(ros_type)()
     message.header.stamp.sec, message.header.stamp.nanosec = 3, 5
     if "fields" in fields:

@@ -38,10 +38,10 @@ from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Events, Sound
 from omnibind_ros import messages, msg
+from omnibind_ros.graph.topics import LATCHED
 from omnibind_ros.node import outputs
 from omnibind_ros.node.fusion_node import FusionNode
 from omnibind_ros.node.sensor_node import SensorNode
-from omnibind_ros.node.topics import LATCHED
 
 pytestmark = pytest.mark.ros
 

@@ -30,8 +30,8 @@ from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
 from omnibind_ros import messages
+from omnibind_ros.graph.discovery import modality_of
 from omnibind_ros.node import overlay
-from omnibind_ros.node.discovery import modality_of
 
 WORDS = ("cup", "dog", "car")
 DEPTH = {"trunk": "vision", "preset": "normals", "head": {"type": "mlp", "hidden": 16}}

@@ -14,7 +14,7 @@ from domains import any_domain
 
 pytest.importorskip("omnibind_ros.msg")
 
-from omnibind_ros.node.transport import (
+from omnibind_ros.graph.transport import (
     RECEIVE_BUFFER,
     SHARED_MEMORY,
     avoid_shared_memory,
@@ -84,7 +84,7 @@ def test_a_process_maps_shared_memory_only_if_told(given, maps):
     pytest.importorskip("rclpy")
     code = """
 import os, rclpy
-from omnibind_ros.node.transport import avoid_shared_memory, share_folder
+from omnibind_ros.graph.transport import avoid_shared_memory, share_folder
 avoid_shared_memory(os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config")
 rclpy.init()
 node = rclpy.create_node("probe")

@@ -377,8 +377,8 @@ def test_live(tmp_path):
     rclpy = pytest.importorskip("rclpy")
     live = pytest.importorskip("omnibind_ros.view.live")
     from omnibind_ros import msg
+    from omnibind_ros.graph.topics import LATCHED, message_class
     from omnibind_ros.messages import fill
-    from omnibind_ros.node.topics import LATCHED, message_class
 
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=DOMAIN)

@@ -15,8 +15,8 @@ from omnibind_core.modalities import Events
 from omnibind_core.runtime.types import Encoded
 from omnibind_ros import messages
 from omnibind_ros.bags import read, types
+from omnibind_ros.graph.discovery import modality_of
 from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder
-from omnibind_ros.node.discovery import modality_of
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 
 from omnibind_core.errors import DataError
 from omnibind_ros.bags import read
-from omnibind_ros.node.topics import message_class
+from omnibind_ros.graph.topics import message_class
 
 _CLOCK_PERIOD = 0.01  # s between messages on /clock
 _DEPTH = 100  # messages that may wait for a slow subscriber

@@ -10,9 +10,9 @@ from typing import Any
 from omnibind_core import modalities
 from omnibind_core.errors import DataError
 from omnibind_ros.bags import types, write
-from omnibind_ros.node.discovery import Discovery, DiscoveryRules
+from omnibind_ros.graph.discovery import Discovery, DiscoveryRules
+from omnibind_ros.graph.topics import SubscriptionPool, TopicLink
 from omnibind_ros.node.parameters import DISCOVER_EXCLUDE
-from omnibind_ros.node.topics import SubscriptionPool, TopicLink
 
 _POLL_PERIOD = 0.5  # s between looks at the graph
 _DEPTH = 100  # messages that may wait to be written

@@ -60,7 +60,7 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
     import rclpy.node
     import rclpy.qos
 
-    from omnibind_ros.node.topics import message_class
+    from omnibind_ros.graph.topics import message_class
 
     types = read.topics(path)
     names = list(topics) or sorted(types)

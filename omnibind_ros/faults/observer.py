@@ -45,8 +45,8 @@ class Observer:
         from diagnostic_msgs.msg import DiagnosticArray
         from rclpy.executors import SingleThreadedExecutor
 
+        from omnibind_ros.graph.topics import LATCHED
         from omnibind_ros.msg import FusionStatus, Prediction
-        from omnibind_ros.node.topics import LATCHED
 
         self.predictions: list[Seen] = []
         self.status: Any = None

@@ -17,7 +17,7 @@ import numpy as np
 
 from omnibind_core.modalities import Events, Sound
 from omnibind_ros import messages
-from omnibind_ros.node.topics import message_class
+from omnibind_ros.graph.topics import message_class
 
 FAULTS = {
     "none": "messages at the rate, stamped with their time",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from omnibind_ros.faults.publisher import STREAMS
-from omnibind_ros.node.transport import RECEIVE_BUFFER, avoid_shared_memory, profiles_variable, share_folder
+from omnibind_ros.graph.transport import RECEIVE_BUFFER, avoid_shared_memory, profiles_variable, share_folder
 
 CAMERAS = {(240, 320): 30.0, (480, 640): 30.0, (720, 1280): 30.0, (1080, 1920): 15.0}
 """Height and width of pictures in rgb8, and their rate in Hz."""

@@ -19,13 +19,7 @@ from omnibind_ros.messages.events import (
 from omnibind_ros.messages.fields import IMAGE_DECODERS, DecodeOptions, fill, stamp_ns, to_ros
 from omnibind_ros.messages.frames import MODALITY_FRAME, STRING, modality_frame_fields
 from omnibind_ros.messages.pictures import COMPRESSED_IMAGE, IMAGE, image_fields, image_pixels
-from omnibind_ros.messages.prediction import (
-    prediction_fields,
-    prediction_of,
-    reports_of,
-    sensor_status_fields,
-    tick_of,
-)
+from omnibind_ros.messages.prediction import prediction_fields, prediction_of, reports_of, sensor_status_fields, tick_of
 from omnibind_ros.messages.registry import decodes, types_for
 from omnibind_ros.messages.sound import (
     AUDIO_CHUNK,

@@ -12,7 +12,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from omnibind_core.runtime.types import SensorReport, SensorState
-from omnibind_ros.node.topics import TopicLink
+from omnibind_ros.graph.topics import TopicLink
 
 _LEVELS = {
     SensorState.ACTIVE: DiagnosticStatus.OK,

@@ -23,15 +23,15 @@ from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
 from omnibind_ros import msg
+from omnibind_ros.graph.discovery import Adopted, Discovery, name_of
+from omnibind_ros.graph.topics import LATCHED
 from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
-from omnibind_ros.node.discovery import Adopted, Discovery, name_of
 from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
 from omnibind_ros.node.parameters import FUSION_NODE
 from omnibind_ros.node.process import run
 from omnibind_ros.node.sync import ApproximateSync
 from omnibind_ros.node.tick_loop import Tick
-from omnibind_ros.node.topics import LATCHED
 
 if TYPE_CHECKING:
     from omnibind_core.labels import LabelBank

@@ -23,11 +23,11 @@ from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import TickSource, Trigger
 from omnibind_core.runtime.types import EngineSettings, SensorReport
 from omnibind_ros import messages
+from omnibind_ros.graph.topics import SubscriptionPool, TopicLink
 from omnibind_ros.node import diagnostics
 from omnibind_ros.node.parameters import UNCONFIGURED, Parameters, Sensor, Spec
 from omnibind_ros.node.tactile import TactileReferences
 from omnibind_ros.node.tick_loop import Tick, TickLoop
-from omnibind_ros.node.topics import SubscriptionPool, TopicLink
 
 if TYPE_CHECKING:
     from omnibind_core.model import OmniBind

@@ -15,9 +15,9 @@ from omnibind_core.errors import MissingDependencyError
 from omnibind_core.optional import require
 from omnibind_core.runtime.engine import PerceptionEngine
 from omnibind_core.runtime.types import Prediction
+from omnibind_ros.graph.topics import LATCHED
 from omnibind_ros.messages import fill, image_fields
 from omnibind_ros.node import overlay
-from omnibind_ros.node.topics import LATCHED
 
 
 def vision_messages() -> ModuleType | None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.runtime.types import EngineSettings, SensorConfig
+from omnibind_ros.graph.discovery import DiscoveryRules
 from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, types_for
-from omnibind_ros.node.discovery import DiscoveryRules
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -12,8 +12,8 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from omnibind_core.errors import OmniBindError
+from omnibind_ros.graph.transport import avoid_shared_memory, buffer_warning, share_folder
 from omnibind_ros.node.lifecycle import PerceptionNode
-from omnibind_ros.node.transport import avoid_shared_memory, buffer_warning, share_folder
 
 
 def run(make: Callable[[], PerceptionNode]) -> int:

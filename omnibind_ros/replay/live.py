@@ -61,9 +61,9 @@ class Listener:
             sensors: Of the node that is listened to.
             trigger: Its trigger sensor; ``""``: the rate.
         """
+        from omnibind_ros.graph.topics import LATCHED
         from omnibind_ros.msg import FusionStatus
         from omnibind_ros.msg import Prediction as Message
-        from omnibind_ros.node.topics import LATCHED
 
         def on_prediction(message: Any) -> None:
             self.heard.append(heard(message, sensors, trigger))

@@ -11,7 +11,7 @@ import yaml
 
 from omnibind_core import modalities, resources
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_ros.node.discovery import Discovery, name_of
+from omnibind_ros.graph.discovery import Discovery, name_of
 from omnibind_ros.node.parameters import FUSION_NODE, Parameters, Sensor, Spec
 
 NODE = "fusion_node"

@@ -16,8 +16,8 @@ from rclpy.parameter_client import AsyncParameterClient
 
 from omnibind_core import modalities
 from omnibind_ros import messages, msg
+from omnibind_ros.graph.topics import LATCHED, SubscriptionPool, TopicLink
 from omnibind_ros.messages import DecodeOptions, prediction_of, reports_of
-from omnibind_ros.node.topics import LATCHED, SubscriptionPool, TopicLink
 from omnibind_ros.view.canvas import Canvas
 from omnibind_ros.view.feed import Feed
 

@@ -1,0 +1,1 @@
+"""What lies between nodes: topics and their QoS, which of them are sensors, the transport."""
