@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 PACKAGES = ("omnibind_core", "omnibind_ros")
 MOST_MODULES = 13
 """That a folder may hold; more are rooms of their own."""

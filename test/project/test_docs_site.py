@@ -16,7 +16,7 @@ import yaml
 from omnibind_core import cli
 from omnibind_ros.node.parameters import FUSION_NODE, SENSOR, SENSOR_NODE
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     *sorted((REPO / "docs").glob("*.md")),
     *(REPO / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),

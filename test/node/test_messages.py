@@ -31,7 +31,7 @@ from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder, registr
 def rosbags_store():
     typesys = pytest.importorskip("rosbags.typesys")
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
-    for path in (Path(__file__).parent.parent / "msg").glob("*.msg"):
+    for path in (Path(__file__).parents[2] / "msg").glob("*.msg"):
         definition = path.read_text(encoding="utf-8")
         store.register(typesys.get_types_from_msg(definition, f"omnibind_ros/msg/{path.stem}"))
     return store.types

@@ -304,7 +304,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def documented_plugin() -> str:
     """The example in the documents."""
-    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     return text.partition("## A data set of your own format")[2].partition("```python\n")[2].partition("```")[0]
 
 

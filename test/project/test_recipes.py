@@ -20,7 +20,8 @@ from omnibind_core import OmniBind, cli, encoders, fusion
 from omnibind_core.data import sources
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.evaluation import evaluate, methods
-from omnibind_core.features.combinations import Embedded
+from omnibind_core.features.combinations import EmbeddedSplit
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.fusion import registry as fusions
 from omnibind_core.training.config import FuseConfig
 from omnibind_ros import messages
@@ -126,7 +127,8 @@ def test_a_fusion(follow, tmp_path):
     before = {name: weight.clone() for name, weight in model.fusion.state_dict().items()}
     concept = np.repeat(np.arange(4), 3)
     tokens = {name: F.normalize(torch.randn(12, 1, config.embed_dim), dim=-1) for name in ("image", "touch")}
-    embedded = Embedded(tokens, dict.fromkeys(tokens, concept), slots=tuple(config.modalities))
+    sets = dict.fromkeys(tokens, FeatureSet((), np.zeros((12, 1, 1), np.float32), concept))
+    embedded = EmbeddedSplit(WORDS, sets, tokens=tokens, slots=tuple(config.modalities))
     one_step = methods.Training(FuseConfig(steps=1, batch=8), ("Maximum",))
     model.fusion.load_state_dict(methods.trained(model, embedded, "maximum", 0, one_step).state_dict())
     assert any(not torch.equal(weight, before[name]) for name, weight in model.fusion.state_dict().items())
