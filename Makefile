@@ -36,7 +36,7 @@ demo: setup  ## plays sensor data over ROS 2 topics and shows what is recognised
 	@$(RUN) python -m omnibind_ros.demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)" --split "$(SPLIT)")
 
 test: setup lint  ## sets up, checks style and types, runs the tests except the slow ones and those for a GPU
-	@$(RUN) OMP_NUM_THREADS=1 pytest -n 3 --dist loadgroup -m "not slow and not gpu"
+	@$(RUN) OMP_NUM_THREADS=1 pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: setup  ## runs the slow tests
 	@$(RUN) pytest -m slow

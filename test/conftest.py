@@ -15,13 +15,20 @@ REPO = Path(__file__).resolve().parent.parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What stays together where tests run side by side: a file, for its fixtures; nodes, for the sake of the machine.
 
-    The tests with faults mostly wait, and have a worker of their own.
+    Those that mostly wait begin first, and those with faults have a worker of their own.
     """
     for item in items:
         group = item.path.stem
         if item.get_closest_marker("ros") and group != "test_faults":
             group = "nodes"
         item.add_marker(pytest.mark.xdist_group(group))
+    first = ["test_faults", "nodes"]
+    items.sort(key=lambda item: [*first, ""].index(group) if (group := _group(item)) in first else len(first))
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    return "" if marker is None else str(marker.args[0])
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ class Radar(Modality[Points, RadarPreset]):
     name: ClassVar[str] = "radar"
     role: ClassVar[Role] = Role.STUDENT
     topics: ClassVar[str] = "radar|mmwave"
+    topic_ending: ClassVar[str] = "points"
     suffixes: ClassVar[tuple[str, ...]] = (".npy",)
     presets: ClassVar[dict[str, RadarPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[Points]] = corruption.CORRUPTIONS

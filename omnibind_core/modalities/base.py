@@ -130,6 +130,10 @@ class Modality(ABC, Generic[RawT, PresetT]):
         default_window: Seconds of a stream that one embedding covers; 0 for frames.
         topics: Regular expression that is found, in any case, in names of its topics, where the message type alone may
             be of several modalities; ``""``: it has those that no other one claims.
+        topic_ending: Last part of the topic that a sensor has by default, after the sensor's name.
+        measured: Where a ROS picture of one channel holds measured values, which the sensor's ``scale`` and ``offset``
+            bring to the raw form's unit: their dtype, ``"float32"`` or ``"uint8"`` (then cut to 0..255). ``""`` for
+            pictures of light, and for all that are no pictures.
         suffixes: File endings that :meth:`load` reads, lower-case with the dot.
         presets: Presets by name. The first is the default.
         corruptions: What :meth:`corrupt` can do to an item, by name.
@@ -142,6 +146,8 @@ class Modality(ABC, Generic[RawT, PresetT]):
     is_stream: ClassVar[bool] = False
     default_window: ClassVar[float] = 0.0
     topics: ClassVar[str] = ""
+    topic_ending: ClassVar[str] = "image_raw"
+    measured: ClassVar[str] = ""
     suffixes: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Any]]
     corruptions: ClassVar[Corruptions[Any]] = {}

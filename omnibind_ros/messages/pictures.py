@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from omnibind_core import modalities
 from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.optional import require
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes, flat_bytes
@@ -180,15 +181,16 @@ _DECODED: Mapping[tuple[int, str], str] = {
 
 
 def _picture(pixels: NDArray[Any], name: str, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
-    """Interprets pixels: RGB for colour, values for a thermal or touch sensor with one channel."""
+    """Interprets pixels: RGB for colour, values for a modality that measures them with one channel."""
     encoding = ENCODINGS[name]
-    if encoding.to_rgb == _GREY and modality in ("thermal", "touch"):
+    measured = modalities.get(modality).measured
+    if encoding.to_rgb == _GREY and measured:
         if encoding.dtype == "u1":
             return pixels
         values = pixels.astype(np.float32)
         values *= options.scale
         values += options.offset
-        return values if modality == "thermal" else np.clip(values, 0, 255).astype(np.uint8)
+        return values if measured == "float32" else np.clip(values, 0, 255).astype(np.uint8)
     if encoding.dtype not in ("u1", "u2"):
         raise InvalidInputError(source, f"encoding '{name}'", f"8 or 16 bit grey or colour for {modality}")
     try:
@@ -224,7 +226,7 @@ def _installed_bridge() -> Any:
 def _by_cv_bridge(bridge: Any, message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
     """The picture by cv_bridge, which unpacks all and converts what names its colours."""
     encoding = ENCODINGS.get(message.encoding)
-    values = encoding is not None and encoding.to_rgb == _GREY and modality in ("thermal", "touch")
+    values = encoding is not None and encoding.to_rgb == _GREY and bool(modalities.get(modality).measured)
     unnamed = re.fullmatch(r"\d+[USF]C\d*", message.encoding) is not None and encoding is not None
     wanted = "passthrough" if values or unnamed else "rgb8"
     try:

@@ -28,8 +28,6 @@ SENSOR_TYPES: Mapping[str, str] = {
 }
 """Modality of each sensor type; the name of a modality is accepted as a type, too."""
 
-_TOPIC_ENDINGS = {"event": "events", "point_cloud": "points", "audio": "audio", "text": "text"}
-
 DISCOVER_EXCLUDE = ("depth", "mask", "debug", "disparity", "segment", "theora", "omnibind")
 """Pictures that are no camera's, encodings that are not decoded, and what the nodes of this package publish."""
 
@@ -362,8 +360,8 @@ class Parameters:
             spec.name: self.check(full, changes[full]) if (full := f"{name}.{spec.name}") in changes else self[full]
             for spec in SENSOR
         }
-        kind = values["type"] or name
-        modality = SENSOR_TYPES.get(kind, kind)
+        sensor_type = values["type"] or name
+        modality = SENSOR_TYPES.get(sensor_type, sensor_type)
         if modality not in modalities.names():
             known = ", ".join(dict.fromkeys((*SENSOR_TYPES, *modalities.names())))
             raise ConfigError(f"parameter '{name}.type' is '{values['type']}', expected one of {known}")
@@ -371,7 +369,7 @@ class Parameters:
         if values["message_type"] and values["message_type"] not in types:
             found = f"parameter '{name}.message_type' is '{values['message_type']}'"
             raise ConfigError(f"{found}, expected for {modality} one of {', '.join(types)}")
-        kind_of = modalities.get(modality)
+        definition = modalities.get(modality)
         return Sensor(
             config=SensorConfig(
                 name=name,
@@ -379,13 +377,13 @@ class Parameters:
                 enabled=values["enabled"],
                 timeout=values["timeout"],
                 time_offset=values["time_offset"],
-                window=values["window"] or kind_of.default_window or values["timeout"],
+                window=values["window"] or definition.default_window or values["timeout"],
                 readmit_after=values["readmit_after"],
             ),
-            topic=values["topic"] or f"{name}/{_TOPIC_ENDINGS.get(modality, 'image_raw')}",
+            topic=values["topic"] or f"{name}/{definition.topic_ending}",
             message_types=(values["message_type"],) if values["message_type"] else types,
             qos=values["qos"],
-            queue_depth=values["queue_depth"] or (100 if kind_of.is_stream else 5),
+            queue_depth=values["queue_depth"] or (100 if definition.is_stream else 5),
             options=DecodeOptions(
                 scale=values["scale"],
                 offset=values["offset"],

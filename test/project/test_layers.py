@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,3 +195,21 @@ def test_no_folder_is_crowded() -> None:
     folders = [path.parent for path in MODULES.values()]
     crowded = {str(folder.relative_to(REPO)): folders.count(folder) for folder in set(folders)}
     assert not {name: count for name, count in crowded.items() if count > MOST_MODULES}
+
+
+@pytest.mark.parametrize(("package", "table"), [("omnibind_core", CORE), ("omnibind_ros", ROS)])
+def test_the_architecture_shows_the_rooms_from_the_ground_up(package: str, table: dict[str, set[str]]) -> None:
+    """The document has a row for every room, below the rows of what it imports, and names files that are there."""
+    text = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8").partition(f"| `{package}/` |")[2]
+    shown: list[str] = []
+    for line in text.partition("\n\n")[0].splitlines()[2:]:
+        rooms, what = line.strip("| ").split(" | ", 1)
+        names = [name.strip("`/").removesuffix(".py") for name in rooms.split(", ")]
+        folders = [REPO / package / name for name in names]
+        for name in names:
+            missing = table.get(name, set()) - {*shown, *names}
+            assert not missing, f"{name} stands above {', '.join(sorted(missing))}"
+        for file in re.findall(r"`([a-z_]+(?:\.py|/))`", what):
+            assert any(found for folder in folders for found in folder.rglob(file.rstrip("/"))), f"{rooms}: no {file}"
+        shown += names
+    assert set(table) <= set(shown)

@@ -29,6 +29,7 @@ class Audio(Modality[Sound, AudioPreset]):
     role: ClassVar[Role] = Role.STUDENT
     is_stream: ClassVar[bool] = True
     default_window: ClassVar[float] = 2.0
+    topic_ending: ClassVar[str] = "audio"
     suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".mp3")
     presets: ClassVar[dict[str, AudioPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[Sound]] = corruption.CORRUPTIONS

@@ -30,6 +30,7 @@ class Event(Modality[Events, EventPreset]):
     is_camera: ClassVar[bool] = True
     is_stream: ClassVar[bool] = True
     default_window: ClassVar[float] = 0.2
+    topic_ending: ClassVar[str] = "events"
     suffixes: ClassVar[tuple[str, ...]] = (".npz", ".bin")
     presets: ClassVar[dict[str, EventPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[Events]] = corruption.CORRUPTIONS

@@ -24,6 +24,7 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
 
     name: ClassVar[str] = "point_cloud"
     role: ClassVar[Role] = Role.STUDENT
+    topic_ending: ClassVar[str] = "points"
     suffixes: ClassVar[tuple[str, ...]] = (".npz", ".npy", ".bin", ".pcd", ".ply")
     presets: ClassVar[dict[str, Preset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[np.float32]]] = corruption.CORRUPTIONS

@@ -20,6 +20,7 @@ class Text(Modality[str, Preset]):
     name: ClassVar[str] = "text"
     role: ClassVar[Role] = Role.TEACHER
     is_sensor: ClassVar[bool] = False
+    topic_ending: ClassVar[str] = "text"
     suffixes: ClassVar[tuple[str, ...]] = (".txt",)
     presets: ClassVar[dict[str, Preset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[str]] = corruption.CORRUPTIONS

@@ -30,6 +30,7 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
     role: ClassVar[Role] = Role.STUDENT
     is_camera: ClassVar[bool] = True
     topics: ClassVar[str] = "thermal|infrared|lwir|flir|lepton|boson|seek"
+    measured: ClassVar[str] = "float32"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
     presets: ClassVar[dict[str, ThermalPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS

@@ -27,6 +27,7 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
     name: ClassVar[str] = "touch"
     role: ClassVar[Role] = Role.STUDENT
     topics: ClassVar[str] = "tactile|touch|gelsight|digit|gsmini|skin|pressure"
+    measured: ClassVar[str] = "uint8"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".npy")
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
