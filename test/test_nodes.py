@@ -782,7 +782,7 @@ def test_the_process_ends_cleanly_on_a_signal(tmp_path, stop):
         text=True,
     )
     deadline = time.monotonic() + PATIENCE
-    while not any(tmp_path.iterdir()):  # rclpy has taken over the signals when it logs
+    while not any(file.stat().st_size for file in tmp_path.iterdir()):  # rclpy has taken over the signals when it logs
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     time.sleep(0.5)
