@@ -787,20 +787,24 @@ def test_the_process_ends_cleanly_on_a_signal(tmp_path):
             text=True,
         )
         started.append((process, stop, delay, logs))
-    waiting = list(started)
-    deadline = time.monotonic() + PATIENCE
-    while waiting:
-        for item in list(waiting):
-            process, stop, delay, logs = item
-            assert time.monotonic() < deadline and process.poll() is None
-            if any(file.stat().st_size for file in logs.iterdir()):  # rclpy has taken over the signals when it logs
-                threading.Timer(delay, process.send_signal, [stop]).start()
-                waiting.remove(item)
-        time.sleep(0.005)
-    for process, stop, delay, _ in started:
-        _, errors = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, (stop, delay, errors)
-        assert "Traceback" not in errors
+    try:
+        waiting = list(started)
+        deadline = time.monotonic() + 4 * PATIENCE  # four processes import at once
+        while waiting:
+            for item in list(waiting):
+                process, stop, delay, logs = item
+                assert time.monotonic() < deadline and process.poll() is None
+                if any(file.stat().st_size for file in logs.iterdir()):  # rclpy has taken over the signals when it logs
+                    threading.Timer(delay, process.send_signal, [stop]).start()
+                    waiting.remove(item)
+            time.sleep(0.005)
+        for process, stop, delay, _ in started:
+            _, errors = process.communicate(timeout=4 * PATIENCE)
+            assert process.returncode == 0, (stop, delay, errors)
+            assert "Traceback" not in errors
+    finally:
+        for process, *_ in started:
+            process.kill()
 
 
 WHILE_IT_STARTS = """
