@@ -202,7 +202,7 @@ def test_reliability_starts_as_the_mean_and_never_leaves_what_the_tokens_say():
 def test_reliability_learns_to_leave_damaged_tokens_out():
     """Noise lies near one direction whatever the label is; a label that training lacked is fused as well as others."""
     rng = torch.Generator().manual_seed(0)
-    labels, noise = F.normalize(torch.randn(12, DIM, generator=rng), dim=-1), F.normalize(torch.randn(DIM), dim=0)
+    labels, noise = F.normalize(torch.randn(13, DIM, generator=rng), dim=-1).split([12, 1])
     torch.manual_seed(0)
     module = fusion.build(DIM, {"preset": "reliability", "dropout": 0.2})
     optimiser = torch.optim.Adam(module.parameters(), lr=0.01)
