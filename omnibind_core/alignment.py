@@ -1,9 +1,15 @@
 """Stage I, Cross-modal Alignment Distillation (CAD): students aligned to frozen teachers (paper Sec. 3.2, Eq. 2 to 7).
 
-The paper states the loss twice, differently. Both are here as presets: ``equation`` is Eq. 7 with a temperature, and
-``listing`` is the code of App. B, whose weights of 100 only make sense for a temperature of 1, where the KL terms are
-small. Eq. 3 defines the teachers' cross-correspondence by a product with the student, against its own text; the text
-(text with image) is followed.
+The paper states the loss twice, differently. Both are here as presets. ``listing`` is the code of App. B to the letter:
+the student against the image teacher, samples of the same label as negatives, weights of 100 that only make sense for
+its temperature of 1, where the KL terms are small. ``equation`` is Eq. 7 with a temperature, and departs from the
+paper in what the shipped weights were trained with: samples of the same label are left out of the contrast, and the
+teachers' cross-correspondence has its rows and columns exchanged.
+
+Eq. 3 writes that matrix as a product with the student, against its own text (text with image), which is followed: text
+@ image^T, in App. B image @ text^T. In both, row i compares sample i of the centre with the batch of the other teacher;
+``cross_rows="center"`` is that. The default ``cross_rows="other"`` is the transpose: row i compares sample i of the
+other teacher with the batch of the centre, as row i of the student's matrix, student @ center^T, does with the student.
 """
 
 from __future__ import annotations
@@ -19,7 +25,17 @@ from omnibind_core.config import Config
 
 PRESETS: dict[str, dict[str, Any]] = {
     "equation": {"tau_in": 0.07, "tau_kl": 0.07, "w_in": 1.0, "w_cr": 1.0, "w_se": 1.0},
-    "listing": {"tau_in": 1.0, "tau_kl": 1.0, "w_in": 1 / 3, "w_cr": 100 / 3, "w_se": 100 / 3},
+    "listing": {
+        "tau_in": 1.0,
+        "tau_kl": 1.0,
+        "w_in": 1 / 3,
+        "w_cr": 100 / 3,
+        "w_se": 100 / 3,
+        "align_center": "image",
+        "cross_rows": "center",
+        "self_target": "image",
+        "same_label": "negative",
+    },
 }
 
 
@@ -33,6 +49,9 @@ class CADConfig(Config):
         w_cr: Weight of the cross-correspondence term.
         w_se: Weight of the self-correspondence term.
         align_center: Teacher that the student is contrasted with; text is best in the paper's Table 7.
+        cross_rows: Whose samples are the rows of the teachers' cross-correspondence matrix: ``"other"`` (the teacher
+            that is not the centre, so that its columns are those of the student's matrix) or ``"center"`` (Eq. 3, 4 and
+            App. B; rows and columns exchanged).
         self_target: Whose self-correspondence is distilled: the mean of both teachers (Eq. 5), or one.
         same_label: What samples of the same label in a batch are to each other in the contrastive term: ``"ignore"``
             (neither positive nor negative) or ``"negative"`` (as in the paper's listing).
@@ -44,6 +63,7 @@ class CADConfig(Config):
     w_cr: float = Field(1.0, ge=0)
     w_se: float = Field(1.0, ge=0)
     align_center: str = Field("text", pattern="^(text|image)$")
+    cross_rows: str = Field("other", pattern="^(other|center)$")
     self_target: str = Field("mean", pattern="^(mean|image|text)$")
     same_label: str = Field("ignore", pattern="^(ignore|negative)$")
 
@@ -108,7 +128,8 @@ def cad_loss(student: Tensor, image: Tensor, text: Tensor, config: CADConfig, la
     image, text = image.detach(), text.detach()
     center, other = (text, image) if config.align_center == "text" else (image, text)
     contrastive = contrastive_loss(student, center, config.tau_in, label if config.same_label == "ignore" else None)
-    cross = correspondence_loss(student @ center.T, other @ center.T, config.tau_kl)
+    teachers = other @ center.T if config.cross_rows == "other" else center @ other.T
+    cross = correspondence_loss(student @ center.T, teachers, config.tau_kl)
     self_ = correspondence_loss(student @ student.T, _self_target(image, text, config.self_target), config.tau_kl)
     total = config.w_in * contrastive + config.w_cr * cross + config.w_se * self_
     return CADTerms(contrastive, cross, self_, total)

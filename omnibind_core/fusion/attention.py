@@ -1,4 +1,4 @@
-"""Stage II, Adaptive Fusion (AF): any set of present modalities to one unified embedding (paper Sec. 3.3, Eq. 8, 9).
+"""Stage II, Adaptive Fusion (AF): any set of present modalities to one unified embedding (paper Sec. 3.3, Eq. 9).
 
 Absent modalities are masked, never filled with zeros. The set has no order and no fixed size, and several sensors of
 one modality are several tokens.

@@ -182,7 +182,7 @@ class CatFusion(SlotFusion):
 
 
 class OuterProductFusion(SlotFusion):
-    """Outer products of all pairs of slots, and a linear layer (paper Table 8, "OuterProduct").
+    """Outer products of all pairs of slots, and a linear layer (paper Table 9, "OuterProduct").
 
     Every slot is projected to a low rank, zero if absent, with a 1 appended, so that the product with an absent slot
     leaves the other one (tensor fusion, Zadeh et al. 2017). The product of all slots at once would be too wide.

@@ -80,7 +80,7 @@ class Lesson:
 class Align(Stage):
     """The heads of the students, and those of their trunks that learn.
 
-    The students take turns in random order, each with its own number of steps.
+    The students take turns in random order or learn one after the other, each with its own number of steps.
 
     Args:
         data: What to train on.
@@ -110,9 +110,11 @@ class Align(Stage):
         sizes = {name: len(data.train[name]) for name in self.students}
         self.batches = [Batches(name, _shares(data, name, settings), settings.balance) for name in self.students]
         turns = [settings.steps_of(name, sizes[name]) for name in self.students]
-        rng = np.random.default_rng((seed, zlib.crc32(b"order")))
-        self.order = rng.permutation(np.repeat(np.arange(len(self.students)), turns))
+        self.order = np.repeat(np.arange(len(self.students)), turns)
         self.steps = len(self.order)
+        self._sequential = settings.order == "sequential"
+        if not self._sequential:
+            self.order = np.random.default_rng((seed, zlib.crc32(b"order"))).permutation(self.order)
 
     def _by_student(self, settings: AlignConfig, trunk_of: dict[str, str]) -> list[dict[str, Any]]:
         groups, taken = [], set()
@@ -130,6 +132,13 @@ class Align(Stage):
     def subject(self, step: int) -> str:
         """See :meth:`Stage.subject`: the student whose turn it is."""
         return self.students[self.order[step]]
+
+    def span(self, step: int) -> tuple[int, int]:
+        """See :meth:`Stage.span`: of the student whose turn it is if they learn one after the other."""
+        if not self._sequential:
+            return super().span(step)
+        own = np.flatnonzero(self.order == self.order[step])
+        return int(own[0]), int(own[-1]) + 1
 
     def draw(self, step: int, rng: np.random.Generator) -> Lesson:
         """See :meth:`Stage.draw`."""

@@ -100,6 +100,8 @@ class AlignConfig(StageConfig):
         per_student: Other settings of single students, by name.
         loss: Settings of :class:`omnibind_core.alignment.CADConfig`, with ``preset``.
         balance: 0 draws samples as often as they occur, 1 draws every concept equally often.
+        order: ``"interleaved"`` (students take turns in random order, under one learning rate schedule) or
+            ``"sequential"`` (one after the other, each under a schedule of its own, as in the paper).
         imagined: By student, the share of a batch that is imagined from the training photos, 0 to 1 exclusive (not in
             the paper).
     """
@@ -108,6 +110,7 @@ class AlignConfig(StageConfig):
     per_student: dict[str, StudentConfig] = Field(default_factory=dict)
     loss: dict[str, Any] = Field(default_factory=lambda: {"preset": "equation"})
     balance: float = Field(0.5, ge=0, le=1)
+    order: Literal["interleaved", "sequential"] = "interleaved"
     imagined: dict[str, float] = Field(default_factory=dict)
 
     @field_validator("imagined")

@@ -81,6 +81,10 @@ class Stage(nn.Module):
         """What learns at a step, for the log; empty if it is always the same."""
         return ""
 
+    def span(self, step: int) -> tuple[int, int]:
+        """First step and end of the part of the stage over which the learning rate rises and falls at a step."""
+        return 0, self.steps
+
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser; ``lr`` overrules the settings, ``subject`` is as in :meth:`subject`."""
         return [{"params": list(self.parameters())}]
@@ -166,7 +170,9 @@ class Trainer:
         with log:
             while progress.step < stage.steps and not progress.stopped:
                 step = progress.step
-                subject, rate = stage.subject(step), learning_rate(step, stage.steps, settings.warmup)
+                first_step, end = stage.span(step)
+                rate = learning_rate(step - first_step, end - first_step, settings.warmup)
+                subject = stage.subject(step)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * rate
                 losses = self._step(fabric, module, optimizer, stage, step)

@@ -19,6 +19,7 @@ from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.comparison import experiments
 from omnibind_core.evaluation.comparison.summary import Measurement, markdown, mean_interval, summarise
+from omnibind_core.features.combinations import Split
 from omnibind_core.features.sets import FeatureSet
 from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
@@ -251,3 +252,36 @@ def test_a_comparison_needs_af(bench):
 def test_all_tables_can_be_asked_for():
     assert tuple(experiments.TABLES) == compare.TABLES
     assert set(encoders.load_config("tiny").modalities) >= set(TAUGHT)
+
+
+def fused_by_hand(bench, probes, size, seed, count):
+    """Share of right answers of the mean of the probes' probabilities over the modalities of drawn combinations."""
+    val = bench.data.val
+    drawn = Split(VOCABULARY, val).draw(count, np.random.default_rng((seed, size)), size=size)
+    told = {name: probes.probabilities(name, samples.inputs[:, 0]) for name, samples in val.items()}
+    right = []
+    for rows, label in zip(drawn.rows, drawn.label, strict=True):
+        parts = [told[name][row] for name, row in zip(drawn.columns, rows, strict=True) if row >= 0]
+        assert len(parts) == size
+        right.append(np.mean(parts, axis=0).argmax() == label)
+    return float(np.mean(right))
+
+
+def test_probes_fuse_all_modalities_of_a_combination(bench, data, monkeypatch):
+    rng = np.random.default_rng(0)
+    for samples in data.val.values():  # so hard that one modality alone is often wrong
+        samples.inputs[:] += 3 * rng.standard_normal(samples.inputs.shape)
+    probes = bench.probes(data, variants=False)
+    wanted = {
+        f"{size} modalit{'y' if size == 1 else 'ies'}": fused_by_hand(bench, probes, size, 3, 300) for size in (1, 2, 3)
+    }
+    monkeypatch.setattr(bench, "methods", dict)
+    found = bench.fusions(experiments.Settings(seeds=(3,), count=300))
+    assert {one.condition: one.value for one in found if one.method == "Probes"} == pytest.approx(wanted)
+    assert wanted["1 modality"] < wanted["2 modalities"] < wanted["3 modalities"]
+    monkeypatch.setattr(bench, "methods", lambda: {"AF": {"type": "mean"}})
+    few = few_shot(data, 2, 3)
+    wanted = {"Probes": fused_by_hand(bench, bench.probes(few, variants=False), 2, 3, 300)}
+    found = bench.few_shot(experiments.Settings(seeds=(3,), count=300, shots=(2,)))
+    pairs = {one.method: one.value for one in found if one.table == "Few samples, pairs"}
+    assert {"Probes": pairs["Probes"]} == pytest.approx(wanted)

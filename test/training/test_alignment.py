@@ -1,16 +1,27 @@
-"""Stage I's losses against numbers worked out by hand, and their gradients."""
+"""Stage I: its losses against numbers worked out by hand, their gradients, what it draws and in which order."""
 
 from __future__ import annotations
 
+import csv
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from omnibind_core import encoders
 from omnibind_core.alignment import PRESETS, CADConfig, cad_loss, contrastive_loss, correspondence_loss
 from omnibind_core.config import parse
+from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.samples import Sample
+from omnibind_core.encoders.config import load_config
 from omnibind_core.errors import ConfigError
+from omnibind_core.features.sets import FeatureSet, embed_all
+from omnibind_core.training.align import Align
+from omnibind_core.training.config import AlignConfig
+from omnibind_core.training.dataset import TrainingData
+from omnibind_core.training.engine import Trainer, learning_rate
 
 
 def unit(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -85,3 +96,63 @@ def test_presets_weigh_as_stated():
 def test_wrong_settings_name_the_key(data, key):
     with pytest.raises(ConfigError, match=key):
         parse(CADConfig, data, "loss", PRESETS)
+
+
+@pytest.fixture
+def stage_one():
+    """Makes stage I of a tiny model on random features of five labels, the last without photos."""
+    network = encoders.build(load_config("tiny"), {"image", "text", "touch", "event"})
+    rng = np.random.default_rng(0)
+
+    def part(modality, concept):
+        inputs = rng.standard_normal((len(concept), 2, 32)).astype(np.float32)
+        samples = tuple(Sample(f"{modality}-{row}", modality, "made", "x", "", "train", "") for row in concept)
+        return FeatureSet(samples, inputs, np.array(concept))
+
+    train = {
+        "image": part("image", [2, 0, 1, 3, 1, 0, 3, 3]),
+        "touch": part("touch", [0, 1, 2, 3, 4] * 2),
+        "event": part("event", [4, 3, 2, 1, 0] * 2),
+    }
+    data = TrainingData(("bell", "car", "cat", "cup", "dog"), Concepts(()), train, {})
+    return lambda **settings: Align(data, load_config("tiny"), network, AlignConfig(**settings), 0)
+
+
+def test_the_image_teacher_shows_photos_of_the_same_concept(stage_one):
+    stage = stage_one(batch=10)
+    data, model, network = stage._frozen
+    photos = embed_all(network, model, "image", data.train["image"].inputs)
+    seen = set()
+    for step in range(20):
+        lesson = stage.draw(0, np.random.default_rng(step))
+        for concept, text, image in zip(lesson.batch.concept, lesson.text, lesson.image, strict=True):
+            assert torch.equal(text, stage.teachers.text[concept])
+            if concept == 4:
+                assert torch.equal(image, text)
+                continue
+            ((row, variant),) = (photos == image).all(dim=-1).nonzero().tolist()
+            assert data.train["image"].concept[row] == concept
+            seen.add((row, variant))
+    assert len(seen) == 16  # every photo in every variant
+
+
+def test_students_learn_in_turns_or_one_after_the_other(stage_one):
+    per_student = {"touch": {"steps": 30}}
+    mixed, sorted_ = (stage_one(steps=50, per_student=per_student, order=o) for o in ("interleaved", "sequential"))
+    first, second = sorted_.students
+    assert [sorted_.subject(step) for step in range(80)] == [first] * (30 if first == "touch" else 50) + [second] * (
+        50 if first == "touch" else 30
+    )
+    assert sorted(mixed.order) == sorted(sorted_.order) and mixed.order.tolist() != sorted_.order.tolist()
+    assert stage_one(steps=50, per_student=per_student).order.tolist() == mixed.order.tolist()
+    assert {mixed.span(step) for step in range(80)} == {(0, 80)}
+    border = sorted_.order.tolist().index(1)
+    assert [sorted_.span(step) for step in (0, border - 1, border, 79)] == [(0, border)] * 2 + [(border, 80)] * 2
+
+
+def test_one_after_the_other_each_student_has_a_learning_rate_schedule_of_its_own(stage_one, tmp_path):
+    stage = stage_one(steps=10, batch=4, warmup=0.2, lr=0.01, order="sequential")
+    Trainer(folder=tmp_path, logger="csv").run(stage)
+    with (tmp_path / "log" / "align.csv").open(newline="") as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([0.01 * learning_rate(step, 10, 0.2) for step in range(10)] * 2, rel=1e-3)

@@ -58,3 +58,29 @@ def test_pairs_that_are_always_right_are_not_taken_for_certain():
     fused, label = similarities(MeanFusion(), bank, split.gather(drawn)), torch.from_numpy(drawn.label)
     assert best_temperature(fused, label) < found.temperature(found_names(2))
     assert split.tokens["image"].norm(dim=-1).allclose(torch.ones(1))  # conflicts are not written into the data
+
+
+def test_a_weight_counts_as_so_many_samples():
+    similarities, label = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.3]]), torch.tensor([0, 1, 0])
+    weight = torch.tensor([3.0, 2.0, 1.0])
+    counted = torch.tensor([0, 0, 0, 1, 1, 2])
+    weighted = best_temperature(similarities, label, weight)
+    assert weighted == best_temperature(similarities[counted], label[counted])
+    assert weighted != best_temperature(similarities, label)
+
+
+def test_every_label_counts_the_same_in_the_temperature_of_one_modality():
+    """A label with few samples that are all mistaken makes as little certain as if it had as many as the others."""
+    split, bank = made(0.1)
+    concept = np.array([0] * 97 + [1] * 3)
+    tokens = bank.rows[torch.tensor([0] * 97 + [2] * 3)][:, None]  # those of label 1 look like label 2
+    few = EmbeddedSplit(
+        bank.names,
+        {**split.sets, "audio": FeatureSet((), np.zeros((100, 1, 0), np.float32), concept)},
+        tokens={**split.tokens, "audio": tokens},
+    )
+    found = calibrate(few, bank, MeanFusion(), 200, 0).single["audio"]
+    alone, label = bank.similarities(tokens[:, 0]), torch.from_numpy(concept)
+    even = torch.cat([torch.arange(97).repeat(3), torch.arange(97, 100).repeat(97)])
+    assert found == best_temperature(alone[even], label[even])
+    assert found > 2 * best_temperature(alone, label)

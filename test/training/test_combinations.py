@@ -84,3 +84,20 @@ def test_late_fusion_is_the_mean_of_the_present_probabilities():
     scores = late_fusion(gather(tokens, asked))
     torch.testing.assert_close(scores, torch.tensor([[0.55, 0.45], [0.2, 0.8]]))
     assert top1(scores, asked.label) == 0.5
+
+
+def test_a_conflict_shows_another_label():
+    split = made()
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        drawn = split.draw(400, rng)
+        changed = with_conflicts(drawn, 1.0, rng)
+        row, column = (changed.rows != drawn.rows).nonzero()
+        assert len(row) > 50
+        names = [split.modalities[index] for index in column]
+        shown = [
+            split.sets[name].concept[number] for name, number in zip(names, changed.rows[row, column], strict=True)
+        ]
+        assert (np.array(shown) != drawn.label[row]).all()
+        same = (changed.variants == drawn.variants) | (changed.rows != drawn.rows)
+        assert same.all()  # no sample was exchanged for another one of its label, or of itself

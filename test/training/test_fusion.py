@@ -11,9 +11,13 @@ from torch.nn import functional as F
 
 from omnibind_core import fusion
 from omnibind_core.errors import ConfigError
-from omnibind_core.features.combinations import Combinations, gather, with_conflicts
+from omnibind_core.features.combinations import Combinations, EmbeddedSplit, gather, with_conflicts
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.fusion import FusionConfig, MeanFusion, fusion_loss, wrong_predictions
 from omnibind_core.fusion.attention import AttentionLayer
+from omnibind_core.labels import LabelBank
+from omnibind_core.training.config import FuseConfig
+from omnibind_core.training.fuse import Fuse
 
 DIM = 32
 
@@ -225,3 +229,34 @@ def test_reliability_learns_to_leave_damaged_tokens_out():
     assert fused.weights[broken, 0].mean() < 0.1
     assert (fused.weights[~broken, 0] - 0.5).abs().mean() < 0.2
     assert ((fused.embedding @ labels.T).argmax(dim=1) == label).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("labels", [2, 3, 7])
+def test_a_negative_is_never_the_label(labels):
+    rng = torch.Generator().manual_seed(labels)
+    scores, label = torch.randn(500, 3, labels, generator=rng), torch.randint(labels, (500,), generator=rng)
+    mask = torch.rand(500, 3, generator=rng) < 0.5
+    index, counts = wrong_predictions(scores, mask, label, rng)
+    assert not (counts & (index == label[:, None])).any()
+    assert counts.any(dim=1).all()
+    chance = index[counts[:, -1], -1]
+    assert len(chance) > 50 and set(chance.tolist()) == set(range(labels))
+
+
+@pytest.mark.parametrize("conflict", [0.0, 0.5, 1.0])
+def test_stage_two_learns_on_the_share_of_conflicts_that_is_asked_for(conflict):
+    concept = np.repeat(np.arange(10), 3)
+    names = ("image", "touch", "audio")
+    sets = {name: FeatureSet((), np.zeros((30, 1, 0), np.float32), concept) for name in names}
+    bank = LabelBank(tuple("abcdefghij"), torch.eye(10), torch.arange(10))
+    shown = {name: torch.eye(10)[concept][:, None] for name in names}  # a token says what it shows
+    split = EmbeddedSplit(bank.names, sets, tokens=shown)
+    settings = FuseConfig(conflict=conflict, batch=2000, negatives="all")
+    batch = Fuse(split, None, bank, MeanFusion(), settings).draw(0, np.random.default_rng(0))
+    other = (batch.sets.tokens.argmax(dim=-1) != batch.label[:, None]) & batch.sets.mask
+    several = batch.sets.mask.sum(dim=1) > 1
+    assert not other[~several].any() and other.sum(dim=1).max() == (1 if conflict else 0)
+    # A donor has the modality in two of three, and another label in nine of ten.
+    share = other.any(dim=1)[several].float().mean().item()
+    donors = batch.sets.mask.float().mean().item() * 0.9
+    assert share == pytest.approx(conflict * donors, abs=0.06)

@@ -17,6 +17,7 @@ from omnibind_core import OmniBind, cli, modalities
 from omnibind_core.config import read_mapping
 from omnibind_core.errors import ConfigError
 from omnibind_core.training import config as training_config
+from omnibind_core.training import dataset
 
 WORDS = ("cup", "dog", "car")
 
@@ -188,3 +189,25 @@ def test_generated_tables_of_the_documents_are_current(repo):
         [sys.executable, str(repo / "tools" / "doc_tables.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"run python tools/doc_tables.py: {done.stdout}{done.stderr}"
+
+
+def test_damaged_variants_are_features_of_damaged_samples(trained, tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path))
+    config = training_config.load(str(trained / "first" / "experiment.yaml"))
+    model = OmniBind.from_pretrained(trained / "first" / "align")
+    concepts = dataset.match(config, model.encoders)
+    clean, data = (dataset.load(config, model.config, model.encoders, concepts, damage=n) for n in (0, 2))
+    assert all(samples.damaged is None for samples in (*clean.train.values(), *data.val.values()))
+    for name, samples in data.train.items():
+        assert samples.damaged is not None and samples.damaged.shape[:2] == (len(samples), 2)
+        first, second = samples.damaged[:, 0], samples.damaged[:, 1]
+        own = samples.inputs[:, 0]
+        for one, other in ((first, own), (second, own), (first, second)):
+            assert (one != other).any(axis=1).mean() > 0.8, name
+    # Stage II draws them as further variants.
+    split = dataset.embed(data, model, "train")
+    variants = {name: samples.inputs.shape[1] for name, samples in data.train.items()}
+    drawn = split.draw(300, np.random.default_rng(0))
+    for column, name in enumerate(split.modalities):
+        assert split.tokens[name].shape[1] == variants[name] + 2
+        assert (drawn.variants[:, column] >= variants[name]).any(), name

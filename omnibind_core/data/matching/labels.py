@@ -1,4 +1,4 @@
-"""Label-level matching: which labels of which sources are one concept (paper Sec. 3.3), offline.
+"""Label-level matching: which labels of which sources are one concept (paper Sec. 3.4), offline.
 
 Three kinds of evidence, the plain ones first: what thing a label names
 (:mod:`omnibind_core.data.matching.phrases`), WordNet

@@ -1,4 +1,4 @@
-"""Label-level matching by a language model behind any OpenAI-compatible chat endpoint, as in the paper (Sec. 3.3).
+"""Label-level matching by a language model behind any OpenAI-compatible chat endpoint, as in the paper (Sec. 3.4).
 
 The model chooses, for every label, one of the names that the labels themselves offer; so answers to different requests
 fit together, and an invented name is found out. What was asked and answered is kept in a JSON-lines file beside the

@@ -1,4 +1,4 @@
-"""Sample-level matching (paper Sec. 3.3): which samples of two modalities fit together, though no sensor saw both.
+"""Sample-level matching (paper Sec. 3.4): which samples of two modalities fit together, though no sensor saw both.
 
 Every sample is a row: the text teacher's embedding of its description
 (:mod:`omnibind_core.data.modality_free.descriptions`), or its embedding in the shared space. Two samples

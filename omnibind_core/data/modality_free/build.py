@@ -1,4 +1,4 @@
-"""Builds the modality-free data set (paper Sec. 3.3): samples of many sources in, combinations of them out."""
+"""Builds the modality-free data set (paper Sec. 3.4): samples of many sources in, combinations of them out."""
 
 from __future__ import annotations
 
