@@ -10,6 +10,8 @@ from typing import Any
 
 from rclpy.qos import QoSProfile
 
+from omnibind_core import modalities
+from omnibind_core.errors import ConfigError
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.engine import Selection
 from omnibind_core.runtime.types import Encoded, EngineSettings
@@ -43,6 +45,18 @@ class SensorNode(PerceptionNode):
         """Modalities whose encoders are needed: none if only preprocessed."""
         return super().wanted if self.parameters["send"] == "embedding" else set()
 
+    def on_model(self) -> None:
+        """Refuses to send words.
+
+        Raises:
+            ConfigError: The sensor is of text, whose preprocessed form is no numbers.
+        """
+        sensor = self.parameters.sensors[0]
+        if self.parameters["send"] == "preprocessed" and modalities.get(sensor.config.modality).preset().dtype == "str":
+            raise ConfigError(
+                f"parameter 'send' is 'preprocessed', expected embedding: frames have no words ({sensor.name})"
+            )
+
     def compute(self, selection: Selection) -> Token | None:
         """What the sensor has that was not sent yet."""
         assert self.engine is not None
@@ -62,9 +76,7 @@ class SensorNode(PerceptionNode):
             assert token.views is not None
             encoded = Encoded("preprocessed", token.views)
         fields = modality_frame_fields(token.sensor.name, token.sensor.modality, self.model.identity, encoded)
-        if token.newest.header is not None:
-            fields["header"] = token.newest.header
-        self._publisher.publish(fill(msg.ModalityFrame(), fields))
+        self._publisher.publish(fill(msg.ModalityFrame(), {**fields, "header": token.newest.header}))
 
 
 def main() -> None:
