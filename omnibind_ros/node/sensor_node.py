@@ -11,7 +11,6 @@ from typing import Any
 from rclpy.qos import QoSProfile
 
 from omnibind_core import modalities
-from omnibind_core.errors import ConfigError
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.engine import Selection
 from omnibind_core.runtime.types import Encoded, EngineSettings
@@ -43,24 +42,18 @@ class SensorNode(PerceptionNode):
     @property
     def wanted(self) -> set[str]:
         """Modalities whose encoders are needed: none if only preprocessed."""
-        return super().wanted if self.parameters["send"] == "embedding" else set()
+        return super().wanted if self._embeds else set()
 
-    def on_model(self) -> None:
-        """Refuses to send words.
-
-        Raises:
-            ConfigError: The sensor is of text, whose preprocessed form is no numbers.
-        """
-        sensor = self.parameters.sensors[0]
-        if self.parameters["send"] == "preprocessed" and modalities.get(sensor.config.modality).preset().dtype == "str":
-            raise ConfigError(
-                f"parameter 'send' is 'preprocessed', expected embedding: frames have no words ({sensor.name})"
-            )
+    @property
+    def _embeds(self) -> bool:
+        """Whether embeddings are sent. Words are never sent otherwise: frames hold numbers."""
+        modality = modalities.get(self.parameters.sensors[0].config.modality)
+        return self.parameters["send"] == "embedding" or modality.preset().dtype == "str"
 
     def compute(self, selection: Selection) -> Token | None:
         """What the sensor has that was not sent yet."""
         assert self.engine is not None
-        tokens = self.engine.tokens(selection, embed=self.parameters["send"] == "embedding")
+        tokens = self.engine.tokens(selection, embed=self._embeds)
         if not tokens or tokens[0].newest is self._sent:
             return None
         self._sent = tokens[0].newest

@@ -355,17 +355,16 @@ def test_words_that_cannot_be_used_are_counted_and_the_camera_goes_on(rig):
     rig.wait_for_prediction("camera", "text")
 
 
-def test_a_sensor_node_sends_words_as_embeddings_only(rig):
-    node = rig.start(SensorNode, start=False, sensor="speech", speech__type="text")
-    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-    assert node.set_parameters([Parameter("send", value="embedding")])[0].successful
-    assert node.start()
+def test_a_sensor_node_sends_words_as_embeddings(rig):
+    node = rig.start(SensorNode, sensor="speech", speech__type="text")
+    assert node.parameters["send"] == "preprocessed"  # as for all others, but words are no numbers
     frames = []
     rig.helper.create_subscription(msg.ModalityFrame, "omnibind/speech", frames.append, 10)
     speech = rig.helper.create_publisher(String, "speech/text", 10)
     rig.wait(speech.get_subscription_count, "the subscription")
     rig.wait(lambda: not speech.publish(String(data="a dog")) and frames, "a frame")
-    assert frames[0].modality == "text" and messages.stamp_ns(frames[0]) is not None
+    assert frames[0].modality == "text" and frames[0].kind == msg.ModalityFrame.KIND_EMBEDDING
+    assert messages.stamp_ns(frames[0]) is not None
 
 
 def test_time_that_goes_backwards_clears_the_buffers_and_predictions_go_on(rig):
