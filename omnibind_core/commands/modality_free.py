@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core import resources
 from omnibind_core.commands.loading import text_tower
+
+if TYPE_CHECKING:
+    from omnibind_core.data.modality_free.descriptions import Captioner
 
 
 def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,10 +60,18 @@ def _build(args: argparse.Namespace) -> int:
     from omnibind_core.data.modality_free.match_groups import Towers
 
     config = load_named(BuildConfig, "data", args.config, args.set)
-    build(config, args.root, args.out, Towers(_embed_text, _embed_items))
+    build(config, args.root, args.out, Towers(_embed_text, _embed_items, _captioner))
     _print_stats(args.out)
     print(f"written: {args.out}")
     return 0
+
+
+def _captioner(folder: Path) -> Captioner:
+    import torch
+
+    from omnibind_core.data.modality_free.descriptions import Captioner
+
+    return Captioner(folder, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _stats(args: argparse.Namespace) -> int:

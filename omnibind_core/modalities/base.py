@@ -131,6 +131,8 @@ class Modality(ABC, Generic[RawT, PresetT]):
         topics: Regular expression that is found, in any case, in names of its topics, where the message type alone may
             be of several modalities; ``""``: it has those that no other one claims.
         topic_ending: Last part of the topic that a sensor has by default, after the sensor's name.
+        sensor_defaults: Settings of its sensors that are by default not those of other sensors, by name: ``timeout``,
+            ``readmit_after``.
         measured: Where a ROS picture of one channel holds measured values, which the sensor's ``scale`` and ``offset``
             bring to the raw form's unit: their dtype, ``"float32"`` or ``"uint8"`` (then cut to 0..255). ``""`` for
             pictures of light, and for all that are no pictures.
@@ -147,6 +149,7 @@ class Modality(ABC, Generic[RawT, PresetT]):
     default_window: ClassVar[float] = 0.0
     topics: ClassVar[str] = ""
     topic_ending: ClassVar[str] = "image_raw"
+    sensor_defaults: ClassVar[Mapping[str, Any]] = {}
     measured: ClassVar[str] = ""
     suffixes: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Any]]

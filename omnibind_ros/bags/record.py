@@ -104,8 +104,8 @@ class Recorder:
         if self._everything:
             return {topic: kind for topic, kind in single.items() if self._node.count_publishers(topic)}
         rules = DiscoveryRules((), _excluded(), _MOST)
-        known = [name for name in modalities.names() if name != "text"]
-        found = Discovery(rules).candidates([(topic, [kind]) for topic, kind in single.items()], known, ())
+        offered = [(topic, [kind]) for topic, kind in single.items()]
+        found = Discovery(rules).candidates(offered, modalities.sensors(), ())
         return {topic: kind for topic, kind, _ in found}
 
     def _receiver(self, topic: str) -> Callable[[str, Any], None]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from omnibind_core import resources
 from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.matching.wordnet import WordNet
 from omnibind_core.data.rendering import demo_objects
 from omnibind_core.data.scenes import Scene, compose_scenes
 from omnibind_core.data.sources.folder import FolderSource
@@ -34,6 +36,7 @@ from omnibind_ros.messages import (
     EVENT_ARRAY,
     IMAGE,
     POINT_CLOUD,
+    STRING,
     audio_chunk_fields,
     event_array_fields,
     image_fields,
@@ -71,6 +74,9 @@ SENSORS: Mapping[str, Sensor] = {
     "lidar": Sensor("point_cloud", "/lidar/points", POINT_CLOUD, 0.2),
     "microphone": Sensor("audio", "/microphone/audio", AUDIO_CHUNK, 0.2),
 }
+CAPTIONER = "captioner"
+"""Sensor of words, in recordings that are made with them: :func:`with_words`."""
+WITH_WORDS: Mapping[str, Sensor] = {**SENSORS, CAPTIONER: Sensor("text", "/captioner/text", STRING, 1.0)}
 _EVENT_WINDOW_US = 200_000  # the event stream repeats after this time
 
 
@@ -113,8 +119,13 @@ class SceneLabel:
 
     @property
     def sensors(self) -> tuple[str, ...]:
-        """Sensors that publish during the scene, in the order of :data:`SENSORS`."""
-        return tuple(name for name in SENSORS if name in self.recorded + self.rendered)
+        """Sensors that publish during the scene, in the order of :data:`WITH_WORDS`."""
+        return tuple(name for name in WITH_WORDS if name in self.recorded + self.rendered)
+
+
+def sensors_of(scenes: Sequence[SceneLabel]) -> tuple[str, ...]:
+    """Sensors of a recording: the six, and the captioner where there is one."""
+    return tuple(name for name in WITH_WORDS if name in SENSORS or any(name in scene.sensors for scene in scenes))
 
 
 def scenes_of_packages(
@@ -185,6 +196,38 @@ def scenes_of_samples(
         )
         for scene in chosen
     )
+
+
+def with_words(scenes: Iterable[SceneData], words: str) -> Iterator[SceneData]:
+    """Adds a captioner to every second scene, as if one were there: its words are made of the scene's own label.
+
+    Args:
+        scenes: The scenes.
+        words: ``"name"``: it names what is there; ``"description"``: WordNet's definition of it, in which words of the
+            name are left out. Where there is no definition it says nothing.
+
+    Raises:
+        DataError: WordNet is needed and cannot be had.
+        MissingDependencyError: It needs a package that is not installed.
+    """
+    wordnet = WordNet() if words == "description" else None
+    for number, scene in enumerate(scenes):
+        text = f"a {scene.label}" if wordnet is None else _described(scene.label, wordnet)
+        if number % 2 or not text:
+            yield scene
+            continue
+        made = frozenset({*scene.rendered, "text"})
+        origin = {**scene.origin, "text": "label" if wordnet is None else "WordNet"}
+        yield replace(scene, raw={**scene.raw, "text": text}, rendered=made, origin=origin)
+
+
+def _described(label: str, wordnet: WordNet) -> str:
+    """A definition of what is meant, without the words of its name; empty if there is none."""
+    for sense in wordnet.things(label):
+        names = tuple(word for word in re.findall(r"\w{3,}", " ".join((label, *wordnet.names(sense))).lower()))
+        words = re.findall(r"[\w-]+", wordnet.definition(sense))
+        return " ".join(word for word in words if not word.lower().startswith(names))
+    return ""
 
 
 def scenes_for(
@@ -267,7 +310,7 @@ def write(
     with BagWriter(path) as writer:
         for number, scene in enumerate(scenes):
             start_ns = EPOCH_NS + int(number * duration * 1e9)
-            present = {name: sensor for name, sensor in SENSORS.items() if sensor.modality in scene.raw}
+            present = {name: sensor for name, sensor in WITH_WORDS.items() if sensor.modality in scene.raw}
             items = [
                 (time_ns, sensor, stamp_ns, content, name)
                 for name, sensor in present.items()
@@ -278,7 +321,8 @@ def write(
             for time_ns, sensor, stamp_ns, content, name in sorted(items, key=lambda item: item[0]):
                 if name == lost and time_ns in silence:
                     continue
-                writer.write(sensor.topic, sensor.type, time_ns, types.message(sensor.type, content, stamp_ns, name))
+                message = types.message(sensor.type, content, None if sensor.type == STRING else stamp_ns, name)
+                writer.write(sensor.topic, sensor.type, time_ns, message)
             rendered = tuple(name for name, sensor in present.items() if sensor.modality in scene.rendered)
             recorded = tuple(name for name in present if name not in rendered)
             origin = tuple(f"{name}={scene.origin[sensor.modality]}" for name, sensor in present.items())
@@ -344,6 +388,9 @@ def _messages(
             part = _event_part(raw, number, round(sensor.period * 1e6))
             if len(part):
                 yield begin + period_ns - 1, begin + int(part.t[0]) * 1000, event_array_fields(part)
+    elif sensor.type == STRING:
+        for time_ns in times:
+            yield time_ns, time_ns, {"data": raw}
     elif sensor.modality == "point_cloud":
         point_field = types.typestore().types["sensor_msgs/msg/PointField"]
         for time_ns in times:

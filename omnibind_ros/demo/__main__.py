@@ -18,7 +18,7 @@ import yaml
 
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.bags import scene_bag
-from omnibind_ros.bags.scene_bag import SENSORS, THERMAL_OFFSET, THERMAL_SCALE, SceneLabel
+from omnibind_ros.bags.scene_bag import CAPTIONER, THERMAL_OFFSET, THERMAL_SCALE, WITH_WORDS, SceneLabel
 from omnibind_ros.demo import timeline
 from omnibind_ros.demo.monitor import Console, Monitor
 from omnibind_ros.demo.processes import Processes
@@ -70,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="with --data: which of its labels mean the same (omnibind data match; default: the model's labels.csv)",
     )
+    parser.add_argument(
+        "--text",
+        choices=("name", "description"),
+        help="a captioner speaks in every second scene; its words are made of the label, so they show how words are "
+        "fused, not how good a captioner is (default: none)",
+    )
     parser.add_argument("--model", default="lite", help="shipped model or folder (default: lite)")
     parser.add_argument("--cache", type=Path, help="where Debian packages are unpacked")
     parser.add_argument("--duration", type=float, default=math.inf, help="stop after so many seconds of the recording")
@@ -78,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Makes the recording if need be, plays it, and writes the summary. Returns the exit status."""
-    console = Console(tuple(SENSORS))
+    console = Console(sensors_asked(options))
     options.out.mkdir(parents=True, exist_ok=True)
     scenes = [scene for scene in _recording(options, console) if scene.end_s <= options.duration]
     outages = plan(scenes)
@@ -107,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel]:
     """Labels of the recording in the output folder, which is made unless it is there already."""
     keys = ("data", "split", "seed", "scenes", "labels", "model") if options.data else ("seed", "scenes", "model")
-    source = {key: str(getattr(options, key)) for key in keys}
+    source = {key: str(getattr(options, key)) for key in (*keys, *(("text",) if options.text else ()))}
     made_of, sidecar = options.out / "source.json", options.out / "labels.csv"
     if made_of.is_file() and json.loads(made_of.read_text()) == source:
         return scene_bag.read_labels(sidecar)
@@ -119,6 +125,8 @@ def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel
     scenes = scene_bag.scenes_for(
         options.model, options.data, options.split, options.labels, options.cache, options.seed, options.scenes
     )
+    if options.text:
+        scenes = scene_bag.with_words(scenes, options.text)
     labels = scene_bag.write(options.out / "recording", sidecar, scenes, options.seed)
     made_of.write_text(json.dumps(source))
     size = sum(path.stat().st_size for path in (options.out / "recording").iterdir()) / 1e6
@@ -126,15 +134,23 @@ def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel
     return labels
 
 
+def sensors_asked(options: argparse.Namespace) -> tuple[str, ...]:
+    """Names of the sensors of a demo with these options."""
+    return tuple(name for name in WITH_WORDS if name != CAPTIONER or options.text)
+
+
 def _write_parameters(options: argparse.Namespace) -> None:
+    sensors = sensors_asked(options)
     parameters: dict[str, Any] = {
         "model": options.model,
         "rate": _RATE,
         "publish_similarities": True,
-        "sensors": list(SENSORS),
+        "sensors": list(sensors),
         # Short, so that little of a scene is left in the next one.
-        **{name: {"timeout": 0.6} for name in SENSORS},
+        **{name: {"timeout": 0.6} for name in sensors},
     }
+    if CAPTIONER in sensors:
+        parameters[CAPTIONER] = {"type": "text", "timeout": 1.5}  # it speaks once a second
     parameters["thermal"].update(scale=THERMAL_SCALE, offset=THERMAL_OFFSET)
     content = {NODE: {"ros__parameters": parameters}}
     (options.out / "parameters.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -175,11 +191,11 @@ def _play(
     start_at = time.time() + _PLAYER_START
 
     def start(name: str) -> None:
-        arguments = ("--topic", SENSORS[name].topic, "--start-at", repr(start_at))
+        arguments = ("--topic", WITH_WORDS[name].topic, "--start-at", repr(start_at))
         processes.start(name, PLAYER_MODULE, str(options.out / "recording"), *arguments)
 
     published = {name for scene in scenes for name in scene.sensors}
-    for name in SENSORS:
+    for name in WITH_WORDS:
         if name in published:
             start(name)
     monitor.begin(start_at)

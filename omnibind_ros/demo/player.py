@@ -1,6 +1,6 @@
 """Plays topics of a recording over DDS: ``python -m omnibind_ros.demo.player BAG --topic T --start-at UNIX_TIME``.
 
-Messages go out as the recording holds them, in CDR; only the time in their header is moved, so nothing is decoded.
+Messages go out as the recording holds them, in CDR; only the time in a header is moved, so nothing is decoded.
 Several players with the same start time stay in step, also when one is killed and started again. Imports no torch.
 
 :mod:`omnibind_ros.bags.play` differs: it leaves messages as they are and makes the bag's time that of all nodes, on
@@ -67,17 +67,17 @@ def play(path: Path, topics: Sequence[str], start_at: float, offset: float, stop
     begin_ns = read.span_ns(path)[0]
     shift_ns = int((start_at - offset) * 1e9) - begin_ns
     node = rclpy.node.Node("player_" + "_".join(name.strip("/").replace("/", "_") for name in names))
+    kinds: dict[str, Any] = {name: message_class(types[name]) for name in names if name in types}
     publishers: dict[str, Any] = {
-        name: node.create_publisher(message_class(types[name]), name, rclpy.qos.qos_profile_sensor_data)
-        for name in names
-        if name in types
+        name: node.create_publisher(kind, name, rclpy.qos.qos_profile_sensor_data) for name, kind in kinds.items()
     }
     published = 0
     try:
         for item in read.messages(path, names, max(begin_ns, time.time_ns() - shift_ns)):
             if stop.wait(max((item.time_ns + shift_ns - time.time_ns()) / 1e9, 0)):
                 break
-            publishers[item.topic].publish(moved(item.data, shift_ns))
+            stamped = "header" in kinds[item.topic].get_fields_and_field_types()
+            publishers[item.topic].publish(moved(item.data, shift_ns) if stamped else item.data)
             published += 1
     finally:
         node.destroy_node()

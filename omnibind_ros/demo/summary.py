@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
+from omnibind_ros.bags.scene_bag import WITH_WORDS, SceneLabel, sensors_of
 from omnibind_ros.demo.monitor import Observation, Status
 from omnibind_ros.demo.schedule import Outage
 from omnibind_ros.replay.scoring import Row, Vocabulary, majority, mean_label, settled, top1
@@ -76,7 +76,7 @@ def evaluate(
         inside = [seen for seen in predictions if scene.start_s <= seen.time_s < scene.end_s]
         rows = settled((_row(seen, scene, vocabulary, labels) for seen in inside), GRACE)
         if rows:
-            results.append(SceneResult(scene, tuple(rows), majority(rows, SENSORS)))
+            results.append(SceneResult(scene, tuple(rows), majority(rows, WITH_WORDS)))
     return results
 
 
@@ -141,7 +141,7 @@ def scores(results: Sequence[SceneResult]) -> dict[str, Any]:
     """
     counted = [result.majority for result in results if len(result.majority.sensors) >= 2]
     single: dict[str, dict[str, Any]] = {}
-    for name in SENSORS:
+    for name in WITH_WORDS:
         present = [row for row in counted if name in row.sensors]
 
         def alone(row: Row, name: str = name) -> str:
@@ -211,17 +211,17 @@ def summarise(
         "failures": problems,
         "predictions": len(predictions),
         "predictions_per_second": _rate(predictions),
-        "sensors_seen": {name: sum(name in seen.sensors for seen in predictions) for name in SENSORS},
+        "sensors_seen": {name: sum(name in seen.sensors for seen in predictions) for name in sensors_of(scenes)},
         "number_of_labels": len(labels),
         "chance": round(1 / len(labels), 6) if labels else None,
         "by_scene": scores(results),
         "by_prediction": per_prediction(results),
         "outages": [_outage(result) for result in followed],
         "latency_s": {"median": _number(np.median(latencies)), "max": _number(latencies.max())},
-        "age_s": {name: _ages(predictions, name) for name in SENSORS},
+        "age_s": {name: _ages(predictions, name) for name in sensors_of(scenes)},
         "streams": {
-            "recorded": sorted({name for scene in scenes for name in scene.recorded}, key=list(SENSORS).index),
-            "rendered": sorted({name for scene in scenes for name in scene.rendered}, key=list(SENSORS).index),
+            "recorded": sorted({name for scene in scenes for name in scene.recorded}, key=list(WITH_WORDS).index),
+            "rendered": sorted({name for scene in scenes for name in scene.rendered}, key=list(WITH_WORDS).index),
         },
         "scenes": [_scene(result) for result in results],
     }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from omnibind_core.optional import require
-from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
+from omnibind_ros.bags.scene_bag import SceneLabel, sensors_of
 from omnibind_ros.demo.monitor import Observation
 from omnibind_ros.demo.schedule import Outage
 from omnibind_ros.demo.summary import scene_at
@@ -58,7 +58,8 @@ def _draw_sensors(
     times = [0.0, *(seen.time_s for seen in predictions)]
     # A bar reaches back to the prediction before, if that is not long ago.
     spans = [(max(before, now - _GAP), now) for before, now in itertools.pairwise(times)]
-    for row, name in enumerate(SENSORS):
+    sensors = sensors_of(scenes)
+    for row, name in enumerate(sensors):
         data = [(scene.start_s, scene.end_s - scene.start_s) for scene in scenes if name in scene.sensors]
         axes.broken_barh(data, (row - 0.4, 0.8), color=_DATA)
         alive = [
@@ -77,7 +78,7 @@ def _draw_sensors(
                 axes.plot(
                     outage.restart_s, row, marker=">", color=_RIGHT, markersize=10, markeredgecolor="white", zorder=5
                 )
-    axes.set_yticks(range(len(SENSORS)), [name.replace("_", " ") for name in SENSORS])
+    axes.set_yticks(range(len(sensors)), [name.replace("_", " ") for name in sensors])
     axes.invert_yaxis()
     patches = require("matplotlib.patches", "Drawing the timeline")
     lines = require("matplotlib.lines", "Drawing the timeline")

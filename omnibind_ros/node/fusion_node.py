@@ -220,9 +220,7 @@ class FusionNode(PerceptionNode):
     def _message(self, prediction: Prediction, latency: float) -> msg.Prediction:
         embedding, similarities = self.parameters["publish_embedding"], self.parameters["publish_similarities"]
         fields = prediction_fields(prediction, latency, msg.SensorShare, embedding, similarities)
-        if prediction.header is not None:  # of a message type without a header otherwise
-            fields["header"] = prediction.header
-        return fill(msg.Prediction(), fields)
+        return fill(msg.Prediction(), {**fields, "header": prediction.header})
 
     # Status ---------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.time import Time
 
 from omnibind_core.errors import InvalidInputError, OmniBindError
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
@@ -231,7 +232,8 @@ class PerceptionNode(LifecycleNode):
             now, payload = self.now_ns, (ros_type, message)
             stamp = messages.stamp_ns(message)
             self._tactile.heard(sensor, now, payload)
-            stream.on_message(name, now if stamp is None else stamp, now, payload, getattr(message, "header", None))
+            header = message.header if hasattr(message, "header") else self.header(now)
+            stream.on_message(name, now if stamp is None else stamp, now, payload, header)
             self._loop.advance()
 
         return receive
@@ -325,11 +327,12 @@ class PerceptionNode(LifecycleNode):
             level, message = DiagnosticStatus.WARN, "use_sim_time is true and nothing publishes /clock"
         return level, message, values
 
-    def header(self) -> Any:
-        """A header of now."""
+    def header(self, time_ns: int | None = None) -> Any:
+        """A header of a moment on the node's clock, ns, or of now."""
         from std_msgs.msg import Header
 
-        return Header(stamp=self.get_clock().now().to_msg())
+        now = self.now_ns if time_ns is None else time_ns
+        return Header(stamp=Time(nanoseconds=now).to_msg())
 
 
 def _give_memory_back() -> None:

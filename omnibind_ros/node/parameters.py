@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
+from omnibind_core.modalities import Modality
 from omnibind_core.runtime.types import EngineSettings, SensorConfig
 from omnibind_ros.graph.discovery import DiscoveryRules
 from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, types_for
@@ -152,14 +153,16 @@ SENSOR_NODE: tuple[Spec, ...] = (
 )
 
 SENSOR: tuple[Spec, ...] = (
-    Spec("type", "", f"{', '.join(SENSOR_TYPES)}, or a modality; empty: the sensor's name"),
-    Spec("topic", "", "topic; empty: the name of the sensor and /image_raw, /events, /points or /audio"),
+    Spec("type", "", f"{', '.join(SENSOR_TYPES)}, or a modality, as text; empty: the sensor's name"),
+    Spec("topic", "", "topic; empty: the name of the sensor and /image_raw, /events, /points, /audio or /text"),
     Spec("message_type", "", "accepted message type; empty: every type of the modality, as found on the topic"),
     Spec("enabled", True, "whether the sensor may take part", ALWAYS),
-    Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion", ALWAYS, 0.01, 3600.0),
+    Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion; text: 5", ALWAYS, 0.01, 3600.0),
     Spec("time_offset", 0.0, "s added to the stamps of the sensor", ALWAYS, -3600.0, 3600.0),
     Spec("window", 0.0, "s; older items are not used, streams are cut to it; 0: the modality's own", minimum=0.0),
-    Spec("readmit_after", 2, "good messages in a row after which a lost sensor is back", minimum=1, maximum=1000),
+    Spec(
+        "readmit_after", 2, "good messages in a row after which a lost sensor is back; text: 1", minimum=1, maximum=1000
+    ),
     Spec("qos", "auto", "auto copies the publisher's", choices=("auto", "sensor_data", "reliable")),
     Spec("queue_depth", 0, "messages that may wait; 0: 5 for frames, 100 for streams", minimum=0, maximum=10000),
     Spec("scale", 1.0, "16-bit or float pixels: value * scale + offset, °C (thermal) or 0..255 (tactile)"),
@@ -232,6 +235,8 @@ class Parameters:
     def add(self, sensor: str, **defaults: Any) -> Sensor:
         """Declares the block of a sensor.
 
+        What its modality has other defaults for, it has them by the type that is given at the start.
+
         Args:
             sensor: Name of the sensor.
             **defaults: Other defaults of this sensor's parameters.
@@ -240,8 +245,10 @@ class Parameters:
             ConfigError: A value given at the start is unusable.
         """
         try:
-            for spec in SENSOR:
+            for spec in SENSOR:  # the type is the first
                 self._declare(replace(spec, default=defaults.get(spec.name, spec.default)), f"{sensor}.{spec.name}")
+                if spec.name == "type":
+                    defaults = {**self._modality(sensor, self[f"{sensor}.type"]).sensor_defaults, **defaults}
             return self.sensor(sensor)
         except ConfigError:
             self.remove(sensor)
@@ -360,16 +367,12 @@ class Parameters:
             spec.name: self.check(full, changes[full]) if (full := f"{name}.{spec.name}") in changes else self[full]
             for spec in SENSOR
         }
-        sensor_type = values["type"] or name
-        modality = SENSOR_TYPES.get(sensor_type, sensor_type)
-        if modality not in modalities.names():
-            known = ", ".join(dict.fromkeys((*SENSOR_TYPES, *modalities.names())))
-            raise ConfigError(f"parameter '{name}.type' is '{values['type']}', expected one of {known}")
+        definition = self._modality(name, values["type"])
+        modality = definition.name
         types = types_for(modality)
         if values["message_type"] and values["message_type"] not in types:
             found = f"parameter '{name}.message_type' is '{values['message_type']}'"
             raise ConfigError(f"{found}, expected for {modality} one of {', '.join(types)}")
-        definition = modalities.get(modality)
         return Sensor(
             config=SensorConfig(
                 name=name,
@@ -394,6 +397,15 @@ class Parameters:
                 image_decoder=values["image_decoder"],
             ),
         )
+
+    @staticmethod
+    def _modality(name: str, given: str) -> Modality[Any, Any]:
+        """Modality of a sensor with this type, or of this name."""
+        modality = SENSOR_TYPES.get(given or name, given or name)
+        if modality not in modalities.names():
+            known = ", ".join(dict.fromkeys((*SENSOR_TYPES, *modalities.names())))
+            raise ConfigError(f"parameter '{name}.type' is '{given}', expected one of {known}")
+        return modalities.get(modality)
 
     def unknown(self, given: Iterable[str]) -> list[str]:
         """One sentence for each given parameter that no node reads, with the nearest one that exists.

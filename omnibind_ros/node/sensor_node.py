@@ -10,6 +10,7 @@ from typing import Any
 
 from rclpy.qos import QoSProfile
 
+from omnibind_core import modalities
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.engine import Selection
 from omnibind_core.runtime.types import Encoded, EngineSettings
@@ -41,12 +42,18 @@ class SensorNode(PerceptionNode):
     @property
     def wanted(self) -> set[str]:
         """Modalities whose encoders are needed: none if only preprocessed."""
-        return super().wanted if self.parameters["send"] == "embedding" else set()
+        return super().wanted if self._embeds else set()
+
+    @property
+    def _embeds(self) -> bool:
+        """Whether embeddings are sent. Words are never sent otherwise: frames hold numbers."""
+        modality = modalities.get(self.parameters.sensors[0].config.modality)
+        return self.parameters["send"] == "embedding" or modality.preset().dtype == "str"
 
     def compute(self, selection: Selection) -> Token | None:
         """What the sensor has that was not sent yet."""
         assert self.engine is not None
-        tokens = self.engine.tokens(selection, embed=self.parameters["send"] == "embedding")
+        tokens = self.engine.tokens(selection, embed=self._embeds)
         if not tokens or tokens[0].newest is self._sent:
             return None
         self._sent = tokens[0].newest
@@ -62,9 +69,7 @@ class SensorNode(PerceptionNode):
             assert token.views is not None
             encoded = Encoded("preprocessed", token.views)
         fields = modality_frame_fields(token.sensor.name, token.sensor.modality, self.model.identity, encoded)
-        if token.newest.header is not None:
-            fields["header"] = token.newest.header
-        self._publisher.publish(fill(msg.ModalityFrame(), fields))
+        self._publisher.publish(fill(msg.ModalityFrame(), {**fields, "header": token.newest.header}))
 
 
 def main() -> None:

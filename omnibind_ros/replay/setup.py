@@ -134,8 +134,7 @@ def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str 
     if parameters["discover"]:
         discovery = Discovery(parameters.discovery)
         graph = [(topic, [ros_type]) for topic, ros_type in topics.items()]
-        known = [name for name in modalities.names() if name != "text"]
-        for topic, ros_type, modality in discovery.candidates(graph, known, set(full.values())):
+        for topic, ros_type, modality in discovery.candidates(graph, modalities.sensors(), set(full.values())):
             name = name_of(topic, namespace, set(sensors))
             sensors[name] = parameters.add(name, type=modality, topic=topic, message_type=ros_type)
             full[name] = topic

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from domains import any_domain
 
 from omnibind_core.errors import DataError
@@ -185,6 +186,21 @@ def test_console_prints_changes_only(capsys: pytest.CaptureFixture[str]) -> None
     assert lines[2].count("✗") == 2  # wrong label, dead camera
 
 
+def test_a_captioner_has_a_place_where_it_was_asked_for(tmp_path: Path) -> None:
+    scenes = [scene(0, sensors=("camera", "lidar", "captioner")), scene(1, sensors=("camera", "lidar"))]
+    predictions = [seen(2.0, "dog", camera="dog", captioner="dog"), seen(7.0, "dog", camera="cat")]
+    summary = summarise(scenes, predictions, [], [], LABELS)
+    assert summary["sensors_seen"]["captioner"] == 1
+    assert summary["by_scene"]["single_sensors"]["captioner"]["top1_where_alive"] == 1.0
+    without = summarise(scenes[1:], predictions[1:], [], [], LABELS)
+    assert "captioner" not in without["sensors_seen"]
+    options = demo_main._parser().parse_args(["--out", str(tmp_path), "--text", "name"])
+    demo_main._write_parameters(options)
+    parameters = yaml.safe_load((tmp_path / "parameters.yaml").read_text())["fusion_node"]["ros__parameters"]
+    assert parameters["sensors"] == [*SENSORS, "captioner"]
+    assert parameters["captioner"] == {"type": "text", "timeout": 1.5}
+
+
 # --- player -----------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +289,30 @@ def test_player_plays_in_time_and_resumes_after_a_kill(small_bag: Path, listener
     np.testing.assert_allclose(steps, np.round(steps), atol=0.01)
     assert (np.diff(steps) > 0.5).all()
     assert steps[before] - steps[before - 1] > 1.5
+
+
+@pytest.mark.ros
+def test_player_leaves_words_as_they_are(tmp_path: Path, listener: object) -> None:
+    import rclpy
+    from rclpy.qos import qos_profile_sensor_data
+    from std_msgs.msg import String
+
+    raw = {"touch": np.zeros((4, 4), np.uint8)}
+    data = scene_bag.SceneData("dog", raw, frozenset(), dict.fromkeys(raw, "test"))
+    scene_bag.write(tmp_path / "bag", tmp_path / "labels.csv", scene_bag.with_words([data], "name"), duration=60.0)
+    said: list[str] = []
+    topic = scene_bag.WITH_WORDS["captioner"].topic
+    listener.create_subscription(  # type: ignore[attr-defined]
+        String, topic, lambda m: said.append(m.data), qos_profile_sensor_data
+    )
+    command = [sys.executable, "-m", "omnibind_ros.demo.player", str(tmp_path / "bag"), "--topic", topic]
+    player = subprocess.Popen(command)
+    deadline = time.monotonic() + 60
+    while not said and player.poll() is None and time.monotonic() < deadline:
+        rclpy.spin_once(listener, timeout_sec=0.05)
+    player.kill()
+    player.wait()
+    assert said and set(said) == {"a dog"}
 
 
 @pytest.mark.ros

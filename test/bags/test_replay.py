@@ -17,6 +17,7 @@ from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING, predi
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 
 from omnibind_ros.bags import read, recover, scene_bag, types, write  # noqa: E402
+from omnibind_ros.bags.inspect import inspect  # noqa: E402
 from omnibind_ros.replay import live, scoring, truth  # noqa: E402
 from omnibind_ros.replay.changes import parse, scenarios  # noqa: E402
 from omnibind_ros.replay.engine import LONGEST_GAP, Replay, load_model  # noqa: E402
@@ -36,6 +37,15 @@ def test_the_packages_parameters_fit_the_topics_of_a_bag():
     assert setup.sensors["thermal"].options.scale == 0.01
     (note,) = setup.notes
     assert note.startswith("the bag has no topic of thermal (/thermal/image_raw), event_camera (")
+
+
+def test_words_hold_longer_and_return_at_once_unless_the_file_says_otherwise():
+    given = {"sensors": ["speech", "camera"], "speech.type": "text"}
+    for changes, timeout in (({}, 5.0), ({"speech.timeout": 0.5}, 0.5)):
+        setup = resolve({"/speech/text": STRING, "/camera/image_raw": IMAGE}, {**given, **changes})
+        speech, camera = (setup.sensors[name].config for name in ("speech", "camera"))
+        assert (speech.modality, speech.timeout, speech.window, speech.readmit_after) == ("text", timeout, timeout, 1)
+        assert (camera.timeout, camera.window, camera.readmit_after) == (1.0, 1.0, 2)
 
 
 def test_topics_that_look_like_a_sensors_are_adopted():
@@ -321,6 +331,34 @@ def steps_of(path, tiny_model, **parameters):
     setup = resolve(read.topics(path), {**read_parameters(None), **parameters})
     replay = Replay(path, setup, load_model(setup, tiny_model))
     return replay, list(replay.steps())
+
+
+def test_words_of_a_bag_take_part_and_can_be_dropped(tmp_path, tiny_model, monkeypatch):
+    meaning = {"dog": ("dog.n.01", ("dog", "domestic dog"), "a domestic Canis; dogs occur in many breeds")}
+    monkeypatch.setattr(scene_bag, "WordNet", lambda: SimpleNamespace(
+        things=lambda label: [meaning[label][0]] if label in meaning else [],
+        names=lambda sense: meaning["dog"][1],
+        definition=lambda sense: meaning["dog"][2],
+    ))  # fmt: skip
+    raw = {"touch": np.zeros((28, 50), np.uint8)}
+    scenes = [scene_bag.SceneData(label, raw, frozenset(), {"touch": "test"}) for label in ("dog", "dog", "florp")]
+    described = list(scene_bag.with_words(scenes, "description"))
+    assert [one.raw.get("text") for one in described] == ["a Canis occur in many breeds", None, None]
+    named = list(scene_bag.with_words(scenes, "name"))
+    assert [one.raw.get("text") for one in named] == ["a dog", None, "a florp"]
+    path = tmp_path / "bag"
+    labels = scene_bag.write(path, path / "truth.csv", named[:2], duration=2.0)
+    assert labels[0].rendered == ("captioner",) and labels[0].origin == ("tactile=test", "captioner=label")
+    assert scene_bag.read_labels(path / "truth.csv") == labels
+    assert scene_bag.sensors_of(labels)[-1] == "captioner"
+    assert {one.topic: one.modality for one in inspect(path).topics}["/captioner/text"] == "text"
+    given = {"sensors": ["tactile", "captioner"], "captioner.type": "text", "captioner.timeout": 1.0, "max_wait": 0.0}
+    setup = resolve(read.topics(path), given)
+    model = load_model(setup, tiny_model)
+    heard = [[share.name for share in step.prediction.sensors] for step in Replay(path, setup, model).steps()]
+    assert heard[2] == ["tactile", "captioner"] and heard[-1] == ["tactile"]
+    dropped = Replay(path, setup, model, scenarios([parse("drop", "captioner", setup)])[1])
+    assert all([share.name for share in step.prediction.sensors] == ["tactile"] for step in dropped.steps())
 
 
 def test_ticks_come_at_the_multiples_of_the_period(quiet_bag, tiny_model):

@@ -24,13 +24,14 @@ from omnibind_core.data.modality_free import build as build_module
 from omnibind_core.data.modality_free.build import BuildConfig, build
 from omnibind_core.data.modality_free.combine import Pools, combine, spread
 from omnibind_core.data.modality_free.dataset import ModalityFree
+from omnibind_core.data.modality_free.descriptions import read_descriptions
 from omnibind_core.data.modality_free.match_groups import Towers
 from omnibind_core.data.modality_free.shards import encode, export
 from omnibind_core.data.modality_free.stats import count, lines, plot
 from omnibind_core.data.modality_free.verify import verify
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.scenes import GivenCombinations
-from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.errors import ConfigError, DataError, MissingDependencyError
 from omnibind_core.features.combinations import EmbeddedSplit
 from omnibind_core.features.sets import FeatureSet
 from omnibind_core.modalities import Events, Sound
@@ -309,6 +310,76 @@ def test_descriptions_combine_what_they_make_near(tree, tmp_path):
     assert any(len(one.samples) > 1 for one in data)
     for one in data:
         assert len({name[-1] for name in (*one.samples.values(), *([one.text] if one.text else []))}) == 1
+
+
+def captioner_of(asked):
+    """Stands in for a captioning model: tells pictures apart by their brightness, and names no object."""
+
+    def open_model(folder):
+        asked.append(folder)
+
+        def caption(pictures):
+            assert all(picture.dtype == np.uint8 and picture.shape == (32, 32, 3) for picture in pictures)
+            return [f"a scene of brightness {picture.mean():.3f}" for picture in pictures]
+
+        return caption
+
+    return open_model
+
+
+def near(sentences):
+    """Stands in for the text teacher: all sentences are alike, and none equals another."""
+    rows = np.ones((len(sentences), 8), np.float32)
+    rows[:, 0] += [sum(sentence.encode()) % 97 / 970 for sentence in sentences]
+    return rows
+
+
+def test_captions_describe_the_pictures_and_the_template_everything_else(tree, tmp_path, caplog):
+    asked = []
+    matching = {"by": "descriptions", "captions": "always", "captioner": "model", "template": "a {colour} {label}"}
+    matching["attributes"] = str(tmp_path / "a.csv")
+    names = [row["id"] for row in csv.DictReader((tree / "samples.csv").open())]
+    (tmp_path / "a.csv").write_text("id,colour\n" + "".join(f"{name},red\n" for name in names))
+    config, out = settings(tree, matching=matching, total=400), tmp_path / "out"
+    with caplog.at_level("INFO"):
+        build(config, tree, out, Towers(near, no_items, captioner_of(asked)))
+    assert asked == [tree / "model"]
+    made = {"captioning model": 32, "template 'a {colour} {label}'": 40}
+    assert yaml.safe_load((out / "build.yaml").read_text())["described_by"] == made
+    assert "captioning model: 32, template 'a {colour} {label}': 40" in caplog.text
+    captions = read_descriptions(out / "captions.csv")
+    assert sorted(captions) == sorted(name for name in names if name.startswith("image"))
+    said = {one.text for one in ModalityFree.open(out)} - {None}
+    assert said <= {*captions.values(), *(f"a red {word}" for word in WORDS)} and said & {*captions.values()}
+    # All sounds of a concept have one description, every picture its own: each finds one nevertheless.
+    sounds = {one.samples["audio"] for one in ModalityFree.open(out) if {"image", "audio"} <= set(one.samples)}
+    assert len(sounds) == 24
+    again = {**matching, "captions": "never", "descriptions": str(out / "captions.csv")}
+    build(settings(tree, matching=again, total=400), tree, tmp_path / "again", Towers(near, no_items, no_items))
+    assert (tmp_path / "again" / "index.parquet").read_bytes() == (out / "index.parquet").read_bytes()
+
+
+def test_without_a_captioning_model_labels_describe_the_pictures(tree, tmp_path, caplog):
+    def not_installed(folder):
+        raise MissingDependencyError("transformers", "Captioning images", "pip install transformers")
+
+    matching = load_named(BuildConfig, "data", "paper").matching
+    assert (matching.by, matching.captions, matching.template) == ("descriptions", "auto", "a {label}")
+    (tmp_path / "captioner").mkdir()
+    for number, (there, opened, reason) in enumerate(
+        [("nowhere", no_items, "no captioning model in"), (str(tmp_path / "captioner"), not_installed, "transformers")]
+    ):
+        config = settings(tree, matching={**matching.model_dump(), "captioner": there})
+        build(config, tree, tmp_path / f"out{number}", Towers(embed_words, no_items, opened))
+        assert reason in caplog.text and "described by the template" in caplog.text
+        caplog.clear()
+        written = yaml.safe_load((tmp_path / f"out{number}" / "build.yaml").read_text())
+        assert written["described_by"] == {"template 'a {label}'": 72}
+        assert not (tmp_path / f"out{number}" / "captions.csv").exists()
+    config = settings(tree, matching={**matching.model_dump(), "captioner": there, "captions": "always"})
+    with pytest.raises(MissingDependencyError):
+        build(config, tree, tmp_path / "out", Towers(embed_words, no_items, not_installed))
+    assert not (tmp_path / "out").exists()
 
 
 def test_embeddings_combine_what_is_near_in_the_shared_space(tree, tmp_path):

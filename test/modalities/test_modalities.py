@@ -64,6 +64,13 @@ def test_attributes(name: str) -> None:
     assert modality.preset() is next(iter(modality.presets.values()))
 
 
+def test_texts_without_end_are_refused() -> None:
+    text = modalities.get("text")
+    assert text.check("x" * 2000, "speech") == "x" * 2000
+    with pytest.raises(InvalidInputError, match=r"\[speech\] got a text of 2001 characters, expected at most 2000"):
+        text.check("x" * 2001, "speech")
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"smell.*image, text"):
         modalities.get("smell")

@@ -313,6 +313,60 @@ def test_malformed_messages_are_counted_and_the_node_lives_on(rig):
     rig.wait_for_prediction("camera", "thermal")
 
 
+def test_words_take_part_for_a_few_seconds_and_one_utterance_brings_them_back(rig):
+    node = rig.fusion(sensors=["camera", "speech"], speech__type="text", speech__timeout=0.5)
+    threads = []
+    process = node.model.process
+    node.model.process = lambda modality, raw: (
+        threads.append((modality, threading.get_ident())) or process(modality, raw)
+    )
+    rig.camera()
+    rig.wait_for_prediction("camera")
+    speech = rig.helper.create_publisher(String, "speech/text", 10)
+    rig.wait(speech.get_subscription_count, "the subscription")
+    for _ in range(2):
+        said = time.time_ns()
+        speech.publish(String(data="a red  mug"))
+        prediction = rig.wait_for_prediction("camera", "speech")
+        assert [share.modality for share in prediction.sensors] == ["image", "text"]
+        assert messages.stamp_ns(prediction) >= said  # a String has no header: its receipt counts
+        assert prediction.sensors[1].age < 1
+        rig.wait_for_prediction("camera")
+        assert "silent for" in rig.wait_for_state("speech", msg.SensorStatus.STATE_STALE).reason
+    own = {thread for modality, thread in threads if modality == "text"}
+    assert own and rig.thread.ident not in own, "words are embedded by the worker"
+
+
+def test_words_that_cannot_be_used_are_counted_and_the_camera_goes_on(rig):
+    rig.fusion(sensors=["camera", "text"])
+    rig.camera()
+    words = rig.helper.create_publisher(String, "text/text", 10)
+    rig.wait(words.get_subscription_count, "the subscription")
+    empty = "[text] got an empty text, expected at least one word"
+    for count, (data, reason) in enumerate(
+        [(" ", empty), ("x" * 10**6, "[text] got a text of 1000000 characters, expected at most 2000"), ("", empty)], 1
+    ):
+        words.publish(String(data=data))
+        rig.wait(lambda count=count: rig.sensor("text").rejected == count, f"rejection {count}")
+        assert reason in rig.sensor("text").reason
+        rig.wait_for_prediction("camera")
+    assert rig.sensor("text").state == msg.SensorStatus.STATE_REJECTED
+    words.publish(String(data="a dog"))
+    rig.wait_for_prediction("camera", "text")
+
+
+def test_a_sensor_node_sends_words_as_embeddings(rig):
+    node = rig.start(SensorNode, sensor="speech", speech__type="text")
+    assert node.parameters["send"] == "preprocessed"  # as for all others, but words are no numbers
+    frames = []
+    rig.helper.create_subscription(msg.ModalityFrame, "omnibind/speech", frames.append, 10)
+    speech = rig.helper.create_publisher(String, "speech/text", 10)
+    rig.wait(speech.get_subscription_count, "the subscription")
+    rig.wait(lambda: not speech.publish(String(data="a dog")) and frames, "a frame")
+    assert frames[0].modality == "text" and frames[0].kind == msg.ModalityFrame.KIND_EMBEDDING
+    assert messages.stamp_ns(frames[0]) is not None
+
+
 def test_time_that_goes_backwards_clears_the_buffers_and_predictions_go_on(rig):
     clock = rig.helper.create_publisher(Clock, "/clock", 10)
     rig.fusion(use_sim_time=True)

@@ -23,6 +23,7 @@ from omnibind_core.data.modality_free.collect import Collection, Place, Row, che
 from omnibind_core.data.modality_free.combine import Pools, combine, spread
 from omnibind_core.data.modality_free.dataset import (
     BUILD,
+    CAPTIONS,
     COMBINATIONS_PER_GROUP,
     INDEX,
     LABELS,
@@ -33,6 +34,7 @@ from omnibind_core.data.modality_free.dataset import (
     as_sample,
     sensors,
 )
+from omnibind_core.data.modality_free.descriptions import write_descriptions
 from omnibind_core.data.modality_free.match_groups import MatchGroups, MatchingConfig, Towers, make_match_groups
 from omnibind_core.data.sources.base import SPLITS, shorten
 from omnibind_core.errors import DataError
@@ -132,10 +134,14 @@ def build(config: BuildConfig, root: Path, out: Path, towers: Towers) -> None:
         table, score = with_concepts(table, concepts)
         table, kept = _checked(table, collections, config)
         _write_samples(folder / SAMPLES, table)
-        groups = make_match_groups(table, score[kept], collections, concepts, config.matching, towers)
+        groups = make_match_groups(table, score[kept], collections, concepts, config.matching, towers, root)
+        if groups.captions:
+            write_descriptions(folder / CAPTIONS, groups.captions)
         _write_index(folder / INDEX, table, groups, config)
         settings = {"root": str(root.resolve()), **config.model_dump()}
         settings["sources"] = [source.model_dump() for source in config.sources]
+        if groups.described:
+            settings["described_by"] = dict(groups.described)
         (folder / BUILD).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 

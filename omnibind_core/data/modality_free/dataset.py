@@ -34,7 +34,9 @@ from omnibind_core.optional import require
 
 LABELS, SAMPLES, INDEX, BUILD = "labels.csv", "samples.parquet", "index.parquet", "build.yaml"
 FILES = (LABELS, SAMPLES, INDEX, BUILD)
-REPLACED = (*FILES, f"{LABELS}.bak", "*.tar", "*.png")
+CAPTIONS = "captions.csv"
+"""What the captioning model said, where one was used."""
+REPLACED = (*FILES, f"{LABELS}.bak", CAPTIONS, "*.tar", "*.png")
 """What such a folder may hold when it is written anew."""
 SAMPLE_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
 MODALITY_SET = "kind"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from omnibind_core.modalities.base import Corruptions, Modality, Preset, Role, r
 from omnibind_core.modalities.drawing import Picture, caption
 from omnibind_core.modalities.text import corruption, processing
 
+MOST_CHARACTERS = 2000
+"""Longest text: text towers read some hundred words and cut the rest off unseen."""
+
 
 class Text(Modality[str, Preset]):
     """A word, a phrase or a sentence. Raw form: ``str``."""
@@ -21,14 +25,18 @@ class Text(Modality[str, Preset]):
     role: ClassVar[Role] = Role.TEACHER
     is_sensor: ClassVar[bool] = False
     topic_ending: ClassVar[str] = "text"
+    # Words come one by one: the first after a silence counts, and what was said holds for a few seconds.
+    sensor_defaults: ClassVar[Mapping[str, Any]] = {"timeout": 5.0, "readmit_after": 1}
     suffixes: ClassVar[tuple[str, ...]] = (".txt",)
     presets: ClassVar[dict[str, Preset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[str]] = corruption.CORRUPTIONS
 
     def check(self, raw: str, source: str) -> str:
-        """Accepts any text with at least one letter, digit or sign; cleans white space and underscores."""
+        """Accepts one to :data:`MOST_CHARACTERS` characters that can be read; cleans white space and underscores."""
         if not isinstance(raw, str):
             raise InvalidInputError(source, type(raw).__name__, "a text (str)")
+        if len(raw) > MOST_CHARACTERS:
+            raise InvalidInputError(source, f"a text of {len(raw)} characters", f"at most {MOST_CHARACTERS}")
         cleaned = processing.clean(raw)
         if not cleaned:
             raise InvalidInputError(source, "an empty text", "at least one word")

@@ -28,6 +28,11 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="SHARE",
         help="share of the scenes in the middle of which a sensor falls silent and returns (default: 0.5)",
     )
+    parser.add_argument(
+        "--text",
+        choices=("name", "description"),
+        help="a captioner speaks in every second scene; its words are made of the label (default: none)",
+    )
     parser.add_argument("--model", default="lite", help="whose labels are used (default: lite)")
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="with --data: which labels mean the same (default: the model's)"
@@ -45,6 +50,7 @@ def _make(args: argparse.Namespace) -> int:
         if not low <= getattr(args, name) <= high:
             raise ConfigError(f"--{name} is {getattr(args, name)}, expected {low} to {high}")
     scenes = scene_bag.scenes_for(args.model, args.data, args.split, args.labels, args.cache, args.seed, args.scenes)
+    scenes = scenes if args.text is None else scene_bag.with_words(scenes, args.text)
     labels = scene_bag.write(args.out, args.out / LABELS, scenes, args.seed, args.seconds, args.away)
     begin, end = read.span_ns(args.out)
     size = sum(path.stat().st_size for path in args.out.iterdir()) / 1e6
