@@ -17,14 +17,15 @@ from omnibind_core.features.combinations import Combinations, best_alone
 
 PAPER: dict[str, tuple[str, ...]] = {
     "C1": ("image", "audio", "point_cloud"),
-    "C2": ("thermal", "event", "touch"),
-    "C3": ("thermal", "event", "touch", "image"),
+    "C2": ("text", "event", "touch"),
+    "C3": ("text", "event", "touch", "image"),
     "C4": ("image", "event", "audio", "point_cloud"),
-    "C5": ("thermal", "event", "touch", "image", "audio"),
-    "C6 (Te: thermal)": ("image", "point_cloud", "audio", "event", "thermal"),
-    "C6 (Te: touch)": ("image", "point_cloud", "audio", "event", "touch"),
+    "C5": ("text", "event", "touch", "image", "audio"),
+    "C6": ("image", "point_cloud", "audio", "event", "text"),
+    "C7": ("image", "touch", "event"),
+    "C8": ("point_cloud", "audio", "event", "text"),
 }
-"""Combinations that the paper names. It does not say whether the Te of C6 is the thermal camera or touch."""
+"""Combinations that the paper names in Tables 3, 11 and 13; its "Te" is text (caption of Table 3)."""
 BEST = "best single"
 RANKS = (1, 5, 10)
 _CONFUSIONS = 40
