@@ -26,6 +26,10 @@ from omnibind_core.training.engine import Trainer, be_deterministic
 from omnibind_core.training.fuse import Fuse
 
 AF, MEAN, PROBES = "AF", "Mean", "Probes"
+PAPER_FUSION: dict[str, Any] = {"type": "attention", "preset": "paper"}
+"""The ``fusion`` part of a model config that builds AF as the paper has it."""
+PLAIN, NO_CLS = "AF, preset paper", "AF, preset paper, without CLS negatives"
+"""AF as the paper has it, trained on the spot; and the same with all labels as negatives (Table 12)."""
 _BATCH = 4096  # combinations at a time
 
 
@@ -106,11 +110,13 @@ class LateFusion(Method):
     """Probes: the mean of the probabilities that one classifier for each modality gives.
 
     Args:
+        name: In the tables.
         tokens: Probabilities ``[N, 1, C]`` of every sample by modality.
+        probes: What gave them.
     """
 
-    def __init__(self, tokens: dict[str, Tensor]) -> None:
-        self.name, self.tokens = PROBES, tokens
+    def __init__(self, name: str, tokens: dict[str, Tensor], probes: Probes) -> None:
+        self.name, self.tokens, self.probes = name, tokens, probes
 
     def scores(self, combos: Combinations) -> list[Tensor]:
         """See :meth:`Method.scores`: mean probabilities."""

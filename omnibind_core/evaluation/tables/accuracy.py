@@ -35,23 +35,20 @@ def by_size(bench: Bench) -> Iterator[Row]:
     """Accuracy of every method by the number of modalities."""
     for size in bench.sizes:
         combos = bench.data.known.draw(bench.count, bench.rng("size", size), size)
-        for row in _methods(bench, combos):
+        for row in by_method(bench, combos):
             yield {"modalities": size, **row}
 
 
 def combinations(bench: Bench) -> Iterator[Row]:
-    """Accuracy of every method for every combination of two or more that a label has (Tables 2, 3, 9 and 11)."""
+    """Accuracy of every method for every combination of two or more that a label has."""
     known = bench.data.known
     named = {frozenset(columns): key for key, columns in PAPER.items()}
     for size in bench.sizes[1:]:
         for names in known.subsets(size):
             combos = known.draw_of(names, bench.count, bench.rng(*names))
-            head = {"size": size, "modalities": "+".join(names), "paper": named.pop(frozenset(names), "")}
-            for row in _methods(bench, combos):
+            head = {"size": size, "modalities": "+".join(names), "paper": named.get(frozenset(names), "")}
+            for row in by_method(bench, combos):
                 yield {**head, **row}
-    for key in sorted(named.values()):
-        absent = {"method": AF, "seeds": 0, "n": 0, "labels": 0, "accuracy": None, "interval": None, "macro": None}
-        yield {"size": len(PAPER[key]), "modalities": "+".join(PAPER[key]), "paper": key, **absent}
 
 
 def single(bench: Bench) -> Iterator[Row]:
@@ -126,7 +123,8 @@ def best_single(bench: Bench, combos: Combinations) -> NDArray[np.float64]:
     return best_alone(alone, combos.mask)
 
 
-def _methods(bench: Bench, combos: Combinations) -> Iterator[Row]:
+def by_method(bench: Bench, combos: Combinations) -> Iterator[Row]:
+    """What every method, and the best single modality, answers right of the same combinations."""
     weights = bench.boot.weights(combos)
     answers: Sequence[tuple[str, int, NDArray[np.float64]]] = [
         *((method.name, method.seeds, method.right(combos)) for method in bench.methods.values()),

@@ -14,7 +14,7 @@ from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import methods
 from omnibind_core.evaluation.bench import CONFLICTING, STUCK, Bench, Row, cost
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod
+from omnibind_core.evaluation.methods import AF, MEAN, NO_CLS, PLAIN, PROBES, FusionMethod, Method
 from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index
 
 _COMPARED = (AF, MEAN, PROBES)
@@ -40,13 +40,41 @@ def noise(bench: Bench) -> Iterator[Row]:
             else:
                 column = np.full(len(combos), combos.columns.index(modality))
                 faults = bench.faults(modality)
-            yield from _wrong(bench, combos, column, faults, {"modalities": size, "wrong": modality or ANY}, rng)
+            compared = bench.some(*_COMPARED) if modality else [*bench.methods.values(), *_plain(bench)]
+            yield from wrong(
+                compared, bench, combos, column, faults, {"modalities": size, "wrong": modality or ANY}, rng
+            )
 
 
-def _wrong(
-    bench: Bench, combos: Combinations, column: Index, faults: tuple[str, ...], head: Row, rng: np.random.Generator
+def _plain(bench: Bench) -> Iterator[FusionMethod]:
+    """AF as the paper has it, with CLS negatives and without them (Table 12), trained as the baselines were."""
+    if bench.train is None or not bench.training.names:
+        return
+    for name, negatives in ((PLAIN, "wrong"), (NO_CLS, "all")):
+        modules = bench.fusions(methods.PAPER_FUSION, negatives)
+        yield FusionMethod(name, bench.af.tokens, modules, bench.af.labels, bench.af.slots)
+
+
+def wrong(
+    compared: Sequence[Method],
+    bench: Bench,
+    combos: Combinations,
+    column: Index,
+    faults: tuple[str, ...],
+    head: Row,
+    rng: np.random.Generator,
 ) -> Iterator[Row]:
-    compared = bench.some(*_COMPARED)
+    """What methods answer before and after the sensor in ``column[b]`` of each combination goes wrong, by fault.
+
+    Args:
+        compared: The methods.
+        bench: Makes the faults.
+        combos: Where nothing is wrong; those that change are of samples in ``bench.subset``.
+        column: ``int64 [B]``.
+        faults: Some of ``bench.faults``.
+        head: What each row begins with.
+        rng: Source of randomness.
+    """
     clean = {method.name: method.right(combos) for method in compared}
     for fault in faults:
         changed, possible = bench.wrong(combos, column, fault, rng)
@@ -196,4 +224,4 @@ def _second(bench: Bench, combos: Combinations, second: str) -> Iterator[Row]:
         yield {**row, "gain": gained["cost"], "gain_interval": gained["cost_interval"]}
 
 
-__all__ = ["ANY", "CONFLICTING", "STUCK", "LabelledAbsence", "missing", "noise", "several"]
+__all__ = ["ANY", "CONFLICTING", "STUCK", "LabelledAbsence", "missing", "noise", "several", "wrong"]
