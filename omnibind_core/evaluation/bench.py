@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from omnibind_core.data.damage import damages
 from omnibind_core.evaluation import bootstrap, methods, samples
 from omnibind_core.evaluation.bootstrap import Bootstrap, interval, macro, weighted_mean
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, LateFusion, Method, Training
+from omnibind_core.evaluation.held_out import HELD_OUT, NOISES
+from omnibind_core.evaluation.methods import (
+    AF,
+    MEAN,
+    PROBES,
+    PROBES_DAMAGED,
+    FusionMethod,
+    LateFusion,
+    Method,
+    Training,
+)
 from omnibind_core.evaluation.probes import Probes
 from omnibind_core.evaluation.samples import TestData
 from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index, Split, embed
@@ -160,7 +170,7 @@ class Bench:
 
     def faults(self, name: str) -> tuple[str, ...]:
         """Everything that can be wrong with a sensor of a modality."""
-        return (*damages(name), CONFLICTING, STUCK)
+        return (*damages(name), *([HELD_OUT] if name in NOISES else []), CONFLICTING, STUCK)
 
     def wrong(
         self, combos: Combinations, column: Index, fault: str, rng: np.random.Generator
@@ -246,12 +256,10 @@ def make(
         bench.ood = OutOfDistribution(data.unknown, {AF: own}, Bootstrap(data.unknown.counts, seed))
     if train is None:
         return bench
-    inputs = {
-        name: methods.probe_rows(model.encoders, model.config, name, train.sets[name].inputs) for name in known.sets
-    }
-    concept = {name: train.sets[name].concept for name in known.sets}
-    probes = Probes.fit(inputs, concept, len(model.labels))
+    probes = _fit(model, train, known)
     found[PROBES] = _late(PROBES, probes, model, known)
+    if any(samples.damaged is not None for samples in train.sets.values()):
+        found[PROBES_DAMAGED] = _late(PROBES_DAMAGED, _fit(model, train, known, damage=True), model, known)
     if bench.ood is not None and not set(data.unknown.sets) - set(probes.probes):
         bench.ood.methods[PROBES] = _late(PROBES, probes, model, data.unknown)
     types = methods.trainable()
@@ -287,6 +295,15 @@ def _before(combos: Combinations, column: Index) -> Index:
                 found[number] = next((old for of, old in reversed(last) if of != label), -1)
             last = [*[entry for entry in last if entry[0] != label], (int(label), int(row))][-2:]
     return found
+
+
+def _fit(model: OmniBind, train: Split, known: Split, *, damage: bool = False) -> Probes:
+    """Probes on the training samples of all modalities that are asked, or on their damaged variants, too."""
+    inputs = {}
+    for name in known.sets:
+        rows, harmed = train.sets[name].inputs, train.sets[name].damaged if damage else None
+        inputs[name] = methods.probe_rows(model.encoders, model.config, name, rows, damaged=harmed)
+    return Probes.fit(inputs, {name: train.sets[name].concept for name in known.sets}, len(model.labels))
 
 
 def _late(name: str, probes: Probes, model: OmniBind, split: Split) -> LateFusion:

@@ -17,7 +17,7 @@ from omnibind_core.data.damage import NOISE
 from omnibind_core.data.matching.wordnet import find_wordnet
 from omnibind_core.evaluation import texts
 from omnibind_core.evaluation.bench import CONFLICTING, Bench, Extras
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, PROBES_DAMAGED
 from omnibind_core.evaluation.report import plots
 from omnibind_core.evaluation.report.document import SHARE, Column, Plot, Report, Row, Section, Table
 from omnibind_core.evaluation.report.plots import Value
@@ -70,7 +70,9 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "combinations per figure": bench.count,
         "damaged samples per modality and kind": bench.damage or "all",
         "methods": [AF, MEAN, *trained],
-        "seeds of trained baselines": list(bench.training.seeds) if set(trained) - {PROBES} else "none trained",
+        "seeds of trained baselines": list(bench.training.seeds)
+        if set(trained) - {PROBES, PROBES_DAMAGED}
+        else "none trained",
         "seed of the draws": bench.seed,
         "intervals": "95 %, bootstrap over the samples",
         **({"no training samples": extras.why_no_train} if extras.why_no_train else {}),
@@ -207,6 +209,7 @@ def _paper(bench: Bench, extras: Extras) -> Section:
         _MODALITIES,
         says,
         Column("wrong", "noise in"),
+        Column("kind", "noise"),
         _METHOD,
         _N,
         _LABELS,
@@ -322,8 +325,9 @@ def _noise(bench: Bench, extras: Extras) -> Section:
     ]
     text = (
         "One sensor of a combination is wrong: damaged, replaced by noise of its shape (noise only), showing something "
-        "else (another label), or showing what was there before (stuck frame). Cost is the difference to the same "
-        "combinations before, in percentage points."
+        "else (another label), or showing what was there before (stuck frame). Unseen noise replaces it by noise of "
+        "another family than any in training. Cost is the difference to the same combinations before, in percentage "
+        f"points.\n\n{_taught(bench)}"
     )
     return Section("Wrong sensors", text, parts)
 
@@ -486,6 +490,18 @@ SECTIONS: dict[str, Callable[[Bench, Extras], Section]] = {
     "retrained": _retrained,
 }
 """The sections by the name that ``--tables`` takes."""
+
+
+def _taught(bench: Bench) -> str:
+    """Who was trained with wrong sensors, in words."""
+    settings, sets = bench.training.fuse, () if bench.train is None else bench.train.sets.values()
+    harmed = any(samples.damaged is not None for samples in sets)
+    how = f"damaged samples: {'yes' if harmed else 'no'}, conflicting ones: {settings.conflict:.0%} of the combinations"
+    return (
+        f"Fusions trained here were taught as the model's own ({how}), for {settings.steps} steps at most. Mean learns "
+        "nothing; Probes never saw a wrong sensor; Probes with damage, where there are any, saw the damaged samples, "
+        "but no conflicting ones, since each is of one modality."
+    )
 
 
 def _worst(rows: Sequence[Row]) -> Iterable[Row]:

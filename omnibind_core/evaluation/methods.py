@@ -25,7 +25,7 @@ from omnibind_core.training.config import FuseConfig
 from omnibind_core.training.engine import Trainer, be_deterministic
 from omnibind_core.training.fuse import Fuse
 
-AF, MEAN, PROBES = "AF", "Mean", "Probes"
+AF, MEAN, PROBES, PROBES_DAMAGED = "AF", "Mean", "Probes", "Probes with damage"
 PAPER_FUSION: dict[str, Any] = {"type": "attention", "preset": "paper"}
 """The ``fusion`` part of a model config that builds AF as the paper has it."""
 PLAIN, NO_CLS = "AF, preset paper", "AF, preset paper, without CLS negatives"
@@ -170,6 +170,7 @@ def probe_rows(
     inputs: NDArray[np.float32],
     *,
     variants: bool = False,
+    damaged: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """What a probe sees of samples, ``[N, A, F]``: frozen features, or shape features where a trunk for points learns.
 
@@ -179,8 +180,11 @@ def probe_rows(
         name: The modality.
         inputs: ``[N, A, F]`` as in :attr:`~omnibind_core.features.sets.FeatureSet.inputs`.
         variants: Whether augmented variants count, too.
+        damaged: ``[N, K, F]``, variants with a damaged sensor that count, too; None for none.
     """
     inputs = inputs if variants else inputs[:, :1]
+    if damaged is not None:
+        inputs = np.concatenate([inputs, damaged], axis=1)
     if not learns(encoder_set.trunks[encoder_set.trunk_of[name]]) or name != "point_cloud":
         return inputs
     points = modalities.get(name).preset(architecture.modalities[name].preset).shape

@@ -14,13 +14,14 @@ import pytest
 import soundfile
 import torch
 
-from omnibind_core import OmniBind, cli, encoders, fusion
+from omnibind_core import OmniBind, cli, encoders, fusion, modalities
 from omnibind_core.data.concepts import Concepts, Match
-from omnibind_core.data.damage import NOISE
+from omnibind_core.data.damage import NOISE, damaged
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation import bench, bootstrap, evaluate, methods, samples, texts
 from omnibind_core.evaluation.bench import CONFLICTING, STUCK
+from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
 from omnibind_core.evaluation.labelling import find_labels
 from omnibind_core.evaluation.report.document import SCHEMA
 from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, trust
@@ -297,6 +298,47 @@ def test_methods_and_damaged_rows(measured):
     torch.testing.assert_close(token, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_baselines_and_probes_learn_with_damage_if_the_model_did(tree, folder):
+    model, own = OmniBind.from_pretrained(folder), Concepts.read(folder / "labels.csv")
+    data = samples.load(tree, "val", model, own)
+    config = TrainConfig(data=str(tree), augmentations=0, fuse=FuseConfig(steps=2, batch=8, damage=2, conflict=0.4))
+    train = samples.load(tree, "train", model, own, None, config).known
+    assert all(x.damaged.shape == (len(x), 2, x.inputs.shape[2]) for x in train.sets.values())
+    made = bench.make(model, data, train, methods.Training(config.fuse, ()), count=20, damage=2)
+    assert list(made.methods) == ["AF", "Mean", "Probes", methods.PROBES_DAMAGED]
+    assert made.embedded().tokens["image"].shape[1] == 3
+    plain, harmed = (made.methods[name].probes.probes["image"] for name in (methods.PROBES, methods.PROBES_DAMAGED))
+    assert not np.allclose(plain.mean, harmed.mean)
+    rows = list(robustness.noise(made, (NOISE, HELD_OUT), each=False))
+    assert {row["kind"] for row in rows} == {NOISE, HELD_OUT}
+    assert {row["method"] for row in rows} == {*made.methods}
+
+
+@pytest.mark.parametrize("name", ["image", "touch", "audio", "point_cloud"])
+def test_unseen_noise_fits_the_sensor_and_is_correlated(measured, name):
+    part = measured.data.known.sets[name].samples[0]
+    raw, again = (HeldOut(measured.data.source, seed).load(part) for seed in (0, 0))
+    other = HeldOut(measured.data.source, 1).load(part)
+    modality, original = modalities.get(name), measured.data.source.load(part)
+    checked = modality.check(raw, "test")
+    white = damaged(name, original, NOISE, part.id)
+    one, two, three, four, five = (getattr(x, "samples", x) for x in (checked, again, other, original, white))
+    assert one.shape == four.shape and one.dtype == four.dtype
+    assert (one == two).all() and not (one == three).all()
+
+    def neighbours(values):
+        flat = np.asarray(values, np.float64)
+        axis = 0 if flat.ndim == 1 else 1
+        near = np.diff(flat, axis=axis)
+        return near.std() / flat.std()
+
+    if name == "point_cloud":  # blobs: the nearest other point is much nearer than in noise all over the box
+        near = [np.median(np.sort(np.linalg.norm(x[:, None] - x[None], axis=2), axis=1)[:, 1]) for x in (one, five)]
+        assert near[0] < 0.8 * near[1]
+    else:
+        assert neighbours(one) < 0.5 * neighbours(five)
+
+
 def test_best_single_takes_the_modality_that_is_right_most_often(measured):
     combos = measured.data.known.draw_of(("image", "touch"), 50, measured.rng("best"))
     alone = {
@@ -466,7 +508,7 @@ def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
     assert {row["modalities"] for row in ood} == {1, 2, 3, 4}
     assert {row["goal"] for row in data["tables"]["targets"]["rows"]} >= {"calibration error (ECE)"}
     wrong = {row["kind"] for row in data["tables"]["noise_each"]["rows"] if row["wrong"] == "audio"}
-    assert wrong == {"gaussian", "blank", "clipped", "sparse", NOISE, CONFLICTING, STUCK}
+    assert wrong == {"gaussian", "blank", "clipped", "sparse", NOISE, HELD_OUT, CONFLICTING, STUCK}
 
 
 def test_only_a_test_split_with_a_table_and_unknown_labels(folder, tmp_path, monkeypatch, capsys):

@@ -8,6 +8,7 @@ from itertools import combinations as subsets_of
 from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation.bench import Bench, Row
+from omnibind_core.evaluation.held_out import HELD_OUT
 from omnibind_core.evaluation.methods import AF
 from omnibind_core.evaluation.tables import robustness
 from omnibind_core.evaluation.tables.accuracy import PAPER, by_method
@@ -43,7 +44,8 @@ def noise(benches: Benches) -> Iterator[Row]:
                 head = {"modalities": "+".join(columns), "paper": key, "text": text, "wrong": wrong}
                 column, rng = combos.label * 0 + len(columns) - 1, bench.rng("paper", key, wrong)
                 compared = [*bench.methods.values()]
-                yield from robustness.wrong(compared, bench, combos, column, (NOISE,), head, rng)
+                faults = tuple(fault for fault in (NOISE, HELD_OUT) if fault in bench.faults(wrong))
+                yield from robustness.wrong(compared, bench, combos, column, faults, head, rng)
 
 
 def absent(rows: Sequence[Row]) -> list[str]:

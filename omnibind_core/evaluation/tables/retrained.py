@@ -24,6 +24,7 @@ NEGATIVES: dict[Negatives, str] = {"wrong": "CLS", "all": "all labels as negativ
 """``fuse.negatives`` in words."""
 COMPARED = {
     "fusions": "Fusions trained over several seeds (Table 9)",
+    "robustness": "Wrong sensors over several seeds (Table 12)",
     "ablation": "Terms of the loss of stage I (Table 7)",
     "few-shot": "Few samples per label",
     "left-out": "Labels left out of a student's training",
