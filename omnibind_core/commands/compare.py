@@ -9,7 +9,7 @@ from pathlib import Path
 from omnibind_core import resources
 from omnibind_core.errors import ConfigError
 
-TABLES: tuple[str, ...] = ("fusions", "ablation", "few-shot", "left-out", "zero-shot")
+TABLES: tuple[str, ...] = ("fusions", "robustness", "ablation", "few-shot", "left-out", "zero-shot")
 _SHOTS = (1, 2, 4, 8, 16)
 
 
@@ -44,7 +44,7 @@ def add_parser(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--count", type=int, default=3000, metavar="N", help="combinations drawn of each size (default: %(default)s)"
     )
     parser.add_argument(
-        "--model", help="use the encoders of this trained model and train fusions only; for the table fusions"
+        "--model", help="use the encoders of this trained model and train fusions only; for fusions and robustness"
     )
     parser.add_argument("--out", type=Path, help="folder for the tables (default: compare/ in the experiment's out)")
     parser.set_defaults(run=run)
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{key} is {value}, expected 1 or more")
     if any(shots < 1 for shots in args.shots or ()):
         raise ConfigError(f"--shots has {min(args.shots)}, expected numbers of 1 or more")
-    if args.model is not None and args.tables != ["fusions"]:
-        raise ConfigError("--model skips stage I, so only the table fusions can be made with it")
+    if args.model is not None and set(args.tables) - {"fusions", "robustness"}:
+        raise ConfigError("--model skips stage I, so only the tables fusions and robustness can be made with it")
     if not args.verbose:
         logging.getLogger("omnibind_core.training.logs").setLevel(logging.WARNING)
     config = load(args.config, args.set)

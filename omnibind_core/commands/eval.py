@@ -67,7 +67,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--retrain",
         action="store_true",
-        help="train what only training tells: losses, few samples, parts of AF (hours)",
+        help="train what only training tells: losses, few samples, numbers of training modalities (hours)",
     )
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print report.json")

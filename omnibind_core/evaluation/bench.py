@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,22 @@ from numpy.typing import NDArray
 from omnibind_core.data.damage import damages
 from omnibind_core.evaluation import bootstrap, methods, samples
 from omnibind_core.evaluation.bootstrap import Bootstrap, interval, macro, weighted_mean
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, LateFusion, Method, Training
+from omnibind_core.evaluation.held_out import HELD_OUT, NOISES
+from omnibind_core.evaluation.methods import (
+    AF,
+    MEAN,
+    PROBES,
+    PROBES_DAMAGED,
+    FusionMethod,
+    LateFusion,
+    Method,
+    Training,
+)
 from omnibind_core.evaluation.probes import Probes
 from omnibind_core.evaluation.samples import TestData
 from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index, Split, embed
 from omnibind_core.features.sets import embed_all
-from omnibind_core.fusion import MeanFusion
+from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.model import OmniBind
 from omnibind_core.training.config import TrainConfig
 
@@ -72,7 +83,6 @@ class Bench:
         model: What is evaluated.
         data: What it is evaluated on.
         methods: By name, AF and Mean first; Probes and the trained ones where there are training samples.
-        probes: The classifiers; None without training samples.
         train: Training samples; None if there are none of every modality.
         training: How baselines are trained.
         count: Combinations per figure.
@@ -84,13 +94,13 @@ class Bench:
     model: OmniBind
     data: TestData
     methods: dict[str, Method]
-    probes: Probes | None
     train: Split | None
     training: Training
     count: int = 2000
     damage: int = 64
     seed: int = 0
     ood: OutOfDistribution | None = None
+    _fusions: dict[str, list[Fusion]] = dataclasses.field(default_factory=dict, repr=False)
     _damaged: dict[tuple[str, str], Index] = dataclasses.field(default_factory=dict, repr=False)
     _embedded: EmbeddedSplit | None = None
 
@@ -143,9 +153,24 @@ class Bench:
             self._embedded = embed(self.train, self.model)
         return self._embedded
 
+    def fusions(self, part: Mapping[str, Any], negatives: str) -> list[Fusion]:
+        """A fusion trained here on the training samples, one for each seed; kept, since several tables ask for it.
+
+        Args:
+            part: The ``fusion`` part of a model config.
+            negatives: ``fuse.negatives`` of the training.
+        """
+        key = json.dumps([part, negatives], sort_keys=True)
+        if key not in self._fusions:
+            settings = self.training.fuse.model_copy(update={"negatives": negatives})
+            training = dataclasses.replace(self.training, fuse=settings)
+            split = self.embedded()
+            self._fusions[key] = [methods.trained(self.model, split, part, seed, training) for seed in training.seeds]
+        return self._fusions[key]
+
     def faults(self, name: str) -> tuple[str, ...]:
         """Everything that can be wrong with a sensor of a modality."""
-        return (*damages(name), CONFLICTING, STUCK)
+        return (*damages(name), *([HELD_OUT] if name in NOISES else []), CONFLICTING, STUCK)
 
     def wrong(
         self, combos: Combinations, column: Index, fault: str, rng: np.random.Generator
@@ -169,7 +194,7 @@ class Bench:
             row = np.full(len(combos), -1, np.int64)
             for index, name in enumerate(combos.columns):
                 here = np.flatnonzero(column == index)
-                if len(here) and fault in damages(name):
+                if len(here) and fault in self.faults(name):
                     row[here] = self._damaged_rows(name, fault)[combos.rows[here, index]]
         possible = np.flatnonzero(row >= 0)
         return combos.take(possible).replaced(column[possible], row[possible]), possible
@@ -188,10 +213,11 @@ class Bench:
         """Adds rows of a modality to what the methods see, and returns the number of the first."""
         first = len(self.af.tokens[name])
         embedded = embed_all(self.model.encoders, self.model.config, name, inputs[:, :1]).clone()
-        for tokens in {id(method.tokens): method.tokens for method in self.methods.values()}.values():
-            own = tokens is self.af.tokens
-            more = embedded if own else methods.probed(_there(self.probes), self.model, name, inputs)
-            tokens[name] = torch.cat([tokens[name], more])
+        for method in {id(method.tokens): method for method in self.methods.values()}.values():
+            more = embedded
+            if isinstance(method, LateFusion):
+                more = methods.probed(method.probes, self.model, name, inputs)
+            method.tokens[name] = torch.cat([method.tokens[name], more])
         return first
 
 
@@ -224,22 +250,18 @@ def make(
         AF: FusionMethod(AF, tokens, [model.fusion], model.labels, slots),
         MEAN: FusionMethod(MEAN, tokens, [MeanFusion()], model.labels, slots),
     }
-    bench = Bench(model, data, found, None, train, training, count, damage, seed)
+    bench = Bench(model, data, found, train, training, count, damage, seed)
     if data.unknown.sets:
         own = FusionMethod(AF, samples.embeddings(model, data.unknown), [model.fusion], model.labels, slots)
         bench.ood = OutOfDistribution(data.unknown, {AF: own}, Bootstrap(data.unknown.counts, seed))
     if train is None:
         return bench
-    inputs = {
-        name: methods.probe_rows(model.encoders, model.config, name, train.sets[name].inputs) for name in known.sets
-    }
-    concept = {name: train.sets[name].concept for name in known.sets}
-    bench.probes = Probes.fit(inputs, concept, len(model.labels))
-    probed = {name: methods.probed(bench.probes, model, name, x.inputs) for name, x in known.sets.items()}
-    found[PROBES] = LateFusion(probed)
-    if bench.ood is not None and not set(data.unknown.sets) - set(bench.probes.probes):
-        other = {n: methods.probed(bench.probes, model, n, x.inputs) for n, x in data.unknown.sets.items()}
-        bench.ood.methods[PROBES] = LateFusion(other)
+    probes = _fit(model, train, known)
+    found[PROBES] = _late(PROBES, probes, model, known)
+    if any(samples.damaged is not None for samples in train.sets.values()):
+        found[PROBES_DAMAGED] = _late(PROBES_DAMAGED, _fit(model, train, known, damage=True), model, known)
+    if bench.ood is not None and not set(data.unknown.sets) - set(probes.probes):
+        bench.ood.methods[PROBES] = _late(PROBES, probes, model, data.unknown)
     types = methods.trainable()
     for name in training.names:
         modules = [methods.trained(model, bench.embedded(), types[name], seed, training) for seed in training.seeds]
@@ -275,6 +297,15 @@ def _before(combos: Combinations, column: Index) -> Index:
     return found
 
 
-def _there(probes: Probes | None) -> Probes:
-    assert probes is not None
-    return probes
+def _fit(model: OmniBind, train: Split, known: Split, *, damage: bool = False) -> Probes:
+    """Probes on the training samples of all modalities that are asked, or on their damaged variants, too."""
+    inputs = {}
+    for name in known.sets:
+        rows, harmed = train.sets[name].inputs, train.sets[name].damaged if damage else None
+        inputs[name] = methods.probe_rows(model.encoders, model.config, name, rows, damaged=harmed)
+    return Probes.fit(inputs, {name: train.sets[name].concept for name in known.sets}, len(model.labels))
+
+
+def _late(name: str, probes: Probes, model: OmniBind, split: Split) -> LateFusion:
+    tokens = {key: methods.probed(probes, model, key, samples.inputs) for key, samples in split.sets.items()}
+    return LateFusion(name, tokens, probes)

@@ -38,9 +38,14 @@ class Bootstrap:
             self._counts[name] = rng.multinomial(size, np.full(size, 1 / size), replicates).astype(np.float32)
 
     def weights(self, combos: Combinations) -> NDArray[np.float32]:
-        """How often each combination counts in each replicate, ``[replicates, B]``."""
+        """How often each combination counts in each replicate, ``[replicates, B]``.
+
+        A modality that was not named, such as text with one sentence for each label, is not drawn again.
+        """
         total = np.ones((self.replicates, len(combos)), np.float32)
         for column, name in enumerate(combos.columns):
+            if name not in self._counts:
+                continue
             rows = combos.rows[:, column]
             present = np.flatnonzero(rows >= 0)
             total[:, present] *= self._counts[name][:, rows[present]]

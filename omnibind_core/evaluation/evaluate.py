@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from omnibind_core.data.damage import NOISE
+from omnibind_core.data.matching.wordnet import find_wordnet
+from omnibind_core.evaluation import texts
 from omnibind_core.evaluation.bench import CONFLICTING, Bench, Extras
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, PROBES_DAMAGED
 from omnibind_core.evaluation.report import plots
 from omnibind_core.evaluation.report.document import SHARE, Column, Plot, Report, Row, Section, Table
 from omnibind_core.evaluation.report.plots import Value
-from omnibind_core.evaluation.tables import accuracy, retrained, robustness, spaces, targets, trust
+from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, spaces, targets, trust
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +70,9 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "combinations per figure": bench.count,
         "damaged samples per modality and kind": bench.damage or "all",
         "methods": [AF, MEAN, *trained],
-        "seeds of trained baselines": list(bench.training.seeds) if set(trained) - {PROBES} else "none trained",
+        "seeds of trained baselines": list(bench.training.seeds)
+        if set(trained) - {PROBES, PROBES_DAMAGED}
+        else "none trained",
         "seed of the draws": bench.seed,
         "intervals": "95 %, bootstrap over the samples",
         **({"no training samples": extras.why_no_train} if extras.why_no_train else {}),
@@ -161,7 +165,6 @@ def _data(bench: Bench) -> Section:
 def _combinations(bench: Bench, extras: Extras) -> Section:
     by_size = list(accuracy.by_size(bench))
     every = list(accuracy.combinations(bench))
-    named = [row for row in every if row["paper"]]
     parts: list[Table | Plot] = [
         Table("by_size", "By number of modalities", by_size, (_MODALITIES, _METHOD, *_ACCURACY, _SEEDS), folded=True),
         _size_plot(by_size, "combinations_by_size", "Accuracy by number of modalities, all methods", every=True),
@@ -176,15 +179,66 @@ def _combinations(bench: Bench, extras: Extras) -> Section:
         title = "Pairs: accuracy of AF, %"
         parts.append(plots.heat_map("pairs", title, _words(names), _words(names), grid, "accuracy, %"))
     columns = (_MODALITIES, Column("paper", "in the paper"), _METHOD, *_ACCURACY, _SEEDS)
-    note = "n is 0 where the data have no label with all of these modalities."
-    parts.append(Table("paper_combinations", "Combinations that the paper names", named, columns, note))
     parts.append(Table("combinations", "All combinations of two and more", every, columns, folded=True))
     text = (
-        "The paper's Tables 2, 3, 9 and 11. By number of modalities a label is drawn first, then which of its "
-        "modalities, then a sample of each. Linear, Unseen, Cat and OuterProduct were trained on the training split as "
-        "AF was."
+        "By number of modalities a label is drawn first, then which of its modalities, then a sample of each. Linear, "
+        "Unseen, Cat and OuterProduct were trained on the training split as AF was."
     )
     return Section("Combinations", text, parts)
+
+
+def _paper(bench: Bench, extras: Extras) -> Section:
+    benches: dict[str, Bench] = {"": bench}
+    notes = []
+    for setting in (texts.NAMED, texts.DESCRIBED):
+        wordnet = find_wordnet() if setting == texts.DESCRIBED else None
+        one = texts.with_text(bench, setting, wordnet)
+        if one is None:
+            notes.append(f"No combination with text that {setting}: the model reads none, or no label has one.")
+        else:
+            benches[setting] = one
+            notes.append(f"Text that {setting}: {len(one.sentences)} labels have it, {one.without} are left out.")
+    rows = list(paper.named(benches))
+    if absent := paper.absent(rows):
+        notes.append(f"The data have no label with all of {'; '.join(absent)}: n is 0.")
+    says = Column("text", "the text")
+    columns = [_MODALITIES, says, _METHOD, *_ACCURACY, _SEEDS]
+    key = Column("paper", "in the paper")
+    wrong = [
+        key,
+        _MODALITIES,
+        says,
+        Column("wrong", "noise in"),
+        Column("kind", "noise"),
+        _METHOD,
+        _N,
+        _LABELS,
+        Column("clean", "before, %", "share"),
+        SHARE,
+        Column("cost", "cost, points", "points", "cost_interval"),
+    ]
+    text = (
+        "Text is an input here. Where it names the label, as in the paper (a photo of a {label}), it holds the answer: "
+        "such rows tell what a fusion does with a sure token, not how well anything is recognised, and noise in it "
+        "costs accordingly. Where it describes the label, no word of the label, its aliases and its synonyms is left "
+        "in the description, and the labels are compared without the descriptions they were trained with. Noise in "
+        "text is as many random words of the vocabulary. Tables 8 and 12 are af_parts and noise_any."
+    )
+    return Section(
+        "The paper's combinations",
+        "\n\n".join([text, " ".join(notes)]),
+        [
+            Table("paper_combinations", "Combinations that the paper names (Tables 3, 9, 11)", rows, [key, *columns]),
+            Table("paper_pairs", "Pairs, and text alone (Table 2)", list(paper.pairs(benches)), columns, folded=True),
+            Table(
+                "paper_noise",
+                "Each modality of these in turn is noise (Table 13)",
+                list(paper.noise(benches)),
+                wrong,
+                folded=True,
+            ),
+        ],
+    )
 
 
 def _singles(bench: Bench, extras: Extras) -> Section:
@@ -271,8 +325,9 @@ def _noise(bench: Bench, extras: Extras) -> Section:
     ]
     text = (
         "One sensor of a combination is wrong: damaged, replaced by noise of its shape (noise only), showing something "
-        "else (another label), or showing what was there before (stuck frame). Cost is the difference to the same "
-        "combinations before, in percentage points."
+        "else (another label), or showing what was there before (stuck frame). Unseen noise replaces it by noise of "
+        "another family than any in training. Cost is the difference to the same combinations before, in percentage "
+        f"points.\n\n{_taught(bench)}"
     )
     return Section("Wrong sensors", text, parts)
 
@@ -393,9 +448,14 @@ def _retrained(bench: Bench, extras: Extras) -> Section:
     parts: list[Table | Plot] = []
     missing: list[str] = []
     compared = dict(extras.compared)
-    if extras.retrain and bench.train is not None:
-        columns = [_MODALITIES, _METHOD, *_ACCURACY, _SEEDS]
+    columns = [_MODALITIES, _METHOD, *_ACCURACY, _SEEDS]
+    if bench.train is not None and (extras.retrain or bench.training.names):
         parts.append(Table("af_parts", "Parts of AF (Table 8)", list(retrained.parts(bench)), columns))
+    else:
+        missing.append(
+            "the parts of AF (Table 8) are trained with the baselines (--baselines), where there are samples"
+        )
+    if extras.retrain and bench.train is not None:
         rows = list(retrained.training_modalities(bench))
         columns = [Column("trained_on", "trained on"), *columns]
         parts.append(Table("training_modalities", "Number of training modalities (Fig. 5c)", rows, columns))
@@ -403,7 +463,7 @@ def _retrained(bench: Bench, extras: Extras) -> Section:
         if extras.config is not None and todo:
             compared |= retrained.trained(extras.config, todo, bench.training.seeds, bench.count)
     else:
-        missing.append("--retrain trains the parts of AF (Table 8) and by number of training modalities (Fig. 5c)")
+        missing.append("--retrain trains by number of training modalities (Fig. 5c)")
     for name, title in retrained.COMPARED.items():
         if name in compared:
             key = f"compare_{name.replace('-', '_')}"
@@ -419,6 +479,7 @@ def _retrained(bench: Bench, extras: Extras) -> Section:
 
 SECTIONS: dict[str, Callable[[Bench, Extras], Section]] = {
     "combinations": _combinations,
+    "paper": _paper,
     "single": _singles,
     "retrieval": _retrieval,
     "noise": _noise,
@@ -429,6 +490,18 @@ SECTIONS: dict[str, Callable[[Bench, Extras], Section]] = {
     "retrained": _retrained,
 }
 """The sections by the name that ``--tables`` takes."""
+
+
+def _taught(bench: Bench) -> str:
+    """Who was trained with wrong sensors, in words."""
+    settings, sets = bench.training.fuse, () if bench.train is None else bench.train.sets.values()
+    harmed = any(samples.damaged is not None for samples in sets)
+    how = f"damaged samples: {'yes' if harmed else 'no'}, conflicting ones: {settings.conflict:.0%} of the combinations"
+    return (
+        f"Fusions trained here were taught as the model's own ({how}), for {settings.steps} steps at most. Mean learns "
+        "nothing; Probes never saw a wrong sensor; Probes with damage, where there are any, saw the damaged samples, "
+        "but no conflicting ones, since each is of one modality."
+    )
 
 
 def _worst(rows: Sequence[Row]) -> Iterable[Row]:

@@ -25,7 +25,11 @@ from omnibind_core.training.config import FuseConfig
 from omnibind_core.training.engine import Trainer, be_deterministic
 from omnibind_core.training.fuse import Fuse
 
-AF, MEAN, PROBES = "AF", "Mean", "Probes"
+AF, MEAN, PROBES, PROBES_DAMAGED = "AF", "Mean", "Probes", "Probes with damage"
+PAPER_FUSION: dict[str, Any] = {"type": "attention", "preset": "paper"}
+"""The ``fusion`` part of a model config that builds AF as the paper has it."""
+PLAIN, NO_CLS = "AF, preset paper", "AF, preset paper, without CLS negatives"
+"""AF as the paper has it, trained on the spot; and the same with all labels as negatives (Table 12)."""
 _BATCH = 4096  # combinations at a time
 
 
@@ -106,11 +110,13 @@ class LateFusion(Method):
     """Probes: the mean of the probabilities that one classifier for each modality gives.
 
     Args:
+        name: In the tables.
         tokens: Probabilities ``[N, 1, C]`` of every sample by modality.
+        probes: What gave them.
     """
 
-    def __init__(self, tokens: dict[str, Tensor]) -> None:
-        self.name, self.tokens = PROBES, tokens
+    def __init__(self, name: str, tokens: dict[str, Tensor], probes: Probes) -> None:
+        self.name, self.tokens, self.probes = name, tokens, probes
 
     def scores(self, combos: Combinations) -> list[Tensor]:
         """See :meth:`Method.scores`: mean probabilities."""
@@ -164,6 +170,7 @@ def probe_rows(
     inputs: NDArray[np.float32],
     *,
     variants: bool = False,
+    damaged: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """What a probe sees of samples, ``[N, A, F]``: frozen features, or shape features where a trunk for points learns.
 
@@ -173,8 +180,11 @@ def probe_rows(
         name: The modality.
         inputs: ``[N, A, F]`` as in :attr:`~omnibind_core.features.sets.FeatureSet.inputs`.
         variants: Whether augmented variants count, too.
+        damaged: ``[N, K, F]``, variants with a damaged sensor that count, too; None for none.
     """
     inputs = inputs if variants else inputs[:, :1]
+    if damaged is not None:
+        inputs = np.concatenate([inputs, damaged], axis=1)
     if not learns(encoder_set.trunks[encoder_set.trunk_of[name]]) or name != "point_cloud":
         return inputs
     points = modalities.get(name).preset(architecture.modalities[name].preset).shape

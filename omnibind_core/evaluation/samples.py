@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnibind_core.data.concepts import Concepts
-from omnibind_core.data.damage import Damaged
-from omnibind_core.data.samples import Sample
+from omnibind_core.data.damage import Damaged, damages
+from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
+from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
 from omnibind_core.evaluation.labelling import Key, Labelled, find_labels
 from omnibind_core.features.combinations import Index, Split
 from omnibind_core.features.sets import FeatureSet, embed_all, sample_features
 from omnibind_core.model import OmniBind
 from omnibind_core.training.config import TrainConfig
+from omnibind_core.training.dataset import damaged_features
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class TestData:
     unknown: Split
     labels: Mapping[Key, Labelled]
     counts: Mapping[str, int]
-    source: FolderSource
+    source: Loads
     samples: Sequence[Sample] = dataclasses.field(repr=False, default=())
 
 
@@ -67,7 +69,7 @@ def load(
         model: Gives the encoders and the vocabulary.
         own: The label table that the model was trained with.
         given: The label table of these data.
-        augmentations: Take as many augmented variants of each sample as this experiment; None takes none.
+        augmentations: Take as many augmented and damaged variants of each sample as this experiment; None takes none.
 
     Raises:
         DataError: The folder has no such split, or the model has no label for any of its samples.
@@ -98,11 +100,16 @@ def load(
             variants = augmentations.more_augmentations.get(modality, augmentations.augmentations)
             seed = augmentations.features_seed
         inputs = sample_features(source, items, modality, model.config, model.encoders, variants, seed)
+        harmed = None
+        if augmentations is not None and augmentations.fuse.damage and damages(modality):
+            count = augmentations.fuse.damage
+            harmed = damaged_features(source, items, modality, model.config, model.encoders, count, seed)
         of = np.array([number.get(concept[sample.id], -1) for sample in items], np.int64)
         for known, rows in ((True, (of >= 0) & (of < len(names))), (False, of >= len(names))):
             if rows.any():
                 chosen = tuple(sample for sample, kept in zip(items, rows, strict=True) if kept)
-                sets[known][modality] = FeatureSet(chosen, inputs if rows.all() else inputs[rows], of[rows])
+                taken = None if harmed is None else harmed[rows]
+                sets[known][modality] = FeatureSet(chosen, inputs if rows.all() else inputs[rows], of[rows], taken)
     counts = Counter(_fate(concept[sample.id], sample.modality in usable, names) for sample in samples)
     if not sets[True]:
         found = ", ".join(sorted(set(concept.values()))[:8])
@@ -149,7 +156,7 @@ def spread(split: Split, count: int, seed: int) -> dict[str, Index]:
 def damaged(data: TestData, model: OmniBind, name: str, rows: Index, damage: str, seed: int) -> NDArray[np.float32]:
     """Trunk features ``[K, 1, F]`` of some known samples of a modality with their sensor damaged."""
     known = data.known.sets[name]
-    source = Damaged(data.source, damage, seed)
+    source = HeldOut(data.source, seed) if damage == HELD_OUT else Damaged(data.source, damage, seed)
     chosen = [known.samples[row] for row in rows]
     what = f"{damage}, seed {seed}, "
     return sample_features(source, chosen, name, model.config, model.encoders, 0, 0, what)

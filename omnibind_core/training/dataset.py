@@ -114,7 +114,7 @@ def load(
             inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, seed)
             damaged = None
             if split == "train" and damage and damages(modality):
-                damaged = _damaged(source, samples, modality, model, encoder_set, damage, seed)
+                damaged = damaged_features(source, samples, modality, model, encoder_set, damage, seed)
             sets[split][modality] = _feature_set(items, inputs, number, damaged)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
     imagined = {}
@@ -250,7 +250,7 @@ def _imagined(
     return _feature_set([items[row] for row in good], inputs[good], number)
 
 
-def _damaged(
+def damaged_features(
     source: Loads,
     samples: Sequence[Sample],
     modality: str,

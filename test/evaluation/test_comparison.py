@@ -129,6 +129,40 @@ def test_probes_are_fused_on_the_combinations_that_the_fusions_see(bench):
         assert one.mask[:, :3].tolist() == other.mask.tolist()
 
 
+def test_wrong_sensors_over_seeds_after_the_same_training(bench, monkeypatch):
+    """All fusions learn with the damaged samples; so does one of the two probes; the faults are of their seed."""
+    harmed = {
+        name: dataclasses.replace(part, damaged=part.inputs[:, :1] + np.float32(3))
+        for name, part in bench.data.train.items()
+    }
+    monkeypatch.setattr(bench, "data", dataclasses.replace(bench.data, train=harmed))
+    made, taught = [], []
+
+    def damaged(data, model, name, rows, damage, seed):
+        made.append((damage, seed))
+        return np.random.default_rng(seed).normal(size=(len(rows), 1, WIDTH)).astype(np.float32)
+
+    fused = bench.fused
+
+    def spy(train, labels, part, seed):
+        taught.append({name: rows.variants for name, rows in train.sets.items()})
+        return fused(train, labels, part, seed)
+
+    monkeypatch.setattr("omnibind_core.evaluation.samples.damaged", damaged)
+    monkeypatch.setattr(experiments, "FolderSource", lambda root: None)  # there are no files
+    monkeypatch.setattr(bench, "fused", spy)
+    found = list(bench.robustness(experiments.Settings(seeds=(0, 1), count=40)))
+    methods = {one.method for one in found}
+    assert methods >= {"AF", "Mean", "linear", "cat", "outer_product", "unseen", "Probes", "Probes with damage"}
+    faults = ("noise only", "unseen noise", "another label")
+    assert {one.table for one in found} == {f"One random sensor: {fault}" for fault in faults}
+    assert {one.condition for one in found} == {"2 modalities", "3 modalities"}
+    assert len(found) == len(methods) * 3 * 2 * 2
+    assert {*made} == {(fault, seed) for fault in faults[:2] for seed in (0, 1)}
+    assert taught and all(variants == dict.fromkeys(TAUGHT, 4) for variants in taught)
+    assert all(row.interval >= 0 and row.seeds == 2 for row in summarise(found))
+
+
 def test_loss_terms_are_measured_for_both_centres(bench):
     found = list(bench.ablation(experiments.Settings(seeds=(0,))))
     assert {one.condition for one in found} == {"touch", "event", "mean of students"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -13,19 +14,21 @@ import pytest
 import soundfile
 import torch
 
-from omnibind_core import OmniBind, cli, encoders, fusion
+from omnibind_core import OmniBind, cli, encoders, fusion, modalities
 from omnibind_core.data.concepts import Concepts, Match
-from omnibind_core.data.damage import NOISE
+from omnibind_core.data.damage import NOISE, damaged
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.evaluation import bench, bootstrap, evaluate, methods, samples
+from omnibind_core.evaluation import bench, bootstrap, evaluate, methods, samples, texts
 from omnibind_core.evaluation.bench import CONFLICTING, STUCK
+from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
 from omnibind_core.evaluation.labelling import find_labels
 from omnibind_core.evaluation.report.document import SCHEMA
-from omnibind_core.evaluation.tables import accuracy, retrained, robustness, trust
+from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, trust
 from omnibind_core.features.combinations import Combinations, Split
 from omnibind_core.features.sets import FeatureSet
 from omnibind_core.fusion import MeanFusion
+from omnibind_core.labels import LabelBank
 from omnibind_core.training.config import FuseConfig, TrainConfig
 
 WORDS = ("cup", "dog", "car", "zeppelin")
@@ -86,6 +89,7 @@ def folder(tmp_path_factory):
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNIBIND_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(evaluate, "find_wordnet", lambda: None)
         yield
 
 
@@ -294,6 +298,47 @@ def test_methods_and_damaged_rows(measured):
     torch.testing.assert_close(token, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_baselines_and_probes_learn_with_damage_if_the_model_did(tree, folder):
+    model, own = OmniBind.from_pretrained(folder), Concepts.read(folder / "labels.csv")
+    data = samples.load(tree, "val", model, own)
+    config = TrainConfig(data=str(tree), augmentations=0, fuse=FuseConfig(steps=2, batch=8, damage=2, conflict=0.4))
+    train = samples.load(tree, "train", model, own, None, config).known
+    assert all(x.damaged.shape == (len(x), 2, x.inputs.shape[2]) for x in train.sets.values())
+    made = bench.make(model, data, train, methods.Training(config.fuse, ()), count=20, damage=2)
+    assert list(made.methods) == ["AF", "Mean", "Probes", methods.PROBES_DAMAGED]
+    assert made.embedded().tokens["image"].shape[1] == 3
+    plain, harmed = (made.methods[name].probes.probes["image"] for name in (methods.PROBES, methods.PROBES_DAMAGED))
+    assert not np.allclose(plain.mean, harmed.mean)
+    rows = list(robustness.noise(made, (NOISE, HELD_OUT), each=False))
+    assert {row["kind"] for row in rows} == {NOISE, HELD_OUT}
+    assert {row["method"] for row in rows} == {*made.methods}
+
+
+@pytest.mark.parametrize("name", ["image", "touch", "audio", "point_cloud"])
+def test_unseen_noise_fits_the_sensor_and_is_correlated(measured, name):
+    part = measured.data.known.sets[name].samples[0]
+    raw, again = (HeldOut(measured.data.source, seed).load(part) for seed in (0, 0))
+    other = HeldOut(measured.data.source, 1).load(part)
+    modality, original = modalities.get(name), measured.data.source.load(part)
+    checked = modality.check(raw, "test")
+    white = damaged(name, original, NOISE, part.id)
+    one, two, three, four, five = (getattr(x, "samples", x) for x in (checked, again, other, original, white))
+    assert one.shape == four.shape and one.dtype == four.dtype
+    assert (one == two).all() and not (one == three).all()
+
+    def neighbours(values):
+        flat = np.asarray(values, np.float64)
+        axis = 0 if flat.ndim == 1 else 1
+        near = np.diff(flat, axis=axis)
+        return near.std() / flat.std()
+
+    if name == "point_cloud":  # blobs: the nearest other point is much nearer than in noise all over the box
+        near = [np.median(np.sort(np.linalg.norm(x[:, None] - x[None], axis=2), axis=1)[:, 1]) for x in (one, five)]
+        assert near[0] < 0.8 * near[1]
+    else:
+        assert neighbours(one) < 0.5 * neighbours(five)
+
+
 def test_best_single_takes_the_modality_that_is_right_most_often(measured):
     combos = measured.data.known.draw_of(("image", "touch"), 50, measured.rng("best"))
     alone = {
@@ -339,6 +384,103 @@ def test_surest_answers_come_first(measured):
     assert rows[-1]["n"] == 40
 
 
+# Text, and the paper's tables.
+
+
+@pytest.fixture
+def named(measured):
+    found = texts.with_text(measured, texts.NAMED)
+    assert found is not None
+    return found
+
+
+def test_text_that_names_the_label_is_a_token_like_any(measured, named):
+    known = named.data.known
+    names = [known.names[number] for number in known.sets["text"].concept]
+    assert {*names} == {*WORDS[:3]} and named.without == 0
+    expected = measured.model.embed_text([f"a photo of a {name}" for name in names])
+    torch.testing.assert_close(named.af.tokens["text"][:, 0], expected)
+    assert list(named.methods) == list(measured.methods)
+    assert "text" not in measured.data.known.sets and "text" not in measured.af.tokens
+    alone = named.data.known.single("text")
+    assert named.methods[methods.MEAN].right(alone).tolist() == [1, 1, 1]  # the text is the label's own prompt
+    assert named.methods[methods.PROBES].right(alone).tolist() == [1, 1, 1]
+    assert (named.boot.weights(alone) == 1).all()
+
+
+def test_what_can_be_wrong_with_text(named):
+    assert {NOISE, CONFLICTING, "typos"} <= {*named.faults("text")}
+    combos = named.data.known.draw_of(("image", "text"), 40, named.rng("test"), named.subset["text"])
+    column = np.ones(len(combos), np.int64)
+    for fault in (NOISE, CONFLICTING, "blank"):
+        changed, possible = named.wrong(combos, column, fault, named.rng(fault))
+        assert len(possible) == len(combos) and (changed.rows[:, 0] == combos.rows[:, 0]).all()
+        before, after = (
+            named.af.tokens["text"][torch.from_numpy(rows[:, 1].copy()), 0] for rows in (combos.rows, changed.rows)
+        )
+        assert not torch.isclose(before, after).all(dim=1).any()
+    noisy, _ = named.wrong(combos, column, NOISE, named.rng(0))
+    sample = named.data.known.sets["text"].samples[combos.rows[0, 1]]
+    words = texts.random_words(f"a photo of a {sample.label}", sample.label, named.model.labels.names, named.seed)
+    token = named.af.tokens["text"][noisy.rows[0, 1], 0]
+    torch.testing.assert_close(token, named.model.embed_text([words])[0])
+
+
+def test_described_labels_are_compared_without_their_own_descriptions(measured, monkeypatch):
+    model = measured.model
+    told = {"car": ["car: it has four wheels"], "dog": ["dog: it barks"]}
+    whole = LabelBank.from_names(model.labels.names, model.embed_text, descriptions=told)
+    monkeypatch.setattr(model, "_labels", whole)
+    found = texts.with_text(measured, texts.DESCRIBED)
+    assert found is not None
+    assert [*found.sentences] == ["it barks", "it has four wheels"]
+    assert found.without == 1
+    assert not found.af.labels.descriptions and len(found.af.labels.rows) == len(whole.names)
+
+
+def test_the_papers_combinations(measured, named):
+    rows = list(paper.named({"": measured, texts.NAMED: named}))
+    assert {row["paper"] for row in rows} == {*accuracy.PAPER}
+    by_key = {key: [row for row in rows if row["paper"] == key] for key in accuracy.PAPER}
+    assert {row["text"] for row in by_key["C1"]} == {""} and all(row["n"] for row in by_key["C1"])
+    assert [row["n"] for row in by_key["C5"]] == [0]  # no event camera in the data
+    assert "C5 (text, event, touch, image, audio)" in paper.absent(rows)
+    pairs = list(paper.pairs({"": measured, texts.NAMED: named}))
+    said = {(row["modalities"], row["text"]) for row in pairs if row["n"]}
+    assert {("text", texts.NAMED), ("image+touch", ""), ("text+touch", texts.NAMED)} <= said
+    assert ("image+touch", texts.NAMED) not in said
+    assert ("text+thermal", "") in {(row["modalities"], row["text"]) for row in pairs if not row["n"]}
+
+
+def test_noise_in_each_modality_of_the_papers_combinations(measured, named, monkeypatch):
+    monkeypatch.setitem(accuracy.PAPER, "C8", ("point_cloud", "audio", "text"))
+    rows = list(paper.noise({"": measured, texts.NAMED: named}))
+    wrong = {row["wrong"] for row in rows if row["paper"] == "C8"}
+    assert wrong == {"point_cloud", "audio", "text"}
+    for row in rows:
+        assert row["cost"] == pytest.approx(row["accuracy"] - row["clean"])
+    text = [row for row in rows if row["wrong"] == "text" and row["method"] == methods.MEAN]
+    assert text and all(row["text"] == texts.NAMED for row in text)
+
+
+def test_self_attention_is_built_whatever_the_models_own_fusion_is(measured, monkeypatch):
+    built = []
+
+    def spy(model, split, part, seed, settings):
+        built.append((dict(part), settings.fuse.negatives))
+        return model.fusion
+
+    monkeypatch.setattr(methods, "trained", spy)
+    reliable = {"type": "attention", "preset": "reliability"}
+    config = measured.model.config.model_copy(update={"fusion": reliable})
+    monkeypatch.setattr(measured.model, "config", config)
+    again = dataclasses.replace(measured, _fusions={})
+    names = list(dict.fromkeys(row["method"] for row in retrained.parts(again)))
+    assert names[0] == "self-attention and CLS" and names[-1] == "the model's own fusion (reliability), CLS"
+    parts = {"type": "attention", "preset": "paper"}
+    assert (parts, "wrong") in built and (parts, "all") in built and (reliable, "wrong") in built
+
+
 # The command.
 
 
@@ -366,7 +508,7 @@ def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
     assert {row["modalities"] for row in ood} == {1, 2, 3, 4}
     assert {row["goal"] for row in data["tables"]["targets"]["rows"]} >= {"calibration error (ECE)"}
     wrong = {row["kind"] for row in data["tables"]["noise_each"]["rows"] if row["wrong"] == "audio"}
-    assert wrong == {"gaussian", "blank", "clipped", "sparse", NOISE, CONFLICTING, STUCK}
+    assert wrong == {"gaussian", "blank", "clipped", "sparse", NOISE, HELD_OUT, CONFLICTING, STUCK}
 
 
 def test_only_a_test_split_with_a_table_and_unknown_labels(folder, tmp_path, monkeypatch, capsys):

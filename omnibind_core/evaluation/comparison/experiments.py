@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnibind_core import encoders, fusion, modalities
+from omnibind_core.data.damage import NOISE
 from omnibind_core.data.matching.label_descriptions import describe_labels
+from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.evaluation.bench import CONFLICTING, Bench
 from omnibind_core.evaluation.comparison.summary import Measurement
-from omnibind_core.evaluation.methods import probe_rows
+from omnibind_core.evaluation.held_out import HELD_OUT
+from omnibind_core.evaluation.methods import (
+    MEAN,
+    PROBES,
+    PROBES_DAMAGED,
+    FusionMethod,
+    LateFusion,
+    Method,
+    Training,
+    probe_rows,
+    probed,
+)
 from omnibind_core.evaluation.probes import Probes
-from omnibind_core.features.combinations import EmbeddedSplit, Index, TokenSets, late_fusion, similarities, top1
+from omnibind_core.evaluation.samples import TestData, embeddings
+from omnibind_core.evaluation.tables.robustness import noise
+from omnibind_core.features.combinations import EmbeddedSplit, Index, Split, TokenSets, late_fusion, similarities, top1
 from omnibind_core.features.sets import FeatureSet, embed_all, learns, top1_by_text
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Role
@@ -50,6 +67,10 @@ TERMS: dict[str, dict[str, float]] = {
     "L_in + L_se": {"w_cr": 0.0},
 }
 """Rows of the paper's Table 7: what is taken from the loss."""
+FAULTS = (NOISE, HELD_OUT, CONFLICTING)
+"""What a sensor shows in :meth:`Comparison.robustness`: noise as in training, noise as in none, something else."""
+DAMAGED = 64
+"""Validation samples of each modality that faults are made of."""
 WAYS = 10
 """Labels that a sample of a label never seen is to be told from, its own among them."""
 
@@ -108,6 +129,8 @@ class Comparison:
             "Probes": self.probes(self.data, variants=False),
             "Probes with variants": self.probes(self.data, variants=True),
         }
+        if self._harmed:
+            probes["Probes with variants and damage"] = self.probes(self.data, variants=True, damage=True)
         for seed in settings.seeds:
             model = self.aligned(self.data, seed)
             train, val = (dataset.embed(self.data, model, split) for split in ("train", "val"))
@@ -121,6 +144,37 @@ class Comparison:
             for method, probe in probes.items():
                 for size, (sets, label) in _asked(self.probed(probe, val), settings.count, seed).items():
                     yield Measurement("Fusions", _sized(size), method, seed, top1(late_fusion(sets), label))
+
+    def robustness(self, settings: Settings) -> Iterator[Measurement]:
+        """One random sensor of a combination is noise, of the kind of training and of another, or shows something else.
+
+        All fusions learn with the same damaged and conflicting samples; the seed is that of the initial weights, the
+        batches, the drawn combinations and the faults. Probes are fitted without and with the damaged samples.
+        """
+        source = FolderSource(Path(str(self.config.data))) if self.data.index is None else self.data.index
+        probes = {PROBES: self.probes(self.data, variants=False)}
+        if self._harmed:
+            probes[PROBES_DAMAGED] = self.probes(self.data, variants=False, damage=True)
+        known, slots = Split(self.data.vocabulary, self.data.val), tuple(self.architecture.modalities)
+        nothing = Split(self.data.vocabulary, {})
+        asked = TestData("", "val", known, nothing, {}, {}, source)
+        for seed in settings.seeds:
+            model = self.aligned(self.data, seed)
+            train = dataset.embed(self.data, model, "train")
+            tokens = embeddings(model, known)
+            methods: dict[str, Method] = {}
+            for name, part in self.methods().items():
+                title = MEAN if name == "mean" else name
+                module = self.fused(train, model.labels, part, seed)
+                methods[title] = FusionMethod(title, tokens, [module], model.labels, slots)
+            for name, fitted in probes.items():
+                rows = {key: probed(fitted, model, key, x.inputs) for key, x in known.sets.items()}
+                methods[name] = LateFusion(name, rows, fitted)
+            bench = Bench(model, asked, methods, None, Training(self.config.fuse, ()), settings.count, DAMAGED, seed)
+            for row in noise(bench, FAULTS, each=False):
+                where = _sized(row["modalities"])
+                yield Measurement(f"One random sensor: {row['kind']}", where, row["method"], seed, row["accuracy"])
+            _logger.info("robustness: seed %d done", seed)
 
     def ablation(self, settings: Settings) -> Iterator[Measurement]:
         """The terms of the loss, for both centres (paper Table 7): every student alone among the labels it was taught.
@@ -270,15 +324,26 @@ class Comparison:
         plain = {"AF, preset paper": {"preset": "paper"}} if af.get("preset", "paper") != "paper" else {}
         return {"AF": af, **plain, **{found.name: {"type": found.name} for found in fusion.baselines()}}
 
-    def probes(self, data: TrainingData, *, variants: bool) -> Probes:
-        """Probes on the training samples, or on all their augmented variants."""
-        inputs = {name: self.probe_inputs(name, samples, variants=variants) for name, samples in data.train.items()}
+    @property
+    def _harmed(self) -> bool:
+        """Whether there are training samples with a damaged sensor."""
+        return any(samples.damaged is not None for samples in self.data.train.values())
+
+    def probes(self, data: TrainingData, *, variants: bool, damage: bool = False) -> Probes:
+        """Probes on the training samples, or on their augmented or damaged variants, too."""
+        inputs = {
+            name: self.probe_inputs(name, samples, variants=variants, damage=damage)
+            for name, samples in data.train.items()
+        }
         concept = {name: samples.concept for name, samples in data.train.items()}
         return Probes.fit(inputs, concept, len(data.vocabulary))
 
-    def probe_inputs(self, name: str, samples: FeatureSet, *, variants: bool = False) -> NDArray[np.float32]:
+    def probe_inputs(
+        self, name: str, samples: FeatureSet, *, variants: bool = False, damage: bool = False
+    ) -> NDArray[np.float32]:
         """What a probe sees of samples, ``[N, A, F]``: frozen features, or shape features where the trunk learns."""
-        return probe_rows(self.base, self.architecture, name, samples.inputs, variants=variants)
+        damaged = samples.damaged if damage else None
+        return probe_rows(self.base, self.architecture, name, samples.inputs, variants=variants, damaged=damaged)
 
     def probed(self, probes: Probes, val: EmbeddedSplit) -> EmbeddedSplit:
         """The validation split with the probes' probabilities as tokens, so that the same draws can be fused late."""
@@ -373,6 +438,7 @@ class Comparison:
 
 TABLES = {
     "fusions": Comparison.fusions,
+    "robustness": Comparison.robustness,
     "ablation": Comparison.ablation,
     "few-shot": Comparison.few_shot,
     "left-out": Comparison.left_out,

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import methods
@@ -15,11 +15,16 @@ from omnibind_core.evaluation.comparison import summary
 from omnibind_core.evaluation.comparison.experiments import TABLES, Comparison, Settings
 from omnibind_core.evaluation.methods import FusionMethod
 from omnibind_core.fusion import Fusion, MeanFusion
+from omnibind_core.fusion.registry import DEFAULT
 from omnibind_core.training.config import TrainConfig
 
 SHOTS = (1, 2, 4, 8, 16)
+Negatives = Literal["wrong", "all"]
+NEGATIVES: dict[Negatives, str] = {"wrong": "CLS", "all": "all labels as negatives"}
+"""``fuse.negatives`` in words."""
 COMPARED = {
     "fusions": "Fusions trained over several seeds (Table 9)",
+    "robustness": "Wrong sensors over several seeds (Table 12)",
     "ablation": "Terms of the loss of stage I (Table 7)",
     "few-shot": "Few samples per label",
     "left-out": "Labels left out of a student's training",
@@ -29,20 +34,22 @@ COMPARED = {
 
 
 def parts(bench: Bench) -> Iterator[Row]:
-    """The parts of AF (Table 8): self-attention, and negatives that CLS finds; trained here on the training split."""
-    attention = bench.model.config.fusion
-    trials: dict[str, tuple[Mapping[str, Any] | None, str]] = {
-        "self-attention and CLS": (attention, "wrong"),
-        "self-attention, all labels as negatives": (attention, "all"),
+    """The parts of AF (Table 8): self-attention, and negatives that CLS finds; trained here on the training split.
+
+    Self-attention is the paper's, whatever the model's own fusion is; if that is another, it has a row of its own.
+    """
+    trials: dict[str, tuple[Mapping[str, Any] | None, Negatives]] = {
+        "self-attention and CLS": (methods.PAPER_FUSION, "wrong"),
+        "self-attention, all labels as negatives": (methods.PAPER_FUSION, "all"),
         "CLS, a linear layer for self-attention": ({"type": "linear"}, "wrong"),
         "neither (mean)": (None, "all"),
     }
+    own, negatives = bench.model.config.fusion, bench.training.fuse.negatives
+    if {**methods.PAPER_FUSION, **own} != methods.PAPER_FUSION:
+        called = own.get("preset", own.get("type", DEFAULT))
+        trials[f"the model's own fusion ({called}), {NEGATIVES[negatives]}"] = own, negatives
     for name, (part, negatives) in trials.items():
-        settings = bench.training.fuse.model_copy(update={"negatives": negatives})
-        training = dataclasses.replace(bench.training, fuse=settings)
-        modules: list[Fusion] = [MeanFusion()]
-        if part is not None:
-            modules = [methods.trained(bench.model, bench.embedded(), part, s, training) for s in training.seeds]
+        modules: list[Fusion] = [MeanFusion()] if part is None else bench.fusions(part, negatives)
         yield from _by_size(bench, {"method": name}, modules)
 
 

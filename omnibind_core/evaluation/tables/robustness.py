@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,26 @@ from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import methods
 from omnibind_core.evaluation.bench import CONFLICTING, STUCK, Bench, Row, cost
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod
+from omnibind_core.evaluation.methods import AF, MEAN, NO_CLS, PLAIN, PROBES, PROBES_DAMAGED, FusionMethod, Method
 from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index
 
-_COMPARED = (AF, MEAN, PROBES)
+_COMPARED = (AF, MEAN, PROBES, PROBES_DAMAGED)
 _BATCH = 256  # combinations that a fusion is taught an absence with; four are trained
 ANY = "any one"
 """Which modality is wrong, where it is a random one."""
 
 
-def noise(bench: Bench) -> Iterator[Row]:
-    """One sensor is wrong: a random one (Table 12), then each in turn (Table 13), by fault and number of modalities."""
+def noise(bench: Bench, only: Collection[str] | None = None, *, each: bool = True) -> Iterator[Row]:
+    """One sensor is wrong: a random one (Table 12), then each in turn, by fault and number of modalities.
+
+    Args:
+        bench: What is measured, and with what.
+        only: These faults; None for all of ``bench.faults``.
+        each: Whether each sensor in turn is wrong, too.
+    """
     known = bench.data.known
     for size in bench.sizes[1:]:
-        for modality in (None, *known.modalities):
+        for modality in (None, *(known.modalities if each else ())):
             rng = bench.rng("noise", size, modality)
             try:
                 combos = known.draw(max(1, bench.count // 2), rng, size, among=bench.subset, having=modality)
@@ -40,13 +46,43 @@ def noise(bench: Bench) -> Iterator[Row]:
             else:
                 column = np.full(len(combos), combos.columns.index(modality))
                 faults = bench.faults(modality)
-            yield from _wrong(bench, combos, column, faults, {"modalities": size, "wrong": modality or ANY}, rng)
+            if only is not None:
+                faults = tuple(fault for fault in faults if fault in only)
+            compared = bench.some(*_COMPARED) if modality else [*bench.methods.values(), *_plain(bench)]
+            yield from wrong(
+                compared, bench, combos, column, faults, {"modalities": size, "wrong": modality or ANY}, rng
+            )
 
 
-def _wrong(
-    bench: Bench, combos: Combinations, column: Index, faults: tuple[str, ...], head: Row, rng: np.random.Generator
+def _plain(bench: Bench) -> Iterator[FusionMethod]:
+    """AF as the paper has it, with CLS negatives and without them (Table 12), trained as the baselines were."""
+    if bench.train is None or not bench.training.names:
+        return
+    for name, negatives in ((PLAIN, "wrong"), (NO_CLS, "all")):
+        modules = bench.fusions(methods.PAPER_FUSION, negatives)
+        yield FusionMethod(name, bench.af.tokens, modules, bench.af.labels, bench.af.slots)
+
+
+def wrong(
+    compared: Sequence[Method],
+    bench: Bench,
+    combos: Combinations,
+    column: Index,
+    faults: tuple[str, ...],
+    head: Row,
+    rng: np.random.Generator,
 ) -> Iterator[Row]:
-    compared = bench.some(*_COMPARED)
+    """What methods answer before and after the sensor in ``column[b]`` of each combination goes wrong, by fault.
+
+    Args:
+        compared: The methods.
+        bench: Makes the faults.
+        combos: Where nothing is wrong; those that change are of samples in ``bench.subset``.
+        column: ``int64 [B]``.
+        faults: Some of ``bench.faults``.
+        head: What each row begins with.
+        rng: Source of randomness.
+    """
     clean = {method.name: method.right(combos) for method in compared}
     for fault in faults:
         changed, possible = bench.wrong(combos, column, fault, rng)
@@ -196,4 +232,4 @@ def _second(bench: Bench, combos: Combinations, second: str) -> Iterator[Row]:
         yield {**row, "gain": gained["cost"], "gain_interval": gained["cost_interval"]}
 
 
-__all__ = ["ANY", "CONFLICTING", "STUCK", "LabelledAbsence", "missing", "noise", "several"]
+__all__ = ["ANY", "CONFLICTING", "STUCK", "LabelledAbsence", "missing", "noise", "several", "wrong"]
