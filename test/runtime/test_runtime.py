@@ -674,6 +674,51 @@ def test_stream_window_is_cut_from_all_parts():
     assert prediction.sensors[0].age == pytest.approx(0.15)
 
 
+def test_a_trigger_from_the_past_gets_the_whole_window_that_led_to_it():
+    model = FakeModel()
+    engine = make("camera", SensorConfig("microphone", "audio", window=0.5), model=model, trigger="camera")
+    for step in range(1, 101):  # parts of 0.1 s, received when they end
+        push(engine, "microphone", step / 10, Chunk((float(step),) * 10), lag=0.1)
+    push(engine, "camera", 10.0, 1.0, lag=0.5)
+    engine.compute(engine.select(T0 + 10 * S, T0 + round(9.5 * S)))
+    window = next(raw for kind, raw in model.processed if kind == "audio").values
+    # The part that was running at 9.5 s is the last of its moment; what came after it belongs to another.
+    assert window == tuple(float(step) for step in range(92, 97) for _ in range(10))
+    assert len(engine._sensors["microphone"]._items) <= 12  # a window of 0.5 s, as much again, and what reaches in
+
+
+def test_without_a_trigger_a_stream_keeps_no_more_than_its_window():
+    engine = make(SensorConfig("microphone", "audio", window=0.5))
+    for step in range(100):
+        push(engine, "microphone", step / 10)
+    stamps = [item.stamp_ns - T0 for item in engine._sensors["microphone"]._items]
+    assert stamps == [round(step / 10 * S) for step in range(94, 100)]  # from the part that ends as the window begins
+
+
+@pytest.mark.parametrize(("lag", "state"), [(1.5, SensorState.ACTIVE), (1.500000001, SensorState.LATE)])
+def test_a_part_may_be_a_window_and_a_timeout_old(lag, state):
+    engine = make(SensorConfig("microphone", "audio", window=0.5, timeout=1.0))
+    push(engine, "microphone", 0, lag=lag)
+    assert names(tick(engine, 0)) == (["microphone"] if state == SensorState.ACTIVE else [])
+    assert report(engine, 0).state == state
+
+
+def test_a_frame_that_arrives_after_a_newer_one_was_used_is_never_used():
+    engine = make("lidar")
+
+    def picked(now, reference):
+        pick = engine.select(T0 + round(now * S), T0 + round(reference * S)).picks[0]
+        return (pick.newest.stamp_ns - T0) / S
+
+    push(engine, "lidar", 0.30)
+    assert picked(0.36, reference=0.27) == 0.30
+    push(engine, "lidar", 0.37, lag=0.09)  # nearest to the next reference, but the past does not return
+    assert report(engine, 0.37).dropped == 1
+    push(engine, "lidar", 0.38)
+    assert picked(0.4, reference=0.28) == 0.30
+    assert picked(0.4, reference=0.36) == 0.38
+
+
 def test_stream_is_encoded_again_only_with_new_parts():
     model = FakeModel()
     engine = make("microphone", "camera", model=model)
