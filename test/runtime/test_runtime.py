@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import threading
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from omnibind_core.runtime import (
     SensorState,
     Trigger,
 )
+from omnibind_core.runtime.ranking import rank
 
 S = 1_000_000_000
 T0 = 1_000 * S
@@ -575,6 +577,14 @@ def test_stages_are_timed():
     assert all(seconds >= 0 for seconds in stages.values())
 
 
+def test_the_stages_take_no_longer_than_the_tick():
+    engine = make("camera")
+    push(engine, "camera", 0)
+    begin = time.perf_counter()
+    stages = tick(engine, 0).stages
+    assert sum(stages.values()) <= time.perf_counter() - begin
+
+
 # Unusable data -------------------------------------------------------------------------------------------------------
 
 
@@ -636,6 +646,47 @@ def test_failing_encoder_takes_out_one_sensor_only():
     assert names(tick(engine, 0)) == ["camera", "thermal"]
     assert [item.rejected for item in engine.reports(T0)] == [0, 1, 0]
     assert "1 messages rejected, the last: [lidar] RuntimeError: encoder broke" in report(engine, 0, 1).reason
+
+
+def test_one_item_that_cannot_be_encoded_is_tried_once():
+    model = FakeModel()
+    model.fail_on = 3.0
+    engine = make("camera", "lidar", model=model)
+    push(engine, "camera", 0, 3.0)
+    assert tick(engine, 0) is None
+    assert model.calls == [["image"]]
+    push(engine, "camera", 0.1, 3.0)
+    push(engine, "lidar", 0.1, 1.0)
+    assert names(tick(engine, 0.1)) == ["lidar"]
+    assert model.calls[1:] == [["image", "point_cloud"], ["image"], ["point_cloud"]]
+
+
+def test_changes_of_state_are_told_and_only_those_that_trouble_are_warnings(caplog):
+    caplog.set_level(logging.INFO)
+    engine = make("camera")
+    push(engine, "camera", 0)
+    tick(engine, 0)
+    tick(engine, 5)
+    engine.configure(SensorConfig("camera", "image", enabled=False))
+    engine.configure(SensorConfig("camera", "image"))
+    told = [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records]
+    assert told == [
+        ("INFO", "[camera] WAITING -> ACTIVE"),
+        ("WARNING", "[camera] ACTIVE -> STALE"),
+        ("INFO", "[camera] STALE -> DISABLED"),
+        ("INFO", "[camera] DISABLED -> WAITING"),
+    ]
+
+
+def test_after_a_silence_it_takes_as_many_bad_messages_again():
+    engine = make("camera", reject_after=3)
+    for at in (0, 5):  # the silence between forgives what was refused before it
+        for step in range(3):
+            camera = report(engine, at + step / 100)
+            assert camera.state != SensorState.REJECTED, (at, step)
+            engine.reject("camera", "[camera] got a wrong type", T0 + round((at + step / 100) * S))
+        assert report(engine, at + 0.03).state == SensorState.REJECTED
+        assert report(engine, at + 2).state == SensorState.STALE
 
 
 def test_rejections_found_outside():
@@ -812,6 +863,62 @@ def test_stream_buffer_holds_its_window_only():
 
 
 # What comes out ------------------------------------------------------------------------------------------------------
+
+
+def test_equal_labels_stay_in_the_order_of_the_vocabulary():
+    values = np.full(60, 0.01, np.float32)
+    values[7::9] = 0.4
+    found = rank(values, [str(i) for i in range(60)], 60, 0.0)
+    others = [i for i in range(60) if i % 9 != 7]
+    assert found.labels == tuple(str(i) for i in [*range(7, 60, 9), *others])
+
+
+@pytest.mark.parametrize(("threshold", "unknown"), [(0.5, False), (0.500001, True), (0.3, False)])
+def test_unknown_is_what_lies_below_the_threshold(threshold, unknown):
+    found = rank(np.array([0.25, 0.5, 0.125, 0.125], np.float32), LABELS, 3, threshold)
+    assert (found.unknown, found.label, found.confidence) == (unknown, "" if unknown else "b", 0.5)
+    assert (found.labels, found.scores) == (("b", "a", "c"), (0.5, 0.25, 0.125))
+    assert found.entropy == pytest.approx(1.75 * math.log(2))
+    assert rank(np.array([0.0, 1.0, 0.0, 0.0], np.float32), LABELS, 1, 0).entropy == 0
+
+
+def test_each_share_says_what_the_others_alone_would_have_said():
+    model = FakeModel()
+    engine = make("camera", "lidar", model=model)
+    push(engine, "camera", 0, 1.0)
+    alone = tick(engine, 0)
+    assert (alone.sensors[0].label_without, alone.sensors[0].confidence_without) == ("", 0.0)
+    push(engine, "lidar", 0.1, 2.0)
+    both = tick(engine, 0.1)
+    camera, lidar = both.sensors
+    # The stand-in gives the rows without each token in reverse: of two, each gets the other's.
+    assert (camera.label_without, camera.confidence_without) == (lidar.label, lidar.confidence)
+    assert (lidar.label_without, lidar.confidence_without) == (camera.label, camera.confidence)
+    assert 0 < camera.confidence_without < 1
+
+
+def test_a_given_set_takes_these_items_of_these_sensors():
+    engine = make("camera", "lidar", "thermal")
+    for step in range(4):
+        for name in ("camera", "lidar"):
+            push(engine, name, step / 10, header=(name, step))
+    selection = engine.select_set(T0 + S // 2, {"camera": T0 + S // 10, "thermal": T0})
+    assert selection.sensors == ("camera",) and selection.reference_ns is None
+    assert selection.picks[0].newest.header == ("camera", 1)
+    prediction = engine.compute(selection)
+    assert (names(prediction), prediction.header) == (["camera"], ("camera", 1))
+    assert engine.compute(engine.select_set(T0 + S // 2, {"thermal": T0})) is None
+    assert report(engine, 0.5, 1).state == SensorState.ACTIVE  # the lidar was not asked, but its state is looked after
+
+
+def test_the_raw_item_that_was_decoded_last_can_be_shown():
+    engine = make("camera", "lidar")
+    push(engine, "camera", 0, 5.0)
+    assert engine.newest("camera") is None
+    tick(engine, 0)
+    assert (engine.newest("camera"), engine.newest("lidar")) == (5.0, None)
+    engine.clear()
+    assert engine.newest("camera") is None
 
 
 def test_two_sensors_of_one_modality_are_two_tokens():
