@@ -888,6 +888,41 @@ def test_a_chunk_of_sound_is_viewed_in_place():
     assert np.shares_memory(decode(messages.AUDIO_CHUNK, message, "audio").samples, np.asarray(message.samples))
 
 
+def mp3(version, bitrate, rate, padded=0, frames=3):
+    """Frames without sound: the standard's header and length, zeros for the rest."""
+    kilobits = {
+        3: [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+        2: [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+    }[3 if version == 3 else 2][bitrate]
+    hertz = {3: [44100, 48000, 32000], 2: [22050, 24000, 16000], 0: [11025, 12000, 8000]}[version][rate]
+    length = (1152 if version == 3 else 576) * kilobits * 1000 // 8 // hertz + padded
+    frame = bytes([0xFF, 0xE2 | version << 3, bitrate << 4 | rate << 2 | padded << 1, 0])
+    return frame.ljust(length, b"\0") * frames
+
+
+@pytest.mark.parametrize("padded", [0, 1])
+@pytest.mark.parametrize("version", [3, 2, 0])
+def test_mp3_of_every_rate_is_known(version, padded):
+    for bitrate, rate in itertools.product(range(1, 15), range(3)):
+        data = mp3(version, bitrate, rate, padded)
+        with pytest.raises(InvalidInputError, match="got MP3"):
+            decode(messages.AUDIO_DATA, SimpleNamespace(data=data), "audio")
+        cut = data[:-2]
+        assert decode(messages.AUDIO_DATA, SimpleNamespace(data=cut[: len(cut) // 2 * 2]), "audio").samples.size
+
+
+@pytest.mark.parametrize(
+    "header",
+    [(0xFE, 0xFB, 0x90), (0xFF, 0xDB, 0x90), (0xFF, 0xEB, 0x90), (0xFF, 0xFD, 0x90), (0xFF, 0xF9, 0x90),
+     (0xFF, 0xFB, 0x00), (0xFF, 0xFB, 0xF0), (0xFF, 0xFB, 0x9C)],
+    ids=["sync", "sync below", "version", "layer", "no layer", "free rate", "no rate", "no hertz"],
+)  # fmt: skip
+def test_what_is_no_header_of_mp3_is_sound(header):
+    data = bytes(header) + bytes(417 - 3) + bytes([0xFF, 0xFB, 0x90, 0])
+    assert len(decode(messages.AUDIO_DATA, SimpleNamespace(data=data + b"\0"), "audio").samples) == 211
+    assert len(decode(messages.AUDIO_DATA, SimpleNamespace(data=bytes(header) + b"\0"), "audio").samples) == 2
+
+
 def test_mp3_is_not_taken_for_samples(rng):
     soundfile = pytest.importorskip("soundfile")
     if "MP3" not in soundfile.available_formats():

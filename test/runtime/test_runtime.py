@@ -527,6 +527,108 @@ def test_references_come_in_order_and_each_once():
     assert [prediction.header for _, prediction in clock.ticks] == [0.1, 0.2, 0.5]
 
 
+class StandInEngine:
+    """All that a trigger asks of an engine; a selection is (time, reference)."""
+
+    def __init__(self, **engine_settings):
+        self.settings = EngineSettings(**engine_settings)
+        self.waiting, self.alive = True, True
+        self.asked = []
+
+    def leads(self, sensor, now_ns):
+        return self.alive and sensor == "camera"
+
+    def awaited(self, reference_ns, deadline_ns, now_ns):
+        self.asked.append((reference_ns, deadline_ns, now_ns))
+        return ("lidar",) if self.waiting else ()
+
+    def select(self, now_ns, reference_ns=None):
+        return now_ns, reference_ns
+
+
+def test_a_reference_that_waits_outlives_one_from_the_past():
+    engine = StandInEngine(trigger="camera", max_wait=1.0)
+    trigger = Trigger(engine)
+    engine.waiting = False
+    trigger.heard("camera", 20, 21)
+    trigger.heard("lidar", 22, 22)
+    assert trigger.poll(30) == (30, 20)
+    assert trigger.poll(30) is None
+    engine.waiting = True
+    for stamp in (40, 20, 10):  # the second was used already, the third lies before it
+        trigger.heard("camera", stamp, stamp + 1)
+    assert trigger.poll(50) is None
+    assert engine.asked[-1] == (40, 41 + S, 50)
+    assert trigger.deadline_ns == 41 + S
+    assert trigger.poll(40 + S) is None
+    assert trigger.poll(41 + S) == (41 + S, 40)
+    assert trigger.deadline_ns is None
+
+
+def test_no_more_than_eight_references_wait():
+    trigger = Trigger(StandInEngine(trigger="camera", max_wait=1.0))
+    for stamp in range(1, 9):
+        trigger.heard("camera", stamp, stamp)
+    assert trigger.poll(10) is None
+    trigger.heard("camera", 9, 9)
+    assert trigger.poll(10) == (10, 1)
+    assert trigger.poll(10) is None
+
+
+def test_a_tick_of_the_rate_waits_from_when_it_began():
+    engine = StandInEngine(max_wait=1.0)
+    trigger = Trigger(engine)
+    assert trigger.deadline_ns is None and trigger.poll(5) is None
+    trigger.due(10)
+    trigger.due(20)
+    assert trigger.deadline_ns == 10 + S
+    assert trigger.poll(20) is None
+    assert engine.asked == [(10, 10 + S, 20)]
+    assert trigger.poll(9) == (9, None)  # a time before it began is another's
+    assert trigger.poll(20) is None
+    trigger.due(30)
+    trigger.clear()
+    assert trigger.deadline_ns is None and trigger.poll(31 + S) is None
+
+
+def test_a_reference_counts_for_the_rate_too_and_a_dead_trigger_leaves_it_alone():
+    engine = StandInEngine(trigger="camera", max_wait=1.0)
+    engine.waiting = engine.alive = False
+    trigger = Trigger(engine)
+    trigger.due(10)
+    engine.alive = True
+    trigger.heard("camera", 5, 12)
+    assert trigger.deadline_ns == 10 + S  # of both that wait, the one that began first
+    assert trigger.poll(13) == (13, 5)
+    assert trigger.poll(13) is None
+    trigger.due(14)
+    assert trigger.deadline_ns is None  # the trigger sensor is alive
+    engine.alive = False
+    trigger.heard("camera", 15, 16)
+    assert trigger.poll(17) is None and trigger.deadline_ns is None
+    trigger.due(18)
+    assert trigger.poll(18) == (18, None)
+
+
+@pytest.mark.parametrize(("back", "cleared"), [(0.5, False), (0.500000001, True)])
+def test_time_may_go_back_as_far_as_stamps_may_lie_ahead(back, cleared, caplog):
+    clock = Clockwork("camera", max_future=0.5)
+    clock.push("camera", 1.0)
+    clock.due(1.0 - back)
+    assert ("buffers cleared" in caplog.text) == cleared
+    assert [names(prediction) for _, prediction in clock.ticks] == [[] if cleared else ["camera"]]
+
+
+def test_after_a_clear_any_time_may_come(caplog):
+    clock = Clockwork("camera")
+    clock.push("camera", 10)
+    clock.stream.clear()
+    clock.push("camera", 1)
+    clock.due(1)
+    assert [names(prediction) for _, prediction in clock.ticks] == [["camera"]]
+    assert "went back" not in caplog.text
+
+
 def test_a_bag_loop_gives_the_same_predictions_in_each_loop():
     clock = Clockwork(*SIX, trigger="camera", max_wait=0.05)
     counts = []
