@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -114,10 +114,10 @@ class Mutant:
 
 @dataclass
 class Coverage:
-    """Which tests run which lines of one module: by test, the import and set-up of all tests apart."""
+    """Which tests run which lines ``(file, number)``: by test, the import and set-up of all tests apart."""
 
-    tests: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    shared: set[int] = field(default_factory=set)
+    tests: dict[str, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
+    shared: set[tuple[str, int]] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     modules: list[str] = field(default_factory=list)
 
@@ -236,37 +236,36 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds one module in memory."""
+    """Finds modules in memory."""
 
-    def __init__(self, path: Path, tree: ast.Module) -> None:
-        parts = path.relative_to(REPO).with_suffix("").parts
-        self.is_package = parts[-1] == "__init__"
-        self.name = ".".join(parts[:-1] if self.is_package else parts)
-        self._path, self._tree = path, tree
+    def __init__(self, trees: Mapping[Path, ast.Module]) -> None:
+        self._trees = {}
+        for path, tree in trees.items():
+            parts = path.relative_to(REPO).with_suffix("").parts
+            self._trees[".".join(parts).removesuffix(".__init__")] = path, tree
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname != self.name:
+        if fullname not in self._trees:
             return None
-        loader = _Loader(fullname, self._path, self._tree)
-        places = [str(self._path.parent)] if self.is_package else None
-        return importlib.util.spec_from_file_location(
-            fullname, self._path, loader=loader, submodule_search_locations=places
-        )
+        file, tree = self._trees[fullname]
+        places = [str(file.parent)] if file.stem == "__init__" else None
+        loader = _Loader(fullname, file, tree)
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=places)
 
 
 class _Recorder:
-    """Plug-in of pytest that notes which lines of a file each test runs, and how long it takes."""
+    """Plug-in of pytest that notes which lines of some files each test runs, and how long it takes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, paths: Iterable[Path]) -> None:
         self.coverage = Coverage()
-        self._path, self._now = str(path), self.coverage.shared
+        self._paths, self._now = {str(path) for path in paths}, self.coverage.shared
         threading.settrace(self._trace)
         sys.settrace(self._trace)
 
     def _trace(self, frame: Any, event: str, arg: Any) -> Any:
-        if frame.f_code.co_filename != self._path:
+        if frame.f_code.co_filename not in self._paths:
             return None
-        self._now.add(frame.f_lineno)
+        self._now.add((frame.f_code.co_filename, frame.f_lineno))
         return self._trace
 
     @pytest.hookimpl(wrapper=True)
@@ -293,7 +292,7 @@ class _Chooser:
 
 
 def _pytest(files: Sequence[str], finder: _Finder, plugin: object, folder: Path) -> int:
-    """Runs tests in this process, with one module from memory. Returns the exit code."""
+    """Runs tests in this process, with some modules from memory. Returns the exit code."""
     from hypothesis import Phase, settings
 
     # Found is enough: no shrinking, and nothing is kept for later runs.
@@ -302,8 +301,11 @@ def _pytest(files: Sequence[str], finder: _Finder, plugin: object, folder: Path)
     for name in [name for name in sys.modules if name.split(".")[0] in PACKAGES]:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not gpu and not ros", f"--rootdir={REPO}"]
-    return int(pytest.main([*options, f"--basetemp={folder / 'tests'}", *files], plugins=[plugin]))
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    plugins = ("xdist.plugin", "pytest_timeout", "no:cacheprovider", "no:unraisableexception", "no:threadexception")
+    options = ["-x", "-q", "--assert=plain", "-m", "not slow and not gpu and not ros", f"--rootdir={REPO}"]
+    options += [word for name in plugins for word in ("-p", name)] + [f"--basetemp={folder / 'tests'}"]
+    return int(pytest.main([*options, *files], plugins=[plugin]))
 
 
 def _fork(child: Callable[[], int]) -> int:
@@ -322,8 +324,8 @@ def _fork(child: Callable[[], int]) -> int:
         os._exit(status)
 
 
-def record(files: Sequence[str], path: Path, tree: ast.Module, folder: Path) -> Coverage:
-    """Runs the tests of a module without a change.
+def record(files: Sequence[str], trees: Mapping[Path, ast.Module], folder: Path) -> Coverage:
+    """Runs the tests of some modules without a change.
 
     Raises:
         SystemExit: They do not pass.
@@ -332,8 +334,8 @@ def record(files: Sequence[str], path: Path, tree: ast.Module, folder: Path) -> 
 
     def child() -> int:
         before = set(sys.modules)
-        recorder = _Recorder(path)
-        status = _pytest(files, _Finder(path, tree), recorder, folder)
+        recorder = _Recorder(trees)
+        status = _pytest(files, _Finder(trees), recorder, folder)
         sys.settrace(None)
         recorder.coverage.modules = sorted(set(sys.modules) - before)
         found.write_bytes(pickle.dumps(recorder.coverage))
@@ -353,28 +355,24 @@ def record(files: Sequence[str], path: Path, tree: ast.Module, folder: Path) -> 
 
 
 def examine(
-    path: Path, files: Sequence[str], chosen: Callable[[list[Mutant]], list[Mutant]], jobs: int, folder: Path
+    path: Path, tree: ast.Module, waiting: list[Mutant], coverage: Coverage, jobs: int, folder: Path
 ) -> Iterator[tuple[Mutant, str]]:
-    """Tries mutants of one file: ``killed``, ``timeout`` or ``survived``.
+    """Tries mutants of one module: ``killed``, ``timeout`` or ``survived``.
 
     Args:
         path: The module.
-        files: Its test files, relative to the repository.
-        chosen: Takes those of all mutants that are to be tried.
+        tree: What its mutants change.
+        waiting: The mutants; taken out of the list.
+        coverage: Which tests run which lines.
         jobs: How many at a time.
         folder: Scratch.
     """
-    tree = ast.parse(path.read_text())
-    waiting = chosen(list(mutants(tree)))
-    if not waiting:
-        return
-    coverage = record(files, path, tree, folder)
     running: dict[int, tuple[Mutant, float, Path]] = {}
     number = 0
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop(0)
-            lines = set(range(mutant.first, mutant.last + 1))
+            lines = {(str(path), line) for line in range(mutant.first, mutant.last + 1)}
             # What is run on import, or before a test begins, concerns every test.
             shared = bool(lines & coverage.shared)
             tests = {t: s for t, s in coverage.seconds.items() if shared or lines & coverage.tests[t]}
@@ -389,7 +387,7 @@ def examine(
             setattr(mutant.parent, mutant.field, mutant.value)
             pid = _fork(
                 lambda part=part, tests=tests, scratch=scratch: _pytest(  # type: ignore[misc]
-                    part, _Finder(path, tree), _Chooser(tests), scratch
+                    part, _Finder({path: tree}), _Chooser(tests), scratch
                 )
             )
             setattr(mutant.parent, mutant.field, old)
@@ -440,31 +438,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, str]] = {}
     for pattern, files in TESTS.items():
-        for path in sorted(REPO.glob(pattern)):
-            name = str(path.relative_to(REPO))
-            if not any(fnmatch.fnmatch(name, wanted) for wanted in options.only):
-                continue
+        names = {str(path.relative_to(REPO)): path for path in sorted(REPO.glob(pattern))}
+        names = {name: path for name, path in names.items() if any(fnmatch.fnmatch(name, w) for w in options.only)}
+        trees = {path: ast.parse(path.read_text()) for path in names.values()}
+        coverage: Coverage | None = None
+        for name, path in names.items():
             source = path.read_text().splitlines()
-            found = results.setdefault(name, {})
-
-            def label(mutant: Mutant, source: list[str] = source) -> str:
-                return f"{mutant.first}: {source[mutant.first - 1].strip()}: {mutant.what}"
-
-            def chosen(
-                every: list[Mutant], name: str = name, source: list[str] = source, found: dict[str, str] = found
-            ) -> list[Mutant]:
-                every = [m for m in every if (name, source[m.first - 1].strip(), m.what) not in equivalent]
-                if options.sample is not None and options.sample < len(every):
-                    every = random.Random(f"{options.seed} {name}").sample(every, options.sample)
-                before = known.get(name, {})
-                found |= {label(m): before[label(m)] for m in every if before.get(label(m)) in ("killed", "timeout")}
-                return [m for m in every if label(m) not in found]
-
+            every = {
+                f"{m.first}: {source[m.first - 1].strip()}: {m.what}": m
+                for m in mutants(trees[path])
+                if (name, source[m.first - 1].strip(), m.what) not in equivalent
+            }
+            labels = list(every)
+            if options.sample is not None and options.sample < len(labels):
+                labels = random.Random(f"{options.seed} {name}").sample(labels, options.sample)
+            before = known.get(name, {})
+            found = {label: before[label] for label in labels if before.get(label) in ("killed", "timeout")}
+            results[name] = found
+            waiting = [every[label] for label in labels if label not in found]
+            label_of = {id(every[label]): label for label in labels}
             with tempfile.TemporaryDirectory() as folder:
-                for mutant, outcome in examine(path, files, chosen, options.jobs, Path(folder)):
-                    found[label(mutant)] = outcome
+                if waiting and coverage is None:
+                    coverage = record(files, trees, Path(folder))
+                for mutant, outcome in examine(
+                    path, trees[path], waiting, coverage or Coverage(), options.jobs, Path(folder)
+                ):
+                    found[label_of[id(mutant)]] = outcome
                     if outcome != "killed":
-                        print(f"{outcome}: {name}:{label(mutant)}", flush=True)
+                        print(f"{outcome}: {name}:{label_of[id(mutant)]}", flush=True)
             options.out.write_text(json.dumps(known | results, indent=1, sort_keys=True) + "\n")
     print(table(results))
 
