@@ -25,7 +25,11 @@ DOCS := out/docs
 # make soak MINUTES=5 torments the fusion node for five minutes.
 MINUTES ?= 30
 
-.PHONY: help setup demo test test-slow test-gpu soak bench bench-backbones docs lint format train clean distclean
+# make mutation SAMPLE=20 tries 20 changes of each module; without it, all of them.
+SAMPLE ?=
+SEED ?= 1
+
+.PHONY: help setup demo test test-slow test-gpu soak bench bench-backbones docs mutation lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +69,9 @@ $(DOCS)/venv/done: requirements/docs.txt
 docs: $(DOCS)/venv/done  ## builds the documentation as a site, out/docs/site/index.html; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/venv/bin/mkdocs build --quiet
 	@echo "$(DOCS)/site/index.html"
+
+mutation: setup  ## changes the code in one place at a time and counts which changes the tests notice [SAMPLE=20 SEED=1]
+	@$(RUN) python tools/mutation.py $(if $(SAMPLE),--sample "$(SAMPLE)") --seed "$(SEED)"
 
 lint: setup  ## checks style and types
 	@$(RUN) ruff check

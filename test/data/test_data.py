@@ -225,6 +225,22 @@ def test_features_are_computed_once_and_do_not_depend_on_batches(tmp_path: Path)
     assert run("a")[0, 0, 0] == 7 and len(calls) > before
 
 
+def test_variants_differ_from_the_sample_from_each_other_and_between_samples(tmp_path: Path) -> None:
+    source = pictures(tmp_path, 2)
+    for name in ("0.png", "1.png"):  # the same content: only the id can make a difference
+        cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), 90, np.uint8))
+
+    def run(seed: int) -> np.ndarray:
+        return cache.features(
+            source, source.samples(), "image", mean_colour, "k", 3, seed, folder=tmp_path / "cache", batch_size=3
+        )
+
+    first, other = run(7), run(8)
+    assert (first[:, 0] == 90).all() and (other[:, 0] == 90).all()
+    assert len(np.unique(first.reshape(8, 3), axis=0)) == 1 + 2 * 3
+    assert not (first[:, 1:] == other[:, 1:]).all(axis=2).any()
+
+
 def test_failed_extraction_leaves_no_file(tmp_path: Path) -> None:
     source = pictures(tmp_path, 3)
 

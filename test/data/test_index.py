@@ -22,10 +22,11 @@ from omnibind_core import OmniBind, cli
 from omnibind_core.config import load_named
 from omnibind_core.data.modality_free import build as build_module
 from omnibind_core.data.modality_free.build import BuildConfig, build
+from omnibind_core.data.modality_free.collect import Collection, collect
 from omnibind_core.data.modality_free.combine import Pools, combine, spread
 from omnibind_core.data.modality_free.dataset import ModalityFree
 from omnibind_core.data.modality_free.descriptions import read_descriptions
-from omnibind_core.data.modality_free.match_groups import Towers
+from omnibind_core.data.modality_free.match_groups import MatchGroups, Towers
 from omnibind_core.data.modality_free.shards import encode, export
 from omnibind_core.data.modality_free.stats import count, lines, plot
 from omnibind_core.data.modality_free.verify import verify
@@ -162,6 +163,36 @@ def test_the_mix_of_sizes_is_the_one_asked_for(rng):
     for column in range(7):
         present = rows[:, column] >= 0
         assert (cell[rows[present, column]] == of[present]).all()
+
+
+def test_concepts_weigh_alike_however_many_groups_each_has():
+    concept = np.array([0, 1, 1, 1, 2, 1], np.int32)
+    ones = np.ones(6, np.float32)
+    rows = np.arange(6, dtype=np.int32)
+    groups = MatchGroups(rows, ones, rows, concept, ones, ("a", "b", "c"), ("word",))
+    assert groups.weight == pytest.approx([1, 0.25, 0.25, 0.25, 1, 0.25])
+    item, cell = np.tile(np.arange(50, dtype=np.int32), 6), np.repeat(rows, 50)
+    of = combine(Pools.of([(item, cell)] * 2, groups.weight, [True, True]), 300, {2: 1}, np.random.default_rng(0))[1]
+    assert np.bincount(concept[of]).tolist() == [100, 100, 100]
+
+
+def test_a_group_in_the_splits_of_two_sources_is_refused():
+    class Given:
+        name = "given"
+
+        def __init__(self, *rows):
+            self.rows = [Sample(key, "image", "s", f"{key}.png", "cup", split, group) for key, split, group in rows]
+
+        def samples(self):
+            return iter(self.rows)
+
+    first = Collection(Given(("a", "train", "g"), ("b", "train", "h"), ("c", "test", "g")))
+    fine = Collection(Given(("d", "train", "g"), ("e", "val", "i")))
+    wrong = Collection(Given(("f", "val", "h"), ("g", "val", "i")))
+    assert len(collect([first, fine], ["train", "val"])) == 4  # a split that is not taken does not count
+    message = r"1 groups are in more than one split: h; the 2 samples of other groups"
+    with pytest.raises(DataError, match=message):
+        collect([first, wrong], ["train", "val"])
 
 
 def test_sizes_that_no_concept_has_leave_their_share_to_the_others(rng):

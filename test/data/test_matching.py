@@ -13,9 +13,9 @@ import pytest
 
 from omnibind_core.data import debian
 from omnibind_core.data.concepts import Concepts, Match
-from omnibind_core.data.matching import wordnet
+from omnibind_core.data.matching import labels, wordnet
 from omnibind_core.data.matching.labels import match_labels
-from omnibind_core.data.matching.phrases import Rules, read_phrase
+from omnibind_core.data.matching.phrases import Phrase, Rules, read_phrase
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.files import cache_folder
@@ -275,6 +275,55 @@ def test_wrong_rules_are_named(text: str, message: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         Rules.read(path)
+
+
+@pytest.mark.parametrize(
+    ("shared", "more", "one_family"), [(10, 10, True), (10, 11, False), (9, 0, False), (11, 11, True)]
+)
+def test_sources_that_share_ten_words_and_half_of_all_are_one_family(shared: int, more: int, one_family: bool) -> None:
+    words = [f"w{i}" for i in range(shared)]
+    texts = {("b", word): word for word in words} | {("c", word): word for word in words}
+    texts |= {("c", f"more {i}"): f"more {i}" for i in range(more)}
+    texts |= {("d", f"other {i}"): f"other {i}" for i in range(20)}
+    assert labels._families(texts) == {"b": "b", "c": "b" if one_family else "c", "d": "d"}
+
+
+def test_a_sense_is_as_near_as_its_definition_to_the_five_nearest_other_labels() -> None:
+    directions = {"seal": 90, "whale": 0, "otter": 10, "fish": 20, "crab": 30, "gull": 40, "rope": 80, "letter": 90}
+    asked: list[list[str]] = []
+
+    class Dictionary:
+        def definition(self, sense: str) -> str:
+            return {"animal": "lives in the sea; 'a seal barked'", "stamp": "marks a letter"}[sense]
+
+        def names(self, sense: str) -> tuple[str, ...]:
+            return sense.upper(), "another name"
+
+    def embed(sentences: Sequence[str]) -> np.ndarray:
+        asked.append(list(sentences))
+        given = {**directions, "ANIMAL: lives in the sea": 0, "STAMP: marks a letter": 90}
+        angles = np.radians([given[sentence] for sentence in sentences])
+        return 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    def label(source: str, text: str) -> labels._Label:
+        return labels._Label(source, text, frozenset({"image"}), Phrase(text, "", ""), source)
+
+    given = [label("sea", text) for text in directions if text != "letter"]
+    given += [label("post", "seal"), label("post", "letter"), label("alone", "seal")]
+    candidates = {text: (text,) for text in directions} | {"seal": ("animal", "stamp")}
+    found = labels._context(given, candidates, embed, Dictionary())  # type: ignore[arg-type]
+    nearest = np.cos(np.radians([0, 10, 20, 30, 40])).mean(), np.cos(np.radians([10, 50, 60, 70, 80])).mean()
+    assert {key: round(value, 5) for key, value in found.items()} == {
+        ("sea", "animal"): round(nearest[0], 5),
+        ("sea", "stamp"): round(nearest[1], 5),
+        ("post", "animal"): 0,
+        ("post", "stamp"): 1,
+    }
+    assert len(asked) == 1 and len(asked[0]) == len(directions) + 2
+    certain = {text: (text,) for text in directions}
+    assert labels._context(given, certain, embed, Dictionary()) == {}  # type: ignore[arg-type]
+    assert labels._context(given, candidates, None, Dictionary()) == {}  # type: ignore[arg-type]
+    assert len(asked) == 1
 
 
 def test_near_names_merge_unless_one_source_tells_them_apart() -> None:

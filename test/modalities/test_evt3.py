@@ -108,6 +108,19 @@ def decode(*packets, decoder=None):
 
 START = [word(HIGH, 1), word(LOW, 5), word(ROW, 7)]
 
+
+@pytest.mark.parametrize("back", range(1, 13))
+def test_time_may_be_repeated_from_ten_steps_ago_and_no_further(back):
+    words = [word(HIGH, 100), word(LOW, 5), word(ROW, 7), word(HIGH, 100 - back), word(COLUMN, 3)]
+    again = [word(HIGH, 100), word(LOW, 9), word(COLUMN, 4), word(HIGH, 101), word(LOW, 1), word(TRIGGER, 1)]
+    for packets in ([words, again], [[one] for one in words + again]):
+        decoder, events, triggers = decode(*packets)
+        assert decoder.malformed == (back > 10)
+        # The time stays where it was, and whether the step back was followed or not, the step forward ends there too.
+        assert events == [(3, 7, 100 * 4096 + 5, 0), (4, 7, 100 * 4096 + 9, 0)]
+        assert triggers == [(101 * 4096 + 1, 1, 0)]
+
+
 # Words as sensors send them, with a few that make no sense.
 words = st.one_of(
     st.builds(word, st.sampled_from([ROW, COLUMN, BASE, V12, V8, LOW, TRIGGER]), st.integers(0, 4095)),

@@ -6,6 +6,7 @@ import array
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependen
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities.event.evt3 import Evt3Decoder
 from omnibind_core.runtime import PerceptionEngine, SensorConfig
-from omnibind_core.runtime.types import Encoded, Prediction, SensorShare
+from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorShare, SensorState
 from omnibind_ros import messages
 from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder, registry
 
@@ -174,6 +175,54 @@ def test_yuv_with_colour_below_the_brightness(encoding, order, chroma, padding):
     message.data = message.data[:-1]
     with pytest.raises(InvalidInputError, match="rows of colour"):
         decode(messages.IMAGE, message, "image")
+
+
+def test_all_yuv_encodings_agree_on_the_colours():
+    levels = [16, 90, 128, 200, 235]
+    colours = np.array(list(itertools.product(levels, repeat=3)), np.uint8)
+    y, u, v = np.repeat(np.repeat(colours, 2, axis=0)[None], 2, axis=0).transpose(2, 0, 1)  # blocks of 2 x 2
+    nv24 = np.concatenate([y, np.stack([u, v], axis=2).reshape(4, -1)])
+    nv12 = np.concatenate([y, np.stack([u[0, ::2], v[0, ::2]], axis=1).reshape(1, -1)])
+    uyvy = np.stack([np.where(np.arange(y.shape[1]) % 2, v, u), y], axis=2)
+    layout = {"height": 2, "width": y.shape[1], "is_bigendian": False}
+    found = {
+        name: decode(
+            messages.IMAGE,
+            SimpleNamespace(encoding=name, step=step * y.shape[1], data=data.tobytes(), **layout),
+            "image",
+        ).astype(int)
+        for name, step, data in [
+            ("nv24", 1, nv24),
+            ("nv12", 1, nv12),
+            ("uyvy", 2, uyvy),
+            ("yuyv", 2, uyvy[..., ::-1]),
+        ]
+    }
+    for name, pixels in found.items():
+        assert np.abs(pixels - found["nv12"]).max() <= 2, name
+    brightest, darkest = y[0] == 235, y[0] == 16
+    grey = (u[0] == 128) & (v[0] == 128)
+    assert (found["nv24"][0, brightest & grey] >= 253).all() and (found["nv24"][0, darkest & grey] <= 2).all()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "same"),
+    [("8UC1", "mono8"), ("16UC1", "mono16"), ("8UC3", "bgr8"), ("16UC3", "bgr16"), ("8UC4", "bgra8"),
+     ("16UC4", "bgra16"), ("rgb8", "rgba8"), ("rgb16", "rgba16"), ("yuv422", "uyvy"), ("yuv422_yuy2", "yuyv")],
+)  # fmt: skip
+def test_two_names_of_one_encoding(encoding, same, rng):
+    layouts = [messages.pictures.ENCODINGS[name] for name in (encoding, same)]
+    channels = layouts[0].channels
+    pixels = rng.integers(0, 1 << 8 * np.dtype(layouts[0].dtype).itemsize, (4, 6, channels)).astype(layouts[0].dtype)
+    other = pixels if layouts[1].channels == channels else np.dstack([pixels, pixels[..., :1]])
+    decoded = [decode(messages.IMAGE, image(one, name), "image") for one, name in ((pixels, encoding), (other, same))]
+    assert np.array_equal(*decoded)
+    assert decoded[0].shape == (4, 6, 3)
+
+
+def test_values_without_options_stay_as_they_are():
+    values = np.array([[1, 700], [-3, 9000]], np.int16)
+    assert decode(messages.IMAGE, image(values, "16SC1"), "thermal").tolist() == values.tolist()
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
@@ -478,6 +527,28 @@ def test_laser_scan_becomes_a_flat_cloud():
     assert np.allclose(decoded, [[1, 0, 0], [0, 2, 0]], atol=1e-6)
 
 
+def test_laser_scan_in_range_includes_its_limits():
+    scan = SimpleNamespace(
+        ranges=[0.5, 0.49, 8.0, 8.01], angle_min=np.pi, angle_increment=-np.pi / 2, range_min=0.5, range_max=8.0
+    )
+    decoded = decode(messages.LASER_SCAN, scan, "point_cloud")
+    assert np.allclose(decoded, [[-0.5, 0, 0], [8, 0, 0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("datatype", range(1, 9))
+def test_every_type_of_a_point_field_is_read_as_it_is_written(datatype):
+    dtype = np.dtype(["i1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8"][datatype - 1])
+    limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    points = np.array([[1, 2, 3], [limits.max // 3, limits.min // 3, 9]], dtype)
+    if dtype.itemsize == 8:
+        points[1] = [1e30, -1e30, 0.1]
+    places = [{"name": name, "offset": i * dtype.itemsize, "datatype": datatype} for i, name in enumerate("xyz")]
+    step = 3 * dtype.itemsize
+    message = cloud(np.ones((2, 3)), fields=places, point_step=step, row_step=0, data=points.tobytes(),
+                    is_bigendian=False)  # fmt: skip
+    assert np.array_equal(decode(messages.POINT_CLOUD, message, "point_cloud"), points.astype(np.float32))
+
+
 def test_laser_scan_without_an_echo_is_refused():
     scan = SimpleNamespace(ranges=[], angle_min=np.inf, angle_increment=np.nan, range_min=0.1, range_max=10.0)
     with pytest.raises(InvalidInputError, match="0 points"):
@@ -614,6 +685,9 @@ def test_packets_of_triggers(packets):
         ({"encoding": "evt9"}, "'evt9', expected one of evt3, mono, trigger, and with event_camera_py libcaer"),
         ({"encoding": "libcaer_cmp"}, "expected one of evt3, .*apt install ros-.*event-camera-py"),
         ({"width": 0}, "0 x 480 pixels"),
+        ({"height": 0}, "640 x 0 pixels"),
+        ({"width": 65536}, "65536 x 480 pixels"),
+        ({"height": 65536}, "640 x 65536 pixels"),
         ({"encoding": "mono"}, "6 bytes of 'mono'"),
     ],
 )
@@ -623,6 +697,72 @@ def test_bad_packets_are_refused(changes, complaint, monkeypatch):
     with pytest.raises(InvalidInputError, match=rf"\[front\].*{complaint}"):
         decode(messages.EVENT_PACKET, packet(START, **changes), "event")
     messages.events._event_camera_py.cache_clear()
+
+
+class StandInDecoder:
+    """Answers as event_camera_py does: 32-bit times that roll over, and nothing kept but what it was given."""
+
+    packets: list[tuple] = []  # noqa: RUF012
+    times: list[list[int]] = []  # noqa: RUF012
+
+    def decode_array(self, encoding, width, height, time_base, data):
+        if encoding == "libcaer":
+            raise RuntimeError("cannot")
+        self.packets.append((encoding, width, height, time_base, data.view("<u2").tolist()))
+
+    def get_cd_events(self):
+        t = np.array(self.times.pop(0), np.int64).astype(np.int32)
+        place = np.arange(len(t), dtype=np.uint16)
+        return {"x": place, "y": place + 1, "t": t, "p": place % 2 == 1}
+
+    def get_ext_trig_events(self):
+        return {"t": np.array([8], np.int32), "p": np.array([True]), "id": np.array([3], np.int16)}
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    monkeypatch.setitem(sys.modules, "event_camera_py", SimpleNamespace(Decoder=StandInDecoder))
+    monkeypatch.setattr(StandInDecoder, "packets", [])
+    messages.events._event_camera_py.cache_clear()
+    yield StandInDecoder
+    messages.events._event_camera_py.cache_clear()
+
+
+def test_event_camera_py_gets_clean_words_and_its_times_go_on(stand_in, monkeypatch):
+    wrap = (1 << 31) - 2
+    monkeypatch.setattr(stand_in, "times", [[5, 9], [10, 9, wrap], [], [wrap + 5, wrap + 4]])
+    packets = PacketDecoder()
+    found = [
+        packets.decode(packet([*words, 0xD000], number), "front")
+        for number, words in enumerate([START, [0x2003], [], [0x2004]])
+    ]
+    assert stand_in.packets[0] == ("evt3", 640, 480, 0, START)  # the undefined word is left out and counted
+    assert packets.malformed == 4 and packets.losses["malformed_words"] == 4
+    times = [events.t for events, _ in found]
+    assert all(t.dtype == np.int64 for t in times)
+    assert [t.tolist() for t in times] == [[5, 9], [10, 10, wrap], [], [wrap + 5, wrap + 5]]
+    events, triggers = found[0]
+    assert [getattr(events, name).tolist() for name in "xyp"] == [[0, 1], [1, 2], [0, 1]]
+    assert (events.width, events.height, events.p.dtype) == (640, 480, np.uint8)
+    assert [getattr(triggers, name).tolist() for name in ("t", "p", "channel")] == [[8], [1], [3]]
+    assert triggers.t.dtype == np.int64 and triggers.channel.dtype == np.uint8
+
+
+def test_event_camera_py_begins_anew_after_a_gap(stand_in, monkeypatch):
+    monkeypatch.setattr(stand_in, "times", [[900], [4]])
+    packets = PacketDecoder()
+    packets.decode(packet(START, 0), "front")
+    found, _ = packets.decode(packet([0x2003, *START], 5), "front")
+    assert found.t.tolist() == [4]
+    assert stand_in.packets[1][-1] == START and packets.unplaced == 1 and packets.gaps == 1
+
+
+def test_event_camera_py_is_left_alone_with_what_can_be_viewed(stand_in):
+    values = np.array([1 << 63 | 5 << 48 | 9 << 32 | 1_000], "<u8")
+    found, _ = PacketDecoder().decode(packet([], encoding="mono", events=values.view(np.uint8)), "front")
+    assert (found.x.tolist(), stand_in.packets) == ([9], [])
+    with pytest.raises(InvalidInputError, match=r"\[front\] got 2 bytes of 'libcaer'.*whole events \(cannot\)"):
+        PacketDecoder().decode(packet([7], encoding="libcaer"), "front")
 
 
 def recorded_packets(shared_data):
@@ -746,6 +886,41 @@ def test_sample_formats(sample_format, values):
 def test_a_chunk_of_sound_is_viewed_in_place():
     message = SimpleNamespace(samples=array.array("f", [0.5, 0.25]), sample_rate=8000, channels=1)
     assert np.shares_memory(decode(messages.AUDIO_CHUNK, message, "audio").samples, np.asarray(message.samples))
+
+
+def mp3(version, bitrate, rate, padded=0, frames=3):
+    """Frames without sound: the standard's header and length, zeros for the rest."""
+    kilobits = {
+        3: [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+        2: [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+    }[3 if version == 3 else 2][bitrate]
+    hertz = {3: [44100, 48000, 32000], 2: [22050, 24000, 16000], 0: [11025, 12000, 8000]}[version][rate]
+    length = (1152 if version == 3 else 576) * kilobits * 1000 // 8 // hertz + padded
+    frame = bytes([0xFF, 0xE2 | version << 3, bitrate << 4 | rate << 2 | padded << 1, 0])
+    return frame.ljust(length, b"\0") * frames
+
+
+@pytest.mark.parametrize("padded", [0, 1])
+@pytest.mark.parametrize("version", [3, 2, 0])
+def test_mp3_of_every_rate_is_known(version, padded):
+    for bitrate, rate in itertools.product(range(1, 15), range(3)):
+        data = mp3(version, bitrate, rate, padded)
+        with pytest.raises(InvalidInputError, match="got MP3"):
+            decode(messages.AUDIO_DATA, SimpleNamespace(data=data), "audio")
+        cut = data[:-2]
+        assert decode(messages.AUDIO_DATA, SimpleNamespace(data=cut[: len(cut) // 2 * 2]), "audio").samples.size
+
+
+@pytest.mark.parametrize(
+    "header",
+    [(0xFE, 0xFB, 0x90), (0xFF, 0xDB, 0x90), (0xFF, 0xEB, 0x90), (0xFF, 0xFD, 0x90), (0xFF, 0xF9, 0x90),
+     (0xFF, 0xFB, 0x00), (0xFF, 0xFB, 0xF0), (0xFF, 0xFB, 0x9C)],
+    ids=["sync", "sync below", "version", "layer", "no layer", "free rate", "no rate", "no hertz"],
+)  # fmt: skip
+def test_what_is_no_header_of_mp3_is_sound(header):
+    data = bytes(header) + bytes(417 - 3) + bytes([0xFF, 0xFB, 0x90, 0])
+    assert len(decode(messages.AUDIO_DATA, SimpleNamespace(data=data + b"\0"), "audio").samples) == 211
+    assert len(decode(messages.AUDIO_DATA, SimpleNamespace(data=bytes(header) + b"\0"), "audio").samples) == 2
 
 
 def test_mp3_is_not_taken_for_samples(rng):
@@ -876,6 +1051,40 @@ def test_the_tick_follows_from_header_and_ages(message_of):
         3_125_000_005,
         [2_875_000_005, 3_000_000_005],
     )
+
+
+def test_a_prediction_without_a_stamp_and_without_sensors_is_of_time_zero():
+    fields = messages.prediction_fields(said(), 0.0625)
+    found = messages.prediction_of(SimpleNamespace(header=None, **fields))
+    assert (found.tick_ns, found.sensors) == (0, ())
+
+
+def test_a_prediction_whose_arrays_do_not_fit_is_refused():
+    fields = messages.prediction_fields(said(("front", 0.25)), 0.0625, share=SimpleNamespace)
+    message = SimpleNamespace(header=None, **{**fields, "similarities": np.zeros(3, np.float32)})
+    with pytest.raises(InvalidInputError, match="got 3 similarities, expected equally many for each of 1 sensors"):
+        messages.prediction_of(message)
+
+
+def test_a_prediction_of_parallel_arrays_is_read_too():
+    """As the messages of a recording from before ``SensorShare.msg`` are."""
+    prediction = said(("front", 0.25), ("rear", 0.125))
+    fields = messages.prediction_fields(prediction, 0.0625, share=dict)
+    shares = fields.pop("sensors")
+    names = messages.prediction._ARRAYS
+    fields |= {array: [share[name] for share in shares] for array, name in names.items()}
+    found = messages.prediction_of(SimpleNamespace(header=None, **fields), prediction.tick_ns)
+    assert found.sensors == prediction.sensors
+    fields["modalities"] = ["image"]
+    with pytest.raises(InvalidInputError, match=r"1 modalities.*equally many of each"):
+        messages.prediction_of(SimpleNamespace(header=None, **fields))
+
+
+def test_the_state_of_a_sensor_round_trips():
+    report = SensorReport("front", "image", SensorState.LATE, "why", 0.25, 12.5, 9, 2, 1)
+    fields = messages.sensor_status_fields(report, "/front", "sensor_msgs/msg/Image")
+    assert (fields["topic"], fields["type"], fields["state"]) == ("/front", "sensor_msgs/msg/Image", 3)
+    assert messages.reports_of(SimpleNamespace(sensors=[SimpleNamespace(**fields)])) == [report]
 
 
 # The registry ---------------------------------------------------------------------------------------------------------
@@ -1027,6 +1236,18 @@ def test_a_message_of_another_package_of_the_same_name_is_refused():
 def test_a_stamp_left_at_zero_is_no_stamp():
     header = SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0))
     assert messages.stamp_ns(SimpleNamespace(header=header)) is None
+
+
+def test_a_message_is_filled_by_name():
+    message = SimpleNamespace()
+    assert messages.fill(message, {"data": np.array([1, 2], np.uint16), "step": 3}) is message
+    assert message.step == 3 and message.data == array.array("H", [1, 2])
+
+
+def test_values_that_no_frame_can_hold_are_refused():
+    for dtype in (np.float64, np.int8, np.uint16):
+        with pytest.raises(InvalidInputError, match=rf"\[front\] got values of type {np.dtype(dtype)}"):
+            messages.modality_frame_fields("front", "image", "m", Encoded("preprocessed", np.zeros((1, 2), dtype)))
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])

@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import threading
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from omnibind_core.runtime import (
     SensorState,
     Trigger,
 )
+from omnibind_core.runtime.ranking import rank
 
 S = 1_000_000_000
 T0 = 1_000 * S
@@ -525,6 +527,108 @@ def test_references_come_in_order_and_each_once():
     assert [prediction.header for _, prediction in clock.ticks] == [0.1, 0.2, 0.5]
 
 
+class StandInEngine:
+    """All that a trigger asks of an engine; a selection is (time, reference)."""
+
+    def __init__(self, **engine_settings):
+        self.settings = EngineSettings(**engine_settings)
+        self.waiting, self.alive = True, True
+        self.asked = []
+
+    def leads(self, sensor, now_ns):
+        return self.alive and sensor == "camera"
+
+    def awaited(self, reference_ns, deadline_ns, now_ns):
+        self.asked.append((reference_ns, deadline_ns, now_ns))
+        return ("lidar",) if self.waiting else ()
+
+    def select(self, now_ns, reference_ns=None):
+        return now_ns, reference_ns
+
+
+def test_a_reference_that_waits_outlives_one_from_the_past():
+    engine = StandInEngine(trigger="camera", max_wait=1.0)
+    trigger = Trigger(engine)
+    engine.waiting = False
+    trigger.heard("camera", 20, 21)
+    trigger.heard("lidar", 22, 22)
+    assert trigger.poll(30) == (30, 20)
+    assert trigger.poll(30) is None
+    engine.waiting = True
+    for stamp in (40, 20, 10):  # the second was used already, the third lies before it
+        trigger.heard("camera", stamp, stamp + 1)
+    assert trigger.poll(50) is None
+    assert engine.asked[-1] == (40, 41 + S, 50)
+    assert trigger.deadline_ns == 41 + S
+    assert trigger.poll(40 + S) is None
+    assert trigger.poll(41 + S) == (41 + S, 40)
+    assert trigger.deadline_ns is None
+
+
+def test_no_more_than_eight_references_wait():
+    trigger = Trigger(StandInEngine(trigger="camera", max_wait=1.0))
+    for stamp in range(1, 9):
+        trigger.heard("camera", stamp, stamp)
+    assert trigger.poll(10) is None
+    trigger.heard("camera", 9, 9)
+    assert trigger.poll(10) == (10, 1)
+    assert trigger.poll(10) is None
+
+
+def test_a_tick_of_the_rate_waits_from_when_it_began():
+    engine = StandInEngine(max_wait=1.0)
+    trigger = Trigger(engine)
+    assert trigger.deadline_ns is None and trigger.poll(5) is None
+    trigger.due(10)
+    trigger.due(20)
+    assert trigger.deadline_ns == 10 + S
+    assert trigger.poll(20) is None
+    assert engine.asked == [(10, 10 + S, 20)]
+    assert trigger.poll(9) == (9, None)  # a time before it began is another's
+    assert trigger.poll(20) is None
+    trigger.due(30)
+    trigger.clear()
+    assert trigger.deadline_ns is None and trigger.poll(31 + S) is None
+
+
+def test_a_reference_counts_for_the_rate_too_and_a_dead_trigger_leaves_it_alone():
+    engine = StandInEngine(trigger="camera", max_wait=1.0)
+    engine.waiting = engine.alive = False
+    trigger = Trigger(engine)
+    trigger.due(10)
+    engine.alive = True
+    trigger.heard("camera", 5, 12)
+    assert trigger.deadline_ns == 10 + S  # of both that wait, the one that began first
+    assert trigger.poll(13) == (13, 5)
+    assert trigger.poll(13) is None
+    trigger.due(14)
+    assert trigger.deadline_ns is None  # the trigger sensor is alive
+    engine.alive = False
+    trigger.heard("camera", 15, 16)
+    assert trigger.poll(17) is None and trigger.deadline_ns is None
+    trigger.due(18)
+    assert trigger.poll(18) == (18, None)
+
+
+@pytest.mark.parametrize(("back", "cleared"), [(0.5, False), (0.500000001, True)])
+def test_time_may_go_back_as_far_as_stamps_may_lie_ahead(back, cleared, caplog):
+    clock = Clockwork("camera", max_future=0.5)
+    clock.push("camera", 1.0)
+    clock.due(1.0 - back)
+    assert ("buffers cleared" in caplog.text) == cleared
+    assert [names(prediction) for _, prediction in clock.ticks] == [[] if cleared else ["camera"]]
+
+
+def test_after_a_clear_any_time_may_come(caplog):
+    clock = Clockwork("camera")
+    clock.push("camera", 10)
+    clock.stream.clear()
+    clock.push("camera", 1)
+    clock.due(1)
+    assert [names(prediction) for _, prediction in clock.ticks] == [["camera"]]
+    assert "went back" not in caplog.text
+
+
 def test_a_bag_loop_gives_the_same_predictions_in_each_loop():
     clock = Clockwork(*SIX, trigger="camera", max_wait=0.05)
     counts = []
@@ -573,6 +677,14 @@ def test_stages_are_timed():
     stages = tick(engine, 0).stages
     assert list(stages) == ["decode", "encode", "fuse"]
     assert all(seconds >= 0 for seconds in stages.values())
+
+
+def test_the_stages_take_no_longer_than_the_tick():
+    engine = make("camera")
+    push(engine, "camera", 0)
+    begin = time.perf_counter()
+    stages = tick(engine, 0).stages
+    assert sum(stages.values()) <= time.perf_counter() - begin
 
 
 # Unusable data -------------------------------------------------------------------------------------------------------
@@ -638,6 +750,47 @@ def test_failing_encoder_takes_out_one_sensor_only():
     assert "1 messages rejected, the last: [lidar] RuntimeError: encoder broke" in report(engine, 0, 1).reason
 
 
+def test_one_item_that_cannot_be_encoded_is_tried_once():
+    model = FakeModel()
+    model.fail_on = 3.0
+    engine = make("camera", "lidar", model=model)
+    push(engine, "camera", 0, 3.0)
+    assert tick(engine, 0) is None
+    assert model.calls == [["image"]]
+    push(engine, "camera", 0.1, 3.0)
+    push(engine, "lidar", 0.1, 1.0)
+    assert names(tick(engine, 0.1)) == ["lidar"]
+    assert model.calls[1:] == [["image", "point_cloud"], ["image"], ["point_cloud"]]
+
+
+def test_changes_of_state_are_told_and_only_those_that_trouble_are_warnings(caplog):
+    caplog.set_level(logging.INFO)
+    engine = make("camera")
+    push(engine, "camera", 0)
+    tick(engine, 0)
+    tick(engine, 5)
+    engine.configure(SensorConfig("camera", "image", enabled=False))
+    engine.configure(SensorConfig("camera", "image"))
+    told = [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records]
+    assert told == [
+        ("INFO", "[camera] WAITING -> ACTIVE"),
+        ("WARNING", "[camera] ACTIVE -> STALE"),
+        ("INFO", "[camera] STALE -> DISABLED"),
+        ("INFO", "[camera] DISABLED -> WAITING"),
+    ]
+
+
+def test_after_a_silence_it_takes_as_many_bad_messages_again():
+    engine = make("camera", reject_after=3)
+    for at in (0, 5):  # the silence between forgives what was refused before it
+        for step in range(3):
+            camera = report(engine, at + step / 100)
+            assert camera.state != SensorState.REJECTED, (at, step)
+            engine.reject("camera", "[camera] got a wrong type", T0 + round((at + step / 100) * S))
+        assert report(engine, at + 0.03).state == SensorState.REJECTED
+        assert report(engine, at + 2).state == SensorState.STALE
+
+
 def test_rejections_found_outside():
     engine = make("camera")
     for _ in range(3):
@@ -672,6 +825,51 @@ def test_stream_window_is_cut_from_all_parts():
     window = model.processed[0][1].values
     assert window == (7.0,) * 5 + (8.0,) * 10 + (9.0,) * 10  # 0.25 s up to the end of the newest part
     assert prediction.sensors[0].age == pytest.approx(0.15)
+
+
+def test_a_trigger_from_the_past_gets_the_whole_window_that_led_to_it():
+    model = FakeModel()
+    engine = make("camera", SensorConfig("microphone", "audio", window=0.5), model=model, trigger="camera")
+    for step in range(1, 101):  # parts of 0.1 s, received when they end
+        push(engine, "microphone", step / 10, Chunk((float(step),) * 10), lag=0.1)
+    push(engine, "camera", 10.0, 1.0, lag=0.5)
+    engine.compute(engine.select(T0 + 10 * S, T0 + round(9.5 * S)))
+    window = next(raw for kind, raw in model.processed if kind == "audio").values
+    # The part that was running at 9.5 s is the last of its moment; what came after it belongs to another.
+    assert window == tuple(float(step) for step in range(92, 97) for _ in range(10))
+    assert len(engine._sensors["microphone"]._items) <= 12  # a window of 0.5 s, as much again, and what reaches in
+
+
+def test_without_a_trigger_a_stream_keeps_no_more_than_its_window():
+    engine = make(SensorConfig("microphone", "audio", window=0.5))
+    for step in range(100):
+        push(engine, "microphone", step / 10)
+    stamps = [item.stamp_ns - T0 for item in engine._sensors["microphone"]._items]
+    assert stamps == [round(step / 10 * S) for step in range(94, 100)]  # from the part that ends as the window begins
+
+
+@pytest.mark.parametrize(("lag", "state"), [(1.5, SensorState.ACTIVE), (1.500000001, SensorState.LATE)])
+def test_a_part_may_be_a_window_and_a_timeout_old(lag, state):
+    engine = make(SensorConfig("microphone", "audio", window=0.5, timeout=1.0))
+    push(engine, "microphone", 0, lag=lag)
+    assert names(tick(engine, 0)) == (["microphone"] if state == SensorState.ACTIVE else [])
+    assert report(engine, 0).state == state
+
+
+def test_a_frame_that_arrives_after_a_newer_one_was_used_is_never_used():
+    engine = make("lidar")
+
+    def picked(now, reference):
+        pick = engine.select(T0 + round(now * S), T0 + round(reference * S)).picks[0]
+        return (pick.newest.stamp_ns - T0) / S
+
+    push(engine, "lidar", 0.30)
+    assert picked(0.36, reference=0.27) == 0.30
+    push(engine, "lidar", 0.37, lag=0.09)  # nearest to the next reference, but the past does not return
+    assert report(engine, 0.37).dropped == 1
+    push(engine, "lidar", 0.38)
+    assert picked(0.4, reference=0.28) == 0.30
+    assert picked(0.4, reference=0.36) == 0.38
 
 
 def test_stream_is_encoded_again_only_with_new_parts():
@@ -767,6 +965,62 @@ def test_stream_buffer_holds_its_window_only():
 
 
 # What comes out ------------------------------------------------------------------------------------------------------
+
+
+def test_equal_labels_stay_in_the_order_of_the_vocabulary():
+    values = np.full(60, 0.01, np.float32)
+    values[7::9] = 0.4
+    found = rank(values, [str(i) for i in range(60)], 60, 0.0)
+    others = [i for i in range(60) if i % 9 != 7]
+    assert found.labels == tuple(str(i) for i in [*range(7, 60, 9), *others])
+
+
+@pytest.mark.parametrize(("threshold", "unknown"), [(0.5, False), (0.500001, True), (0.3, False)])
+def test_unknown_is_what_lies_below_the_threshold(threshold, unknown):
+    found = rank(np.array([0.25, 0.5, 0.125, 0.125], np.float32), LABELS, 3, threshold)
+    assert (found.unknown, found.label, found.confidence) == (unknown, "" if unknown else "b", 0.5)
+    assert (found.labels, found.scores) == (("b", "a", "c"), (0.5, 0.25, 0.125))
+    assert found.entropy == pytest.approx(1.75 * math.log(2))
+    assert rank(np.array([0.0, 1.0, 0.0, 0.0], np.float32), LABELS, 1, 0).entropy == 0
+
+
+def test_each_share_says_what_the_others_alone_would_have_said():
+    model = FakeModel()
+    engine = make("camera", "lidar", model=model)
+    push(engine, "camera", 0, 1.0)
+    alone = tick(engine, 0)
+    assert (alone.sensors[0].label_without, alone.sensors[0].confidence_without) == ("", 0.0)
+    push(engine, "lidar", 0.1, 2.0)
+    both = tick(engine, 0.1)
+    camera, lidar = both.sensors
+    # The stand-in gives the rows without each token in reverse: of two, each gets the other's.
+    assert (camera.label_without, camera.confidence_without) == (lidar.label, lidar.confidence)
+    assert (lidar.label_without, lidar.confidence_without) == (camera.label, camera.confidence)
+    assert 0 < camera.confidence_without < 1
+
+
+def test_a_given_set_takes_these_items_of_these_sensors():
+    engine = make("camera", "lidar", "thermal")
+    for step in range(4):
+        for name in ("camera", "lidar"):
+            push(engine, name, step / 10, header=(name, step))
+    selection = engine.select_set(T0 + S // 2, {"camera": T0 + S // 10, "thermal": T0})
+    assert selection.sensors == ("camera",) and selection.reference_ns is None
+    assert selection.picks[0].newest.header == ("camera", 1)
+    prediction = engine.compute(selection)
+    assert (names(prediction), prediction.header) == (["camera"], ("camera", 1))
+    assert engine.compute(engine.select_set(T0 + S // 2, {"thermal": T0})) is None
+    assert report(engine, 0.5, 1).state == SensorState.ACTIVE  # the lidar was not asked, but its state is looked after
+
+
+def test_the_raw_item_that_was_decoded_last_can_be_shown():
+    engine = make("camera", "lidar")
+    push(engine, "camera", 0, 5.0)
+    assert engine.newest("camera") is None
+    tick(engine, 0)
+    assert (engine.newest("camera"), engine.newest("lidar")) == (5.0, None)
+    engine.clear()
+    assert engine.newest("camera") is None
 
 
 def test_two_sensors_of_one_modality_are_two_tokens():
