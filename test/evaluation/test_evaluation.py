@@ -23,6 +23,7 @@ from omnibind_core.evaluation import bench, bootstrap, evaluate, methods, sample
 from omnibind_core.evaluation.bench import CONFLICTING, STUCK
 from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
 from omnibind_core.evaluation.labelling import find_labels
+from omnibind_core.evaluation.report import check
 from omnibind_core.evaluation.report.document import SCHEMA
 from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, trust
 from omnibind_core.features.combinations import Combinations, Split
@@ -494,6 +495,7 @@ def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
     assert first == (tmp_path / "two" / "report.json").read_bytes()
     assert capsys.readouterr().out.encode() == first
     data = json.loads(first)
+    assert check.faults(data) == []
     assert data["facts"]["samples of unknown things"] == 12
     assert data["facts"]["methods"] == ["AF", "Mean", "Probes", "Linear"]
     assert set(data["tables"]) >= {"by_size", "combinations", "single", "retrieval", "noise_each", "missing", "several"}
@@ -622,6 +624,7 @@ def test_figures_in_the_documents_are_those_of_the_shipped_model(repo):
     shipped = OmniBind.from_pretrained("lite", modalities=()).identity
     again = "run omnibind eval --data DIR and python tools/doc_tables.py --report report/report.json"
     assert report["schema"] == SCHEMA
+    assert check.faults(report) == [], again
     assert report["facts"]["model"] == shipped, again
 
 

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import csv
 import html.parser
+import importlib.util
 import json
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 
 from omnibind_core.errors import ConfigError
-from omnibind_core.evaluation.report import plots
-from omnibind_core.evaluation.report.document import SCHEMA, SHARE, Column, Plot, Report, Section, Table, dumps, flatten
+from omnibind_core.evaluation.report import check, plots
+from omnibind_core.evaluation.report.document import (
+    SCHEMA,
+    SHARE,
+    Column,
+    Plot,
+    Report,
+    Section,
+    Table,
+    digest,
+    dumps,
+    flatten,
+)
 
 ROWS = [
     {"modalities": "image+audio", "method": "AF", "n": 1200, "accuracy": 0.9526, "interval": (0.94, 0.963)},
@@ -105,6 +118,67 @@ def test_json(tmp_path):
         "format": "share",
         "interval": "interval",
     }
+
+
+def whole(repo):
+    return json.loads((repo / "docs" / "figures" / "report-lite.json").read_text(encoding="utf-8"))
+
+
+def test_a_report_is_as_it_was_written(repo):
+    report = example([]).to_dict()
+    assert check.faults(json.loads(dumps(report))) == []
+    assert check.faults(whole(repo)) == []
+    report["facts"]["samples"] = 13
+    assert check.faults(report) == ["the digest is not that of the content"]
+    del report["digest"]
+    assert check.faults(report) == ["the digest is not that of the content"]
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "change", "message"),
+    [
+        ("by_size", 0, {"accuracy": 0.9}, ""),
+        ("by_size", 0, {"accuracy": 0.89777}, "is no share of 2000 answers"),
+        ("by_size", 0, {"accuracy": 0.99}, "lies outside of its interval"),
+        ("by_size", 0, {"macro": 1.2}, "macro is 1.2, expected 0 to 1"),
+        ("noise_any", 0, {"cost": -0.01}, "cost -0.01 is not 0.888 less 0.991"),
+        ("targets", 0, {"measured": "99.5 % (96.3 to 99.8)"}, "measured is '99.5 %"),
+        ("targets", 1, {"met": True}, "it is not met as the tables say"),
+        ("targets", 0, {"condition": "9 modalities"}, "is missing"),
+    ],
+)
+def test_a_changed_report_is_noticed(repo, table, row, change, message):
+    report = whole(repo)
+    report["tables"][table]["rows"][row].update(change)
+    assert check.faults(report)[0] == "the digest is not that of the content"
+    report["digest"] = digest(report)  # by someone who knows how
+    found = check.faults(report)
+    assert any(message in fault for fault in found) if message else not found
+
+
+def test_targets_of_a_whole_report_are_all_computed_again(repo):
+    report = whole(repo)
+    tables = report["tables"]
+    given = [row for row in tables["targets"]["rows"] if row["goal"].startswith("nothing wrong")]
+    for name in ("noise_each", "calibration", "unknown", "several"):
+        tables[name] = {"rows": []}
+    tables["targets"]["rows"] = [*given, *(row for row in tables["targets"]["rows"] if "another label" in row["goal"])]
+    report["digest"] = digest(report)
+    assert check.faults(report) == []
+    tables["targets"]["rows"].append({**given[0], "goal": "made up"})
+    report["digest"] = digest(report)
+    assert check.faults(report) == ["the targets are not those that the tables give"]
+
+
+def test_typed_tables_are_told_from_written_ones(repo, monkeypatch):
+    spec = importlib.util.spec_from_file_location("doc_tables", repo / "tools" / "doc_tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "doc_tables", tables)
+    spec.loader.exec_module(tables)
+    figures = "| method | 2 | 3 |\n|---|---|---|\n| AF | 98.5 ± 0.2 | 99 % |\n"
+    assert tables.typed(figures) == ["method | 2 | 3"]
+    assert tables.typed(f"<!-- table: methods -->\n\n{figures}\n<!-- end -->") == []
+    assert tables.typed("| key | meaning |\n|---|---|\n| `n` | 3 of them |\n") == []
 
 
 def test_json_without_tables():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -172,15 +173,15 @@ class Report:
             columns = [dataclasses.asdict(column) for column in table.shown()]
             rows = [_plain(row) for row in table.rows]
             tables[name] = {"title": table.title, "note": table.note, "columns": columns, "rows": rows}
-        facts = _plain(self.facts)
-        return {
+        content = {
             "schema": SCHEMA,
             "kind": self.kind,
             "title": self.title,
-            "facts": facts,
+            "facts": _plain(self.facts),
             "sections": sections,
             "tables": tables,
         }
+        return {**content, "digest": digest(content)}
 
     def html(self) -> str:
         """The page, with everything that it shows inside.
@@ -218,6 +219,13 @@ class Report:
         _write(folder / "report.json", dumps(self.to_dict()))
         _write(folder / "report.html", page)
         return folder / "report.html"
+
+
+def digest(data: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of a ``report.json``, but of the digest in it; a changed figure changes it."""
+    content = {key: value for key, value in data.items() if key != "digest"}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def dumps(data: Mapping[str, Any]) -> str:
