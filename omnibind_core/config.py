@@ -54,7 +54,8 @@ def parse(
         for problem in error.errors():
             key = ".".join((where, *(str(part) for part in problem["loc"])))
             # What is wrong with the settings as a whole says what it is about; showing all of them would hide it.
-            problems.append(f"{key}: {problem['msg']}" + (f" (got {problem['input']!r})" if problem["loc"] else ""))
+            message = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{key}: {message}" + (f" (got {problem['input']!r})" if problem["loc"] else ""))
         raise ConfigError("; ".join(problems)) from error
 
 

@@ -112,7 +112,7 @@ class ModelConfig(Config):
             :class:`omnibind_core.encoders.family.FileTrunkConfig`.
         trunks: Trunks by name.
         modalities: Modalities by name.
-        fusion: Settings of the fusion, checked by :func:`omnibind_core.fusion.attention.build`.
+        fusion: Settings of the fusion, checked by :func:`omnibind_core.fusion.build`.
     """
 
     name: str

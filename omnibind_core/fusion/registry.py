@@ -1,11 +1,14 @@
 """All fusions by their ``fusion.type``: training, evaluation, the command line and the tables in docs/ read this list.
 
-A fusion of one's own registers itself in the same way, from a module that is imported before the model is built
-(CONTRIBUTING.md has the recipe).
+A fusion registers itself in any module of this package, one of a user's own in a module that is imported before the
+model is built (CONTRIBUTING.md has the recipe).
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -67,12 +70,13 @@ def register(
 
 def types() -> tuple[FusionType, ...]:
     """All fusions, AF first."""
+    _load()
     return tuple(_types.values())
 
 
 def baselines() -> tuple[FusionType, ...]:
     """What AF is compared with."""
-    return tuple(found for found in _types.values() if found.name != DEFAULT)
+    return tuple(found for found in types() if found.name != DEFAULT)
 
 
 def build(dim: int, data: Mapping[str, Any], slots: Sequence[str] = ()) -> Fusion:
@@ -86,6 +90,7 @@ def build(dim: int, data: Mapping[str, Any], slots: Sequence[str] = ()) -> Fusio
     Raises:
         ConfigError: No such type, or a key is unknown or a value impossible; names the key.
     """
+    _load()
     name = data.get("type", DEFAULT)
     found = _types.get(name)
     if found is None:
@@ -97,3 +102,11 @@ def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     """The ``fusion`` part of a config with some keys changed; another ``type`` starts anew, as its keys are others."""
     old = data.get("type", DEFAULT)
     return {**(data if changes.get("type", old) == old else {}), **changes}
+
+
+@functools.cache
+def _load() -> None:
+    """Imports the modules of this package, so that their fusions are known; those that it imports itself were first."""
+    package = importlib.import_module(__package__ or "omnibind_core.fusion")
+    for found in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{found.name}")

@@ -168,11 +168,11 @@ class PerceptionEngine:
         if len(tokens) < self.settings.min_sensors:
             return None
         begin = time.perf_counter()
-        kinds = [token.sensor.modality for token in tokens]
+        modality_of = [token.sensor.modality for token in tokens]
         embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
         while True:
             names = self.model.labels.names
-            recognised = self.model.recognise(kinds, embeddings)
+            recognised = self.model.recognise(modality_of, embeddings)
             if names == self.model.labels.names:  # else another thread swapped the vocabulary
                 break
         if selection.epoch != self._epoch:

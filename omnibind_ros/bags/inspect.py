@@ -139,7 +139,9 @@ def inspect(path: Path) -> BagSummary:
         DataError: There is no bag that can be read at all.
         MissingDependencyError: rosbags is not installed.
     """
-    inspectors = {topic: _Inspector(TopicSummary(topic, kind)) for topic, kind in sorted(read.topics(path).items())}
+    inspectors = {
+        topic: _Inspector(TopicSummary(topic, ros_type)) for topic, ros_type in sorted(read.topics(path).items())
+    }
     damage = ""
     try:
         for item in read.messages(path):
@@ -187,10 +189,10 @@ class _Inspector:
             summary.reason = str(error)
 
     def _try(self, message: Any) -> None:
-        name, kind = self._summary.topic, self._summary.modality
-        raw = Decoder(kind, name).decode(self._summary.type, message, DecodeOptions())
+        name, modality = self._summary.topic, self._summary.modality
+        raw = Decoder(modality, name).decode(self._summary.type, message, DecodeOptions())
         if not isinstance(raw, Encoded):
-            modalities.get(kind).check(raw, name)
+            modalities.get(modality).check(raw, name)
 
     def _add_events(self, summary: EventSummary, message: Any) -> None:
         begin = time.perf_counter()

@@ -70,11 +70,13 @@ class Player:
                 continue
             durability = DurabilityPolicy.TRANSIENT_LOCAL if name in latched else DurabilityPolicy.VOLATILE
             try:
-                kind = message_class(types[name])
+                type_class = message_class(types[name])
             except ImportError as error:
                 self.missing[name] = str(error)
                 continue
-            self._publishers[name] = node.create_publisher(kind, name, QoSProfile(depth=_DEPTH, durability=durability))
+            self._publishers[name] = node.create_publisher(
+                type_class, name, QoSProfile(depth=_DEPTH, durability=durability)
+            )
             self.published[name] = 0
         if not self._publishers:
             raise DataError(f"{path}: no topic can be played: {'; '.join(self.missing.values()) or 'there is none'}")
@@ -83,7 +85,7 @@ class Player:
         if self._start_ns > self._end_ns:
             length = (self._end_ns - begin_ns) / 1e9
             raise DataError(f"{path} is {length:.1f} s long, and playing should begin at {start:g} s")
-        self._kind = Clock
+        self._clock_type = Clock
         self._clock = node.create_publisher(Clock, "/clock", QoSProfile(depth=10))
         self._told_ns = -1
         self._executor = SingleThreadedExecutor(context=node.context)
@@ -155,7 +157,7 @@ class Player:
         if now_ns <= self._told_ns:
             return
         self._told_ns = now_ns
-        message = self._kind()
+        message = self._clock_type()
         message.clock.sec, message.clock.nanosec = divmod(now_ns, 1_000_000_000)
         self._clock.publish(message)
 

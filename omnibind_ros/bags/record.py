@@ -102,11 +102,11 @@ class Recorder:
         if self._topics:
             return {topic: single[topic] for topic in self._topics if topic in single}
         if self._everything:
-            return {topic: kind for topic, kind in single.items() if self._node.count_publishers(topic)}
+            return {topic: ros_type for topic, ros_type in single.items() if self._node.count_publishers(topic)}
         rules = DiscoveryRules((), _excluded(), _MOST)
-        offered = [(topic, [kind]) for topic, kind in single.items()]
+        offered = [(topic, [ros_type]) for topic, ros_type in single.items()]
         found = Discovery(rules).candidates(offered, modalities.sensors(), ())
-        return {topic: kind for topic, kind, _ in found}
+        return {topic: ros_type for topic, ros_type, _ in found}
 
     def _receiver(self, topic: str) -> Callable[[str, Any], None]:
         def receive(ros_type: str, data: bytes) -> None:

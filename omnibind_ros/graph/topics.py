@@ -82,7 +82,7 @@ class SubscriptionPool:
         """
         if key not in self._receivers:
             topic, ros_type, reliability, durability = key
-            kind = message_class(ros_type)
+            type_class = message_class(ros_type)
             qos = QoSProfile(depth=depth, reliability=reliability, durability=durability)
 
             def deliver(message: Any) -> None:
@@ -99,10 +99,10 @@ class SubscriptionPool:
             self._receivers[key] = None
             events = SubscriptionEventCallbacks(incompatible_qos=lambda event: changed(), use_default_callbacks=False)
             try:
-                self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=events, raw=self._raw)
+                self._node.create_subscription(type_class, topic, deliver, qos, event_callbacks=events, raw=self._raw)
             except UnsupportedEventTypeError:  # not every middleware tells; polling finds it, too
                 silent = SubscriptionEventCallbacks(use_default_callbacks=False)
-                self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=silent, raw=self._raw)
+                self._node.create_subscription(type_class, topic, deliver, qos, event_callbacks=silent, raw=self._raw)
         self._receivers[key] = receive
 
     def mute(self, key: Key) -> None:

@@ -1,8 +1,8 @@
 """Which ROS message types each modality takes, and what decodes them.
 
-A decoder is registered where it stands, by :func:`decodes`. Decoders of others are in the ``messages.py`` of a plug-in
-modality, and in modules that :data:`MODULES_VARIABLE` names in the environment or that installed packages offer as
-entry points in the group :data:`ENTRY_POINTS`; they may be for built-in modalities, too.
+A decoder is registered where it stands, by :func:`decodes`, in any module of this package. Decoders of others are in
+the ``messages.py`` of a plug-in modality, and in modules that :data:`MODULES_VARIABLE` names in the environment or that
+installed packages offer as entry points in the group :data:`ENTRY_POINTS`; they may be for built-in modalities, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.metadata
 import os
+import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -98,6 +99,9 @@ def _load() -> None:
 
 @functools.cache
 def _load_modules() -> None:
+    package = importlib.import_module(__package__ or "omnibind_ros.messages")
+    for own in pkgutil.iter_modules(package.__path__):  # those that the package itself imports were first
+        importlib.import_module(f"{package.__name__}.{own.name}")
     named = [(module, MODULES_VARIABLE) for module in os.environ.get(MODULES_VARIABLE, "").split(os.pathsep) if module]
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         named.append((entry.module, f"package {entry.dist.name if entry.dist else entry.name}"))

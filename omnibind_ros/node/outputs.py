@@ -28,23 +28,23 @@ def vision_messages() -> ModuleType | None:
         return None
 
 
-def classification(kinds: Any, header: Any, prediction: Prediction) -> Any:
+def classification(types: Any, header: Any, prediction: Prediction) -> Any:
     """``vision_msgs/Classification``: the top labels with their probabilities; empty if unknown.
 
     Args:
-        kinds: ``vision_msgs.msg``.
+        types: ``vision_msgs.msg``.
         header: Header of the prediction.
         prediction: The prediction.
     """
     pairs = () if prediction.unknown else zip(prediction.labels, prediction.scores, strict=True)
-    results = [kinds.ObjectHypothesis(class_id=label, score=score) for label, score in pairs]
-    return kinds.Classification(header=header, results=results)
+    results = [types.ObjectHypothesis(class_id=label, score=score) for label, score in pairs]
+    return types.Classification(header=header, results=results)
 
 
-def label_info(kinds: Any, header: Any, labels: Sequence[str], threshold: float) -> Any:
+def label_info(types: Any, header: Any, labels: Sequence[str], threshold: float) -> Any:
     """``vision_msgs/LabelInfo``: the label bank, its numbers those of the columns of ``Prediction.similarities``."""
-    classes = [kinds.VisionClass(class_id=index, class_name=name) for index, name in enumerate(labels)]
-    return kinds.LabelInfo(header=header, class_map=classes, threshold=threshold)
+    classes = [types.VisionClass(class_id=index, class_name=name) for index, name in enumerate(labels)]
+    return types.LabelInfo(header=header, class_map=classes, threshold=threshold)
 
 
 class VisionOutputs:
@@ -52,24 +52,24 @@ class VisionOutputs:
 
     Args:
         node: The node.
-        kinds: ``vision_msgs.msg``.
+        types: ``vision_msgs.msg``.
     """
 
-    def __init__(self, node: Node, kinds: ModuleType) -> None:
-        self._kinds = kinds
-        self._classifications = node.create_publisher(kinds.Classification, "omnibind/classification", 10)
-        self._infos = node.create_publisher(kinds.LabelInfo, "omnibind/label_info", LATCHED)
+    def __init__(self, node: Node, types: ModuleType) -> None:
+        self._types = types
+        self._classifications = node.create_publisher(types.Classification, "omnibind/classification", 10)
+        self._infos = node.create_publisher(types.LabelInfo, "omnibind/label_info", LATCHED)
         self._said: tuple[tuple[str, ...], float] = ((), math.nan)
 
     def publish(self, header: Any, prediction: Prediction) -> None:
         """Publishes a prediction."""
-        self._classifications.publish(classification(self._kinds, header, prediction))
+        self._classifications.publish(classification(self._types, header, prediction))
 
     def publish_labels(self, header: Any, labels: Sequence[str], threshold: float) -> None:
         """Publishes the label bank if it has changed."""
         if (tuple(labels), threshold) != self._said:
             self._said = tuple(labels), threshold
-            self._infos.publish(label_info(self._kinds, header, labels, threshold))
+            self._infos.publish(label_info(self._types, header, labels, threshold))
 
 
 class DebugImage:
@@ -82,7 +82,7 @@ class DebugImage:
     def __init__(self, node: Node) -> None:
         from sensor_msgs.msg import Image
 
-        self._kind = Image
+        self._image_type = Image
         self._publisher = node.create_publisher(Image, "~/debug_image", QoSProfile(depth=1))
 
     def publish(self, header: Any, prediction: Prediction, engine: PerceptionEngine) -> None:
@@ -93,6 +93,6 @@ class DebugImage:
         shares = sorted(prediction.sensors, key=lambda share: order[share.modality])
         views = (overlay.picture(share.modality, engine.newest(share.name)) for share in shares)
         view = next((view for view in views if view is not None), None)
-        message = fill(self._kind(), image_fields(overlay.draw(view, prediction), "rgb8"))
+        message = fill(self._image_type(), image_fields(overlay.draw(view, prediction), "rgb8"))
         message.header = header
         self._publisher.publish(message)

@@ -27,6 +27,7 @@ from omnibind_core.training.config import FuseConfig
 from omnibind_ros import messages
 from omnibind_ros.messages import registry as decoders
 
+FOUND = {"omnibind_ros.messages": decoders._load_modules, "omnibind_core.fusion": fusions._load}
 WORDS = ("cup", "dog", "car", "rain")
 
 
@@ -39,10 +40,19 @@ def follow(repo, tmp_path, monkeypatch):
         section = text.partition(f"\n### {title}\n")[2].partition("\n#")[0]
         path, code = re.search(r"`(\S+\.py)`.*?```python\n(.*?)```", section, re.S).groups()
         assert not (repo / path).exists(), f"{path}: the recipe needs another example"
-        file = tmp_path / path.replace("/", "_")
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
         for check in (["check"], ["format", "--diff"]):
             subprocess.run(["ruff", *check, "--stdin-filename", repo / path, "-"], input=code, text=True, check=True)
         file.write_text(code, encoding="utf-8")
+        package = path.rpartition("/")[0].replace("/", ".")
+        if package in FOUND:  # the module is found by itself
+            monkeypatch.setattr(sys.modules[package], "__path__", [*sys.modules[package].__path__, str(file.parent)])
+            FOUND[package].cache_clear()
+            name = f"{package}.{file.stem}"
+            monkeypatch.delitem(sys.modules, name, raising=False)
+            FOUND[package]()
+            return sys.modules[name]
         name = f"recipe_{file.stem}"
         spec = importlib.util.spec_from_file_location(name, file)
         loaded = importlib.util.module_from_spec(spec)
@@ -56,6 +66,9 @@ def follow(repo, tmp_path, monkeypatch):
         patch.setattr(decoders, "_decoders", known)
         before = dict(sources.base.registered)
         yield module
+        for name, loaded in list(sys.modules.items()):
+            if str(tmp_path) in str(getattr(loaded, "__file__", "")):
+                del sys.modules[name]
         sources.base.registered.clear()
         sources.base.registered.update(before)
 
@@ -88,6 +101,7 @@ def tree(tmp_path, monkeypatch):
 
 def test_a_ros_message_type(follow):
     ros_type = follow("A ROS message type").POINT_CLOUD
+    assert messages.types_for("point_cloud")[0] == messages.POINT_CLOUD, "the package's own are preferred"
     assert ros_type in messages.types_for("point_cloud") and ros_type not in messages.types_for("image")
     points = [SimpleNamespace(x=1.0, y=2.0, z=3.0), SimpleNamespace(x=0.0, y=0.0, z=0.5)]
     decoder = messages.Decoder("point_cloud", "lidar")

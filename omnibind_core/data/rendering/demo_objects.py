@@ -26,8 +26,7 @@ from omnibind_core.errors import DataError
 STAMPS = ("tuxpaint-stamps-default", "usr/share/tuxpaint/stamps")
 FURNITURE = ("sweethome3d-furniture", "usr/share/sweethome3d/furniture")
 
-# What the demo's recording takes as it is, and what it computes.
-RECORDED = ("image", "audio")
+# What the demo's recording computes; the rest it takes as it is.
 RENDERED = ("touch", "thermal", "event", "point_cloud")
 
 # Assumed temperature of an object in degrees Celsius by the folder of its stamp, first match; others are as warm as
