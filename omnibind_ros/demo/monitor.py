@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from omnibind_core.runtime.types import Prediction
 from omnibind_ros.bags.scene_bag import SceneLabel
 from omnibind_ros.messages import prediction_of, reports_of, stamp_ns
 from omnibind_ros.replay.scoring import same
@@ -29,27 +29,23 @@ class Observation:
 
     Attributes:
         time_s: When it was received, s from the beginning of the recording.
-        label: Most probable label, also if it is below the threshold.
-        confidence: Its calibrated probability.
-        unknown: Whether that is below the threshold.
-        sensors: Sensors that took part.
-        weights: Their shares.
-        ages: Their ages, s.
-        sensor_labels: What each alone would have said.
-        similarities: ``float32 [1 + S, C]``; empty if the node does not publish them.
+        prediction: What was said; without similarities if the node does not publish them.
         latency: s from the tick to publication.
     """
 
     time_s: float
-    label: str
-    confidence: float
-    unknown: bool
-    sensors: tuple[str, ...]
-    weights: tuple[float, ...]
-    ages: tuple[float, ...]
-    sensor_labels: tuple[str, ...]
-    similarities: NDArray[np.float32]
+    prediction: Prediction
     latency: float
+
+    @property
+    def label(self) -> str:
+        """Most probable label, also if it is below the threshold."""
+        return next(iter(self.prediction.labels), self.prediction.label)
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Sensors that took part."""
+        return tuple(share.name for share in self.prediction.sensors)
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Monitor:
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from rclpy.qos import qos_profile_system_default as default
 
-        from omnibind_ros.msg import FusionStatus, Prediction
+        from omnibind_ros import msg
 
         self.start_at = time.time()
         self.labels: tuple[str, ...] = ()
@@ -90,9 +86,9 @@ class Monitor:
         self.predictions: list[Observation] = []
         self.reports: list[Status] = []
         self.fresh: list[Observation] = []
-        node.create_subscription(Prediction, "omnibind/prediction", self._on_prediction, 50)
+        node.create_subscription(msg.Prediction, "omnibind/prediction", self._on_prediction, 50)
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=default.reliability)
-        node.create_subscription(FusionStatus, "fusion_node/status", self._on_status, latched)
+        node.create_subscription(msg.FusionStatus, "fusion_node/status", self._on_status, latched)
 
     def begin(self, start_at: float) -> None:
         """Forgets what came before and counts time from then (Unix time) on."""
@@ -101,19 +97,7 @@ class Monitor:
             held.clear()
 
     def _on_prediction(self, message: Any) -> None:
-        said = prediction_of(message)
-        seen = Observation(
-            time_s=time.time() - self.start_at,
-            label=said.labels[0] if said.labels else said.label,
-            confidence=said.confidence,
-            unknown=said.unknown,
-            sensors=tuple(share.name for share in said.sensors),
-            weights=tuple(share.weight for share in said.sensors),
-            ages=tuple(share.age for share in said.sensors),
-            sensor_labels=tuple(share.label for share in said.sensors),
-            similarities=said.similarities,
-            latency=message.latency,
-        )
+        seen = Observation(time.time() - self.start_at, prediction_of(message), message.latency)
         self.predictions.append(seen)
         self.fresh.append(seen)
 
@@ -152,12 +136,13 @@ class Console:
         if key == self._last and seen.time_s - self._last_time < _HEARTBEAT:
             return
         self._last, self._last_time = key, seen.time_s
-        shares = dict(zip(seen.sensors, seen.weights, strict=False))
+        shares = {share.name: share.weight for share in seen.prediction.sensors}
         cells = " ".join(self._cell(name, shares, dead) for name in self._sensors)
         verdict = "good" if same(seen.label, truth) else "bad"
         mark = {"good": "✓", "bad": "✗"}[verdict] if truth else " "
         said = self._paint(
-            f"{seen.label[:17] + ('?' if seen.unknown else ''):<18} {seen.confidence:.2f} {mark}", verdict
+            f"{seen.label[:17] + ('?' if seen.prediction.unknown else ''):<18} {seen.prediction.confidence:.2f} {mark}",
+            verdict,
         )
         self.line(f"{seen.time_s:6.1f}  {truth[:18]:<18} {said}  {cells}")
 

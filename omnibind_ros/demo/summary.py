@@ -81,6 +81,7 @@ def evaluate(
 
 
 def _row(seen: Observation, scene: SceneLabel, vocabulary: Vocabulary, labels: Sequence[str]) -> Row:
+    said = seen.prediction
     return Row(
         seen.time_s,
         round(seen.time_s * 1e9),
@@ -88,13 +89,13 @@ def _row(seen: Observation, scene: SceneLabel, vocabulary: Vocabulary, labels: S
         (vocabulary.of(scene.label) or scene.label,),
         seen.time_s - scene.start_s,
         (seen.label,),
-        seen.confidence,
-        seen.unknown,
+        said.confidence,
+        said.unknown,
         seen.sensors,
-        seen.weights,
-        seen.ages,
-        seen.sensor_labels,
-        mean_label(seen.similarities, labels),
+        tuple(share.weight for share in said.sensors),
+        tuple(share.age for share in said.sensors),
+        tuple(share.label for share in said.sensors),
+        mean_label(said.similarities, labels),
     )
 
 
@@ -257,7 +258,7 @@ def _outage(result: OutageResult) -> dict[str, Any]:
 
 
 def _ages(predictions: Sequence[Observation], name: str) -> dict[str, float | None]:
-    ages = [seen.ages[seen.sensors.index(name)] for seen in predictions if name in seen.sensors]
+    ages = [share.age for seen in predictions for share in seen.prediction.sensors if share.name == name]
     return {"median": _number(np.median(ages)), "max": _number(max(ages))} if ages else {"median": None, "max": None}
 
 

@@ -101,7 +101,7 @@ def _draw_sensors(
 def _draw_labels(axes: Any, scenes: Sequence[SceneLabel], predictions: Sequence[Observation]) -> None:
     """Confidence of the prediction, green where it is right; above it what was there, what was said most."""
     times = np.array([seen.time_s for seen in predictions])
-    confidence = np.array([seen.confidence for seen in predictions])
+    confidence = np.array([seen.prediction.confidence for seen in predictions])
     right = np.array(
         [
             (scene := scene_at(scenes, seen.time_s)) is not None and same(seen.label, scene.label)

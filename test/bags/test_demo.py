@@ -17,6 +17,7 @@ import yaml
 from domains import any_domain
 
 from omnibind_core.errors import DataError
+from omnibind_core.runtime.types import Prediction, SensorShare
 from omnibind_ros.bags import read, scene_bag, types
 from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
 from omnibind_ros.demo import __main__ as demo_main
@@ -36,10 +37,11 @@ def scene(number: int, label: str = "dog", sensors: tuple[str, ...] = tuple(SENS
 def seen(time_s: float, label: str, **single: str) -> Observation:
     """A prediction; each sensor's similarities say what it would have said."""
     rows = np.stack([np.eye(3, dtype=np.float32)[LABELS.index(said)] for said in (label, *single.values())])
-    shares = (1 / max(len(single), 1),) * len(single)
-    return Observation(
-        time_s, label, 0.7, False, tuple(single), shares, (0.1,) * len(single), tuple(single.values()), rows, 0.02
+    shares = tuple(
+        SensorShare(name, "image", 1 / len(single), 0.1, said, 0.7, "", 0.0, 0) for name, said in single.items()
     )
+    said = Prediction(0, None, label, 0.7, False, 0.0, (label,), (0.7,), shares, np.zeros(0, np.float32), rows)
+    return Observation(time_s, said, 0.02)
 
 
 # --- schedule ---------------------------------------------------------------------------------------------------------
