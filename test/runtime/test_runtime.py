@@ -1081,6 +1081,77 @@ def test_foreign_embedding_that_does_not_fit_is_rejected(array):
     assert report(engine, 0).rejected == 1
 
 
+@pytest.mark.parametrize("key", ["top_k", "min_sensors", "reject_after", "max_frames", "max_parts"])
+def test_counts_begin_at_one(key):
+    assert getattr(EngineSettings(**{key: 1}), key) == 1
+    with pytest.raises(ConfigError, match=rf"{key} is 0, expected 1 or more"):
+        EngineSettings(**{key: 0})
+
+
+@pytest.mark.parametrize("key", ["max_future", "max_wait"])
+def test_durations_of_the_engine_are_finite_and_not_negative(key):
+    assert getattr(EngineSettings(**{key: 0.0}), key) == 0
+    for value in (-1e-9, math.inf, -math.inf, math.nan):
+        with pytest.raises(ConfigError, match=f"{key} is {value}"):
+            EngineSettings(**{key: value})
+
+
+def test_settings_of_a_sensor_have_limits():
+    for key in ("timeout", "window"):
+        assert getattr(SensorConfig("camera", "image", **{key: 1e-9}), key) == 1e-9
+        for value in (0.0, -1.0, math.inf, math.nan):
+            with pytest.raises(ConfigError, match=f"'camera': {key} is {value}"):
+                SensorConfig("camera", "image", **{key: value})
+    for value in (math.inf, math.nan):
+        with pytest.raises(ConfigError, match=f"time_offset is {value}"):
+            SensorConfig("camera", "image", time_offset=value)
+    assert SensorConfig("camera", "image", readmit_after=1).readmit_after == 1
+    with pytest.raises(ConfigError, match="readmit_after is 0"):
+        SensorConfig("camera", "image", readmit_after=0)
+
+
+def test_what_a_sensor_and_an_engine_are_without_settings():
+    sensor = SensorConfig("camera", "image")
+    assert sensor.enabled and sensor.time_offset == 0.0
+    assert (sensor.timeout, sensor.window, sensor.readmit_after) == (1.0, 1.0, 1)
+    engine = EngineSettings()
+    assert (engine.top_k, engine.min_sensors, engine.reject_after) == (5, 1, 3)
+    assert (engine.max_future, engine.max_wait, engine.max_frames, engine.max_parts) == (0.5, 0.0, 8, 1024)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(0.9905, True), (1.0095, True), (0.9895, False), (1.0105, False)])
+def test_an_embedding_may_be_a_hundredth_longer_or_shorter(length, fits):
+    engine = make("camera")
+    push(engine, "camera", 0, Encoded("embedding", np.eye(DIM)[0] * length))
+    tokens = engine.tokens(engine.select(T0))
+    assert [token.embedding.dtype for token in tokens] == [np.float32] * fits
+
+
+def test_of_a_stream_of_both_kinds_the_raw_parts_are_joined():
+    model = FakeModel()
+    engine = make("microphone", model=model)
+    push(engine, "microphone", 0.1, Encoded("preprocessed", np.zeros((1, 2), np.float32)), lag=0.1)
+    push(engine, "microphone", 0.2, Chunk((1.0,) * 10), lag=0.1)
+    push(engine, "microphone", 0.3, Chunk((2.0,) * 10), lag=0.1)
+    assert names(tick(engine, 0.3)) == ["microphone"]
+    assert [raw.values for _, raw in model.processed] == [(1.0,) * 10 + (2.0,) * 10]
+
+
+def test_what_cannot_be_preprocessed_is_no_token():
+    class Broken(FakeModel):
+        def process(self, modality, raw):
+            if raw == 9.0:
+                raise RuntimeError("broken")
+            return super().process(modality, raw)
+
+    engine = make("camera", "lidar", model=Broken())
+    push(engine, "camera", 0, 9.0)
+    push(engine, "lidar", 0, 1.0)
+    tokens = engine.tokens(engine.select(T0), embed=False)
+    assert [(token.sensor.name, token.embedding) for token in tokens] == [("lidar", None)]
+    assert tokens[0].views.shape == (1, 2)
+
+
 def test_wrong_settings_name_the_key():
     with pytest.raises(ConfigError, match="camera"):
         make("camera", "camera")
