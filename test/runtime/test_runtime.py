@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -292,6 +293,31 @@ def test_stamps_ahead_of_the_clock_are_rejected_with_the_measured_value():
     assert report(engine, 5).state == SensorState.STALE
 
 
+def test_a_stamp_may_lie_as_far_ahead_as_the_settings_say():
+    engine = make("camera", max_future=0.5)
+    for nanoseconds, rejected in ((S // 2, 0), (S // 2 + 1, 1)):
+        engine.push("camera", T0 + nanoseconds, T0, 1.0)
+        assert report(engine, 0).rejected == rejected
+
+
+def test_a_silent_sensor_says_who_publishes():
+    engine = make("camera")
+    assert report(engine, 0).reason == "no message yet"
+    engine.set_note("camera", "nobody publishes")
+    assert report(engine, 0).reason == "no message yet; nobody publishes"
+    push(engine, "camera", 1)
+    assert "publishes" not in report(engine, 1).reason
+    assert report(engine, 5).reason == "silent for 4.0 s, timeout 1.0 s; nobody publishes"
+    engine.set_note("camera", "")
+    assert report(engine, 5).reason == "silent for 4.0 s, timeout 1.0 s"
+
+
+def test_states_have_the_numbers_of_the_message(repo):
+    text = (repo / "msg/SensorStatus.msg").read_text()
+    numbers = {name: int(number) for name, number in re.findall(r"^uint8 ([A-Z_]+)=(\d+)", text, re.MULTILINE)}
+    assert numbers == {state.name: state.value for state in SensorState}
+
+
 def test_slightly_fast_clock_is_used():
     engine = make("camera")
     for step in range(50):
@@ -563,6 +589,13 @@ def test_a_reference_that_waits_outlives_one_from_the_past():
     assert trigger.poll(40 + S) is None
     assert trigger.poll(41 + S) == (41 + S, 40)
     assert trigger.deadline_ns is None
+
+
+def test_the_oldest_reference_decides_how_long_is_waited():
+    trigger = Trigger(StandInEngine(trigger="camera", max_wait=1.0))
+    trigger.heard("camera", 10, 50)
+    trigger.heard("camera", 20, 40)
+    assert trigger.deadline_ns == 50 + S
 
 
 def test_no_more_than_eight_references_wait():
