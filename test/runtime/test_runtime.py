@@ -314,7 +314,7 @@ def test_a_silent_sensor_says_who_publishes():
 
 def test_states_have_the_numbers_of_the_message(repo):
     text = (repo / "msg/SensorStatus.msg").read_text()
-    numbers = {name: int(number) for name, number in re.findall(r"^uint8 ([A-Z_]+)=(\d+)", text, re.MULTILINE)}
+    numbers = {name: int(number) for name, number in re.findall(r"^uint8 STATE_([A-Z_]+)=(\d+)", text, re.MULTILINE)}
     assert numbers == {state.name: state.value for state in SensorState}
 
 
@@ -1399,6 +1399,28 @@ def test_worker_computes_the_latest_job_only():
     assert worker.close(10)
     worker.submit(5)
     assert results == [10, 40]
+
+
+def test_worker_is_busy_until_its_job_is_done_and_forgets_what_waits_when_closed():
+    begun, release, done = threading.Event(), threading.Event(), []
+
+    def compute(job):
+        begun.set()
+        release.wait(10)
+        return job
+
+    worker = LatestWorker(compute, done.append)
+    assert worker.wait(10)
+    worker.submit(1)
+    assert begun.wait(10)
+    assert not worker.wait(0.01)
+    worker.submit(2)
+    assert not worker.close(0.01)
+    worker.submit(3)
+    release.set()
+    assert worker.close(10)
+    assert done == [1] and worker.overruns == 0
+    assert worker._slot == []
 
 
 def test_worker_survives_exceptions(caplog):
