@@ -86,7 +86,7 @@ _COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
 }
 _ANNOTATIONS = frozenset({"annotation", "returns", "type_params"})
 _DECLARING = frozenset({"dataclass", "field", "TypeVar", "np.errstate"})
-_GUARDS = frozenset({"strict", "exc_info", "stacklevel"})  # keywords that change no result
+_GUARDS = frozenset({"strict", "exc_info", "stacklevel", "copy"})  # keywords that change no result
 _SYMMETRIC = frozenset({"max", "min", "np.maximum", "np.minimum"})
 _LOGS = ("_log.", "_logger.", "log.", "logger.", "warnings.warn", "print(")
 
