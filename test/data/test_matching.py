@@ -326,6 +326,37 @@ def test_a_sense_is_as_near_as_its_definition_to_the_five_nearest_other_labels()
     assert len(asked) == 1
 
 
+def test_every_label_says_why_and_how_sure() -> None:
+    angles = {"sofa": 0.0, "settee": 25.0, "velvet sofa": 25.0}
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        radians = np.radians([angles[text] for text in texts])
+        return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+    pairs = [("a", "sofa", "image"), ("c", "sofa", "image"), ("b", "settee", "audio"), ("b", "velvet sofa", "audio")]
+    found = {(one.source, one.label): one for one in match_labels(pairs[:3], embed, None)}
+    cosine = float(np.cos(np.radians(25)))
+    assert {one.canonical for one in found.values()} == {"sofa"}
+    assert [(found[key].reason, found[key].score) for key in (("a", "sofa"), ("c", "sofa"))] == [("name", 1.0)] * 2
+    assert found["b", "settee"].reason == "name near to sofa (cosine 0.91)"
+    assert found["b", "settee"].score == pytest.approx(cosine, abs=1e-5)
+    (velvet,) = [one for one in match_labels([*pairs[:2], pairs[3]], None, None) if one.source == "b"]
+    assert (velvet.canonical, velvet.reason, velvet.score) == ("sofa", "compound of sofa", 0.8)
+    angles["settee"] = 44.0  # further than a cosine of 0.72
+    assert {one.canonical for one in match_labels(pairs[:3], embed, None)} == {"sofa", "settee"}
+
+
+def test_a_label_that_the_dictionary_knows_says_its_sense(dictionary: wordnet.WordNet) -> None:
+    (match,) = match_labels([("a", "dog", "image")], None, dictionary)
+    assert (match.canonical, match.reason, match.score) == ("dog", "sense dog.n.01", 1.0)
+    narrow, _ = sorted(
+        match_labels([("a", "dalmatian", "image"), ("b", "dog", "audio")], None, dictionary),
+        key=lambda one: one.label,
+    )
+    assert narrow.canonical == "dog" and narrow.reason.startswith("dalmatian is a kind of dog (WordNet, ")
+    assert narrow.score == pytest.approx(0.95 ** int(narrow.reason.split()[-2]))
+
+
 def test_near_names_merge_unless_one_source_tells_them_apart() -> None:
     vectors = {"zorb": [1.0, 0.0], "zorbe": [0.99, 0.14], "quux": [0.0, 1.0]}
 

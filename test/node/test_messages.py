@@ -905,7 +905,7 @@ def test_sample_formats(sample_format, values):
     assert decoded.samples.tolist() == [0.5, -1.0]
 
 
-def test_sound_of_the_plain_audio_package_without_options_is_16_kHz_mono_of_16_bits():
+def test_sound_of_the_plain_audio_package_without_options_is_mono_of_16_bits():
     found = decode(messages.AUDIO_DATA, SimpleNamespace(data=np.array([16384, -32768], "<i2").tobytes()), "audio")
     assert (found.sample_rate, found.samples.tolist()) == (16000, [0.5, -1.0])
 
@@ -1015,6 +1015,8 @@ def test_modality_frames_round_trip(message_of, encoded):
         ({"dtype": 7}, "dtype 7"),
         ({"shape": [3]}, r"8 bytes for the shape \[3\]"),
         ({"shape": []}, r"shape \[\]"),
+        ({"shape": [0], "data": b""}, r"0 bytes for the shape \[0\]"),
+        ({"data": b""}, r"0 bytes for the shape \[2\]"),
         ({"data": np.array([np.nan, 1], np.float32).tobytes()}, "not finite"),
     ],
 )
