@@ -905,6 +905,11 @@ def test_sample_formats(sample_format, values):
     assert decoded.samples.tolist() == [0.5, -1.0]
 
 
+def test_no_sound_is_no_mp3():
+    with pytest.raises(InvalidInputError, match="0 samples in 1 channels"):
+        decode(messages.AUDIO_DATA, SimpleNamespace(data=b""), "audio")
+
+
 def test_sound_of_the_plain_audio_package_without_options_is_mono_of_16_bits():
     found = decode(messages.AUDIO_DATA, SimpleNamespace(data=np.array([16384, -32768], "<i2").tobytes()), "audio")
     assert (found.sample_rate, found.samples.tolist()) == (16000, [0.5, -1.0])
