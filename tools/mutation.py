@@ -392,7 +392,7 @@ def examine(
             )
             setattr(mutant.parent, mutant.field, old)
             running[pid] = mutant, time.monotonic() + 60 + 5 * sum(tests.values()), scratch
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status = os.waitpid(-1, os.WNOHANG) if running else (0, 0)
         if pid in running:
             mutant, _, scratch = running.pop(pid)
             shutil.rmtree(scratch, ignore_errors=True)

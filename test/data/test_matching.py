@@ -136,6 +136,17 @@ def test_thing_that_a_label_names(label: str, modality: str, thing: str, diction
     assert read_phrase(label, modality, RULES, dictionary).text == thing
 
 
+@pytest.mark.parametrize("written", ["electric guita", "electric guitat", "electric uitar", "electric guiitar"])
+def test_one_wrong_letter_anywhere_in_the_last_word_is_corrected(written: str, dictionary: wordnet.WordNet) -> None:
+    assert read_phrase(written, "image", RULES, dictionary).text == "electric guitar"
+
+
+def test_without_a_dictionary_only_sounds_lose_what_is_done() -> None:
+    assert read_phrase("dog barking", "audio", RULES, None).text == "dog"
+    assert read_phrase("dog barking", "image", RULES, None).text == "dog barking"
+    assert read_phrase("rocking chair", "image", RULES, None).text == "rocking chair"
+
+
 def test_bark_is_a_dog_only_when_heard(dictionary: wordnet.WordNet) -> None:
     assert read_phrase("bark", "image", RULES, dictionary).text == "bark"
 

@@ -220,6 +220,14 @@ def test_two_names_of_one_encoding(encoding, same, rng):
     assert decoded[0].shape == (4, 6, 3)
 
 
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 2)), np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8)]
+)
+def test_pixels_that_do_not_fit_an_encoding_are_refused(pixels):
+    with pytest.raises(InvalidInputError, match="expected uint8 with 3 channels for rgb8"):
+        messages.image_fields(pixels, "rgb8")
+
+
 def test_values_without_options_stay_as_they_are():
     values = np.array([[1, 700], [-3, 9000]], np.int16)
     assert decode(messages.IMAGE, image(values, "16SC1"), "thermal").tolist() == values.tolist()
