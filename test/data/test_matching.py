@@ -169,6 +169,18 @@ def test_mug_is_cup(dictionary: wordnet.WordNet) -> None:
     assert len(set(found.values())) == 1
 
 
+def test_what_the_dictionary_says_of_senses(dictionary: wordnet.WordNet) -> None:
+    assert dictionary.are_alike("dog.n.01", "wolf.n.01") and not dictionary.are_alike("dog.n.01", "table.n.02")
+    assert dictionary.are_alike("duck.n.01", "duck.n.03")  # the bird and its meat
+    assert dictionary.domain("duck.n.01") == "noun.animal" and dictionary.domain("duck.n.03") == "noun.food"
+    assert dictionary.hyponym_count("dog.n.01") > 100 > dictionary.hyponym_count("dalmatian.n.02") == 1
+    assert dictionary.hypernyms("dog.n.01")["animal.n.01"] == min(
+        1 + dictionary.hypernyms(parent)["animal.n.01"]
+        for parent, steps in dictionary.hypernyms("dog.n.01").items()
+        if steps == 1 and "animal.n.01" in dictionary.hypernyms(parent)
+    )
+
+
 def test_keeps_apart_what_only_sounds_alike(dictionary: wordnet.WordNet) -> None:
     pairs = [
         ("a", "hand", "touch"),
