@@ -174,6 +174,7 @@ def test_what_the_dictionary_says_of_senses(dictionary: wordnet.WordNet) -> None
     assert dictionary.are_alike("duck.n.01", "duck.n.03")  # the bird and its meat
     assert dictionary.domain("duck.n.01") == "noun.animal" and dictionary.domain("duck.n.03") == "noun.food"
     assert dictionary.hyponym_count("dog.n.01") > 100 > dictionary.hyponym_count("dalmatian.n.02") == 1
+    assert dictionary.hypernyms("dog.n.01")["dog.n.01"] == 0
     assert dictionary.hypernyms("dog.n.01")["animal.n.01"] == min(
         1 + dictionary.hypernyms(parent)["animal.n.01"]
         for parent, steps in dictionary.hypernyms("dog.n.01").items()
