@@ -86,7 +86,7 @@ _COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
 }
 _ANNOTATIONS = frozenset({"annotation", "returns", "type_params"})
 _DECLARING = frozenset({"dataclass", "field", "TypeVar", "np.errstate"})
-_GUARDS = frozenset({"strict", "exc_info", "stacklevel"})  # keywords that change no result
+_GUARDS = frozenset({"strict", "exc_info", "stacklevel", "copy"})  # keywords that change no result
 _SYMMETRIC = frozenset({"max", "min", "np.maximum", "np.minimum"})
 _LOGS = ("_log.", "_logger.", "log.", "logger.", "warnings.warn", "print(")
 
@@ -392,7 +392,7 @@ def examine(
             )
             setattr(mutant.parent, mutant.field, old)
             running[pid] = mutant, time.monotonic() + 60 + 5 * sum(tests.values()), scratch
-        pid, status = os.waitpid(-1, os.WNOHANG)
+        pid, status = os.waitpid(-1, os.WNOHANG) if running else (0, 0)
         if pid in running:
             mutant, _, scratch = running.pop(pid)
             shutil.rmtree(scratch, ignore_errors=True)

@@ -53,7 +53,9 @@ def test_missing_wordnet_says_what_to_install(monkeypatch):
 
 def test_a_file_describes_the_labels_of_the_data(tmp_path, caplog):
     path = tmp_path / "words.yaml"
-    path.write_text("ketch: [a sailing vessel, ' two masts ']\ncup: something to drink from\ndog:\nyawl: [a ship]\n")
+    path.write_text(
+        "ketch: [a sailing vessel, ' two masts ', ' ']\ncup: something to drink from\ndog:\nyawl: [a ship]\n"
+    )
     assert read_label_descriptions(path)["dog"] == ()
     found = describe_labels(str(path), concepts(ketch="", cup="", dog=""))
     assert found == {"ketch": ("a sailing vessel", "two masts"), "cup": ("something to drink from",)}

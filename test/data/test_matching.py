@@ -136,6 +136,17 @@ def test_thing_that_a_label_names(label: str, modality: str, thing: str, diction
     assert read_phrase(label, modality, RULES, dictionary).text == thing
 
 
+@pytest.mark.parametrize("written", ["electric guita", "electric guitat", "electric uitar", "electric guiitar"])
+def test_one_wrong_letter_anywhere_in_the_last_word_is_corrected(written: str, dictionary: wordnet.WordNet) -> None:
+    assert read_phrase(written, "image", RULES, dictionary).text == "electric guitar"
+
+
+def test_without_a_dictionary_only_sounds_lose_what_is_done() -> None:
+    assert read_phrase("dog barking", "audio", RULES, None).text == "dog"
+    assert read_phrase("dog barking", "image", RULES, None).text == "dog barking"
+    assert read_phrase("rocking chair", "image", RULES, None).text == "rocking chair"
+
+
 def test_bark_is_a_dog_only_when_heard(dictionary: wordnet.WordNet) -> None:
     assert read_phrase("bark", "image", RULES, dictionary).text == "bark"
 
@@ -156,6 +167,19 @@ def test_merges_kinds_into_what_another_source_names(dictionary: wordnet.WordNet
 def test_mug_is_cup(dictionary: wordnet.WordNet) -> None:
     found = concept_of([("a", "mug", "event"), ("b", "cup", "image"), ("c", "coffee mug", "image")], dictionary)
     assert len(set(found.values())) == 1
+
+
+def test_what_the_dictionary_says_of_senses(dictionary: wordnet.WordNet) -> None:
+    assert dictionary.are_alike("dog.n.01", "wolf.n.01") and not dictionary.are_alike("dog.n.01", "table.n.02")
+    assert dictionary.are_alike("duck.n.01", "duck.n.03")  # the bird and its meat
+    assert dictionary.domain("duck.n.01") == "noun.animal" and dictionary.domain("duck.n.03") == "noun.food"
+    assert dictionary.hyponym_count("dog.n.01") > 100 > dictionary.hyponym_count("dalmatian.n.02") == 1
+    assert dictionary.hypernyms("dog.n.01")["dog.n.01"] == 0
+    assert dictionary.hypernyms("dog.n.01")["animal.n.01"] == min(
+        1 + dictionary.hypernyms(parent)["animal.n.01"]
+        for parent, steps in dictionary.hypernyms("dog.n.01").items()
+        if steps == 1 and "animal.n.01" in dictionary.hypernyms(parent)
+    )
 
 
 def test_keeps_apart_what_only_sounds_alike(dictionary: wordnet.WordNet) -> None:
@@ -324,6 +348,37 @@ def test_a_sense_is_as_near_as_its_definition_to_the_five_nearest_other_labels()
     assert labels._context(given, certain, embed, Dictionary()) == {}  # type: ignore[arg-type]
     assert labels._context(given, candidates, None, Dictionary()) == {}  # type: ignore[arg-type]
     assert len(asked) == 1
+
+
+def test_every_label_says_why_and_how_sure() -> None:
+    angles = {"sofa": 0.0, "settee": 25.0, "velvet sofa": 25.0}
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        radians = np.radians([angles[text] for text in texts])
+        return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+    pairs = [("a", "sofa", "image"), ("c", "sofa", "image"), ("b", "settee", "audio"), ("b", "velvet sofa", "audio")]
+    found = {(one.source, one.label): one for one in match_labels(pairs[:3], embed, None)}
+    cosine = float(np.cos(np.radians(25)))
+    assert {one.canonical for one in found.values()} == {"sofa"}
+    assert [(found[key].reason, found[key].score) for key in (("a", "sofa"), ("c", "sofa"))] == [("name", 1.0)] * 2
+    assert found["b", "settee"].reason == "name near to sofa (cosine 0.91)"
+    assert found["b", "settee"].score == pytest.approx(cosine, abs=1e-5)
+    (velvet,) = [one for one in match_labels([*pairs[:2], pairs[3]], None, None) if one.source == "b"]
+    assert (velvet.canonical, velvet.reason, velvet.score) == ("sofa", "compound of sofa", 0.8)
+    angles["settee"] = 44.0  # further than a cosine of 0.72
+    assert {one.canonical for one in match_labels(pairs[:3], embed, None)} == {"sofa", "settee"}
+
+
+def test_a_label_that_the_dictionary_knows_says_its_sense(dictionary: wordnet.WordNet) -> None:
+    (match,) = match_labels([("a", "dog", "image")], None, dictionary)
+    assert (match.canonical, match.reason, match.score) == ("dog", "sense dog.n.01", 1.0)
+    narrow, _ = sorted(
+        match_labels([("a", "dalmatian", "image"), ("b", "dog", "audio")], None, dictionary),
+        key=lambda one: one.label,
+    )
+    assert narrow.canonical == "dog" and narrow.reason.startswith("dalmatian is a kind of dog (WordNet, ")
+    assert narrow.score == pytest.approx(0.95 ** int(narrow.reason.split()[-2]))
 
 
 def test_near_names_merge_unless_one_source_tells_them_apart() -> None:

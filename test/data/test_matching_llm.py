@@ -15,6 +15,7 @@ import pytest
 
 from omnibind_core import cli
 from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.matching import llm
 from omnibind_core.data.matching.llm import Endpoint, match_labels_by_endpoint
 from omnibind_core.data.matching.phrases import Rules
 from omnibind_core.errors import ConfigError, DataError
@@ -168,6 +169,23 @@ def test_asks_again_after_an_unusable_answer(
     with pytest.raises(DataError, match=problem) as caught:
         match_labels_by_endpoint(PAIRS, endpoint, tmp_path / "other.jsonl")
     assert "'Mug' of source 'a'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "asked"), [*((status, 3) for status in (408, 409, 425, 429, 500, 502, 503, 504)),
+                          *((status, 1) for status in (400, 401, 403, 404, 422, 501))]
+)  # fmt: skip
+def test_asks_again_only_where_that_may_help_and_waits_longer_each_time(
+    status: int, asked: int, stub: Stub, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(llm.time, "sleep", pauses.append)
+    stub.answer = lambda number, question: status
+    with pytest.raises(DataError, match=f"HTTP {status}"):
+        match_labels_by_endpoint(PAIRS, replace(endpoint, pause=2.0), tmp_path / "log.jsonl")
+    assert len(stub.requests) == asked
+    assert pauses == [2.0, 4.0][: asked - 1]
+    assert (Endpoint(stub.url, "tiny").pause, Endpoint(stub.url, "tiny").attempts) == (1.0, 3)
 
 
 def test_keeps_what_is_fine_and_names_the_rest(stub: Stub, endpoint: Endpoint, tmp_path: Path) -> None:

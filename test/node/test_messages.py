@@ -220,6 +220,14 @@ def test_two_names_of_one_encoding(encoding, same, rng):
     assert decoded[0].shape == (4, 6, 3)
 
 
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 2)), np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8)]
+)
+def test_pixels_that_do_not_fit_an_encoding_are_refused(pixels):
+    with pytest.raises(InvalidInputError, match="expected uint8 with 3 channels for rgb8"):
+        messages.image_fields(pixels, "rgb8")
+
+
 def test_values_without_options_stay_as_they_are():
     values = np.array([[1, 700], [-3, 9000]], np.int16)
     assert decode(messages.IMAGE, image(values, "16SC1"), "thermal").tolist() == values.tolist()
@@ -535,6 +543,17 @@ def test_laser_scan_in_range_includes_its_limits():
     assert np.allclose(decoded, [[-0.5, 0, 0], [8, 0, 0]], atol=1e-5)
 
 
+def test_fields_of_a_cloud_by_name_are_all_points_as_they_were_sent():
+    values = np.array([[1, 2, 3, 40], [np.nan, 0, 0, 50], [0, 0, 0, 60]], "<f4")
+    places = [{"name": name, "offset": 4 * i, "datatype": 7} for i, name in enumerate([*"xyz", "intensity"])]
+    message = cloud(np.ones((3, 3)), fields=places, point_step=16, data=values.tobytes(), is_bigendian=False)
+    found = messages.clouds.point_fields(message, ["intensity", "x"], "front")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, values[:, [3, 0]])
+    with pytest.raises(InvalidInputError, match=r"\[front\].*fields x and ring"):
+        messages.clouds.point_fields(message, ["x", "ring"], "front")
+
+
 @pytest.mark.parametrize("datatype", range(1, 9))
 def test_every_type_of_a_point_field_is_read_as_it_is_written(datatype):
     dtype = np.dtype(["i1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8"][datatype - 1])
@@ -670,6 +689,17 @@ def test_packets_of_single_events(packets, big):
     found, triggers = packets.decode(message, "front")
     assert [getattr(found, name).tolist() for name in "xytp"] == [[9, 8], [5, 6], [7_002, 9_000], [1, 0]]
     assert len(triggers) == 0
+
+
+def test_a_sensor_may_change_its_size_and_encoding(packets):
+    assert (packets.gaps, packets.unplaced, packets.malformed) == (0, 0, 0)
+    wide, _ = packets.decode(packet([0x8001, 0x6005, 479, 0x2000 | 639], 0), "front")
+    assert (wide.x.tolist(), wide.y.tolist(), wide.width, wide.height) == ([639], [479], 640, 480)
+    small, _ = packets.decode(packet([0x2000 | 5, *START, 0x2000 | 639, 0x2004], 1, width=64, height=48), "front")
+    assert (small.x.tolist(), small.y.tolist(), small.width, small.height) == ([4], [7], 64, 48)
+    values = np.array([5 << 48 | 9 << 32 | 1_000], "<u8").view(np.uint8)
+    plain_events, _ = packets.decode(packet([], 2, encoding="mono", events=values), "front")
+    assert (plain_events.x.tolist(), plain_events.y.tolist()) == ([9], [5])
 
 
 def test_packets_of_triggers(packets):
@@ -883,6 +913,16 @@ def test_sample_formats(sample_format, values):
     assert decoded.samples.tolist() == [0.5, -1.0]
 
 
+def test_no_sound_is_no_mp3():
+    with pytest.raises(InvalidInputError, match="0 samples in 1 channels"):
+        decode(messages.AUDIO_DATA, SimpleNamespace(data=b""), "audio")
+
+
+def test_sound_of_the_plain_audio_package_without_options_is_mono_of_16_bits():
+    found = decode(messages.AUDIO_DATA, SimpleNamespace(data=np.array([16384, -32768], "<i2").tobytes()), "audio")
+    assert (found.sample_rate, found.samples.tolist()) == (16000, [0.5, -1.0])
+
+
 def test_a_chunk_of_sound_is_viewed_in_place():
     message = SimpleNamespace(samples=array.array("f", [0.5, 0.25]), sample_rate=8000, channels=1)
     assert np.shares_memory(decode(messages.AUDIO_CHUNK, message, "audio").samples, np.asarray(message.samples))
@@ -988,6 +1028,8 @@ def test_modality_frames_round_trip(message_of, encoded):
         ({"dtype": 7}, "dtype 7"),
         ({"shape": [3]}, r"8 bytes for the shape \[3\]"),
         ({"shape": []}, r"shape \[\]"),
+        ({"shape": [0], "data": b""}, r"0 bytes for the shape \[0\]"),
+        ({"data": b""}, r"0 bytes for the shape \[2\]"),
         ({"data": np.array([np.nan, 1], np.float32).tobytes()}, "not finite"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -292,6 +293,31 @@ def test_stamps_ahead_of_the_clock_are_rejected_with_the_measured_value():
     assert report(engine, 5).state == SensorState.STALE
 
 
+def test_a_stamp_may_lie_as_far_ahead_as_the_settings_say():
+    engine = make("camera", max_future=0.5)
+    for nanoseconds, rejected in ((S // 2, 0), (S // 2 + 1, 1)):
+        engine.push("camera", T0 + nanoseconds, T0, 1.0)
+        assert report(engine, 0).rejected == rejected
+
+
+def test_a_silent_sensor_says_who_publishes():
+    engine = make("camera")
+    assert report(engine, 0).reason == "no message yet"
+    engine.set_note("camera", "nobody publishes")
+    assert report(engine, 0).reason == "no message yet; nobody publishes"
+    push(engine, "camera", 1)
+    assert "publishes" not in report(engine, 1).reason
+    assert report(engine, 5).reason == "silent for 4.0 s, timeout 1.0 s; nobody publishes"
+    engine.set_note("camera", "")
+    assert report(engine, 5).reason == "silent for 4.0 s, timeout 1.0 s"
+
+
+def test_states_have_the_numbers_of_the_message(repo):
+    text = (repo / "msg/SensorStatus.msg").read_text()
+    numbers = {name: int(number) for name, number in re.findall(r"^uint8 STATE_([A-Z_]+)=(\d+)", text, re.MULTILINE)}
+    assert numbers == {state.name: state.value for state in SensorState}
+
+
 def test_slightly_fast_clock_is_used():
     engine = make("camera")
     for step in range(50):
@@ -563,6 +589,13 @@ def test_a_reference_that_waits_outlives_one_from_the_past():
     assert trigger.poll(40 + S) is None
     assert trigger.poll(41 + S) == (41 + S, 40)
     assert trigger.deadline_ns is None
+
+
+def test_the_oldest_reference_decides_how_long_is_waited():
+    trigger = Trigger(StandInEngine(trigger="camera", max_wait=1.0))
+    trigger.heard("camera", 10, 50)
+    trigger.heard("camera", 20, 40)
+    assert trigger.deadline_ns == 50 + S
 
 
 def test_no_more_than_eight_references_wait():
@@ -1081,6 +1114,77 @@ def test_foreign_embedding_that_does_not_fit_is_rejected(array):
     assert report(engine, 0).rejected == 1
 
 
+@pytest.mark.parametrize("key", ["top_k", "min_sensors", "reject_after", "max_frames", "max_parts"])
+def test_counts_begin_at_one(key):
+    assert getattr(EngineSettings(**{key: 1}), key) == 1
+    with pytest.raises(ConfigError, match=rf"{key} is 0, expected 1 or more"):
+        EngineSettings(**{key: 0})
+
+
+@pytest.mark.parametrize("key", ["max_future", "max_wait"])
+def test_durations_of_the_engine_are_finite_and_not_negative(key):
+    assert getattr(EngineSettings(**{key: 0.0}), key) == 0
+    for value in (-1e-9, math.inf, -math.inf, math.nan):
+        with pytest.raises(ConfigError, match=f"{key} is {value}"):
+            EngineSettings(**{key: value})
+
+
+def test_settings_of_a_sensor_have_limits():
+    for key in ("timeout", "window"):
+        assert getattr(SensorConfig("camera", "image", **{key: 1e-9}), key) == 1e-9
+        for value in (0.0, -1.0, math.inf, math.nan):
+            with pytest.raises(ConfigError, match=f"'camera': {key} is {value}"):
+                SensorConfig("camera", "image", **{key: value})
+    for value in (math.inf, math.nan):
+        with pytest.raises(ConfigError, match=f"time_offset is {value}"):
+            SensorConfig("camera", "image", time_offset=value)
+    assert SensorConfig("camera", "image", readmit_after=1).readmit_after == 1
+    with pytest.raises(ConfigError, match="readmit_after is 0"):
+        SensorConfig("camera", "image", readmit_after=0)
+
+
+def test_what_a_sensor_and_an_engine_are_without_settings():
+    sensor = SensorConfig("camera", "image")
+    assert sensor.enabled and sensor.time_offset == 0.0
+    assert (sensor.timeout, sensor.window, sensor.readmit_after) == (1.0, 1.0, 1)
+    engine = EngineSettings()
+    assert (engine.top_k, engine.min_sensors, engine.reject_after) == (5, 1, 3)
+    assert (engine.max_future, engine.max_wait, engine.max_frames, engine.max_parts) == (0.5, 0.0, 8, 1024)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(0.9905, True), (1.0095, True), (0.9895, False), (1.0105, False)])
+def test_an_embedding_may_be_a_hundredth_longer_or_shorter(length, fits):
+    engine = make("camera")
+    push(engine, "camera", 0, Encoded("embedding", np.eye(DIM)[0] * length))
+    tokens = engine.tokens(engine.select(T0))
+    assert [token.embedding.dtype for token in tokens] == [np.float32] * fits
+
+
+def test_of_a_stream_of_both_kinds_the_raw_parts_are_joined():
+    model = FakeModel()
+    engine = make("microphone", model=model)
+    push(engine, "microphone", 0.1, Encoded("preprocessed", np.zeros((1, 2), np.float32)), lag=0.1)
+    push(engine, "microphone", 0.2, Chunk((1.0,) * 10), lag=0.1)
+    push(engine, "microphone", 0.3, Chunk((2.0,) * 10), lag=0.1)
+    assert names(tick(engine, 0.3)) == ["microphone"]
+    assert [raw.values for _, raw in model.processed] == [(1.0,) * 10 + (2.0,) * 10]
+
+
+def test_what_cannot_be_preprocessed_is_no_token():
+    class Broken(FakeModel):
+        def process(self, modality, raw):
+            if raw == 9.0:
+                raise RuntimeError("broken")
+            return super().process(modality, raw)
+
+    engine = make("camera", "lidar", model=Broken())
+    push(engine, "camera", 0, 9.0)
+    push(engine, "lidar", 0, 1.0)
+    tokens = engine.tokens(engine.select(T0), embed=False)
+    assert [(token.sensor.name, token.embedding) for token in tokens] == [("lidar", None)]
+    assert tokens[0].views.shape == (1, 2)
+
+
 def test_wrong_settings_name_the_key():
     with pytest.raises(ConfigError, match="camera"):
         make("camera", "camera")
@@ -1295,6 +1399,28 @@ def test_worker_computes_the_latest_job_only():
     assert worker.close(10)
     worker.submit(5)
     assert results == [10, 40]
+
+
+def test_worker_is_busy_until_its_job_is_done_and_forgets_what_waits_when_closed():
+    begun, release, done = threading.Event(), threading.Event(), []
+
+    def compute(job):
+        begun.set()
+        release.wait(10)
+        return job
+
+    worker = LatestWorker(compute, done.append)
+    assert worker.wait(10)
+    worker.submit(1)
+    assert begun.wait(10)
+    assert not worker.wait(0.01)
+    worker.submit(2)
+    assert not worker.close(0.01)
+    worker.submit(3)
+    release.set()
+    assert worker.close(10)
+    assert done == [1] and worker.overruns == 0
+    assert worker._slot == []
 
 
 def test_worker_survives_exceptions(caplog):
