@@ -43,8 +43,12 @@ EQUIVALENT = REPO / "tools" / "mutation_equivalent.json"
 PACKAGES = ("omnibind_core", "omnibind_ros")
 
 TESTS = {
-    "omnibind_core/alignment.py": ("test/training/test_alignment.py",),
-    "omnibind_core/fusion/*.py": ("test/training/test_fusion.py", "test/training/test_baselines.py"),
+    "omnibind_core/alignment.py": ("test/training/test_alignment.py", "test/training/test_paper.py"),
+    "omnibind_core/fusion/*.py": (
+        "test/training/test_fusion.py",
+        "test/training/test_baselines.py",
+        "test/training/test_paper.py",
+    ),
     "omnibind_core/runtime/*.py": ("test/runtime/test_runtime.py", "test/runtime/test_runtime_model.py"),
     "omnibind_core/features/calibration.py": ("test/training/test_calibration.py",),
     "omnibind_core/evaluation/tables/targets.py": ("test/evaluation/test_targets.py",),
