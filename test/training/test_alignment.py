@@ -91,7 +91,14 @@ def test_presets_weigh_as_stated():
 
 @pytest.mark.parametrize(
     ("data", "key"),
-    [({"tau_in": 0}, "loss.tau_in"), ({"w_inn": 1}, "loss.w_inn"), ({"align_center": "audio"}, "loss.align_center")],
+    [
+        ({"tau_in": 0}, "loss.tau_in"),
+        ({"w_inn": 1}, "loss.w_inn"),
+        ({"align_center": "audio"}, "loss.align_center"),
+        ({"same_label": "positive"}, "loss.same_label"),
+        ({"self_target": "audio"}, "loss.self_target"),
+        ({"cross_rows": "text"}, "loss.cross_rows"),
+    ],
 )
 def test_wrong_settings_name_the_key(data, key):
     with pytest.raises(ConfigError, match=key):

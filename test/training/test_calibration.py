@@ -84,3 +84,22 @@ def test_every_label_counts_the_same_in_the_temperature_of_one_modality():
     even = torch.cat([torch.arange(97).repeat(3), torch.arange(97, 100).repeat(97)])
     assert found == best_temperature(alone[even], label[even])
     assert found > 2 * best_temperature(alone, label)
+
+
+def test_the_search_of_temperatures_has_bounds():
+    assert best_temperature(torch.tensor([[0.9, 0.1]]), torch.tensor([1])) == 0.5, "a mistake is never to be sure of"
+    assert best_temperature(torch.tensor([[0.9, 0.1]]), torch.tensor([0])) == 0.005
+    split, bank = made(0.25)
+    found = calibrate(split, bank, MeanFusion(), 200, 0)
+    numbers = [*found.temperatures, *found.single.values()]
+    assert numbers == [round(number, 5) for number in numbers]
+
+
+def test_sizes_that_few_labels_have_get_no_temperature_of_their_own():
+    split, bank = made(0.25)
+    for labels, temperatures in ((5, 2), (4, 1)):
+        concept = np.repeat(np.arange(labels), SAMPLES)
+        some = FeatureSet((), np.zeros((len(concept), 1, 0), np.float32), concept)
+        two = {"image": split.tokens["image"], "touch": split.tokens["touch"][: len(some)]}
+        pairs = EmbeddedSplit(bank.names, {"image": split.sets["image"], "touch": some}, tokens=two)
+        assert len(calibrate(pairs, bank, MeanFusion(), 200, 0).temperatures) == temperatures

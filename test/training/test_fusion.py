@@ -260,3 +260,22 @@ def test_stage_two_learns_on_the_share_of_conflicts_that_is_asked_for(conflict):
     share = other.any(dim=1)[several].float().mean().item()
     donors = batch.sets.mask.float().mean().item() * 0.9
     assert share == pytest.approx(conflict * donors, abs=0.06)
+
+
+def test_a_fusion_is_registered_once():
+    with pytest.raises(ConfigError, match="'mean' already"):
+        fusion.register("mean", "Mean", FusionConfig)(lambda dim, config, slots: fusion.MeanFusion())
+    assert [found.name for found in fusion.types()].count("mean") == 1
+
+
+def test_the_network_of_reliability_may_be_of_any_width():
+    module = fusion.build(DIM, {"preset": "reliability", "hidden": DIM + 3}).eval()
+    assert module(torch.ones(1, 2, DIM), full(1, 2)).weights.tolist() == [[0.5, 0.5]]
+
+
+def test_the_presets_are_built_as_they_say():
+    paper, residual, reliability = (
+        fusion.build(DIM, {"preset": name}) for name in ("paper", "residual", "reliability")
+    )
+    assert [len(module.layers) for module in (paper, residual, reliability)] == [1, 1, 0]
+    assert [module.reliability is not None for module in (paper, residual, reliability)] == [False, False, True]
