@@ -89,7 +89,7 @@ class LiveView(Node):
             self._connect(row, DecodeOptions())
 
     def _on_parameters(self, row: Any, future: Any) -> None:
-        values = [parameter_value_to_python(value) for value in future.result().values]
+        values: list[Any] = [parameter_value_to_python(value) for value in future.result().values]
         given = {name: value for name, value in zip(_OPTIONS, values, strict=False) if value is not None}
         self._connect(row, DecodeOptions(**given))
 
