@@ -348,7 +348,7 @@ def record(files: Sequence[str], trees: Mapping[Path, ast.Module], folder: Path)
     status = os.waitstatus_to_exitcode(os.waitpid(_fork(child), 0)[1])
     if status:
         raise SystemExit(f"the tests do not pass as they are ({status}): {' '.join(files)}")
-    coverage: Coverage = pickle.loads(found.read_bytes())
+    coverage: Coverage = pickle.loads(found.read_bytes())  # what our own child has just written into our folder
     for name in coverage.modules:  # every later process has them
         if name.split(".")[0] not in (*PACKAGES, "test") and not name.startswith("test_"):
             try:

@@ -225,7 +225,7 @@ def test_the_command_predicts(python: Path, packages: Any, tree: Path, tmp_path:
     assert len(json.loads(text)["inputs"]) == 3
 
 
-def test_training(omnibind: Any, tree: Path) -> None:
+def test_training(omnibind: Any, tree: Path, tmp_path: Path) -> None:
     sets = {
         "data": tree,
         "labels": tree / "labels.csv",
@@ -242,6 +242,10 @@ def test_training(omnibind: Any, tree: Path) -> None:
     }
     text = "".join(f" --set {key}={value}" for key, value in sets.items())
     omnibind("train", f"train align --config lite{text}", f"train fuse --config lite{text}")
+    for name in ("align", "model"):
+        folder = tmp_path / "empty" / "out" / name
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        assert config["name"] == "tiny" and (folder / "model.safetensors").stat().st_size > 0
 
 
 def test_building_data(omnibind: Any, tree: Path) -> None:
