@@ -20,9 +20,12 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities.base import Corruptions, Events, Modality, PicturePreset, Preset, Role, Sound
@@ -55,7 +58,8 @@ __all__ = [
 ]
 
 _FILES = ("modality.py", "processing.py", "corruption.py")
-_NO_FEATURES = ("drawing.py", "messages.py")  # files that no feature depends on
+_RANDOMISATION = "randomisation.py"
+_NO_FEATURES = ("drawing.py", "messages.py", _RANDOMISATION)  # files that no feature of a sample itself depends on
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REQUIRED = ("name", "role", "suffixes", "presets")
 
@@ -151,7 +155,7 @@ def register(folder: Path | str) -> Modality[Any, Any]:
 
 
 def plugin_module(name: str, part: str) -> ModuleType | None:
-    """An optional file of a plug-in, imported: ``encoder`` or ``messages``.
+    """An optional file of a plug-in, imported: ``encoder``, ``messages`` or ``randomisation``.
 
     Args:
         name: Modality.
@@ -170,17 +174,39 @@ def plugin_module(name: str, part: str) -> ModuleType | None:
     return _import(plugin, part)
 
 
-def fingerprint(name: str) -> str:
-    """Hash of the code that makes a modality's features, so that those of older code are not taken for its own."""
+def randomisation(name: str) -> Callable[[Any, np.random.Generator], Any] | None:
+    """The domain randomisation of a modality: ``randomise`` of its file ``randomisation.py``; None if it has no such.
+
+    It turns a checked raw item into what another sensor of the kind would have made of the same thing. Same generator
+    state, same result.
+
+    Raises:
+        ConfigError: The modality is not known, or the file cannot be imported.
+    """
+    module = plugin_module(name, "randomisation")
+    if module is None and importlib.util.find_spec(f"{__name__}.{name}.randomisation") is not None:
+        module = importlib.import_module(f"{__name__}.{name}.randomisation")
+    found: Callable[[Any, np.random.Generator], Any] | None = getattr(module, "randomise", None)
+    return found
+
+
+def fingerprint(name: str, randomised: bool = False) -> str:
+    """Hash of the code that makes a modality's features, so that those of older code are not taken for its own.
+
+    Args:
+        name: Modality.
+        randomised: Of samples that its domain randomisation changed first.
+    """
     modality = get(name)
     package = sys.modules[type(modality).__module__.rpartition(".")[0]]
     files = [file for folder in package.__path__ for file in sorted(Path(folder).glob("*.py"))]
+    files = [file for file in files if file.name not in _NO_FEATURES or (randomised and file.name == _RANDOMISATION)]
     if name not in _plugins:
-        files.append(Path(__file__).parent / "pictures.py")
+        own = Path(__file__).parent
+        files += [own / "pictures.py", own / "randomising.py"] if randomised else [own / "pictures.py"]
     digest = hashlib.sha256()
     for file in files:
-        if file.name not in _NO_FEATURES:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -201,6 +201,8 @@ class TrainConfig(Config):
         logger: Where every step is logged under ``log/``: ``csv``, ``tensorboard``, ``both`` or ``none``.
         augmentations: Random variants of each training sample in the feature cache, beside the sample itself.
         more_augmentations: Other numbers for single modalities.
+        randomised: Further variants, each as another sensor of the kind would have made it (domain randomisation).
+        more_randomised: Other numbers for single modalities.
         image_text: Step 0, image-text alignment.
         align: Stage I.
         fuse: Stage II.
@@ -224,9 +226,15 @@ class TrainConfig(Config):
     logger: Literal["csv", "tensorboard", "both", "none"] = "both"
     augmentations: int = Field(4, ge=0)
     more_augmentations: dict[str, int] = Field(default_factory=dict)
+    randomised: int = Field(0, ge=0)
+    more_randomised: dict[str, int] = Field(default_factory=dict)
     image_text: ImageTextConfig = Field(default_factory=ImageTextConfig)
     align: AlignConfig = Field(default_factory=AlignConfig)
     fuse: FuseConfig = Field(default_factory=FuseConfig)
+
+    def randomised_of(self, modality: str) -> int:
+        """Number of variants by domain randomisation of each training sample of a modality."""
+        return self.more_randomised.get(modality, self.randomised)
 
     @model_validator(mode="before")
     @classmethod

@@ -20,6 +20,7 @@ from omnibind_core.data.damage import ANY, Damaged, damages
 from omnibind_core.data.imagine import Imagined
 from omnibind_core.data.matching.labels import match_labels
 from omnibind_core.data.modality_free.dataset import ModalityFree
+from omnibind_core.data.randomised import Randomised
 from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.data.sources.folder import FolderSource
@@ -112,6 +113,10 @@ def load(
             samples = [sample for sample, _ in items]
             seed = config.features_seed
             inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, seed)
+            others = config.randomised_of(modality) if split == "train" else 0
+            if others and modalities.randomisation(modality) is not None:
+                more = randomised_features(source, samples, modality, model, encoder_set, others, seed)
+                inputs = np.concatenate([inputs, more], axis=1)
             damaged = None
             if split == "train" and damage and damages(modality):
                 damaged = damaged_features(source, samples, modality, model, encoder_set, damage, seed)
@@ -248,6 +253,24 @@ def _imagined(
     good = np.flatnonzero(~np.isnan(inputs[:, 0, 0]))
     _logger.info("%s: %d of %d photos could be imagined", student, len(good), len(photos))
     return _feature_set([items[row] for row in good], inputs[good], number)
+
+
+def randomised_features(
+    source: Loads,
+    samples: Sequence[Sample],
+    modality: str,
+    model: ModelConfig,
+    encoder_set: EncoderSet,
+    count: int,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Features ``[N, count, F]`` of variants as other sensors would have made them."""
+    what = f"randomised {modalities.fingerprint(modality, randomised=True)} "
+    variants = [
+        sample_features(Randomised(source, seed + index), samples, modality, model, encoder_set, 0, seed + index, what)
+        for index in range(count)
+    ]
+    return np.concatenate(variants, axis=1)
 
 
 def damaged_features(
