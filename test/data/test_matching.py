@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from omnibind_core.data.matching import labels, wordnet
 from omnibind_core.data.matching.labels import match_labels
 from omnibind_core.data.matching.phrases import Phrase, Rules, read_phrase
 from omnibind_core.data.samples import Sample
-from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.errors import ConfigError, DataError, MissingDependencyError
 from omnibind_core.files import cache_folder
 
 RULES = Rules.read()
@@ -483,6 +484,10 @@ def test_missing_wordnet_is_said(
     monkeypatch.setattr(wordnet, "fetch_package", lambda name: tmp_path)
     assert wordnet.find_wordnet() is None
     assert "without WordNet" in caplog.text
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    with pytest.raises(MissingDependencyError, match="nltk"):
+        wordnet.WordNet(tmp_path)
+    assert wordnet.find_wordnet() is None
 
 
 def test_fetched_package_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from omnibind_core.data.modality_free.descriptions import (
     write_descriptions,
 )
 from omnibind_core.data.samples import Sample
-from omnibind_core.errors import ConfigError, DataError, InvalidInputError
+from omnibind_core.errors import ConfigError, DataError, InvalidInputError, MissingDependencyError
 
 
 def pairs_of(found: Pairs) -> list[tuple[int, int]]:
@@ -149,7 +150,7 @@ def test_how_the_approximate_search_is_set_up(monkeypatch: pytest.MonkeyPatch, r
         train = index.train
 
         def watched_train(rows: NDArray[np.float32]) -> None:
-            trained.append(len(rows))
+            trained.append(len(np.unique(rows, axis=0)))
             train(rows)
 
         index.train = watched_train
@@ -213,6 +214,12 @@ def test_wrong_embeddings_are_named(ids: list[str], rows: NDArray[np.float64], m
         mutual_nearest(rows, rows, 1.5)
 
 
+def test_names_go_with_the_side_that_they_are_of() -> None:
+    axes = np.eye(3, dtype=np.float32)
+    found = match_samples(["x", "y", "z"], axes, ["p", "q"], axes[[2, 1]], 0.5)
+    assert found == [("y", "q", 1.0), ("z", "p", 1.0)]
+
+
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     """Letter counts: enough to tell descriptions apart."""
     return np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)
@@ -230,6 +237,17 @@ def test_descriptions_are_embedded_once_each() -> None:
     found = match_descriptions(images, sounds, watched, 0.9)
     assert [(m.id_a, m.id_b) for m in found] == [("i1", "s2"), ("i2", "s1")]
     assert asked == ["a car", "a blak dog", "a black dog"]  # by length: batches of a text model are padded less
+
+
+def test_so_many_samples_need_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    rows, texts = np.eye(2, dtype=np.float32), {"1": "a car", "2": "a dog"}
+    assert len(match_samples(list(texts), rows, list(texts), rows, 0.5, exact_pairs=4)) == 2
+    assert len(match_descriptions(texts, texts, embed, 0.5, exact_pairs=4)) == 2
+    with pytest.raises(MissingDependencyError, match="faiss"):
+        match_samples(list(texts), rows, list(texts), rows, 0.5, exact_pairs=3)
+    with pytest.raises(MissingDependencyError, match="faiss"):
+        match_descriptions(texts, texts, embed, 0.5, exact_pairs=3)
 
 
 SAMPLES = [
