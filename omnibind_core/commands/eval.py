@@ -32,7 +32,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with samples.csv")
     parser.add_argument("--split", default="val", help="split to evaluate on (default: %(default)s)")
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="labels.csv of these data (default: the model's own, then matching)"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="labels.csv of these data; labels of the model that it takes for the same count as one (default: the "
+        "model's own, then matching)",
+    )
+    parser.add_argument(
+        "--empty",
+        choices=("unknown", "leave-out"),
+        default="unknown",
+        help="what an empty canonical in --labels means: a thing that the model has no label for, or samples not to "
+        "count (default: %(default)s)",
     )
     parser.add_argument(
         "--train-data",
@@ -105,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     folder = shipped if (shipped / "config.json").is_file() else Path(args.model).expanduser()
     config = _experiment(folder, args.train_data or args.data)
     own = Concepts.read(folder / "labels.csv") if (folder / "labels.csv").is_file() else Concepts([])
-    data = samples.load(args.data, args.split, model, own, given)
+    data = samples.load(args.data, args.split, model, own, given, leave_out=args.empty == "leave-out")
     train, why = _training_samples(args, model, own, given, config)
     if train is not None and baselines:
         require("lightning_fabric", "Training baselines (--baselines without a name leaves them out)")
@@ -158,7 +169,7 @@ def _training_samples(
         why = f"{root.resolve().name} has no split 'train' apart from what is evaluated; --train-data DIR names one"
         return None, f"{why}. Without it there are no Probes and no trained baselines"
     try:
-        return samples.load(root, "train", model, own, given, config).known, ""
+        return samples.load(root, "train", model, own, given, config, fold=False).known, ""
     except DataError as error:
         if args.train_data is not None:
             raise

@@ -17,6 +17,7 @@ from omnibind_core.data.damage import NOISE
 from omnibind_core.data.matching.wordnet import find_wordnet
 from omnibind_core.evaluation import texts
 from omnibind_core.evaluation.bench import CONFLICTING, Bench, Extras
+from omnibind_core.evaluation.labelling import EMPTY
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES, PROBES_DAMAGED
 from omnibind_core.evaluation.report import plots
 from omnibind_core.evaluation.report.document import SHARE, Column, Plot, Report, Row, Section, Table
@@ -65,6 +66,7 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "split": data.split,
         "samples": sum(data.known.counts.values()),
         "samples of unknown things": sum(data.unknown.counts.values()),
+        **_empty(bench),
         "samples left out": data.counts.get("left out", 0) + data.counts.get("not encoded", 0),
         "modalities": list(data.known.modalities),
         "combinations per figure": bench.count,
@@ -77,6 +79,19 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "intervals": "95 %, bootstrap over the samples",
         **({"no training samples": extras.why_no_train} if extras.why_no_train else {}),
     }
+
+
+def _empty(bench: Bench) -> dict[str, object]:
+    """What became of the labels with an empty concept in the table of the data; nothing if it has none."""
+    data, names = bench.data, {*bench.model.labels.names}
+    empty = {key: of.concept for key, of in data.labels.items() if of.how == EMPTY}
+    if not empty:
+        return {}
+    count = sum((sample.source, sample.label) in empty for sample in data.samples)
+    assert not names & {*empty.values()}
+    became = "counted as unknown things (--empty)" if all(empty.values()) else "left out (--empty)"
+    labels = f"{len(empty)} label{'' if len(empty) == 1 else 's'}"
+    return {"empty canonical": f"{labels}, {count} samples: {became}"}
 
 
 def _summary(bench: Bench, found: targets.Tables) -> Section:
@@ -124,6 +139,11 @@ def _data(bench: Bench) -> Section:
         )
     counts = Counter((sample.source, sample.label) for sample in data.samples)
     names = {*bench.model.labels.names}
+    folded: list[Row] = [
+        {"label": name, "counts_as": bench.model.labels.names[of]}
+        for name, of in zip(bench.model.labels.names, bench.fold, strict=True)
+        if bench.model.labels.names[of] != name
+    ]
     labels: list[Row] = [
         {
             "source": source,
@@ -144,7 +164,9 @@ def _data(bench: Bench) -> Section:
     )
     text = (
         "Unknown things are those that the model has no label for. They are never counted as wrong; they tell how well "
-        "the confidence keeps the known and the unknown apart."
+        "the confidence keeps the known and the unknown apart. Labels of the model that the table of the data "
+        "(--labels) takes for the same count as one: in answers, in what is asked, and in the confidence, which is "
+        "their sum."
     )
     return Section(
         "Data",
@@ -158,6 +180,7 @@ def _data(bench: Bench) -> Section:
                 note="Without a concept a label is left out. Correct it with a table of your own (--labels).",
                 folded=True,
             ),
+            *([Table("folded", "Labels of the model that count as another", folded)] if folded else []),
         ],
     )
 

@@ -22,7 +22,7 @@ from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation import bench, bootstrap, evaluate, methods, samples, texts
 from omnibind_core.evaluation.bench import CONFLICTING, STUCK
 from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
-from omnibind_core.evaluation.labelling import find_labels
+from omnibind_core.evaluation.labelling import find_labels, fold_labels
 from omnibind_core.evaluation.report import check
 from omnibind_core.evaluation.report.document import SCHEMA
 from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, trust
@@ -133,7 +133,7 @@ def test_labels_by_table_then_own_table_then_word():
     rows = (("thing", "cup"), ("Mugs", "mug"), ("no", ""))
     given = Concepts([Match("other", label, concept, 1, "") for label, concept in rows])
     items = [sample("thing"), sample("Mugs"), sample("no"), sample("HOUND"), sample("noise", "b"), sample("mug", "a")]
-    found = find_labels(items, ("cup", "dog"), own, given, wordnet=None)
+    found = find_labels(items, ("cup", "dog"), own, given, wordnet=None, leave_out=True)
     concepts = {label: entry.concept for (_, label), entry in found.items()}
     assert concepts == {"thing": "cup", "Mugs": "cup", "no": "", "HOUND": "dog", "noise": "", "mug": "cup"}
     assert found["other", "thing"].how == "label table"
@@ -159,6 +159,68 @@ def test_a_concept_of_the_table_is_renamed_unless_the_table_tells_it_apart():
     rows.append(Match("other", "4", "cup", 1, ""))
     found = find_labels([sample("2")], ("cup", "dog"), own, Concepts(rows), wordnet=None)
     assert found["other", "2"].concept == "tea cup"
+
+
+def test_an_empty_concept_of_the_table_is_an_unknown_thing_whatever_it_is_called():
+    own = Concepts([Match("a", "noise", "", 1, "")])
+    given = Concepts([Match("other", "dog", "", 1, ""), Match("other", "fog", "", 1, "")])
+    items = [sample("dog"), sample("fog"), sample("noise", "a")]
+    found = {
+        label: entry.concept
+        for (_, label), entry in find_labels(items, ("cup", "dog"), own, given, wordnet=None).items()
+    }
+    assert found == {"dog": "another dog", "fog": "fog", "noise": ""}
+
+
+@pytest.mark.parametrize(
+    ("rows", "folded"),
+    [
+        ([("farm", "rooster", "chicken")], {"rooster": "chicken"}),  # by its name
+        ([("a", "cock", "chicken")], {"rooster": "chicken"}),  # by what it was taught
+        ([("a", "cock", "fowl"), ("a", "hen", "fowl")], {"rooster": "chicken"}),  # into the first of both
+        ([("farm", "rooster", "chicken"), ("zoo", "rooster", "bird")], {}),  # the table says two things of it
+        ([("farm", "rooster", "chicken"), ("zoo", "cockerel", "rooster")], {}),  # the table tells the two apart
+        ([("a", "hen", "hen"), ("a", "pullet", "pullet")], {}),  # finer than the model
+        ([("farm", "rooster", "")], {}),
+        ([("farm", "rooster", "xqz"), ("farm", "dog", "xqz")], {}),  # a name that says nothing of the model's labels
+        ([("a", "cock", "rooster"), ("a", "hen", "chicken")], {}),
+    ],
+)
+def test_labels_of_the_model_that_a_table_takes_for_the_same_are_folded(rows, folded):
+    taught = (("cock", "rooster"), ("hen", "chicken"), ("pullet", "chicken"))
+    own = Concepts([Match("a", label, concept, 1, "") for label, concept in taught])
+    given = Concepts([Match(*row, 1, "") for row in rows])
+    assert fold_labels(("chicken", "dog", "rooster"), own, given) == folded
+
+
+def test_a_concept_of_several_labels_of_the_model_is_what_they_are_folded_into():
+    own = Concepts([Match("a", "cock", "rooster", 1, ""), Match("a", "hen", "chicken", 1, "")])
+    given = Concepts([Match("a", "cock", "fowl", 1, ""), Match("a", "hen", "fowl", 1, "")])
+    found = find_labels([sample("cock", "a"), sample("hen", "a")], ("chicken", "rooster"), own, given, wordnet=None)
+    assert {entry.concept for entry in found.values()} == {"chicken"}
+
+
+class Told(methods.Method):
+    """Answers with given scores."""
+
+    def __init__(self, scores, fold, name=methods.PROBES):
+        self.told, self.fold, self.name = torch.tensor(scores), np.array(fold), name
+
+    def scores(self, combos):
+        return [self.told[combos.rows[:, 0]]]
+
+
+def test_answers_and_confidence_are_folded():
+    # Labels 0 and 1 are one: the first is right with 0.7; the second answers 2; the third is wrong.
+    method = Told([[0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [0.1, 0.2, 0.7]], [0, 0, 2])
+    combos = Combinations(("image",), np.arange(3)[:, None], np.array([0, 2, 0]))
+    assert method.right(combos).tolist() == [1, 1, 0]
+    assert method.answers(method.told, np.array([0, 1])).tolist() == [0, 0, 0]
+    found = trust.answers(None, method, combos)
+    assert found.right.tolist() == [True, True, False]
+    np.testing.assert_allclose(found.confidence, [0.7, 0.4, 0.7], rtol=1e-6)
+    alone = trust.answers(None, method, combos, np.array([1, 2]))
+    np.testing.assert_allclose(alone.confidence, [0.4 / 0.7, 0.4 / 0.7, 0.7 / 0.9], rtol=1e-6)
 
 
 # Draws.
@@ -533,14 +595,45 @@ def test_only_a_test_split_with_a_table_and_unknown_labels(folder, tmp_path, mon
         "--damage",
         2,
     ]
-    assert run(*argv, "--out", tmp_path / "report", "--json") == 0
+    assert run(*argv, "--empty", "leave-out", "--out", tmp_path / "report", "--json") == 0
     data = json.loads(capsys.readouterr().out)
+    assert data["facts"]["empty canonical"] == "1 label, 4 samples: left out (--empty)"
     labels = {row["label"]: (row["concept"], row["known"]) for row in data["tables"]["labels"]["rows"]}
     assert labels == {"cup": ("cup", True), "dog": (None, False), "zeppelin": ("airship", False), "car": ("car", True)}
     assert data["facts"]["samples"] == 8 and data["facts"]["samples left out"] == 4
     assert data["facts"]["methods"] == ["AF", "Mean"]
     assert "has no split 'train'" in data["facts"]["no training samples"]
     assert any(row["labels_unknown"] == 1 for row in data["tables"]["unknown"]["rows"])
+
+
+def test_an_empty_canonical_gives_the_figures_of_a_made_up_name(folder, tmp_path, monkeypatch, capsys):
+    """And the model's labels that the table takes for one count as one, in every section."""
+    monkeypatch.setattr("omnibind_core.data.matching.labels.find_wordnet", lambda: None)
+    tree = write_tree(tmp_path, {"val": 2}, ("image", "touch"))
+    index = tree / "samples.csv"
+    index.write_text(index.read_text().replace(f",{SOURCE},", ",foreign,"))  # a source that the model does not know
+    reports = []
+    for name in ("", "xqz000"):
+        table = tmp_path / "labels.csv"
+        table.write_text(f"source,label,canonical\nforeign,dog,{name}\nforeign,zeppelin,airship\nforeign,car,cup\n")
+        argv = ["eval", "--model", folder, "--data", tree, "--labels", table, "--count", 20, "--damage", 2, "--json"]
+        assert run(*argv, "--out", tmp_path / "report") == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    empty, named = reports
+    assert empty["facts"].pop("empty canonical") == "1 label, 4 samples: counted as unknown things (--empty)"
+    assert empty["facts"] == named["facts"] and empty["facts"]["samples of unknown things"] == 8
+    labels = {row["label"]: row["concept"] for row in empty["tables"].pop("labels")["rows"]}
+    assert labels == {"cup": "cup", "car": "cup", "dog": "another dog", "zeppelin": "airship"}
+    assert empty["tables"]["folded"]["rows"] == [{"label": "car", "counts_as": "cup"}]
+    named["tables"].pop("labels")
+    assert empty["tables"] == named["tables"]
+    assert all(row["labels"] == 1 for row in empty["tables"]["single"]["rows"])
+    # 'car', which counts as 'cup', is an answer, too: right as often as either of both is answered.
+    for row in empty["tables"]["single"]["rows"]:
+        if row["method"] == "AF":
+            wrong = [r["share"] for r in empty["tables"]["confusions"]["rows"] if r["modalities"] == row["modalities"]]
+            assert row["accuracy"] == pytest.approx(1 - sum(wrong), abs=1e-4)
+            assert row["accuracy_own"] == 1
 
 
 def test_one_modality_alone_is_enough(folder, tmp_path, capsys):

@@ -13,7 +13,6 @@ from omnibind_core.evaluation import methods
 from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.comparison import summary
 from omnibind_core.evaluation.comparison.experiments import TABLES, Comparison, Settings
-from omnibind_core.evaluation.methods import FusionMethod
 from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.fusion.registry import DEFAULT
 from omnibind_core.training.config import TrainConfig
@@ -70,8 +69,7 @@ def training_modalities(bench: Bench) -> Iterator[Row]:
 
 
 def _by_size(bench: Bench, head: Row, modules: list[Fusion]) -> Iterator[Row]:
-    slots = tuple(bench.model.config.modalities)
-    method = FusionMethod("", bench.af.tokens, modules, bench.model.labels, slots)
+    method = bench.af.of("", modules)
     for size in bench.sizes:
         combos = bench.data.known.draw(bench.count, bench.rng("size", size), size)
         yield {"modalities": size, **head, "seeds": method.seeds, **bench.row(combos, method.right(combos))}

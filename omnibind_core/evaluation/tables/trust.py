@@ -27,7 +27,7 @@ class Answers:
     """What a method answered.
 
     Attributes:
-        confidence: ``[B]``, probability of the answer.
+        confidence: ``[B]``, probability of the answer: of all labels that are folded into it.
         right: ``bool [B]``.
     """
 
@@ -44,15 +44,18 @@ def answers(bench: Bench, method: Method, combos: Combinations, among: NDArray[n
         combos: What is asked.
         among: Numbers of the labels to choose from; None takes the whole vocabulary.
     """
-    scores = method.scores(combos)[0]
+    scores = method.scores(combos)[0].cpu()
     chosen = np.arange(scores.shape[1]) if among is None else among
-    scores = scores[:, torch.from_numpy(chosen)]
+    kept = torch.from_numpy(chosen)
     if method.name == AF:
-        scores = probabilities(bench.model, scores, combos.columns, combos.mask)
+        found = torch.zeros_like(scores)
+        found[:, kept] = probabilities(bench.model, scores[:, kept], combos.columns, combos.mask)
     else:
-        scores = scores / scores.sum(dim=1, keepdim=True).clamp(min=1e-12)
-    confidence, answer = scores.cpu().double().max(dim=1)
-    return Answers(confidence.numpy(), chosen[answer.numpy()] == combos.label)
+        found = scores / scores[:, kept].sum(dim=1, keepdim=True).clamp(min=1e-12)
+    answer = method.answers(found, chosen)
+    folded = torch.zeros_like(found).index_add(1, torch.from_numpy(method.fold[chosen]), found[:, kept])
+    confidence = folded.double().gather(1, torch.from_numpy(answer)[:, None])[:, 0]
+    return Answers(confidence.numpy(), answer == combos.label)
 
 
 def calibration(bench: Bench) -> Iterator[Row]:
@@ -149,12 +152,11 @@ def _taken_away(bench: Bench, method: Method, size: int) -> Row | None:
     if len(labels) < 2:
         return None
     parts = np.array_split(bench.rng("folds").permutation(labels), min(FOLDS, len(labels)))
-    every = np.arange(len(bench.model.labels))
     found, refused, answered, replicates = [], [], [], []
     least = threshold(bench.model, size)
     weights = bench.boot.weights(combos)
     for part in parts:
-        answer = answers(bench, method, combos, np.setdiff1d(every, part))
+        answer = answers(bench, method, combos, np.flatnonzero(~np.isin(bench.fold, part)))
         known = ~np.isin(combos.label, part)
         found.append(auroc(answer.confidence, known)[0])
         replicates.append(auroc(answer.confidence, known, weights))
