@@ -67,12 +67,14 @@ class Extras:
         retrain: Train what only training can tell.
         config: Experiment to train; None where there is none.
         why_no_train: Why there are no Probes and trained baselines; empty if there are.
+        others: Benches of other data, which are asked by source, too.
     """
 
     compared: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     retrain: bool = False
     config: TrainConfig | None = None
     why_no_train: str = ""
+    others: Sequence[Bench] = ()
 
 
 @dataclass

@@ -25,7 +25,7 @@ from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
 from omnibind_core.evaluation.labelling import find_labels, fold_labels
 from omnibind_core.evaluation.report import check
 from omnibind_core.evaluation.report.document import SCHEMA
-from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, trust
+from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, sources, trust
 from omnibind_core.features.combinations import Combinations, Split
 from omnibind_core.features.sets import FeatureSet
 from omnibind_core.fusion import MeanFusion
@@ -445,6 +445,67 @@ def test_surest_answers_come_first(measured):
     least = [row["least_confidence"] for row in rows]
     assert least == sorted(least, reverse=True)
     assert rows[-1]["n"] == 40
+
+
+# Sources.
+
+
+def test_every_source_of_a_modality_is_asked_alone_and_beside_samples_of_any(measured, monkeypatch):
+    """Image samples are of the source 'near', but those of the last label and one more, which are of 'far'."""
+    known, af = measured.data.known, measured.af
+    image = known.sets["image"]
+    far = (image.concept == image.concept.max()) | (np.arange(len(image)) == 0)
+    of = tuple(
+        dataclasses.replace(sample, source="far" if away else "near")
+        for sample, away in zip(image.samples, far, strict=True)
+    )
+    split = Split(known.names, {**known.sets, "image": dataclasses.replace(image, samples=of)})
+    monkeypatch.setattr(measured, "data", dataclasses.replace(measured.data, known=split))
+    asked = []
+    figures = sources._figures
+    monkeypatch.setattr(sources, "_figures", lambda b, combos: asked.append(combos) or figures(b, combos))
+    rows = list(sources.by_source([measured]))
+    assert [(row["source"], row["size"]) for row in rows if row["modalities"] == "image"] == [
+        (source, size) for source in ("far", "near") for size in (1, 2, 3, 4)
+    ]
+    assert {row["source"] for row in rows if row["modalities"] != "image"} == {SOURCE}
+    alone = known.single("image").take(np.flatnonzero(far))
+    row = next(row for row in rows if (row["source"], row["size"]) == ("far", 1))
+    found, right = trust.answers(measured, af, alone), af.right(alone)
+    shares = {name: measured.methods[name].right(alone).mean() for name in ("AF", "Mean", "Probes")}
+    assert (row["n"], row["labels"]) == (4, 2) and row["accuracy"] == right.mean()
+    assert (row["mean"], row["probes"]) == (shares["Mean"], shares["Probes"])
+    assert row["confidence"] == pytest.approx(found.confidence.mean())
+    assert row["ece"] == bootstrap.calibration_error(found.confidence, right > 0)[0]
+    best = [name for name, share in shares.items() if share == max(shares.values())]
+    assert row["best"] == (", ".join(best) if max(shares.values()) else "none")
+    for row, combos in zip(rows, asked, strict=True):
+        column = combos.columns.index(row["modalities"])
+        assert (combos.mask.sum(axis=1) == row["size"]).all() and combos.mask[:, column].all()
+        if row["modalities"] == "image":
+            assert (far[combos.rows[:, column]] == (row["source"] == "far")).all()
+
+
+def test_by_source_in_one_command_at_home_and_away(tree, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("omnibind_core.data.matching.labels.find_wordnet", lambda: None)
+    away = write_tree(tmp_path, {"val": 1}, ("image",))
+    index = away / "samples.csv"
+    index.write_text(index.read_text().replace(f",{SOURCE},", ",attic,"))
+    (away / "labels.csv").write_text("source,label,canonical\nattic,dog,\nattic,car,\n")
+    argv = ["eval", "--model", folder, "--data", tree, "--data", away, "--labels", away / "labels.csv", "--count", 20]
+    assert run(*argv, "--by", "source", "--out", tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert check.faults(data) == []
+    assert data["facts"]["by source also"] == [away.name] and data["facts"]["methods"] == ["AF", "Mean", "Probes"]
+    assert [section["title"] for section in data["sections"]] == ["Summary", "Data", "Sources"]
+    rows = data["tables"]["by_source"]["rows"]
+    assert {(row["data"], row["source"]) for row in rows} == {(tree.name, SOURCE), (away.name, "attic")}
+    (row,) = (row for row in rows if row["source"] == "attic")
+    assert (row["modalities"], row["size"], row["n"], row["labels"]) == ("image", 1, 1, 1)
+    assert re.search(r"attic +1 +1 +one label ", printed)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert ">one label</td>" in page
 
 
 # Text, and the paper's tables.

@@ -196,6 +196,13 @@ def test_csv(tmp_path):
     assert rows[1]["accuracy"] == ""
 
 
+def test_a_figure_on_one_label_says_so():
+    table = Table("few", "Few", [{"n": 9, "labels": 1}, {"n": 9, "labels": 12}])
+    page = Report("evaluation", "One", {}, [Section("One", "", [table])]).html()
+    assert page.count(">one label<") == 1 and ">12<" in page
+    assert [column.format for column in table.shown()] == ["count", "labels"]
+
+
 def test_flatten_numpy():
     assert flatten({"n": np.int64(3), "interval": (np.float32(0.5), None)}) == {
         "n": 3,

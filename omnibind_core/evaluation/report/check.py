@@ -16,7 +16,9 @@ from omnibind_core.evaluation.tables import targets
 _ROUNDED = 1.5e-5  # between two figures of five digits
 _SOURCES = frozenset({"by_size", "noise_each", "noise_any", "calibration", "unknown", "several"})
 """Tables that the targets are computed from."""
-_COUNTED = frozenset({"by_size", "combinations", "single", "calibration", "noise_any", "noise_each", "paper_noise"})
+_COUNTED = frozenset(
+    {"by_size", "combinations", "single", "by_source", "calibration", "noise_any", "noise_each", "paper_noise"}
+)
 """Tables whose accuracies of one seed are shares of ``n`` answers, not means of several shares."""
 
 

@@ -104,6 +104,7 @@ def retrieval(bench: Bench) -> Iterator[Row]:
                 near = (queries[both] @ found.T).topk(min(max(RANKS), len(found)), dim=1).indices.cpu().numpy()
             hit = of[near] == asked[both][:, None]
             row: Row = {"query": query, "gallery": gallery, "n": len(both), "items": len(found)}
+            row["labels"] = len(np.unique(asked[both]))
             combos = Combinations((query,), both[:, None], asked[both])
             weights = None if query == "text" else bench.boot.weights(combos)
             for rank in RANKS:

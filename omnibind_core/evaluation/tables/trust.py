@@ -64,16 +64,17 @@ def calibration(bench: Bench) -> Iterator[Row]:
     for size in bench.sizes:
         combos = known.draw(bench.count, bench.rng("size", size), size)
         for method in bench.some(*_COMPARED):
-            yield {"size": size, "modalities": "any", "method": method.name, **_error(bench, method, combos)}
+            yield {"size": size, "modalities": "any", "method": method.name, **error(bench, method, combos)}
     for size in bench.sizes:
         for names in known.subsets(size):
             combos = known.draw_of(names, bench.count, bench.rng(*names))
             for method in bench.some(*_COMPARED):
                 head = {"size": size, "modalities": "+".join(names), "method": method.name}
-                yield {**head, **_error(bench, method, combos)}
+                yield {**head, **error(bench, method, combos)}
 
 
-def _error(bench: Bench, method: Method, combos: Combinations) -> Row:
+def error(bench: Bench, method: Method, combos: Combinations) -> Row:
+    """Accuracy, mean confidence and expected calibration error with its interval."""
     found, weights = answers(bench, method, combos), bench.boot.weights(combos)
     return {
         "n": len(combos),
@@ -98,6 +99,7 @@ def reliability(bench: Bench) -> Iterator[Row]:
                 "from": number / BINS,
                 "to": (number + 1) / BINS,
                 "n": int(inside.sum()),
+                "labels": len(np.unique(combos.label[inside])),
                 "confidence": float(found.confidence[inside].mean()),
                 "accuracy": float(found.right[inside].mean()),
             }
@@ -191,6 +193,7 @@ def risk_coverage(bench: Bench) -> Iterator[Row]:
                     "method": method.name,
                     "coverage": coverage,
                     "n": first,
+                    "labels": len(np.unique(combos.label[order[:first]])),
                     "accuracy": float(right[:first].mean()),
                     "interval": interval(weighted_mean(right[:first], weights[:, order[:first]])),
                     "least_confidence": float(found.confidence[order[first - 1]]),
