@@ -49,7 +49,7 @@ class OutOfDistribution:
 
     Attributes:
         split: The samples.
-        methods: AF, and Probes if there are any.
+        methods: AF and Mean, and Probes if there are any.
         boot: Their bootstrap.
     """
 
@@ -259,7 +259,8 @@ def make(
     if data.unknown.sets:
         outside = samples.embeddings(model, data.unknown)
         asked = FusionMethod(AF, outside, [model.fusion], model.labels, slots, data.fold)
-        bench.ood = OutOfDistribution(data.unknown, {AF: asked}, Bootstrap(data.unknown.counts, seed))
+        both: dict[str, Method] = {AF: asked, MEAN: asked.of(MEAN, [MeanFusion()])}
+        bench.ood = OutOfDistribution(data.unknown, both, Bootstrap(data.unknown.counts, seed))
     if train is None:
         return bench
     probes = _fit(model, train, known)

@@ -438,7 +438,26 @@ def _confidence(bench: Bench, extras: Extras) -> Section:
     ece = Column("ece", "ECE", "number", "ece_interval")
     confidence = Column("confidence", "mean confidence, %", "share")
     accurate = Column("accuracy", "accuracy, %", "share")
-    note = f"ECE over {trust.BINS} equal bins; its bootstrap interval lies above it when there are few errors."
+    note = (
+        f"ECE over {trust.BINS} equal bins; its bootstrap interval lies above it when there are few errors. Mean has "
+        "the temperatures of the model, which were fitted for AF."
+    )
+    unknown = (
+        _MODALITIES,
+        Column("unknown", "unknown are"),
+        _METHOD,
+        Column("n", "known", "count"),
+        _LABELS,
+        Column("n_unknown", "unknown", "count"),
+        Column("labels_unknown", "things", "labels"),
+        Column("auroc", "AUROC", "number", "interval"),
+        Column("known_answered", "answered, %", "share"),
+        Column("unknown_refused", "refused, %", "share"),
+    )
+    outside = (
+        "AUROC of the confidence. Labels taken away were known to the encoders, only the answer is missing; answered "
+        "(of the known) and refused (of the unknown) are by the model's own threshold."
+    )
     parts: list[Table | Plot] = [
         plots.reliability(
             "reliability_diagram",
@@ -455,23 +474,9 @@ def _confidence(bench: Bench, extras: Extras) -> Section:
             folded=len(errors) > 24,
         ),
         Table("reliability", "Bins of the reliability diagram", bins, folded=True),
+        Table("unknown", "Unknown things", ood, unknown, outside),
         Table(
-            "unknown",
-            "Unknown things",
-            ood,
-            (
-                _MODALITIES,
-                Column("unknown", "unknown are"),
-                _METHOD,
-                Column("n", "known", "count"),
-                Column("n_unknown", "unknown", "count"),
-                Column("labels_unknown", "things", "count"),
-                Column("auroc", "AUROC", "number", "interval"),
-                Column("known_answered", "answered, %", "share"),
-                Column("unknown_refused", "refused, %", "share"),
-            ),
-            "AUROC of the confidence. Labels taken away were known to the encoders, only the answer is missing; "
-            "answered (of the known) and refused (of the unknown) are by the model's own threshold.",
+            "unknown_single", "Unknown things, each modality alone", list(trust.unknown_single(bench)), unknown, outside
         ),
         plots.lines("risk", "Accuracy of the surest answers", curves, ("answered, %", "accuracy, %")),
         Table("risk_coverage", "Risk and coverage", risk, folded=True),

@@ -447,6 +447,30 @@ def test_surest_answers_come_first(measured):
     assert rows[-1]["n"] == 40
 
 
+def test_unknown_things_of_each_modality_alone(measured):
+    rows = list(trust.unknown_single(measured))
+    kinds, asked = ("no label of the model", "labels taken away"), ("AF", "Mean", "Probes")
+    expected = {(name, kind, method) for name in measured.data.known.modalities for kind in kinds for method in asked}
+    assert {(row["modalities"], row["unknown"], row["method"]) for row in rows} == expected
+    known, other = measured.data.known.single("audio"), measured.ood.split.single("audio")
+    for row in rows:
+        if (row["modalities"], row["unknown"]) == ("audio", kinds[0]):
+            inside = trust.answers(measured, measured.methods[row["method"]], known).confidence
+            outside = trust.answers(measured, measured.ood.methods[row["method"]], other).confidence
+            pairs = [(a > b) + 0.5 * (a == b) for a in inside for b in outside]
+            assert row["auroc"] == pytest.approx(np.mean(pairs))
+            # 'cup' and 'dog' have a sound; 'zeppelin' is what the model has no label for
+            assert (row["n"], row["labels"], row["n_unknown"], row["labels_unknown"]) == (6, 2, 3, 1)
+
+
+def test_mean_has_the_temperatures_of_the_model(measured):
+    combos, mean = measured.data.known.draw_of(("image", "touch"), 9, measured.rng("m")), measured.methods["Mean"]
+    tokens = [measured.af.tokens[name][combos.rows[:, column], 0] for column, name in enumerate(combos.columns)]
+    cosines = measured.model.labels.similarities(torch.nn.functional.normalize(tokens[0] + tokens[1], dim=1))
+    expected = (cosines / measured.model.calibration.temperature(combos.columns)).softmax(dim=1).max(dim=1).values
+    np.testing.assert_allclose(trust.answers(measured, mean, combos).confidence, expected.numpy(), rtol=1e-4)
+
+
 # Sources.
 
 
