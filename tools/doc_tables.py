@@ -206,11 +206,11 @@ def _read(path: Path) -> Any:
 def trust() -> Iterator[str]:
     """What is aimed at and what was measured, of the shipped model."""
     rows = _figures()["tables"]["targets"]["rows"]
-    yield row("aim", "where", "target", "measured", "probes, fused late", "met")
-    yield row(*["---"] * 6)
+    yield row("aim", "where", "target", "measured", "mean fusion", "probes, fused late", "met")
+    yield row(*["---"] * 7)
     for values in rows:
-        cells = [values[key] or "" for key in ("goal", "condition", "target", "measured", "probes")]
-        yield row(*cells, "yes" if values["met"] else "no")
+        keys = ("goal", "condition", "target", "measured", "mean", "probes", "verdict")
+        yield row(*(values[key] or "" for key in keys))
 
 
 def methods() -> Iterator[str]:

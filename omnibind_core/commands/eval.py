@@ -247,9 +247,9 @@ def _by_source(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _targets(rows: Sequence[Row]) -> list[list[str]]:
-    keys = ("goal", "condition", "target", "measured", "probes", "met")
-    cells = [[("yes" if v else "no") if isinstance(v := row[k], bool) else str(v or "") for k in keys] for row in rows]
-    return [["goal", "where", "target", "measured", "Probes", "met"], *cells]
+    keys = ("goal", "condition", "target", "measured", "mean", "probes", "verdict")
+    head = ["goal", "where", "target", "measured", "Mean", "Probes", "met"]
+    return [head, *([str(row[key] or "") for key in keys] for row in rows)]
 
 
 _GRIDS: dict[str, Callable[[Sequence[Row]], list[list[str]]]] = {

@@ -105,11 +105,12 @@ def _summary(bench: Bench, found: targets.Tables) -> Section:
             Column("condition", "measured where"),
             Column("target", "target"),
             Column("measured", "measured"),
+            Column("mean", "Mean"),
             Column("probes", "Probes"),
-            Column("met", "met", "flag"),
+            Column("verdict", "met"),
         ),
-        "Intervals (95 %) in brackets. Probes are one ridge classifier per modality on the same frozen features, fused "
-        "late.",
+        "Intervals (95 %) in brackets. What Mean meets too is no success of AF. Probes are one ridge classifier per "
+        "modality on the same frozen features, fused late.",
     )
     text = (
         "AF is the model's own adaptive fusion; Mean the normalised mean of the embeddings; Probes ridge classifiers "

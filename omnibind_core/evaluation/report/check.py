@@ -81,9 +81,9 @@ def _targets(tables: Mapping[str, Any]) -> Iterator[str]:
         if key not in told:
             yield f"{where} is missing"
             continue
-        for name in ("target", "measured", "probes"):
-            if not _alike(told[key][name], row[name]):
-                yield f"{where}: {name} is {told[key][name]!r}, the tables give {row[name]!r}"
+        for name in ("target", "measured", "mean", "probes", "verdict"):
+            if not _alike(told[key].get(name), row[name]):
+                yield f"{where}: {name} is {told[key].get(name)!r}, the tables give {row[name]!r}"
         if told[key]["met"] != row["met"] or abs(told[key]["value"] - row["value"]) > _ROUNDED:
             yield f"{where}: it is not met as the tables say"
 
