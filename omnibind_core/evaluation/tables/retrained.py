@@ -27,6 +27,7 @@ COMPARED = {
     "ablation": "Terms of the loss of stage I (Table 7)",
     "few-shot": "Few samples per label",
     "left-out": "Labels left out of a student's training",
+    "left-out-source": "Sources left out of all training",
     "zero-shot": "Photos of labels without photos",
 }
 """Tables of ``omnibind train compare``, by the name of the file."""
