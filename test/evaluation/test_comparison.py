@@ -252,7 +252,7 @@ def test_whole_sources_are_left_out_of_all_training_and_asked(bench, monkeypatch
     monkeypatch.setattr(bench, "data", sourced(bench.data))
     monkeypatch.setattr(experiments, "FolderSource", lambda root: None)  # there are no files
     assert bench.sources() == {
-        "image": dict.fromkeys("pq", "no other source of image has any of its labels"),
+        "image": dict.fromkeys("pq", "no other source of image has any of its labels in other groups"),
         "touch": {"a": "", "b": ""},
         "event": {"x": "", "y": ""},
     }
@@ -303,7 +303,7 @@ def test_whole_sources_are_left_out_of_all_training_and_asked(bench, monkeypatch
             *(f"touch: {of}, {photo} (2 labels)" for of in "ab"),
             *(f"event: {of}, {both} (4 labels)" for of in "xy"),
         },
-        alone: {*(f"touch: {of} (6 labels)" for of in "ab"), *(f"event: {of} (4 labels)" for of in "xy")},
+        alone: {*(f"touch: {of} (6 labels, n 24)" for of in "ab"), *(f"event: {of} (4 labels, n 16)" for of in "xy")},
     }
     for table, expected in conditions.items():
         for key in ("", ", ECE"):
@@ -318,7 +318,7 @@ def test_whole_sources_are_left_out_of_all_training_and_asked(bench, monkeypatch
     touch = bench.data.train["touch"], bench.data.val["touch"]
     assert len(combos) == sum(sample.source == "a" for part in touch for sample in part.samples) == 24
     answer = made.methods["Probes"].tokens["touch"][combos.rows[:, 0], 0].argmax(dim=1).numpy()
-    assert values[alone, "touch: a (6 labels)", "Probes"] == figure["top-1"] == (answer == combos.label).mean()
+    assert values[alone, "touch: a (6 labels, n 24)", "Probes"] == figure["top-1"] == (answer == combos.label).mean()
 
 
 def test_no_source_can_be_left_out(bench):

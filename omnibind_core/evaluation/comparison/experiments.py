@@ -276,7 +276,11 @@ class Comparison:
             names = sorted({sample.source for sample in every})
             found[name] = dict.fromkeys(names, f"the only source of {name}")
             for source in names if len(names) > 1 else ():
-                why = "" if len(self._shared(name, source)) else f"no other source of {name} has any of its labels"
+                why = (
+                    ""
+                    if len(self._shared(name, source))
+                    else f"no other source of {name} has any of its labels in other groups"
+                )
                 found[name][source] = why
         return found
 
@@ -526,9 +530,9 @@ class Comparison:
             where, alone = f"{name}: {source}", known.single(name)
             away, home = (alone.take(rows) for rows in np.split(np.arange(len(alone)), [first[name]]))
             for method in compared.values():
-                yield "one sensor", _on(where, away), method.name, _figures(bench, method, away)
+                yield "one sensor", _on(where, away, len(away)), method.name, _figures(bench, method, away)
             if len(home):
-                yield "one sensor", _on(where, away), f"{AF} at home", _figures(bench, own, home)
+                yield "one sensor", _on(where, away, len(away)), f"{AF} at home", _figures(bench, own, home)
             for how, combos in _pairs_of(bench, name, first, settings.count):
                 for method in compared.values():
                     yield "pairs", _on(f"{where}, {how}", combos), method.name, _figures(bench, method, combos)
@@ -601,10 +605,11 @@ def _figures(bench: Bench, method: Method, combos: Combinations) -> dict[str, fl
     return {TOP1: found["accuracy"], ERROR: found["ece"]}
 
 
-def _on(where: str, combos: Combinations) -> str:
-    """The condition, which says how many labels it rests on."""
+def _on(where: str, combos: Combinations, samples: int = 0) -> str:
+    """The condition, which says how many labels it rests on, and how many samples if they are not drawn."""
     labels = len(np.unique(combos.label))
-    return f"{where} ({ONE_LABEL if labels == 1 else f'{labels} labels'})"
+    rests = ONE_LABEL if labels == 1 else f"{labels} labels"
+    return f"{where} ({rests}{f', n {samples}' if samples else ''})"
 
 
 TABLES = {
