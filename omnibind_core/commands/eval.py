@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from omnibind_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from omnibind_core.data.concepts import Concepts
-    from omnibind_core.evaluation.report.document import Report, Row
     from omnibind_core.features.combinations import Split
     from omnibind_core.model import OmniBind
     from omnibind_core.training.config import TrainConfig
@@ -106,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from omnibind_core.evaluation.evaluate import SECTIONS, evaluate
     from omnibind_core.evaluation.methods import Training, trainable
     from omnibind_core.evaluation.report.document import dumps
+    from omnibind_core.evaluation.report.text import summary
     from omnibind_core.evaluation.tables import retrained
     from omnibind_core.model import WEIGHTS
     from omnibind_core.optional import require
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(dumps(report.to_dict()), end="")
     else:
-        print(f"{_text(report)}\nreport written: {page}")
+        print(f"{summary(report)}\nreport written: {page}")
     return 0
 
 
@@ -198,63 +198,3 @@ def _training_samples(
         if args.train_data is not None:
             raise
         return None, f"{error}. Without training samples there are no Probes and no trained baselines"
-
-
-def _text(report: Report) -> str:
-    """The facts, the targets and accuracy by number of modalities, for people."""
-    tables = report.tables()
-    lines = [report.title, ""]
-    for key, value in report.facts.items():
-        lines.append(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
-    for name in _GRIDS:
-        if name in tables:
-            grid = _GRIDS[name](tables[name].rows)
-            widths = [max(len(row[column]) for row in grid) for column in range(len(grid[0]))]
-            lines += ["", f"{tables[name].title}:"]
-            lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in grid]
-    return "\n".join(lines)
-
-
-def _by_size(rows: Sequence[Row]) -> list[list[str]]:
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    sizes = {row["modalities"]: row["labels"] for row in rows}
-    share = {(row["method"], row["modalities"]): f"{100 * row['accuracy']:.1f}" for row in rows}
-    head = [f"{size} (one label)" if labels == 1 else str(size) for size, labels in sizes.items()]
-    return [["accuracy, %", *head], *([m, *(share[m, s] for s in sizes)] for m in methods)]
-
-
-def _by_source(rows: Sequence[Row]) -> list[list[str]]:
-    def percent(row: Row, key: str) -> str:
-        return "" if row[key] is None else f"{100 * row[key]:.1f}"
-
-    head = ["data", "modality", "source", "number", "n", "labels", "AF, %", "interval", "Mean", "Probes", "best"]
-    grid = [[*head, "confidence", "ECE"]]
-    for row in rows:
-        low, high = row["interval"]
-        grid.append(
-            [
-                *(str(row[key]) for key in ("data", "modalities", "source", "size", "n")),
-                "one label" if row["labels"] == 1 else str(row["labels"]),
-                percent(row, "accuracy"),
-                f"{100 * low:.1f} to {100 * high:.1f}",
-                *(percent(row, key) for key in ("mean", "probes")),
-                row["best"],
-                percent(row, "confidence"),
-                f"{row['ece']:.3f}",
-            ]
-        )
-    return grid
-
-
-def _targets(rows: Sequence[Row]) -> list[list[str]]:
-    keys = ("goal", "condition", "target", "measured", "mean", "probes", "verdict")
-    head = ["goal", "where", "target", "measured", "Mean", "Probes", "met"]
-    return [head, *([str(row[key] or "") for key in keys] for row in rows)]
-
-
-_GRIDS: dict[str, Callable[[Sequence[Row]], list[list[str]]]] = {
-    "by_size": _by_size,
-    "by_source": _by_source,
-    "targets": _targets,
-}
-"""Tables that the summary shows, and how."""

@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import ConfigError
 from omnibind_core.evaluation.report import check, plots
 from omnibind_core.evaluation.report.document import (
@@ -27,6 +28,7 @@ from omnibind_core.evaluation.report.document import (
     dumps,
     flatten,
 )
+from omnibind_core.evaluation.report.text import summary
 
 ROWS = [
     {"modalities": "image+audio", "method": "AF", "n": 1200, "accuracy": 0.9526, "interval": (0.94, 0.963)},
@@ -293,3 +295,48 @@ def test_folder_is_a_file(tmp_path):
     (tmp_path / "report").write_text("")
     with pytest.raises(ConfigError, match="is a file, expected a folder"):
         example([]).write(tmp_path / "report")
+
+
+def test_the_terminal_shows_the_papers_tables():
+    """A column for each method or modality; what one label says, and what the data do not have, is said."""
+
+    def row(paper, modalities, method, labels, accuracy, **more):
+        n = 9 if labels else 0
+        return {"paper": paper, "modalities": modalities, "text": "", "method": method, "n": n, "labels": labels} | (
+            {"accuracy": accuracy} | more
+        )
+
+    named = [row("C1", "a+b", "AF", 1, 0.5), row("C1", "a+b", "Mean", 1, 0.25), row("C5", "a+c", "AF", 0, None)]
+    noise = [
+        row("C1", "a+b", method, 2, 0.5, wrong=wrong, kind=kind, cost=cost)
+        for method, wrong, kind, cost in [
+            ("AF", "a", NOISE, -0.1),
+            ("AF", "b", NOISE, 0.05),
+            ("AF", "b", "blank", -0.7),
+            ("Mean", "b", NOISE, -0.8),
+        ]
+    ]
+    any_one = [row("", 2, "AF", 3, value, kind=kind) for value, kind in ((0.75, NOISE), (0.1, "blank"))]
+    tables = [Table("paper_combinations", "Named", named), Table("paper_noise", "Noise", noise)]
+    tables += [Table("noise_any", "Any", any_one), Table("confusions", "Not shown", ROWS)]
+    lines = [
+        line.split() for line in summary(Report("evaluation", "R", {"n": 3}, [Section("S", "", tables)])).splitlines()
+    ]
+    assert lines == [
+        ["R"],
+        [],
+        ["n:", "3"],
+        [],
+        ["Named:"],
+        ["modalities", "the", "text", "labels", "AF,", "%", "Mean,", "%"],
+        ["C1", "a+b", "one", "label", "50.0", "25.0"],
+        ["C5", "a+c", "none", "in", "these", "data"],
+        [],
+        ["Noise:"],
+        ["modalities", "the", "text", "labels", "a,", "points", "b,", "points"],
+        ["C1", "a+b", "2", "-10.0", "+5.0"],
+        [],
+        ["Any:"],
+        ["accuracy,", "%", "2"],
+        ["AF", "75.0"],
+    ]
