@@ -2,7 +2,8 @@
 """Writes the tables of the documents that are made from the code and from the shipped model's figures.
 
 `python tools/doc_tables.py` writes them, `--check` only compares. `--report FILE` first takes what the documents show
-from the `report.json` of an evaluation of the shipped model into `docs/figures/report-lite.json`.
+from the `report.json` of an evaluation of the shipped model into `docs/figures/report-lite.json`; `--away FILE` takes
+that of an evaluation on sources that it was not trained with into `docs/figures/report-lite-away.json`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from omnibind_ros import messages
 REPO = Path(__file__).resolve().parent.parent
 LITE = REPO / "omnibind_core" / "weights" / "lite"
 REPORT = REPO / "docs" / "figures" / "report-lite.json"
+AWAY = REPORT.with_name("report-lite-away.json")
 WRONG = ("noise only", "another label")
 """Ways in which a sensor is wrong that documents show."""
 KEPT: dict[str, Callable[[dict[str, Any]], bool]] = {
@@ -48,9 +50,14 @@ KEPT: dict[str, Callable[[dict[str, Any]], bool]] = {
     "noise_each": lambda row: row["kind"] == "noise only" and row["modalities"] >= 3,
     "calibration": lambda row: row["modalities"] == "any",
     "unknown": lambda row: True,
+    "unknown_single": lambda row: row["unknown"] == OUTSIDE,
+    "single": lambda row: True,
+    "by_source": lambda row: row["size"] == 1,
     "several": lambda row: row["second_is"] == "good",
 }
-"""Tables of a report that documents show, or that those are computed from, and which of their rows."""
+"""Tables of a report, if it has them, that documents show, or that those are computed from, and which of their rows."""
+OUTSIDE = "no label of the model"
+"""What unknown things are that the data have, not those that were taken away."""
 TYPED = "Not checked by a test"
 """Stands on every page with a table of figures that is typed by hand."""
 VERSIONS = ("bring_up.md", "jetson.md")
@@ -206,11 +213,11 @@ def _read(path: Path) -> Any:
 def trust() -> Iterator[str]:
     """What is aimed at and what was measured, of the shipped model."""
     rows = _figures()["tables"]["targets"]["rows"]
-    yield row("aim", "where", "target", "measured", "probes, fused late", "met")
-    yield row(*["---"] * 6)
+    yield row("aim", "where", "target", "measured", "mean fusion", "probes, fused late", "met")
+    yield row(*["---"] * 7)
     for values in rows:
-        cells = [values[key] or "" for key in ("goal", "condition", "target", "measured", "probes")]
-        yield row(*cells, "yes" if values["met"] else "no")
+        keys = ("goal", "condition", "target", "measured", "mean", "probes", "verdict")
+        yield row(*(values[key] or "" for key in keys))
 
 
 def methods() -> Iterator[str]:
@@ -241,18 +248,81 @@ def _share(values: dict[str, Any] | None) -> str:
     return f"{100 * values['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def take_report(path: Path) -> None:
+def away() -> Iterator[str]:
+    """The shipped model at home, on sources that it was trained with, and away from them."""
+    reports = [_read(path) if path.is_file() else None for path in (REPORT, AWAY)]
+    tables = [{} if report is None else report["tables"] for report in reports]
+    yield row("what", "method", "labels, home", "home", "labels, away", "away")
+    yield row(*["---"] * 6)
+    for what, method, found in _compared(tables):
+        yield row(what, method, *(cell for values, shown in found for cell in (_rests(values), shown)))
+
+
+Cells = list[tuple[dict[str, Any] | None, str]]
+
+
+def _compared(tables: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, Cells]]:
+    """What stands in several reports, or one of them: what it is, the method, and the row and the figure of each."""
+
+    def rows(name: str, key: str, kept: Callable[[dict[str, Any]], bool] = lambda row: True) -> list[dict[Any, Any]]:
+        every = [table[name]["rows"] if name in table else [] for table in tables]
+        return [{(values[key], values["method"]): values for values in part if kept(values)} for part in every]
+
+    def cells(parts: list[dict[Any, Any]], key: Any, show: Callable[[dict[str, Any] | None], str]) -> Cells:
+        return [(part.get(key), show(part.get(key))) for part in parts]
+
+    single = rows("single", "modalities", lambda values: values["method"] == "AF")
+    for key in dict.fromkeys(key for part in single for key in part):
+        yield f"{key[0].replace('_', ' ')} alone, accuracy", "AF", cells(single, key, _share)
+    sizes = rows("by_size", "modalities", lambda values: values["method"] in ("AF", "Mean", "Probes", "best single"))
+    for key in sorted({key for part in sizes for key in part if key[0] <= 3}):
+        yield f"{_sized(key[0])}, accuracy", key[1], cells(sizes, key, _share)
+    errors = rows("calibration", "size", lambda values: values["method"] == "AF" and values["modalities"] == "any")
+    for key in sorted({key for part in errors for key in part if key[0] <= 3}):
+        yield (
+            f"{_sized(key[0])}, calibration error (ECE)",
+            "AF",
+            cells(errors, key, lambda x: _number(x, "ece", "ece_interval")),
+        )
+    things = rows("unknown", "modalities", lambda values: values["method"] == "AF" and values["unknown"] == OUTSIDE)
+    for key in sorted({key for part in things for key in part}):
+        yield (
+            f"{_sized(key[0])}, unknown things (AUROC)",
+            "AF",
+            cells(things, key, lambda x: _number(x, "auroc", "interval")),
+        )
+
+
+def _sized(size: int) -> str:
+    return "one sensor" if size == 1 else f"{size} modalities"
+
+
+def _rests(values: dict[str, Any] | None) -> str:
+    """How many labels a figure rests on; of unknown things, how many those are."""
+    if values is None:
+        return ""
+    count = values.get("labels_unknown", values.get("labels"))
+    return "" if count is None else "one" if count == 1 else str(count)
+
+
+def _number(values: dict[str, Any] | None, key: str, bounds: str) -> str:
+    if values is None:
+        return ""
+    low, high = values[bounds]
+    return f"{values[key]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def take_report(path: Path, kept_in: Path = REPORT) -> None:
     """Keeps the tables that documents show, and what they can be checked by, small enough to be committed."""
     report = _read(path)
     report["facts"]["digest of the report"] = report["digest"]
-    report["tables"] = {name: report["tables"][name] for name in KEPT}
-    for name, kept in KEPT.items():
-        table = report["tables"][name]
-        table["rows"] = [values for values in table["rows"] if kept(values)]
+    report["tables"] = {name: report["tables"][name] for name in KEPT if name in report["tables"]}
+    for name, table in report["tables"].items():
+        table["rows"] = [values for values in table["rows"] if KEPT[name](values)]
     report["sections"] = []
     report["digest"] = digest(report)
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(dumps(report), encoding="utf-8")
+    kept_in.parent.mkdir(parents=True, exist_ok=True)
+    kept_in.write_text(dumps(report), encoding="utf-8")
 
 
 def accepted() -> Iterator[str]:
@@ -289,6 +359,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "combinations": combinations,
     "trust": trust,
     "methods": methods,
+    "away": away,
 }
 
 
@@ -316,6 +387,8 @@ def main() -> int:
     """Writes or checks every document."""
     if "--report" in sys.argv[1:]:
         take_report(Path(sys.argv[sys.argv.index("--report") + 1]))
+    if "--away" in sys.argv[1:]:
+        take_report(Path(sys.argv[sys.argv.index("--away") + 1]), AWAY)
     stale = []
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")

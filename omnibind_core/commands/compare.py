@@ -9,7 +9,7 @@ from pathlib import Path
 from omnibind_core import resources
 from omnibind_core.errors import ConfigError
 
-TABLES: tuple[str, ...] = ("fusions", "robustness", "ablation", "few-shot", "left-out", "zero-shot")
+TABLES: tuple[str, ...] = ("fusions", "robustness", "ablation", "few-shot", "left-out", "left-out-source", "zero-shot")
 _SHOTS = (1, 2, 4, 8, 16)
 
 
@@ -79,6 +79,11 @@ def run(args: argparse.Namespace) -> int:
         measured = list(experiments.TABLES[name](bench, settings))
         told = {"config": config.model_dump(mode="json"), "model": args.model, "modalities": args.modalities}
         told |= {"seeds": list(seeds), "count": args.count, "shots": list(shots), "folds": args.folds}
-        print(summary.write(out, name, measured, told), flush=True)
+        notes = [
+            f"{modality}: {source} {f'cannot be left out: {why}' if why else 'was left out'}"
+            for modality, found in (bench.sources() if name == "left-out-source" else {}).items()
+            for source, why in found.items()
+        ]
+        print(summary.write(out, name, measured, told, notes), flush=True)
     print(f"tables written: {out}")
     return 0

@@ -13,7 +13,6 @@ from omnibind_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from omnibind_core.data.concepts import Concepts
-    from omnibind_core.evaluation.report.document import Report
     from omnibind_core.features.combinations import Split
     from omnibind_core.model import OmniBind
     from omnibind_core.training.config import TrainConfig
@@ -29,16 +28,35 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     text = "measure a model on data: accuracy, robustness, calibration; one HTML report, JSON and CSV"
     parser = subparsers.add_parser("eval", help=text, description=text)
     parser.add_argument("--model", default="lite", help="name of a model, or its folder (default: %(default)s)")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with samples.csv")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder with samples.csv; further ones are asked by source only, such as what is away from home",
+    )
     parser.add_argument("--split", default="val", help="split to evaluate on (default: %(default)s)")
     parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="labels.csv of these data (default: the model's own, then matching)"
+        "--labels",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="labels.csv of these data; labels of the model that it takes for the same count as one; one for each "
+        "folder may be given (default: the model's own, then matching)",
+    )
+    parser.add_argument(
+        "--empty",
+        choices=("unknown", "leave-out"),
+        default="unknown",
+        help="what an empty canonical in --labels means: a thing that the model has no label for, or samples not to "
+        "count (default: %(default)s)",
     )
     parser.add_argument(
         "--train-data",
         type=Path,
         metavar="DIR",
-        help="folder whose split 'train' Probes and baselines learn from (default: DIR of --data)",
+        help="folder whose split 'train' Probes and baselines learn from (default: the first DIR of --data)",
     )
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write (default: %(default)s)")
     parser.add_argument(
@@ -46,6 +64,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs="+",
         metavar="NAME",
         help="only these sections, such as combinations noise confidence (default: all; a wrong name lists them)",
+    )
+    parser.add_argument(
+        "--by",
+        choices=("source",),
+        help="accuracy, confidence and calibration by modality and source: the section 'sources', alone or beside "
+        "--tables; trains no baselines then",
     )
     parser.add_argument("--count", type=int, default=2000, metavar="N", help="combinations per figure (default: 2000)")
     parser.add_argument(
@@ -81,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from omnibind_core.evaluation.evaluate import SECTIONS, evaluate
     from omnibind_core.evaluation.methods import Training, trainable
     from omnibind_core.evaluation.report.document import dumps
+    from omnibind_core.evaluation.report.text import summary
     from omnibind_core.evaluation.tables import retrained
     from omnibind_core.model import WEIGHTS
     from omnibind_core.optional import require
@@ -96,29 +121,39 @@ def run(args: argparse.Namespace) -> int:
     if not args.verbose:
         logging.getLogger("omnibind_core.training.logs").setLevel(logging.WARNING)
     be_deterministic(args.seed)
-    tables = _chosen("--tables", args.tables, SECTIONS)
-    baselines = _chosen("--baselines", args.baselines, trainable())
+    asked, trained = args.tables, args.baselines
+    if args.by is not None:
+        trained = [] if asked is None and trained is None else trained
+        asked = [*(asked or ()), "sources"]
+    tables = _chosen("--tables", asked, SECTIONS)
+    baselines = _chosen("--baselines", trained, trainable())
     compared = {} if args.compare is None else retrained.compared(args.compare)
-    given = None if args.labels is None else Concepts.read(args.labels)
+    given = None
+    if args.labels is not None:
+        given = Concepts([match for path in args.labels for match in Concepts.read(path)])
     model = load_model(args.model, args.device, None)
     shipped = WEIGHTS / args.model
     folder = shipped if (shipped / "config.json").is_file() else Path(args.model).expanduser()
-    config = _experiment(folder, args.train_data or args.data)
+    config = _experiment(folder, args.train_data or args.data[0])
     own = Concepts.read(folder / "labels.csv") if (folder / "labels.csv").is_file() else Concepts([])
-    data = samples.load(args.data, args.split, model, own, given)
+    leave_out = args.empty == "leave-out"
+    data, *others = (samples.load(root, args.split, model, own, given, leave_out=leave_out) for root in args.data)
     train, why = _training_samples(args, model, own, given, config)
     if train is not None and baselines:
         require("lightning_fabric", "Training baselines (--baselines without a name leaves them out)")
     steps = config.fuse.steps_over(sum(train.counts.values()) if train else 0)
     fuse = config.fuse.model_copy(update={"steps": min(steps, MOST_STEPS), "epochs": None})
     training = Training(fuse, baselines, tuple(range(args.seed, args.seed + args.seeds)))
-    measured = bench.make(model, data, train, training, count=args.count, damage=args.damage, seed=args.seed)
-    report = evaluate(measured, tables, bench.Extras(compared, args.retrain, config, why))
+    how = {"count": args.count, "damage": args.damage, "seed": args.seed}
+    measured = bench.make(model, data, train, training, **how)
+    plain = Training(fuse, ())
+    beside = [bench.make(model, other, train, plain, **how) for other in others] if "sources" in tables else []
+    report = evaluate(measured, tables, bench.Extras(compared, args.retrain, config, why, beside))
     page = report.write(args.out)
     if args.json:
         print(dumps(report.to_dict()), end="")
     else:
-        print(f"{_text(report)}\nreport written: {page}")
+        print(f"{summary(report)}\nreport written: {page}")
     return 0
 
 
@@ -153,38 +188,13 @@ def _training_samples(
     from omnibind_core.data.sources.folder import FolderSource
     from omnibind_core.evaluation import samples
 
-    root = args.train_data or args.data
+    root = args.train_data or args.data[0]
     if args.train_data is None and (args.split == "train" or not FolderSource(root).samples(split="train")):
         why = f"{root.resolve().name} has no split 'train' apart from what is evaluated; --train-data DIR names one"
         return None, f"{why}. Without it there are no Probes and no trained baselines"
     try:
-        return samples.load(root, "train", model, own, given, config).known, ""
+        return samples.load(root, "train", model, own, given, config, fold=False).known, ""
     except DataError as error:
         if args.train_data is not None:
             raise
         return None, f"{error}. Without training samples there are no Probes and no trained baselines"
-
-
-def _text(report: Report) -> str:
-    """The facts, the targets and accuracy by number of modalities, for people."""
-    tables = report.tables()
-    lines = [report.title, ""]
-    for key, value in report.facts.items():
-        lines.append(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
-    for name, rows in ((name, tables[name].rows) for name in ("by_size", "targets") if name in tables):
-        lines += ["", f"{tables[name].title}:"]
-        if name == "targets":
-            keys = ("goal", "condition", "target", "measured", "probes", "met")
-            cells = [
-                [("yes" if v else "no") if isinstance(v := row[k], bool) else str(v or "") for k in keys]
-                for row in rows
-            ]
-            grid = [["goal", "where", "target", "measured", "Probes", "met"], *cells]
-        else:
-            methods = list(dict.fromkeys(row["method"] for row in rows))
-            sizes = list(dict.fromkeys(row["modalities"] for row in rows))
-            share = {(row["method"], row["modalities"]): f"{100 * row['accuracy']:.1f}" for row in rows}
-            grid = [["accuracy, %", *map(str, sizes)], *([m, *(share[m, s] for s in sizes)] for m in methods)]
-        widths = [max(len(row[column]) for row in grid) for column in range(len(grid[0]))]
-        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in grid]
-    return "\n".join(lines)

@@ -49,7 +49,7 @@ class OutOfDistribution:
 
     Attributes:
         split: The samples.
-        methods: AF, and Probes if there are any.
+        methods: AF and Mean, and Probes if there are any.
         boot: Their bootstrap.
     """
 
@@ -67,12 +67,14 @@ class Extras:
         retrain: Train what only training can tell.
         config: Experiment to train; None where there is none.
         why_no_train: Why there are no Probes and trained baselines; empty if there are.
+        others: Benches of other data, which are asked by source, too.
     """
 
     compared: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     retrain: bool = False
     config: TrainConfig | None = None
     why_no_train: str = ""
+    others: Sequence[Bench] = ()
 
 
 @dataclass
@@ -115,6 +117,11 @@ class Bench:
         method = self.methods[AF]
         assert isinstance(method, FusionMethod)
         return method
+
+    @property
+    def fold(self) -> Index:
+        """``int64 [C]``, what each label of the model counts as, itself or another."""
+        return self.af.fold
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -246,26 +253,26 @@ def make(
     known, tokens = data.known, samples.embeddings(model, data.known)
     if train is not None and set(known.sets) - set(train.sets):
         train = None
-    found: dict[str, Method] = {
-        AF: FusionMethod(AF, tokens, [model.fusion], model.labels, slots),
-        MEAN: FusionMethod(MEAN, tokens, [MeanFusion()], model.labels, slots),
-    }
+    own = FusionMethod(AF, tokens, [model.fusion], model.labels, slots, data.fold)
+    found: dict[str, Method] = {AF: own, MEAN: own.of(MEAN, [MeanFusion()])}
     bench = Bench(model, data, found, train, training, count, damage, seed)
     if data.unknown.sets:
-        own = FusionMethod(AF, samples.embeddings(model, data.unknown), [model.fusion], model.labels, slots)
-        bench.ood = OutOfDistribution(data.unknown, {AF: own}, Bootstrap(data.unknown.counts, seed))
+        outside = samples.embeddings(model, data.unknown)
+        asked = FusionMethod(AF, outside, [model.fusion], model.labels, slots, data.fold)
+        both: dict[str, Method] = {AF: asked, MEAN: asked.of(MEAN, [MeanFusion()])}
+        bench.ood = OutOfDistribution(data.unknown, both, Bootstrap(data.unknown.counts, seed))
     if train is None:
         return bench
     probes = _fit(model, train, known)
-    found[PROBES] = _late(PROBES, probes, model, known)
+    found[PROBES] = _late(PROBES, probes, bench, known)
     if any(samples.damaged is not None for samples in train.sets.values()):
-        found[PROBES_DAMAGED] = _late(PROBES_DAMAGED, _fit(model, train, known, damage=True), model, known)
+        found[PROBES_DAMAGED] = _late(PROBES_DAMAGED, _fit(model, train, known, damage=True), bench, known)
     if bench.ood is not None and not set(data.unknown.sets) - set(probes.probes):
-        bench.ood.methods[PROBES] = _late(PROBES, probes, model, data.unknown)
+        bench.ood.methods[PROBES] = _late(PROBES, probes, bench, data.unknown)
     types = methods.trainable()
     for name in training.names:
         modules = [methods.trained(model, bench.embedded(), types[name], seed, training) for seed in training.seeds]
-        found[name] = FusionMethod(name, tokens, modules, model.labels, slots)
+        found[name] = own.of(name, modules)
         _logger.info("%s trained", name)
     return bench
 
@@ -306,6 +313,6 @@ def _fit(model: OmniBind, train: Split, known: Split, *, damage: bool = False) -
     return Probes.fit(inputs, {name: train.sets[name].concept for name in known.sets}, len(model.labels))
 
 
-def _late(name: str, probes: Probes, model: OmniBind, split: Split) -> LateFusion:
-    tokens = {key: methods.probed(probes, model, key, samples.inputs) for key, samples in split.sets.items()}
-    return LateFusion(name, tokens, probes)
+def _late(name: str, probes: Probes, bench: Bench, split: Split) -> LateFusion:
+    tokens = {key: methods.probed(probes, bench.model, key, samples.inputs) for key, samples in split.sets.items()}
+    return LateFusion(name, tokens, probes, bench.fold)

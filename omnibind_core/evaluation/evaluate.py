@@ -17,18 +17,19 @@ from omnibind_core.data.damage import NOISE
 from omnibind_core.data.matching.wordnet import find_wordnet
 from omnibind_core.evaluation import texts
 from omnibind_core.evaluation.bench import CONFLICTING, Bench, Extras
+from omnibind_core.evaluation.labelling import EMPTY
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES, PROBES_DAMAGED
 from omnibind_core.evaluation.report import plots
 from omnibind_core.evaluation.report.document import SHARE, Column, Plot, Report, Row, Section, Table
 from omnibind_core.evaluation.report.plots import Value
-from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, spaces, targets, trust
+from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, sources, spaces, targets, trust
 
 _logger = logging.getLogger(__name__)
 
 _MODALITIES = Column("modalities", "modalities")
 _METHOD = Column("method", "method")
 _N = Column("n", "n", "count")
-_LABELS = Column("labels", "labels", "count")
+_LABELS = Column("labels", "labels", "labels")
 _MACRO = Column("macro", "macro accuracy, %", "share")
 _SEEDS = Column("seeds", "seeds", "count")
 _LEAST = 0.01  # share of the answers that a dot of the reliability diagram stands for
@@ -62,9 +63,11 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "model": bench.model.identity,
         "labels of the model": len(bench.model.labels),
         "data": data.name,
+        **({"by source also": [other.data.name for other in extras.others]} if extras.others else {}),
         "split": data.split,
         "samples": sum(data.known.counts.values()),
         "samples of unknown things": sum(data.unknown.counts.values()),
+        **_empty(bench),
         "samples left out": data.counts.get("left out", 0) + data.counts.get("not encoded", 0),
         "modalities": list(data.known.modalities),
         "combinations per figure": bench.count,
@@ -79,6 +82,19 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
     }
 
 
+def _empty(bench: Bench) -> dict[str, object]:
+    """What became of the labels with an empty concept in the table of the data; nothing if it has none."""
+    data, names = bench.data, {*bench.model.labels.names}
+    empty = {key: of.concept for key, of in data.labels.items() if of.how == EMPTY}
+    if not empty:
+        return {}
+    count = sum((sample.source, sample.label) in empty for sample in data.samples)
+    assert not names & {*empty.values()}
+    became = "counted as unknown things (--empty)" if all(empty.values()) else "left out (--empty)"
+    labels = f"{len(empty)} label{'' if len(empty) == 1 else 's'}"
+    return {"empty canonical": f"{labels}, {count} samples: {became}"}
+
+
 def _summary(bench: Bench, found: targets.Tables) -> Section:
     goals = Table(
         "targets",
@@ -89,11 +105,12 @@ def _summary(bench: Bench, found: targets.Tables) -> Section:
             Column("condition", "measured where"),
             Column("target", "target"),
             Column("measured", "measured"),
+            Column("mean", "Mean"),
             Column("probes", "Probes"),
-            Column("met", "met", "flag"),
+            Column("verdict", "met"),
         ),
-        "Intervals (95 %) in brackets. Probes are one ridge classifier per modality on the same frozen features, fused "
-        "late.",
+        "Intervals (95 %) in brackets. What Mean meets too is no success of AF. Probes are one ridge classifier per "
+        "modality on the same frozen features, fused late.",
     )
     text = (
         "AF is the model's own adaptive fusion; Mean the normalised mean of the embeddings; Probes ridge classifiers "
@@ -124,6 +141,11 @@ def _data(bench: Bench) -> Section:
         )
     counts = Counter((sample.source, sample.label) for sample in data.samples)
     names = {*bench.model.labels.names}
+    folded: list[Row] = [
+        {"label": name, "counts_as": bench.model.labels.names[of]}
+        for name, of in zip(bench.model.labels.names, bench.fold, strict=True)
+        if bench.model.labels.names[of] != name
+    ]
     labels: list[Row] = [
         {
             "source": source,
@@ -144,7 +166,9 @@ def _data(bench: Bench) -> Section:
     )
     text = (
         "Unknown things are those that the model has no label for. They are never counted as wrong; they tell how well "
-        "the confidence keeps the known and the unknown apart."
+        "the confidence keeps the known and the unknown apart. Labels of the model that the table of the data "
+        "(--labels) takes for the same count as one: in answers, in what is asked, and in the confidence, which is "
+        "their sum."
     )
     return Section(
         "Data",
@@ -158,6 +182,7 @@ def _data(bench: Bench) -> Section:
                 note="Without a concept a label is left out. Correct it with a table of your own (--labels).",
                 folded=True,
             ),
+            *([Table("folded", "Labels of the model that count as another", folded)] if folded else []),
         ],
     )
 
@@ -269,6 +294,30 @@ def _singles(bench: Bench, extras: Extras) -> Section:
     )
 
 
+def _sources(bench: Bench, extras: Extras) -> Section:
+    rows = list(sources.by_source([bench, *extras.others]))
+    columns = (
+        Column("data", "data"),
+        _MODALITIES,
+        Column("source", "source"),
+        Column("size", "number", "count"),
+        _N,
+        _LABELS,
+        Column("accuracy", "AF, %", "share", "interval"),
+        Column("mean", "Mean, %", "share", "mean_interval"),
+        Column("probes", "Probes, %", "share", "probes_interval"),
+        Column("best", "best"),
+        Column("confidence", "mean confidence, %", "share"),
+        Column("ece", "ECE", "number", "ece_interval"),
+    )
+    text = (
+        "A sensor is recognised as well as its source is like those that the model was trained with. Alone, every "
+        "sample of the source is asked; by number of modalities, it stands beside samples of other modalities, of any "
+        "source. Confidence and ECE are AF's."
+    )
+    return Section("Sources", text, [Table("by_source", "By modality and source", rows, columns)])
+
+
 def _retrieval(bench: Bench, extras: Extras) -> Section:
     rows = list(accuracy.retrieval(bench))
     names = ["text", *bench.data.known.modalities]
@@ -279,6 +328,7 @@ def _retrieval(bench: Bench, extras: Extras) -> Section:
         Column("query", "query"),
         Column("gallery", "searched"),
         Column("n", "queries", "count"),
+        _LABELS,
         Column("items", "items searched", "count"),
         *(Column(f"recall_{rank}", f"recall@{rank}, %", "share", f"interval_{rank}") for rank in accuracy.RANKS),
     )
@@ -389,7 +439,26 @@ def _confidence(bench: Bench, extras: Extras) -> Section:
     ece = Column("ece", "ECE", "number", "ece_interval")
     confidence = Column("confidence", "mean confidence, %", "share")
     accurate = Column("accuracy", "accuracy, %", "share")
-    note = f"ECE over {trust.BINS} equal bins; its bootstrap interval lies above it when there are few errors."
+    note = (
+        f"ECE over {trust.BINS} equal bins; its bootstrap interval lies above it when there are few errors. Mean has "
+        "the temperatures of the model, which were fitted for AF."
+    )
+    unknown = (
+        _MODALITIES,
+        Column("unknown", "unknown are"),
+        _METHOD,
+        Column("n", "known", "count"),
+        _LABELS,
+        Column("n_unknown", "unknown", "count"),
+        Column("labels_unknown", "things", "labels"),
+        Column("auroc", "AUROC", "number", "interval"),
+        Column("known_answered", "answered, %", "share"),
+        Column("unknown_refused", "refused, %", "share"),
+    )
+    outside = (
+        "AUROC of the confidence. Labels taken away were known to the encoders, only the answer is missing; answered "
+        "(of the known) and refused (of the unknown) are by the model's own threshold."
+    )
     parts: list[Table | Plot] = [
         plots.reliability(
             "reliability_diagram",
@@ -406,23 +475,9 @@ def _confidence(bench: Bench, extras: Extras) -> Section:
             folded=len(errors) > 24,
         ),
         Table("reliability", "Bins of the reliability diagram", bins, folded=True),
+        Table("unknown", "Unknown things", ood, unknown, outside),
         Table(
-            "unknown",
-            "Unknown things",
-            ood,
-            (
-                _MODALITIES,
-                Column("unknown", "unknown are"),
-                _METHOD,
-                Column("n", "known", "count"),
-                Column("n_unknown", "unknown", "count"),
-                Column("labels_unknown", "things", "count"),
-                Column("auroc", "AUROC", "number", "interval"),
-                Column("known_answered", "answered, %", "share"),
-                Column("unknown_refused", "refused, %", "share"),
-            ),
-            "AUROC of the confidence. Labels taken away were known to the encoders, only the answer is missing; "
-            "answered (of the known) and refused (of the unknown) are by the model's own threshold.",
+            "unknown_single", "Unknown things, each modality alone", list(trust.unknown_single(bench)), unknown, outside
         ),
         plots.lines("risk", "Accuracy of the surest answers", curves, ("answered, %", "accuracy, %")),
         Table("risk_coverage", "Risk and coverage", risk, folded=True),
@@ -435,7 +490,7 @@ def _confidence(bench: Bench, extras: Extras) -> Section:
 def _spaces(bench: Bench, extras: Extras) -> Section:
     picture = spaces.picture(bench)
     rows = list(spaces.neighbours(bench))
-    columns = (Column("space", "space"), _MODALITIES, Column("among", "nearest of"), _N, SHARE)
+    columns = (Column("space", "space"), _MODALITIES, Column("among", "nearest of"), _N, _LABELS, SHARE)
     table = Table("neighbours", "Nearest sample has the same label", rows, columns)
     text = (
         "The paper's Fig. 5a and b. Alignment has worked where the nearest sample of another modality shows the same "
@@ -481,6 +536,7 @@ SECTIONS: dict[str, Callable[[Bench, Extras], Section]] = {
     "combinations": _combinations,
     "paper": _paper,
     "single": _singles,
+    "sources": _sources,
     "retrieval": _retrieval,
     "noise": _noise,
     "missing": _missing,

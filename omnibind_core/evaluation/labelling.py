@@ -16,6 +16,8 @@ from omnibind_core.data.samples import Sample
 Key = tuple[str, str]
 """(source, label)"""
 
+EMPTY = "label table, empty"
+"""How a label came to be nothing that the model has a label for."""
 _VOCABULARY = " the model's vocabulary"  # a source name that no data set has
 
 
@@ -39,13 +41,16 @@ def find_labels(
     given: Concepts | None = None,
     embed: Embed | None = None,
     wordnet: WordNet | Literal["find"] | None = "find",
+    *,
+    leave_out: bool = False,
 ) -> dict[Key, Labelled]:
     """Finds the concept of every label.
 
-    A row of ``given`` counts first, then a row of ``own``; an empty concept there leaves the label out. Other labels
+    A row of ``given`` counts first, then a row of ``own``, where an empty concept leaves the label out. Other labels
     are matched to the vocabulary as training data are (:func:`~omnibind_core.data.matching.labels.match_labels`). A
     concept of ``given`` that the vocabulary does not have is renamed: to what ``own`` calls the same labels or the same
-    word, or to what matching finds, unless ``given`` tells the two apart.
+    word, to a label that ``given`` takes for it (:func:`fold_labels`), or to what matching finds, unless ``given``
+    tells the two apart. An empty concept of ``given`` is a thing that the model has no label for, whatever its name.
 
     Args:
         samples: Of any sources.
@@ -54,6 +59,7 @@ def find_labels(
         given: The label table of these data.
         embed: Text tower, for matching.
         wordnet: Dictionary, for matching; see ``match_labels``.
+        leave_out: Whether an empty concept of ``given`` leaves the label out instead.
     """
     words = _words(own, vocabulary)
     modality = {(sample.source, sample.label): sample.modality for sample in samples}
@@ -62,7 +68,9 @@ def find_labels(
     left: list[tuple[str, str, str]] = []
     for key, of in sorted(modality.items()):
         concept = None if given is None else given.get(*key)
-        if concept is not None:
+        if concept == "":
+            found[key] = Labelled("" if leave_out else _nameless(key[1], vocabulary), EMPTY)
+        elif concept is not None:
             found[key] = Labelled(renamed.get(concept, concept), "label table")
         elif (concept := own.get(*key)) is not None:
             found[key] = Labelled(concept, "the model's own table")
@@ -77,6 +85,62 @@ def find_labels(
     return found
 
 
+def fold_labels(vocabulary: Sequence[str], own: Concepts, given: Concepts) -> dict[str, str]:
+    """The labels of the model that a table takes for the same as another one, and that other one.
+
+    A row of the table tells of the label that ``own`` has for it, else of the label that is called as the row's. If all
+    that it tells of a label is one concept, and the table has no concept of the label's own name, then the label is
+    folded into what the model calls that concept: so a ``rooster`` is a ``chicken`` where a table says
+    ``rooster,chicken``.
+
+    Args:
+        vocabulary: The model's labels.
+        own: The label table that the model was trained with.
+        given: The table.
+    """
+    words, members = _words(own, vocabulary), _members(vocabulary, own, given)
+    first = {name: name if name in vocabulary else _called(name, words, members, own, given) for name in given.names}
+    folded = {label: first[name] for name, labels in members.items() for label in labels}
+    kept = {*first.values()}
+    return {label: of for label, of in sorted(folded.items()) if of is not None and of != label and label not in kept}
+
+
+def _members(vocabulary: Sequence[str], own: Concepts, given: Concepts) -> dict[str, list[str]]:
+    """By concept of the given table, the labels of the model of which it tells that concept and no other."""
+    named, names = {plain(label): label for label in vocabulary}, {*given.names}
+    told = {label: {label} & names for label in vocabulary}
+    for match in given:
+        taught = own.get(match.source, match.label)
+        label = named.get(plain(match.label)) if taught is None else taught
+        if match.canonical and label in told:
+            told[label].add(match.canonical)
+    members: dict[str, list[str]] = defaultdict(list)
+    for label, concepts in told.items():
+        if len(concepts) == 1:
+            members[next(iter(concepts))].append(label)
+    return members
+
+
+def _called(
+    name: str, words: Mapping[str, str], members: Mapping[str, Sequence[str]], own: Concepts, given: Concepts
+) -> str | None:
+    """What the model calls a concept of the given table that is none of its labels; None if that is to be matched."""
+    known = {*words.values()}
+    of = (own.get(match.source, match.label) for match in given if match.canonical == name)
+    taught = {label for label in of if label is not None and label in known}
+    if len(taught) == 1:
+        return taught.pop()
+    return words.get(plain(name)) or min(taught & {*members.get(name, ())}, default=None)
+
+
+def _nameless(label: str, vocabulary: Sequence[str]) -> str:
+    """A name for a thing that the model has no label for, although it may have one that is called so."""
+    name = plain(label)
+    while name in vocabulary:
+        name = f"another {name}"
+    return name
+
+
 def _renamed(
     keys: Iterable[Key],
     vocabulary: Sequence[str],
@@ -88,17 +152,13 @@ def _renamed(
 ) -> dict[str, str]:
     """Labels of the vocabulary by the concepts of a given table that mean the same."""
     known, apart = {*vocabulary}, {*given.names}
-    taught: dict[str, set[str]] = defaultdict(set)
-    for match in given:
-        taught[match.canonical].add(own.get(match.source, match.label) or "")
+    members = _members(vocabulary, own, given)
     renamed: dict[str, str] = {}
     unnamed = []
     for name in sorted({concept for key in keys if (concept := given.get(*key))} - known):
-        spelled, called = words.get(plain(name)), taught[name] & known
-        if len(called) == 1:
-            renamed[name] = called.pop()
-        elif spelled is not None:
-            renamed[name] = spelled
+        called = _called(name, words, members, own, given)
+        if called is not None:
+            renamed[name] = called
         else:
             unnamed.append(("table", name, "image"))
     for (_, name), label in _match(unnamed, vocabulary, embed, wordnet):

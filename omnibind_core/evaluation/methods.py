@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from omnibind_core import fusion, modalities
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.evaluation.probes import Probes, shape_features
-from omnibind_core.features.combinations import Combinations, EmbeddedSplit, gather, late_fusion, similarities
+from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index, gather, late_fusion, similarities
 from omnibind_core.features.sets import learns
 from omnibind_core.fusion import Fusion
 from omnibind_core.labels import LabelBank
@@ -59,22 +60,34 @@ class Method(ABC):
     Attributes:
         name: In the tables.
         tokens: What it sees of each sample, ``[N, 1, F]`` by modality.
+        fold: ``int64 [C]``, what each label counts as in an answer, itself or another.
         seeds: Trained modules that its figures are the mean of; 1 if nothing was trained here.
     """
 
     name: str
     tokens: dict[str, Tensor]
+    fold: Index
     seeds: int = 1
 
     @abstractmethod
     def scores(self, combos: Combinations) -> list[Tensor]:
-        """``[B, C]``, the answer is where it is largest; one for each seed."""
+        """``[B, C]``, of all labels of the model, the answer is where it is largest; one for each seed."""
+
+    def answers(self, scores: Tensor, among: Index | None = None) -> Index:
+        """The numbers of the answers, ``[B]``, folded.
+
+        Args:
+            scores: ``[B, C]``, of :meth:`scores`, or probabilities.
+            among: Numbers of the labels to choose from; None takes all.
+        """
+        chosen = np.arange(scores.shape[1]) if among is None else among
+        out: Index = self.fold[chosen[scores[:, torch.from_numpy(chosen)].argmax(dim=1).cpu().numpy()]]
+        return out
 
     def right(self, combos: Combinations) -> NDArray[np.float64]:
         """Whether each answer is right, ``[B]``; with several seeds the share of those that are."""
-        label = torch.from_numpy(combos.label)
-        found = [(scores.argmax(dim=1).cpu() == label).double() for scores in self.scores(combos)]
-        out: NDArray[np.float64] = torch.stack(found).mean(dim=0).numpy()
+        found = [self.answers(scores) == combos.label for scores in self.scores(combos)]
+        out: NDArray[np.float64] = np.mean(found, axis=0, dtype=np.float64)
         return out
 
 
@@ -87,13 +100,27 @@ class FusionMethod(Method):
         modules: One for each seed.
         labels: The vocabulary.
         slots: The model's modalities as the fusions count them.
+        fold: See :class:`Method`; None if each label is its own.
     """
 
     def __init__(
-        self, name: str, tokens: dict[str, Tensor], modules: list[Fusion], labels: LabelBank, slots: tuple[str, ...]
+        self,
+        name: str,
+        tokens: dict[str, Tensor],
+        modules: list[Fusion],
+        labels: LabelBank,
+        slots: tuple[str, ...],
+        fold: Index | None = None,
     ) -> None:
         self.name, self.tokens, self.seeds = name, tokens, len(modules)
         self.modules, self.labels, self.slots = modules, labels, slots
+        self.fold = np.arange(len(labels)) if fold is None else fold
+
+    def of(self, name: str, modules: list[Fusion]) -> FusionMethod:
+        """Other fusions of the same tokens, asked in the same way."""
+        other = copy.copy(self)
+        other.name, other.modules, other.seeds = name, modules, len(modules)
+        return other
 
     def scores(self, combos: Combinations) -> list[Tensor]:
         """See :meth:`Method.scores`: cosines to the labels."""
@@ -113,10 +140,12 @@ class LateFusion(Method):
         name: In the tables.
         tokens: Probabilities ``[N, 1, C]`` of every sample by modality.
         probes: What gave them.
+        fold: See :class:`Method`; None if each label is its own.
     """
 
-    def __init__(self, name: str, tokens: dict[str, Tensor], probes: Probes) -> None:
+    def __init__(self, name: str, tokens: dict[str, Tensor], probes: Probes, fold: Index | None = None) -> None:
         self.name, self.tokens, self.probes = name, tokens, probes
+        self.fold = np.arange(probes.classes) if fold is None else fold
 
     def scores(self, combos: Combinations) -> list[Tensor]:
         """See :meth:`Method.scores`: mean probabilities."""

@@ -19,7 +19,7 @@ from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
-from omnibind_core.evaluation.labelling import Key, Labelled, find_labels
+from omnibind_core.evaluation.labelling import Key, Labelled, find_labels, fold_labels
 from omnibind_core.features.combinations import Index, Split
 from omnibind_core.features.sets import FeatureSet, embed_all, sample_features
 from omnibind_core.model import OmniBind
@@ -39,6 +39,8 @@ class TestData:
         labels: What each label of the data became.
         counts: Samples by what became of their label: ``known``, ``unknown``, ``left out``, ``not encoded``.
         source: Loads them.
+        samples: All samples of the split.
+        fold: ``int64 [C]``, what each label of the model counts as, itself or another; None if each is its own.
     """
 
     __test__ = False  # no test class for pytest
@@ -51,6 +53,7 @@ class TestData:
     counts: Mapping[str, int]
     source: Loads
     samples: Sequence[Sample] = dataclasses.field(repr=False, default=())
+    fold: Index | None = None
 
 
 def load(
@@ -60,6 +63,9 @@ def load(
     own: Concepts,
     given: Concepts | None = None,
     augmentations: TrainConfig | None = None,
+    *,
+    leave_out: bool = False,
+    fold: bool = True,
 ) -> TestData:
     """Reads the samples of one split; trunk features that are not cached yet are computed.
 
@@ -70,6 +76,8 @@ def load(
         own: The label table that the model was trained with.
         given: The label table of these data.
         augmentations: Take as many augmented and damaged variants of each sample as this experiment; None takes none.
+        leave_out: Whether an empty concept in ``given`` leaves a label out; else it is unknown.
+        fold: Whether labels that ``given`` takes for the same are one; False for samples that are learned from.
 
     Raises:
         DataError: The folder has no such split, or the model has no label for any of its samples.
@@ -85,9 +93,12 @@ def load(
         found: NDArray[np.float32] = model.embed_text(sentences).cpu().numpy()
         return found
 
-    labels = find_labels(samples, names, own, given, embed)
+    labels = find_labels(samples, names, own, given, embed, leave_out=leave_out)
+    folded = fold_labels(names, own, given) if fold and given is not None else {}
+    labels = {key: dataclasses.replace(of, concept=folded.get(of.concept, of.concept)) for key, of in labels.items()}
     concept = {sample.id: labels[sample.source, sample.label].concept for sample in samples}
-    unknown = sorted({name for name in concept.values() if name and name not in names})
+    # In the order of the samples: what an unknown thing is called changes no draw.
+    unknown = dict.fromkeys(name for name in concept.values() if name and name not in names)
     number = {name: index for index, name in enumerate((*names, *unknown))}
     usable = [name for name in model.modalities if name != "text"]
     sets: dict[bool, dict[str, FeatureSet]] = {True: {}, False: {}}
@@ -127,6 +138,7 @@ def load(
         counts,
         source,
         samples,
+        np.array([number[folded.get(name, name)] for name in names], np.int64),
     )
 
 

@@ -153,11 +153,11 @@ def with_text(bench: Bench, setting: str, wordnet: WordNet | None = None) -> Tex
     found: dict[str, Method] = {}
     for name, method in bench.methods.items():
         if isinstance(method, FusionMethod):
-            found[name] = FusionMethod(name, tokens, method.modules, bank, method.slots)
+            found[name] = FusionMethod(name, tokens, method.modules, bank, method.slots, method.fold)
         elif isinstance(method, LateFusion):
             probes = _probe(bench, method.probes)
             probed = methods.probed(probes, model, TEXT, inputs)
-            found[name] = LateFusion(name, {**method.tokens, TEXT: probed}, probes)
+            found[name] = LateFusion(name, {**method.tokens, TEXT: probed}, probes, method.fold)
     args = (model, data, found, bench.train, bench.training, bench.count, bench.damage, bench.seed)
     without = len(numbers) - len(chosen)
     return TextBench(*args, _damaged=dict(bench._damaged), sentences=sentences, without=without)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from omnibind_core.data.matching import labels, wordnet
 from omnibind_core.data.matching.labels import match_labels
 from omnibind_core.data.matching.phrases import Phrase, Rules, read_phrase
 from omnibind_core.data.samples import Sample
-from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.errors import ConfigError, DataError, MissingDependencyError
 from omnibind_core.files import cache_folder
 
 RULES = Rules.read()
@@ -180,6 +181,55 @@ def test_what_the_dictionary_says_of_senses(dictionary: wordnet.WordNet) -> None
         for parent, steps in dictionary.hypernyms("dog.n.01").items()
         if steps == 1 and "animal.n.01" in dictionary.hypernyms(parent)
     )
+
+
+def test_how_far_a_kind_is_from_what_it_is_a_kind_of(dictionary: wordnet.WordNet) -> None:
+    assert dictionary.hypernyms("dog.n.01") == {
+        **{"dog.n.01": 0, "canine.n.02": 1, "domestic_animal.n.01": 1, "carnivore.n.01": 2, "animal.n.01": 2},
+        **{"placental.n.01": 3, "organism.n.01": 3, "mammal.n.01": 4, "living_thing.n.01": 4, "vertebrate.n.01": 5},
+        **{"whole.n.02": 5, "chordate.n.01": 6, "object.n.01": 6, "physical_entity.n.01": 7, "entity.n.01": 8},
+    }
+    assert max(dictionary.hypernyms("white_marlin.n.01").values()) == 18  # none is deeper
+    assert dictionary.hypernyms("paris.n.01")["national_capital.n.01"] == 1  # one of, not a kind of
+    counts = {"dog": 189, "corgi": 2, "puppy": 0}
+    assert {name: dictionary.hyponym_count(f"{name}.n.01") for name in counts} == counts
+    assert dictionary.are_alike("table.n.02", "table.n.03")  # both furniture
+    assert not dictionary.are_alike("dog.n.01", "cat.n.01")  # carnivores, two steps up
+    assert not dictionary.are_alike("dog.n.01", "canine.n.02")
+
+
+def test_how_often_a_word_has_a_sense(dictionary: wordnet.WordNet) -> None:
+    found = {word: dictionary.frequency("car.n.01", word) for word in ("car", "Auto", "motorcar", "truck")}
+    assert found == {"car": 71, "Auto": 2, "motorcar": 1, "truck": 0}
+
+
+def test_names_of_persons_and_places_are_no_things(dictionary: wordnet.WordNet) -> None:
+    names = {"paris.n.01", "einstein.n.01", "german.n.01"}
+    others = {"genius.n.01", "doctor.n.01", "rottweiler.n.01"}  # also Einstein; also MD; a kind, if written as a name
+    assert {sense for sense in names | others if dictionary.is_name(sense) is True} == names
+    assert {sense for sense in names | others if dictionary.is_name(sense) is False} == others
+    assert dictionary.senses("paris") == ("paris.n.01", "paris.n.02", "paris.n.03", "paris.n.04")
+    assert dictionary.things("paris") == ("paris.n.02",)  # the plant
+    assert dictionary.things("football") == ("football.n.02",)  # the ball, not the game
+    assert dictionary.things("german") == dictionary.senses("quickly") == ()
+
+
+def test_a_sound_is_not_first_of_all_what_makes_it(dictionary: wordnet.WordNet) -> None:
+    sounds, others = ("bark", "rattle", "clack", "snap"), ("bell", "drum", "dog", "xyzzy")
+    assert [word for word in sounds + others if dictionary.is_sound(word)] == list(sounds)
+
+
+def test_how_a_word_is_written(dictionary: wordnet.WordNet) -> None:
+    written = {"dogs": "dog", "Dog": "Dog", "hot dogs": "hot dog", "tea pots": "teapot", "xyzzy": None}
+    written |= {"merry go rounds": "merry-go-round", "scissors": "scissors"}
+    assert {phrase: dictionary.singular(phrase) for phrase in written} == written
+    assert dictionary.senses("tea pot") == ("teapot.n.01",)
+    assert dictionary.names("dog.n.01") == ("dog", "domestic dog", "canis familiaris")
+    assert dictionary.definition("dog.n.01").startswith("a member of the genus Canis")
+    assert [word for word in ("run", "slowly", "xyzzy") if dictionary.is_known(word)] == ["run", "slowly"]
+    assert [kind for kind in "nvar" if dictionary.is_word("slowly", kind)] == ["r"]
+    with pytest.raises(DataError, match=r"no sense 'dog\.n\.99'"):
+        dictionary.domain("dog.n.99")
 
 
 def test_keeps_apart_what_only_sounds_alike(dictionary: wordnet.WordNet) -> None:
@@ -434,6 +484,10 @@ def test_missing_wordnet_is_said(
     monkeypatch.setattr(wordnet, "fetch_package", lambda name: tmp_path)
     assert wordnet.find_wordnet() is None
     assert "without WordNet" in caplog.text
+    monkeypatch.setitem(sys.modules, "nltk", None)
+    with pytest.raises(MissingDependencyError, match="nltk"):
+        wordnet.WordNet(tmp_path)
+    assert wordnet.find_wordnet() is None
 
 
 def test_fetched_package_is_not_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from omnibind_core.data.concepts import Concepts, Match
+from omnibind_core.data.matching import samples
 from omnibind_core.data.matching.samples import Pairs, match_descriptions, match_samples, mutual_nearest, write_matches
 from omnibind_core.data.modality_free.descriptions import (
     Captioner,
@@ -22,7 +24,7 @@ from omnibind_core.data.modality_free.descriptions import (
     write_descriptions,
 )
 from omnibind_core.data.samples import Sample
-from omnibind_core.errors import ConfigError, DataError, InvalidInputError
+from omnibind_core.errors import ConfigError, DataError, InvalidInputError, MissingDependencyError
 
 
 def pairs_of(found: Pairs) -> list[tuple[int, int]]:
@@ -65,6 +67,50 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pairs_of(mutual_nearest(a, b, 0.0)) == pairs_of(whole)
 
 
+@pytest.mark.parametrize("block", [1, 2, 4096])
+def test_of_rows_that_are_as_near_the_first_is_taken(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_BLOCK", block)
+    between, axes = np.array([[1, 1, 1]], np.float32), np.eye(3, dtype=np.float32)
+    assert pairs_of(mutual_nearest(between, axes, 0.5)) == [(0, 0)]
+    assert pairs_of(mutual_nearest(axes, between, 0.5)) == [(0, 0)]
+
+
+def test_the_threshold_is_the_least_cosine_that_counts() -> None:
+    right, left = np.array([[3.0, 0.0]]), np.array([[-0.5, 0.0]])
+    assert mutual_nearest(right, right, 1).score.tolist() == [1.0]
+    assert mutual_nearest(right, left, -1).score.tolist() == [-1.0]
+    assert pairs_of(mutual_nearest(right, left, -0.99)) == []
+    diagonal = np.array([[1.0, 1.0]])
+    assert len(mutual_nearest(right, diagonal, 0.7071).a) == 1 and len(mutual_nearest(right, diagonal, 0.7072).a) == 0
+    for wrong in (-1.01, 1.01):
+        with pytest.raises(ConfigError, match=str(wrong)):
+            mutual_nearest(right, right, wrong)
+
+
+def test_the_cosine_of_equal_directions_is_never_above_one(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((500, 7), dtype=np.float32)
+    found = mutual_nearest(rows, 3 * rows, 0.5)
+    assert len(found.a) == 500 and found.score.min() > 1 - 1e-6 and found.score.max() <= 1
+    assert [part.dtype for part in found] == [np.int64, np.int64, np.float32]
+    assert [part.dtype for part in mutual_nearest(rows, -rows[:1], 1)] == [np.int64, np.int64, np.float32]
+
+
+@pytest.mark.parametrize("shapes", [((3,), (3, 3)), ((3, 3), (3,)), ((3, 3), (3, 4)), ((1, 3, 3), (3, 3))])
+def test_embeddings_are_rows_of_one_width(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(DataError, match=r"expected \[N, D\] and \[M, D\]"):
+        mutual_nearest(*(np.ones(shape) for shape in shapes), 0.5)
+
+
+def test_the_first_wrong_embedding_is_named_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_BLOCK", 2)
+    rows = np.ones((7, 3))
+    rows[3], rows[6] = 0, np.inf
+    with pytest.raises(DataError, match="'d' is zero or not finite; 5 others"):
+        match_samples("abcdefg", rows, ["p"], np.ones((1, 3)), 0.5)
+    with pytest.raises(DataError, match="'b' occurs twice; 3 names"):
+        match_samples("abcbc", np.ones((5, 3)), ["p"], np.ones((1, 3)), 0.5)
+
+
 def test_equal_descriptions_are_shared_out(rng: np.random.Generator) -> None:
     dog, cat, bird = np.eye(3, dtype=np.float32)
     a, b = np.stack([dog, cat, dog, dog]), np.stack([dog, bird, dog, cat])
@@ -90,6 +136,51 @@ def test_approximate_search_finds_nearly_all_and_the_same_twice() -> None:
     np.testing.assert_array_equal(again.score, found.score)
 
 
+def test_how_the_approximate_search_is_set_up(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """As it was measured for docs/data.md: 2 sqrt(N) lists trained on 64 rows each, 32 of them searched."""
+    faiss: Any = pytest.importorskip("faiss")
+    assert samples.EXACT_PAIRS == 1_000_000_000
+    made: list[Any] = []
+    trained: list[int] = []
+    threads: list[int] = []
+    make, limit = faiss.IndexIVFScalarQuantizer, faiss.omp_set_num_threads
+
+    def watched(*arguments: Any) -> Any:
+        index = make(*arguments)
+        train = index.train
+
+        def watched_train(rows: NDArray[np.float32]) -> None:
+            trained.append(len(np.unique(rows, axis=0)))
+            train(rows)
+
+        index.train = watched_train
+        made.append(index)
+        return index
+
+    monkeypatch.setattr(faiss, "IndexIVFScalarQuantizer", watched)
+    monkeypatch.setattr(faiss, "omp_set_num_threads", lambda count: (threads.append(count), limit(count)))
+    before = faiss.omp_get_max_threads()
+    a = rng.standard_normal((16_900, 4), dtype=np.float32)
+    b = a[:500] + 1e-3
+    found = mutual_nearest(a, b, 0.9, exact_pairs=500 * 16_900 - 1, seed=5)
+    assert len(found.a) > 450 and (found.a == found.b).mean() > 0.95
+    assert [(index.nlist, index.nprobe, index.cp.seed, index.ntotal) for index in made] == [
+        (7, 7, 5, 500),  # no more lists than there are rows to train them
+        (260, 32, 5, 16_900),
+    ]
+    assert trained == [7 * 64, 260 * 64]
+    assert {index.sq.qtype for index in made} == {faiss.ScalarQuantizer.QT_fp16}
+    assert threads == [1, before]
+    made.clear()
+    some = rng.standard_normal((200, 4), dtype=np.float32)
+    assert pairs_of(mutual_nearest(some, some, 0.9, exact_pairs=0, threads=2)) == [(i, i) for i in range(200)]
+    assert [(index.nlist, index.nprobe, index.cp.seed) for index in made] == [(3, 3, 0)] * 2
+    assert threads == [1, before, 2, before]
+    mutual_nearest(some, some, 0.9, exact_pairs=200 * 200)  # every pair is compared
+    mutual_nearest(some[:5], some[:7], 0.9, exact_pairs=0)
+    assert [index.nlist for index in made] == [3, 3, 1, 1]
+
+
 def test_reads_memory_maps(tmp_path: Path) -> None:
     a, b = twins(400, 0.2)
     np.save(tmp_path / "a.npy", a.astype(np.float16))
@@ -103,7 +194,7 @@ def test_matches_have_names_and_a_table(tmp_path: Path) -> None:
     assert [(m.id_a, m.id_b) for m in found] == [("x", "q, r"), ("y", "p")]
     assert found[0].score == pytest.approx(1.1 / np.hypot(1.1, 0.1), abs=1e-6)
     write_matches(tmp_path / "matches.csv", found)
-    assert (tmp_path / "matches.csv").read_text().splitlines() == ["id_a,id_b,score", 'x,"q, r",0.9959', "y,p,0.9959"]
+    assert (tmp_path / "matches.csv").read_bytes() == b'id_a,id_b,score\nx,"q, r",0.9959\ny,p,0.9959\n'
 
 
 @pytest.mark.parametrize(
@@ -123,6 +214,12 @@ def test_wrong_embeddings_are_named(ids: list[str], rows: NDArray[np.float64], m
         mutual_nearest(rows, rows, 1.5)
 
 
+def test_names_go_with_the_side_that_they_are_of() -> None:
+    axes = np.eye(3, dtype=np.float32)
+    found = match_samples(["x", "y", "z"], axes, ["p", "q"], axes[[2, 1]], 0.5)
+    assert found == [("y", "q", 1.0), ("z", "p", 1.0)]
+
+
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     """Letter counts: enough to tell descriptions apart."""
     return np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)
@@ -139,7 +236,18 @@ def test_descriptions_are_embedded_once_each() -> None:
     sounds = {"s1": "a car", "s2": "a blak dog"}
     found = match_descriptions(images, sounds, watched, 0.9)
     assert [(m.id_a, m.id_b) for m in found] == [("i1", "s2"), ("i2", "s1")]
-    assert sorted(asked) == sorted(set(asked))
+    assert asked == ["a car", "a blak dog", "a black dog"]  # by length: batches of a text model are padded less
+
+
+def test_so_many_samples_need_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    rows, texts = np.eye(2, dtype=np.float32), {"1": "a car", "2": "a dog"}
+    assert len(match_samples(list(texts), rows, list(texts), rows, 0.5, exact_pairs=4)) == 2
+    assert len(match_descriptions(texts, texts, embed, 0.5, exact_pairs=4)) == 2
+    with pytest.raises(MissingDependencyError, match="faiss"):
+        match_samples(list(texts), rows, list(texts), rows, 0.5, exact_pairs=3)
+    with pytest.raises(MissingDependencyError, match="faiss"):
+        match_descriptions(texts, texts, embed, 0.5, exact_pairs=3)
 
 
 SAMPLES = [

@@ -17,14 +17,14 @@ from omnibind_core.commands import compare
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.evaluation.comparison import experiments
+from omnibind_core.evaluation.comparison import experiments, summary
 from omnibind_core.evaluation.comparison.summary import Measurement, markdown, mean_interval, summarise
 from omnibind_core.features.combinations import Split
 from omnibind_core.features.sets import FeatureSet
 from omnibind_core.training import dataset
 from omnibind_core.training.config import TrainConfig
 from omnibind_core.training.dataset import TrainingData
-from omnibind_core.training.subsets import few_shot, without_labels
+from omnibind_core.training.subsets import few_shot, without_labels, without_sources
 
 VOCABULARY = ("bell", "car", "cat", "cup", "dog", "drum", "fork", "key", "lamp", "rain", "shoe", "train")
 TAUGHT = {"image": 12, "touch": 6, "event": 4}  # the first labels of the vocabulary
@@ -78,6 +78,49 @@ def test_labels_are_left_out_of_one_modality(data):
         without_labels(data, {"audio": ["bell"]})
     with pytest.raises(DataError, match="event"):
         without_labels(data, {"event": VOCABULARY[:4]})
+
+
+def sourced(data: TrainingData) -> TrainingData:
+    """Touch and event of two sources with the same labels, photos of two that share none, sound of one source."""
+    named = {"touch": ("a", "b"), "event": ("x", "y"), "image": ("p", "q")}
+
+    def told(name: str, samples: FeatureSet) -> FeatureSet:
+        which = samples.concept >= 6 if name == "image" else np.arange(len(samples)) % 2
+        sources = (named[name][int(number)] for number in which)
+        return dataclasses.replace(
+            samples,
+            samples=tuple(dataclasses.replace(x, source=y) for x, y in zip(samples.samples, sources, strict=True)),
+        )
+
+    train = {name: told(name, samples) for name, samples in data.train.items()}
+    return dataclasses.replace(data, train=train, val={name: told(name, samples) for name, samples in data.val.items()})
+
+
+def test_a_source_is_left_out_with_what_shows_the_same(data):
+    data = sourced(data)
+    touch = data.train["touch"]
+    again = list(touch.samples)
+    again[1] = dataclasses.replace(again[1], group=again[0].group)  # of 'b', of a recording that 'a' has, too
+    imagined = {"event": dataclasses.replace(data.train["image"])}
+    train = {**data.train, "touch": dataclasses.replace(touch, samples=tuple(again))}
+    data = dataclasses.replace(data, train=train, imagined=imagined)
+    left = without_sources(data, {"touch": "a"})
+    rows = np.arange(3, len(touch), 2)
+    assert left.train["touch"].samples == tuple(again[row] for row in rows)
+    np.testing.assert_array_equal(left.train["touch"].inputs, touch.inputs[rows])
+    assert {sample.source for sample in left.val["touch"].samples} == {"b"}
+    assert left.train["event"] is data.train["event"] and left.imagined == imagined
+    left = without_sources(data, {"image": "p"})
+    assert {sample.source for sample in left.imagined["event"].samples} == {"q"} and left.imagined[
+        "event"
+    ].variants == 3
+    assert set(left.train["image"].concept) == set(range(6, 12))
+    with pytest.raises(ConfigError, match="'nowhere'"):
+        without_sources(data, {"touch": "nowhere"})
+    with pytest.raises(DataError, match="event"):
+        without_sources(
+            dataclasses.replace(data, train={**train, "event": train["event"].take(np.arange(1))}), {"event": "x"}
+        )
 
 
 def test_intervals_are_students_t():
@@ -202,6 +245,94 @@ def test_left_out_labels_are_told_from_others_that_were_never_seen(bench, monkey
     assert values["touch", "chance"] == pytest.approx(1 / 9)
     assert {name for name, _ in values} == {"touch", "event", "mean of students"}
     assert {method for _, method in values} == {"CAD", "image head", "chance"}
+
+
+def test_whole_sources_are_left_out_of_all_training_and_asked(bench, monkeypatch):
+    """Touch has labels 0 to 5, event 0 to 3: a label of both is asked with both left out, others beside photos."""
+    monkeypatch.setattr(bench, "data", sourced(bench.data))
+    monkeypatch.setattr(experiments, "FolderSource", lambda root: None)  # there are no files
+    assert bench.sources() == {
+        "image": dict.fromkeys("pq", "no other source of image has any of its labels in other groups"),
+        "touch": {"a": "", "b": ""},
+        "event": {"x": "", "y": ""},
+    }
+    learned, asked = [], []
+
+    def sources_of(sets):
+        return {name: {sample.source for sample in samples.samples} for name, samples in sets.items()}
+
+    aligned, align_image, fused = bench.aligned, bench._align_image, bench.fused
+    calibrate, figures = experiments.calibrate, experiments._figures
+
+    def spy(function, sets, place=0):
+        def called(*args, **kwargs):
+            learned.append((function.__name__, sources_of(sets(args[place]))))
+            return function(*args, **kwargs)
+
+        return called
+
+    monkeypatch.setattr(bench, "aligned", spy(aligned, lambda data: {**data.train, **data.val}))
+    monkeypatch.setattr(bench, "_align_image", spy(align_image, lambda data: data.train))
+    monkeypatch.setattr(bench, "fused", spy(fused, lambda split: split.sets))
+    monkeypatch.setattr(experiments, "calibrate", spy(calibrate, lambda split: split.sets))
+
+    def watch(made, method, combos):
+        found = figures(made, method, combos)
+        asked.append((made, method.name, combos, found))
+        return found
+
+    monkeypatch.setattr(experiments, "_figures", watch)
+    found = list(bench.left_out_source(experiments.Settings(seeds=(0,), count=40)))
+    assert [name for name, _ in learned] == 2 * ["aligned", "_align_image", "fused", "calibrate"]
+    for number, (_, seen) in enumerate(learned):
+        assert (seen["touch"], seen["event"]) == (({"b"}, {"y"}), ({"a"}, {"x"}))[number // 4]
+    rounds = list(dict.fromkeys(id(made) for made, *_ in asked))
+    for made, _, combos, _ in asked:
+        if len(combos.columns) > 1:
+            present = {name: rows[rows >= 0] for name, rows in zip(combos.columns, combos.rows.T, strict=True)}
+            sets = {name: made.data.known.sets[name].take(rows) for name, rows in present.items() if len(rows)}
+            left_out = ({"touch": {"a"}, "event": {"x"}}, {"touch": {"b"}, "event": {"y"}})[rounds.index(id(made))]
+            photos = {"touch": left_out["touch"], "image": {"p"}}
+            assert sources_of(sets) == (photos if combos.label.max() > 3 else left_out)
+    values = {(one.table, one.condition, one.method): one.value for one in found}
+    alone, pairs = "Sources left out, one sensor", "Sources left out, pairs"
+    both, photo = "beside samples of left-out sources", "beside validation samples"
+    conditions = {
+        pairs: {
+            *(f"touch: {of}, {both} (4 labels)" for of in "ab"),
+            *(f"touch: {of}, {photo} (2 labels)" for of in "ab"),
+            *(f"event: {of}, {both} (4 labels)" for of in "xy"),
+        },
+        alone: {*(f"touch: {of} (6 labels, n 24)" for of in "ab"), *(f"event: {of} (4 labels, n 16)" for of in "xy")},
+    }
+    for table, expected in conditions.items():
+        for key in ("", ", ECE"):
+            more = {"AF at home"} if table == alone else {*(() if key else ("best single",))}
+            for condition in {*expected, "mean of sources"}:
+                found = {m for t, c, m in values if (t, c) == (table + key, condition)}
+                assert found == {"AF", "Mean", "Probes", *more}
+    one = [value for (table, where, method), value in values.items() if table == alone and method == "AF"]
+    assert one[-1] == pytest.approx(np.mean(one[:-1]))
+    # All samples of 'a', of training and validation, asked once.
+    made, _, combos, figure = next(entry for entry in asked if entry[1] == "Probes")
+    touch = bench.data.train["touch"], bench.data.val["touch"]
+    assert len(combos) == sum(sample.source == "a" for part in touch for sample in part.samples) == 24
+    answer = made.methods["Probes"].tokens["touch"][combos.rows[:, 0], 0].argmax(dim=1).numpy()
+    assert values[alone, "touch: a (6 labels, n 24)", "Probes"] == figure["top-1"] == (answer == combos.label).mean()
+
+
+def test_no_source_can_be_left_out(bench):
+    with pytest.raises(DataError, match="left-out-source needs sources"):
+        next(bench.left_out_source(experiments.Settings(seeds=(0,))))
+
+
+def test_errors_are_called_so_and_notes_stand_below(tmp_path):
+    rows = [Measurement("Left out, ECE", "a", method, 0, 0.25) for method in ("AF", "Mean")]
+    text = summary.write(tmp_path, "x", rows, {}, ["touch: a was left out"])
+    assert "Calibration error (ECE) in percent" in text and "Top-1" not in text
+    assert "How much larger the error of the first method of each column is, in points" in text
+    assert text.endswith("* touch: a was left out\n")
+    assert json.loads((tmp_path / "x.json").read_text())["notes"] == ["touch: a was left out"]
 
 
 def test_photos_of_labels_that_image_text_alignment_never_saw(bench, monkeypatch):

@@ -22,10 +22,10 @@ from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation import bench, bootstrap, evaluate, methods, samples, texts
 from omnibind_core.evaluation.bench import CONFLICTING, STUCK
 from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
-from omnibind_core.evaluation.labelling import find_labels
+from omnibind_core.evaluation.labelling import find_labels, fold_labels
 from omnibind_core.evaluation.report import check
 from omnibind_core.evaluation.report.document import SCHEMA
-from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, trust
+from omnibind_core.evaluation.tables import accuracy, paper, retrained, robustness, sources, trust
 from omnibind_core.features.combinations import Combinations, Split
 from omnibind_core.features.sets import FeatureSet
 from omnibind_core.fusion import MeanFusion
@@ -133,7 +133,7 @@ def test_labels_by_table_then_own_table_then_word():
     rows = (("thing", "cup"), ("Mugs", "mug"), ("no", ""))
     given = Concepts([Match("other", label, concept, 1, "") for label, concept in rows])
     items = [sample("thing"), sample("Mugs"), sample("no"), sample("HOUND"), sample("noise", "b"), sample("mug", "a")]
-    found = find_labels(items, ("cup", "dog"), own, given, wordnet=None)
+    found = find_labels(items, ("cup", "dog"), own, given, wordnet=None, leave_out=True)
     concepts = {label: entry.concept for (_, label), entry in found.items()}
     assert concepts == {"thing": "cup", "Mugs": "cup", "no": "", "HOUND": "dog", "noise": "", "mug": "cup"}
     assert found["other", "thing"].how == "label table"
@@ -159,6 +159,68 @@ def test_a_concept_of_the_table_is_renamed_unless_the_table_tells_it_apart():
     rows.append(Match("other", "4", "cup", 1, ""))
     found = find_labels([sample("2")], ("cup", "dog"), own, Concepts(rows), wordnet=None)
     assert found["other", "2"].concept == "tea cup"
+
+
+def test_an_empty_concept_of_the_table_is_an_unknown_thing_whatever_it_is_called():
+    own = Concepts([Match("a", "noise", "", 1, "")])
+    given = Concepts([Match("other", "dog", "", 1, ""), Match("other", "fog", "", 1, "")])
+    items = [sample("dog"), sample("fog"), sample("noise", "a")]
+    found = {
+        label: entry.concept
+        for (_, label), entry in find_labels(items, ("cup", "dog"), own, given, wordnet=None).items()
+    }
+    assert found == {"dog": "another dog", "fog": "fog", "noise": ""}
+
+
+@pytest.mark.parametrize(
+    ("rows", "folded"),
+    [
+        ([("farm", "rooster", "chicken")], {"rooster": "chicken"}),  # by its name
+        ([("a", "cock", "chicken")], {"rooster": "chicken"}),  # by what it was taught
+        ([("a", "cock", "fowl"), ("a", "hen", "fowl")], {"rooster": "chicken"}),  # into the first of both
+        ([("farm", "rooster", "chicken"), ("zoo", "rooster", "bird")], {}),  # the table says two things of it
+        ([("farm", "rooster", "chicken"), ("zoo", "cockerel", "rooster")], {}),  # the table tells the two apart
+        ([("a", "hen", "hen"), ("a", "pullet", "pullet")], {}),  # finer than the model
+        ([("farm", "rooster", "")], {}),
+        ([("farm", "rooster", "xqz"), ("farm", "dog", "xqz")], {}),  # a name that says nothing of the model's labels
+        ([("a", "cock", "rooster"), ("a", "hen", "chicken")], {}),
+    ],
+)
+def test_labels_of_the_model_that_a_table_takes_for_the_same_are_folded(rows, folded):
+    taught = (("cock", "rooster"), ("hen", "chicken"), ("pullet", "chicken"))
+    own = Concepts([Match("a", label, concept, 1, "") for label, concept in taught])
+    given = Concepts([Match(*row, 1, "") for row in rows])
+    assert fold_labels(("chicken", "dog", "rooster"), own, given) == folded
+
+
+def test_a_concept_of_several_labels_of_the_model_is_what_they_are_folded_into():
+    own = Concepts([Match("a", "cock", "rooster", 1, ""), Match("a", "hen", "chicken", 1, "")])
+    given = Concepts([Match("a", "cock", "fowl", 1, ""), Match("a", "hen", "fowl", 1, "")])
+    found = find_labels([sample("cock", "a"), sample("hen", "a")], ("chicken", "rooster"), own, given, wordnet=None)
+    assert {entry.concept for entry in found.values()} == {"chicken"}
+
+
+class Told(methods.Method):
+    """Answers with given scores."""
+
+    def __init__(self, scores, fold, name=methods.PROBES):
+        self.told, self.fold, self.name = torch.tensor(scores), np.array(fold), name
+
+    def scores(self, combos):
+        return [self.told[combos.rows[:, 0]]]
+
+
+def test_answers_and_confidence_are_folded():
+    # Labels 0 and 1 are one: the first is right with 0.7; the second answers 2; the third is wrong.
+    method = Told([[0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [0.1, 0.2, 0.7]], [0, 0, 2])
+    combos = Combinations(("image",), np.arange(3)[:, None], np.array([0, 2, 0]))
+    assert method.right(combos).tolist() == [1, 1, 0]
+    assert method.answers(method.told, np.array([0, 1])).tolist() == [0, 0, 0]
+    found = trust.answers(None, method, combos)
+    assert found.right.tolist() == [True, True, False]
+    np.testing.assert_allclose(found.confidence, [0.7, 0.4, 0.7], rtol=1e-6)
+    alone = trust.answers(None, method, combos, np.array([1, 2]))
+    np.testing.assert_allclose(alone.confidence, [0.4 / 0.7, 0.4 / 0.7, 0.7 / 0.9], rtol=1e-6)
 
 
 # Draws.
@@ -385,6 +447,91 @@ def test_surest_answers_come_first(measured):
     assert rows[-1]["n"] == 40
 
 
+def test_unknown_things_of_each_modality_alone(measured):
+    rows = list(trust.unknown_single(measured))
+    kinds, asked = ("no label of the model", "labels taken away"), ("AF", "Mean", "Probes")
+    expected = {(name, kind, method) for name in measured.data.known.modalities for kind in kinds for method in asked}
+    assert {(row["modalities"], row["unknown"], row["method"]) for row in rows} == expected
+    known, other = measured.data.known.single("audio"), measured.ood.split.single("audio")
+    for row in rows:
+        if (row["modalities"], row["unknown"]) == ("audio", kinds[0]):
+            inside = trust.answers(measured, measured.methods[row["method"]], known).confidence
+            outside = trust.answers(measured, measured.ood.methods[row["method"]], other).confidence
+            pairs = [(a > b) + 0.5 * (a == b) for a in inside for b in outside]
+            assert row["auroc"] == pytest.approx(np.mean(pairs))
+            # 'cup' and 'dog' have a sound; 'zeppelin' is what the model has no label for
+            assert (row["n"], row["labels"], row["n_unknown"], row["labels_unknown"]) == (6, 2, 3, 1)
+
+
+def test_mean_has_the_temperatures_of_the_model(measured):
+    combos, mean = measured.data.known.draw_of(("image", "touch"), 9, measured.rng("m")), measured.methods["Mean"]
+    tokens = [measured.af.tokens[name][combos.rows[:, column], 0] for column, name in enumerate(combos.columns)]
+    cosines = measured.model.labels.similarities(torch.nn.functional.normalize(tokens[0] + tokens[1], dim=1))
+    expected = (cosines / measured.model.calibration.temperature(combos.columns)).softmax(dim=1).max(dim=1).values
+    np.testing.assert_allclose(trust.answers(measured, mean, combos).confidence, expected.numpy(), rtol=1e-4)
+
+
+# Sources.
+
+
+def test_every_source_of_a_modality_is_asked_alone_and_beside_samples_of_any(measured, monkeypatch):
+    """Image samples are of the source 'near', but those of the last label and one more, which are of 'far'."""
+    known, af = measured.data.known, measured.af
+    image = known.sets["image"]
+    far = (image.concept == image.concept.max()) | (np.arange(len(image)) == 0)
+    of = tuple(
+        dataclasses.replace(sample, source="far" if away else "near")
+        for sample, away in zip(image.samples, far, strict=True)
+    )
+    split = Split(known.names, {**known.sets, "image": dataclasses.replace(image, samples=of)})
+    monkeypatch.setattr(measured, "data", dataclasses.replace(measured.data, known=split))
+    asked = []
+    figures = sources._figures
+    monkeypatch.setattr(sources, "_figures", lambda b, combos: asked.append(combos) or figures(b, combos))
+    rows = list(sources.by_source([measured]))
+    assert [(row["source"], row["size"]) for row in rows if row["modalities"] == "image"] == [
+        (source, size) for source in ("far", "near") for size in (1, 2, 3, 4)
+    ]
+    assert {row["source"] for row in rows if row["modalities"] != "image"} == {SOURCE}
+    alone = known.single("image").take(np.flatnonzero(far))
+    row = next(row for row in rows if (row["source"], row["size"]) == ("far", 1))
+    found, right = trust.answers(measured, af, alone), af.right(alone)
+    shares = {name: measured.methods[name].right(alone).mean() for name in ("AF", "Mean", "Probes")}
+    assert (row["n"], row["labels"]) == (4, 2) and row["accuracy"] == right.mean()
+    assert (row["mean"], row["probes"]) == (shares["Mean"], shares["Probes"])
+    assert row["confidence"] == pytest.approx(found.confidence.mean())
+    assert row["ece"] == bootstrap.calibration_error(found.confidence, right > 0)[0]
+    best = [name for name, share in shares.items() if share == max(shares.values())]
+    assert row["best"] == (", ".join(best) if max(shares.values()) else "none")
+    for row, combos in zip(rows, asked, strict=True):
+        column = combos.columns.index(row["modalities"])
+        assert (combos.mask.sum(axis=1) == row["size"]).all() and combos.mask[:, column].all()
+        if row["modalities"] == "image":
+            assert (far[combos.rows[:, column]] == (row["source"] == "far")).all()
+
+
+def test_by_source_in_one_command_at_home_and_away(tree, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("omnibind_core.data.matching.labels.find_wordnet", lambda: None)
+    away = write_tree(tmp_path, {"val": 1}, ("image",))
+    index = away / "samples.csv"
+    index.write_text(index.read_text().replace(f",{SOURCE},", ",attic,"))
+    (away / "labels.csv").write_text("source,label,canonical\nattic,dog,\nattic,car,\n")
+    argv = ["eval", "--model", folder, "--data", tree, "--data", away, "--labels", away / "labels.csv", "--count", 20]
+    assert run(*argv, "--by", "source", "--out", tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    data = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert check.faults(data) == []
+    assert data["facts"]["by source also"] == [away.name] and data["facts"]["methods"] == ["AF", "Mean", "Probes"]
+    assert [section["title"] for section in data["sections"]] == ["Summary", "Data", "Sources"]
+    rows = data["tables"]["by_source"]["rows"]
+    assert {(row["data"], row["source"]) for row in rows} == {(tree.name, SOURCE), (away.name, "attic")}
+    (row,) = (row for row in rows if row["source"] == "attic")
+    assert (row["modalities"], row["size"], row["n"], row["labels"]) == ("image", 1, 1, 1)
+    assert re.search(r"attic +1 +1 +one label ", printed)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert ">one label</td>" in page
+
+
 # Text, and the paper's tables.
 
 
@@ -533,14 +680,45 @@ def test_only_a_test_split_with_a_table_and_unknown_labels(folder, tmp_path, mon
         "--damage",
         2,
     ]
-    assert run(*argv, "--out", tmp_path / "report", "--json") == 0
+    assert run(*argv, "--empty", "leave-out", "--out", tmp_path / "report", "--json") == 0
     data = json.loads(capsys.readouterr().out)
+    assert data["facts"]["empty canonical"] == "1 label, 4 samples: left out (--empty)"
     labels = {row["label"]: (row["concept"], row["known"]) for row in data["tables"]["labels"]["rows"]}
     assert labels == {"cup": ("cup", True), "dog": (None, False), "zeppelin": ("airship", False), "car": ("car", True)}
     assert data["facts"]["samples"] == 8 and data["facts"]["samples left out"] == 4
     assert data["facts"]["methods"] == ["AF", "Mean"]
     assert "has no split 'train'" in data["facts"]["no training samples"]
     assert any(row["labels_unknown"] == 1 for row in data["tables"]["unknown"]["rows"])
+
+
+def test_an_empty_canonical_gives_the_figures_of_a_made_up_name(folder, tmp_path, monkeypatch, capsys):
+    """And the model's labels that the table takes for one count as one, in every section."""
+    monkeypatch.setattr("omnibind_core.data.matching.labels.find_wordnet", lambda: None)
+    tree = write_tree(tmp_path, {"val": 2}, ("image", "touch"))
+    index = tree / "samples.csv"
+    index.write_text(index.read_text().replace(f",{SOURCE},", ",foreign,"))  # a source that the model does not know
+    reports = []
+    for name in ("", "xqz000"):
+        table = tmp_path / "labels.csv"
+        table.write_text(f"source,label,canonical\nforeign,dog,{name}\nforeign,zeppelin,airship\nforeign,car,cup\n")
+        argv = ["eval", "--model", folder, "--data", tree, "--labels", table, "--count", 20, "--damage", 2, "--json"]
+        assert run(*argv, "--out", tmp_path / "report") == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    empty, named = reports
+    assert empty["facts"].pop("empty canonical") == "1 label, 4 samples: counted as unknown things (--empty)"
+    assert empty["facts"] == named["facts"] and empty["facts"]["samples of unknown things"] == 8
+    labels = {row["label"]: row["concept"] for row in empty["tables"].pop("labels")["rows"]}
+    assert labels == {"cup": "cup", "car": "cup", "dog": "another dog", "zeppelin": "airship"}
+    assert empty["tables"]["folded"]["rows"] == [{"label": "car", "counts_as": "cup"}]
+    named["tables"].pop("labels")
+    assert empty["tables"] == named["tables"]
+    assert all(row["labels"] == 1 for row in empty["tables"]["single"]["rows"])
+    # 'car', which counts as 'cup', is an answer, too: right as often as either of both is answered.
+    for row in empty["tables"]["single"]["rows"]:
+        if row["method"] == "AF":
+            wrong = [r["share"] for r in empty["tables"]["confusions"]["rows"] if r["modalities"] == row["modalities"]]
+            assert row["accuracy"] == pytest.approx(1 - sum(wrong), abs=1e-4)
+            assert row["accuracy_own"] == 1
 
 
 def test_one_modality_alone_is_enough(folder, tmp_path, capsys):

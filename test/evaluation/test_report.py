@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import ConfigError
 from omnibind_core.evaluation.report import check, plots
 from omnibind_core.evaluation.report.document import (
@@ -27,6 +28,7 @@ from omnibind_core.evaluation.report.document import (
     dumps,
     flatten,
 )
+from omnibind_core.evaluation.report.text import summary
 
 ROWS = [
     {"modalities": "image+audio", "method": "AF", "n": 1200, "accuracy": 0.9526, "interval": (0.94, 0.963)},
@@ -170,11 +172,47 @@ def test_targets_of_a_whole_report_are_all_computed_again(repo):
     assert check.faults(report) == ["the targets are not those that the tables give"]
 
 
-def test_typed_tables_are_told_from_written_ones(repo, monkeypatch):
+@pytest.fixture
+def tables(repo, monkeypatch):
+    """The script tools/doc_tables.py."""
     spec = importlib.util.spec_from_file_location("doc_tables", repo / "tools" / "doc_tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "doc_tables", tables)
-    spec.loader.exec_module(tables)
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "doc_tables", script)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_home_and_away_stand_side_by_side(tables, tmp_path, monkeypatch):
+    def rows(share, labels):
+        interval = [share - 0.1, share + 0.1]
+        plain = {"method": "AF", "labels": labels, "n": 10, "accuracy": share, "interval": interval}
+        outside = {**plain, "unknown": "no label of the model", "labels_unknown": 3, "auroc": share}
+        return {
+            "single": [{**plain, "modalities": "point_cloud"}],
+            "by_size": [{**plain, "modalities": size} for size in (1, 2, 4)],
+            "calibration": [{**plain, "size": 1, "modalities": "any", "ece": share, "ece_interval": interval}],
+            "unknown": [{**outside, "modalities": 1}, {**outside, "modalities": 1, "unknown": "labels taken away"}],
+        }
+
+    for name, share, labels in (("REPORT", 0.8, 9), ("AWAY", 0.4, 1)):
+        parts = [Table(key, key, part) for key, part in rows(share, labels).items()]
+        (tmp_path / name).mkdir()
+        report = Report("evaluation", name, {}, [Section("One", "", parts)]).to_dict()
+        (tmp_path / name / "report.json").write_text(dumps(report))
+        monkeypatch.setattr(tables, name, tmp_path / name / "kept.json")
+        tables.take_report(tmp_path / name / "report.json", tmp_path / name / "kept.json")
+    assert [*tables.away()][2:] == [
+        "| point cloud alone, accuracy | AF | 9 | 80.0 % (70.0 to 90.0) | one | 40.0 % (30.0 to 50.0) |",
+        "| one sensor, accuracy | AF | 9 | 80.0 % (70.0 to 90.0) | one | 40.0 % (30.0 to 50.0) |",
+        "| 2 modalities, accuracy | AF | 9 | 80.0 % (70.0 to 90.0) | one | 40.0 % (30.0 to 50.0) |",
+        "| one sensor, calibration error (ECE) | AF | 9 | 0.800 (0.700 to 0.900) | one | 0.400 (0.300 to 0.500) |",
+        "| one sensor, unknown things (AUROC) | AF | 3 | 0.800 (0.700 to 0.900) | 3 | 0.400 (0.300 to 0.500) |",
+    ]
+    (tmp_path / "AWAY" / "kept.json").unlink()
+    assert [*tables.away()][2].endswith("| 9 | 80.0 % (70.0 to 90.0) |  |  |")
+
+
+def test_typed_tables_are_told_from_written_ones(tables):
     figures = "| method | 2 | 3 |\n|---|---|---|\n| AF | 98.5 ± 0.2 | 99 % |\n"
     assert tables.typed(figures) == ["method | 2 | 3"]
     assert tables.typed(f"<!-- table: methods -->\n\n{figures}\n<!-- end -->") == []
@@ -194,6 +232,13 @@ def test_csv(tmp_path):
     assert rows[0]["interval_low"] == "0.94"
     assert rows[0]["interval_high"] == "0.963"
     assert rows[1]["accuracy"] == ""
+
+
+def test_a_figure_on_one_label_says_so():
+    table = Table("few", "Few", [{"n": 9, "labels": 1}, {"n": 9, "labels": 12}])
+    page = Report("evaluation", "One", {}, [Section("One", "", [table])]).html()
+    assert page.count(">one label<") == 1 and ">12<" in page
+    assert [column.format for column in table.shown()] == ["count", "labels"]
 
 
 def test_flatten_numpy():
@@ -250,3 +295,48 @@ def test_folder_is_a_file(tmp_path):
     (tmp_path / "report").write_text("")
     with pytest.raises(ConfigError, match="is a file, expected a folder"):
         example([]).write(tmp_path / "report")
+
+
+def test_the_terminal_shows_the_papers_tables():
+    """A column for each method or modality; what one label says, and what the data do not have, is said."""
+
+    def row(paper, modalities, method, labels, accuracy, **more):
+        n = 9 if labels else 0
+        return {"paper": paper, "modalities": modalities, "text": "", "method": method, "n": n, "labels": labels} | (
+            {"accuracy": accuracy} | more
+        )
+
+    named = [row("C1", "a+b", "AF", 1, 0.5), row("C1", "a+b", "Mean", 1, 0.25), row("C5", "a+c", "AF", 0, None)]
+    noise = [
+        row("C1", "a+b", method, 2, 0.5, wrong=wrong, kind=kind, cost=cost)
+        for method, wrong, kind, cost in [
+            ("AF", "a", NOISE, -0.1),
+            ("AF", "b", NOISE, 0.05),
+            ("AF", "b", "blank", -0.7),
+            ("Mean", "b", NOISE, -0.8),
+        ]
+    ]
+    any_one = [row("", 2, "AF", 3, value, kind=kind) for value, kind in ((0.75, NOISE), (0.1, "blank"))]
+    tables = [Table("paper_combinations", "Named", named), Table("paper_noise", "Noise", noise)]
+    tables += [Table("noise_any", "Any", any_one), Table("confusions", "Not shown", ROWS)]
+    lines = [
+        line.split() for line in summary(Report("evaluation", "R", {"n": 3}, [Section("S", "", tables)])).splitlines()
+    ]
+    assert lines == [
+        ["R"],
+        [],
+        ["n:", "3"],
+        [],
+        ["Named:"],
+        ["modalities", "the", "text", "labels", "AF,", "%", "Mean,", "%"],
+        ["C1", "a+b", "one", "label", "50.0", "25.0"],
+        ["C5", "a+c", "none", "in", "these", "data"],
+        [],
+        ["Noise:"],
+        ["modalities", "the", "text", "labels", "a,", "points", "b,", "points"],
+        ["C1", "a+b", "2", "-10.0", "+5.0"],
+        [],
+        ["Any:"],
+        ["accuracy,", "%", "2"],
+        ["AF", "75.0"],
+    ]

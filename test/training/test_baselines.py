@@ -117,6 +117,96 @@ def test_outer_products_by_hand():
     torch.testing.assert_close(one, F.normalize(torch.tensor([[0.0, 2.0]])))
 
 
+def test_what_is_fused_without_weights_is_the_mean_and_linear_turns_it():
+    x = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
+    mask = torch.tensor([[True, True, False]])
+    mean, linear = fusion.build(2, {"type": "mean"}), fusion.build(2, {"type": "linear"})
+    with torch.no_grad():
+        linear.linear.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 4.0]]))
+        linear.linear.bias.copy_(torch.tensor([0.5, -0.5]))
+    torch.testing.assert_close(mean(x, mask).embedding, F.normalize(torch.tensor([[1.0, 1.0]])))
+    torch.testing.assert_close(linear(x, mask).embedding, F.normalize(torch.tensor([[1.0 + 0.5, 2.0 - 0.5]])))
+    for module in (mean, linear):
+        assert module(x, mask).weights.tolist() == [[0.5, 0.5, 0.0]]
+
+
+def test_unseen_adds_up_what_each_present_modality_spreads_over_the_positions():
+    torch.manual_seed(3)
+    settings = {"type": "unseen", "width": 8, "positions": 3, "heads": 2, "layers": 2, "branches": 2}
+    module = fusion.build(DIM, settings, SLOTS).eval()
+    x, mask = tokens(2, 2), torch.tensor([[True, True], [True, False]])
+    fused = module(x, mask, torch.tensor([[0, 2], [3, 1]])).embedding
+
+    def run(layers, rows):
+        for layer in layers:
+            rows = layer(rows[None])[0][0]
+        return rows
+
+    for row, present in enumerate(({0: x[0, 0], 2: x[0, 1]}, {3: x[1, 0]})):
+        total = module.place
+        for slot, token in present.items():
+            part = module.spread[slot]
+            feature = part.project(token)
+            share = part.scores(run(part.transformer, (feature + part.place[0])[None])[0]).exp()
+            total = total + torch.outer(share / share.sum(), feature)
+        read = run(module.transformer, torch.cat([module.readers, total]))[:2]
+        expected = sum(module.up(module.norm(hidden)) for hidden in read)
+        torch.testing.assert_close(fused[row], F.normalize(expected, dim=0), atol=1e-5, rtol=1e-5)
+
+
+def test_the_transformers_of_unseen_start_with_small_places_and_ordinary_weights():
+    torch.manual_seed(0)
+    module = fusion.build(64, {"type": "unseen", "positions": 16, "branches": 16}, SLOTS[:2])
+    for part in (module.place, module.readers, module.spread[0].place):
+        assert part.std().item() == pytest.approx(0.02, rel=0.25) and abs(part.mean().item()) < 0.005
+    for layer in (*module.transformer, *module.spread[1].transformer):
+        for name, weight in layer.named_parameters():
+            if weight.ndim == 2:  # uniform (Glorot and Bengio 2010)
+                bound = (6 / sum(weight.shape)) ** 0.5
+                assert 0.9 * bound < weight.abs().max() <= bound, name
+                torch.nn.init.zeros_(weight)
+        hidden = torch.randn(1, 3, 128)
+        torch.nn.init.zeros_(layer.ffn[-1].bias)
+        torch.testing.assert_close(layer(hidden)[0], hidden)  # the residual path is left
+
+
+UNSEEN = ("width", "positions", "heads", "layers", "ffn", "branches")
+
+
+def test_sizes_that_are_not_named_are_those_that_saved_weights_have():
+    module = fusion.build(DIM, {"type": "unseen"}, SLOTS)
+    assert module.place.shape == (8, 128) and module.readers.shape == (2, 128)
+    assert [part.shape for part in module.spread[0].place] == [(128,)]
+    for layers in (module.transformer, *(spread.transformer for spread in module.spread)):
+        assert [layer.heads for layer in layers] == [4]
+        assert {name: tuple(part.shape) for name, part in layers.named_parameters() if name.endswith("weight")} == {
+            "0.norm.weight": (128,),
+            "0.ffn.0.weight": (128,),
+            "0.qkv.weight": (384, 128),
+            "0.out.weight": (128, 128),
+            "0.ffn.1.weight": (256, 128),
+            "0.ffn.3.weight": (128, 256),
+        }
+    outer = fusion.build(DIM, {"type": "outer_product"}, SLOTS)
+    assert [down.out_features for down in outer.down] == [16] * 4
+    assert outer.up.in_features == 6 * 17**2  # pairs of four slots
+
+
+@pytest.mark.parametrize(("name", "key"), [("outer_product", "rank"), *(("unseen", key) for key in UNSEEN)])
+def test_the_least_size_is_one(name, key):
+    least = {"type": name} | dict.fromkeys(UNSEEN if name == "unseen" else ["rank"], 1)
+    fused = fusion.build(DIM, least, SLOTS).eval()(tokens(2, 2), full(2, 2), torch.tensor([[0, 1], [2, 3]]))
+    torch.testing.assert_close(fused.embedding.norm(dim=-1), torch.ones(2))
+    with pytest.raises(ConfigError, match=f"fusion.{key}"):
+        fusion.build(DIM, {**least, key: 0}, SLOTS)
+
+
+def test_two_modalities_are_enough_for_slots_and_one_is_not():
+    assert fusion.build(DIM, {"type": "cat"}, SLOTS[:2]).linear.in_features == 2 * DIM
+    with pytest.raises(ConfigError, match="modalities, got image"):
+        fusion.build(DIM, {"type": "cat"}, SLOTS[:1])
+
+
 @pytest.mark.parametrize("fusion_type", [name for name in BASELINES if name != "mean"])
 def test_every_baseline_learns_by_the_loss_of_stage_two(fusion_type):
     torch.manual_seed(0)

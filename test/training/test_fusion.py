@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -266,6 +267,45 @@ def test_a_fusion_is_registered_once():
     with pytest.raises(ConfigError, match="'mean' already"):
         fusion.register("mean", "Mean", FusionConfig)(lambda dim, config, slots: fusion.MeanFusion())
     assert [found.name for found in fusion.types()].count("mean") == 1
+
+
+def test_what_registers_a_fusion_leaves_its_maker_as_it_is_and_takes_it_for_one_that_learns(monkeypatch):
+    monkeypatch.setattr(fusion.registry, "_types", {})
+
+    def make(dim, config, slots):
+        return MeanFusion()
+
+    assert fusion.register("sum", "Sum", FusionConfig)(make) is make
+    assert fusion.registry._types["sum"] == fusion.FusionType("sum", "Sum", FusionConfig, make, None, True)
+    assert fusion.FusionType("sum", "Sum", FusionConfig, make).learns
+
+
+def test_af_is_first_and_the_others_are_its_baselines():
+    first, *others = fusion.types()
+    assert first.name == "attention" and first.learns
+    assert fusion.baselines() == tuple(others)
+    learns = {found.name: found.learns for found in others}
+    paper = {"mean": False, "linear": True, "unseen": True, "cat": True, "outer_product": True}
+    assert learns | paper == learns
+
+
+@pytest.mark.parametrize(
+    "asked", [fusion.types, fusion.baselines, lambda: fusion.build(DIM, {"type": "found"})], ids=["types", "all", "one"]
+)
+def test_a_module_with_a_fusion_is_found_by_itself(asked, tmp_path, monkeypatch):
+    (tmp_path / "found_by_itself.py").write_text(
+        "from omnibind_core.fusion import FusionConfig, MeanFusion, register\n"
+        "class FoundConfig(FusionConfig):\n    type: str = 'found'\n"
+        "register('found', 'Found', FoundConfig)(lambda dim, config, slots: MeanFusion())\n"
+    )
+    monkeypatch.setattr(fusion, "__path__", [*fusion.__path__, str(tmp_path)])
+    monkeypatch.setattr(fusion.registry, "_types", dict(fusion.registry._types))
+    fusion.registry._load.cache_clear()
+    try:
+        asked()
+        assert [found.name for found in fusion.types()][-1] == "found"
+    finally:
+        sys.modules.pop("omnibind_core.fusion.found_by_itself", None)
 
 
 def test_the_network_of_reliability_may_be_of_any_width():

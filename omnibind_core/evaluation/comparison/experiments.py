@@ -24,14 +24,16 @@ from torch import Tensor
 from omnibind_core import encoders, fusion, modalities
 from omnibind_core.data.damage import NOISE
 from omnibind_core.data.matching.label_descriptions import describe_labels
+from omnibind_core.data.samples import Loads
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.bench import CONFLICTING, Bench
-from omnibind_core.evaluation.comparison.summary import Measurement
+from omnibind_core.evaluation.comparison.summary import ERROR, Measurement
 from omnibind_core.evaluation.held_out import HELD_OUT
 from omnibind_core.evaluation.methods import (
+    AF,
     MEAN,
     PROBES,
     PROBES_DAMAGED,
@@ -43,9 +45,22 @@ from omnibind_core.evaluation.methods import (
     probed,
 )
 from omnibind_core.evaluation.probes import Probes
+from omnibind_core.evaluation.report.document import ONE_LABEL
 from omnibind_core.evaluation.samples import TestData, embeddings
+from omnibind_core.evaluation.tables.accuracy import BEST, best_single
 from omnibind_core.evaluation.tables.robustness import noise
-from omnibind_core.features.combinations import EmbeddedSplit, Index, Split, TokenSets, late_fusion, similarities, top1
+from omnibind_core.evaluation.tables.trust import error
+from omnibind_core.features.calibration import calibrate
+from omnibind_core.features.combinations import (
+    Combinations,
+    EmbeddedSplit,
+    Index,
+    Split,
+    TokenSets,
+    late_fusion,
+    similarities,
+    top1,
+)
 from omnibind_core.features.sets import FeatureSet, embed_all, learns, top1_by_text
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Role
@@ -71,6 +86,9 @@ FAULTS = (NOISE, HELD_OUT, CONFLICTING)
 """What a sensor shows in :meth:`Comparison.robustness`: noise as in training, noise as in none, something else."""
 DAMAGED = 64
 """Validation samples of each modality that faults are made of."""
+BESIDE_LEFT_OUT, BESIDE_VALIDATION = "beside samples of left-out sources", "beside validation samples"
+"""What a sample of a left-out source is paired with: the former where its label has any."""
+TOP1 = "top-1"
 WAYS = 10
 """Labels that a sample of a label never seen is to be told from, its own among them."""
 
@@ -151,13 +169,12 @@ class Comparison:
         All fusions learn with the same damaged and conflicting samples; the seed is that of the initial weights, the
         batches, the drawn combinations and the faults. Probes are fitted without and with the damaged samples.
         """
-        source = FolderSource(Path(str(self.config.data))) if self.data.index is None else self.data.index
         probes = {PROBES: self.probes(self.data, variants=False)}
         if self._harmed:
             probes[PROBES_DAMAGED] = self.probes(self.data, variants=False, damage=True)
         known, slots = Split(self.data.vocabulary, self.data.val), tuple(self.architecture.modalities)
         nothing = Split(self.data.vocabulary, {})
-        asked = TestData("", "val", known, nothing, {}, {}, source)
+        asked = TestData("", "val", known, nothing, {}, {}, self._files())
         for seed in settings.seeds:
             model = self.aligned(self.data, seed)
             train = dataset.embed(self.data, model, "train")
@@ -248,6 +265,60 @@ class Comparison:
                 for name, value in figures.items():
                     yield Measurement(f"Labels never seen, {WAYS} candidates", name, method, seed, value)
 
+    def sources(self) -> dict[str, dict[str, str]]:
+        """By modality and source, why the source cannot be left out; empty if it can.
+
+        It can be if training samples of other sources of the modality, and of other groups, have one of its labels.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for name, samples in self.data.train.items():
+            every = [*samples.samples, *(self.data.val[name].samples if name in self.data.val else ())]
+            names = sorted({sample.source for sample in every})
+            found[name] = dict.fromkeys(names, f"the only source of {name}")
+            for source in names if len(names) > 1 else ():
+                why = (
+                    ""
+                    if len(self._shared(name, source))
+                    else f"no other source of {name} has any of its labels in other groups"
+                )
+                found[name][source] = why
+        return found
+
+    def left_out_source(self, settings: Settings) -> Iterator[Measurement]:
+        """Whole sources out of both stages and of the calibration, and asked: sensors that the model has not seen.
+
+        In each round a source of every modality is left out, each once. Asked are all of its samples with labels that
+        the other sources of the modality teach: alone, and beside a sample of another modality. That is of a left-out
+        source where the label has one, else a validation sample of the others. ``AF at home`` is the same model on
+        validation samples of the sources that were kept.
+
+        Raises:
+            DataError: No source can be left out.
+        """
+        possible = {name: [of for of, why in found.items() if not why] for name, found in self.sources().items()}
+        rounds = max((len(names) for names in possible.values()), default=0)
+        if not rounds:
+            raise DataError(
+                "the table left-out-source needs sources of one modality that share a label; there are none"
+            )
+        for seed in settings.seeds:
+            cells: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+            for number in range(rounds):
+                now = {name: names[number] for name, names in possible.items() if number < len(names)}
+                for table, where, method, figures in self._without(now, settings, seed):
+                    for key, value in figures.items():
+                        cells.setdefault((table, key), {}).setdefault(where, {})[method] = value
+                _logger.info("left-out sources: seed %d, without %s done", seed, ", ".join(now.values()))
+            for (table, key), wheres in cells.items():
+                title = f"Sources left out, {table}" + (f", {key}" if key == ERROR else "")
+                for where, figures in wheres.items():
+                    for method, value in figures.items():
+                        yield Measurement(title, where, method, seed, value)
+                for method in dict.fromkeys(method for figures in wheres.values() for method in figures):
+                    mean = [figures[method] for figures in wheres.values() if method in figures]
+                    if len(mean) == len(wheres):
+                        yield Measurement(title, "mean of sources", method, seed, float(np.mean(mean)))
+
     def zero_shot(self, settings: Settings) -> Iterator[Measurement]:
         """Photos of labels that image-text alignment saw no photo of, told from each other; no student learns.
 
@@ -279,16 +350,21 @@ class Comparison:
                     yield Measurement(f"Zero-shot photos, {len(among)} labels", condition, method, seed, value)
             _logger.info("zero-shot: seed %d done", seed)
 
-    def aligned(self, data: TrainingData, seed: int, settings: AlignConfig | None = None) -> OmniBind:
+    def aligned(
+        self, data: TrainingData, seed: int, settings: AlignConfig | None = None, *, own_photos: bool = False
+    ) -> OmniBind:
         """A model after stage I on some data; its image teacher is aligned to text on all photos.
 
         Args:
             data: What the students learn from.
             seed: Of the initial weights and the batches.
             settings: Of stage I; None takes the experiment's.
+            own_photos: Whether the image teacher is aligned on the photos of these data only.
         """
         if self.trained is None:
-            built = _copy(self._teachers(seed))
+            built = self._fresh(seed) if own_photos else _copy(self._teachers(seed))
+            if own_photos:
+                self._align_image(data, built, seed)
             stage = Align(data, self.architecture, built, _unwatched(settings or self.config.align), seed)
             Trainer(seed, self.fabric).run(stage)
         else:
@@ -323,6 +399,10 @@ class Comparison:
             )
         plain = {"AF, preset paper": {"preset": "paper"}} if af.get("preset", "paper") != "paper" else {}
         return {"AF": af, **plain, **{found.name: {"type": found.name} for found in fusion.baselines()}}
+
+    def _files(self) -> Loads:
+        """What loads the samples."""
+        return FolderSource(Path(str(self.config.data))) if self.data.index is None else self.data.index
 
     @property
     def _harmed(self) -> bool:
@@ -405,6 +485,60 @@ class Comparison:
         for method, value in figures.items():
             yield Measurement("Few samples, pairs", _shot(shots), method, seed, value)
 
+    def _shared(self, name: str, source: str) -> NDArray[np.int64]:
+        """Labels of a source that training samples of the others of its modality have, too."""
+        try:
+            rest = subsets.without_sources(self.data, {name: source}).train[name]
+        except DataError:
+            return np.zeros(0, np.int64)
+        own = np.concatenate([samples.concept for samples in subsets.of_source(self.data, name, source)])
+        return np.intersect1d(own, rest.concept)
+
+    def _without(
+        self, left_out: Mapping[str, str], settings: Settings, seed: int
+    ) -> Iterator[tuple[str, str, str, dict[str, float]]]:
+        """Trains without some sources; table, condition, method and figures of what is asked of them."""
+        data = subsets.without_sources(self.data, left_out)
+        model = self.aligned(data, seed, own_photos=True)
+        module = self.fused(dataset.embed(data, model, "train"), model.labels, self.methods()[AF], seed)
+        kept = dataset.embed(data, model, "val")
+        model.calibration = calibrate(kept, model.labels, module, settings.count, seed)
+        sets, first = {}, {}
+        for name in data.train:
+            parts = subsets.of_source(self.data, name, left_out[name]) if name in left_out else []
+            if name in left_out:
+                shared = self._shared(name, left_out[name])
+                parts = [samples.take(np.isin(samples.concept, shared)) for samples in parts]
+            first[name] = sum(map(len, parts))
+            if name in data.val:
+                parts.append(data.val[name])
+            if parts:
+                sets[name] = _joined(parts)
+        known = Split(self.data.vocabulary, sets)
+        tokens, slots = embeddings(model, known), tuple(self.architecture.modalities)
+        probes = self.probes(data, variants=False)
+        own = FusionMethod(AF, tokens, [module], model.labels, slots)
+        late = {name: probed(probes, model, name, samples.inputs) for name, samples in sets.items()}
+        compared: dict[str, Method] = {
+            AF: own,
+            MEAN: own.of(MEAN, [fusion.MeanFusion()]),
+            PROBES: LateFusion(PROBES, late, probes),
+        }
+        asked = TestData("", "", known, Split(self.data.vocabulary, {}), {}, {}, self._files())
+        bench = Bench(model, asked, compared, None, Training(self.config.fuse, ()), settings.count, DAMAGED, seed)
+        for name, source in left_out.items():
+            where, alone = f"{name}: {source}", known.single(name)
+            away, home = (alone.take(rows) for rows in np.split(np.arange(len(alone)), [first[name]]))
+            for method in compared.values():
+                yield "one sensor", _on(where, away, len(away)), method.name, _figures(bench, method, away)
+            if len(home):
+                yield "one sensor", _on(where, away, len(away)), f"{AF} at home", _figures(bench, own, home)
+            for how, combos in _pairs_of(bench, name, first, settings.count):
+                for method in compared.values():
+                    yield "pairs", _on(f"{where}, {how}", combos), method.name, _figures(bench, method, combos)
+                best = float(best_single(bench, combos).mean())
+                yield "pairs", _on(f"{where}, {how}", combos), BEST, {TOP1: best}
+
     def _folds(self, name: str, folds: int, seed: int) -> list[NDArray[np.int64]]:
         """Labels of a student with validation samples, in parts of at most :data:`WAYS`."""
         taught = np.intersect1d(self.data.train[name].concept, self.data.val[name].concept)
@@ -436,12 +570,55 @@ class Comparison:
         return figures
 
 
+def _joined(parts: Sequence[FeatureSet]) -> FeatureSet:
+    """Several sets of one modality, without variants."""
+    samples = tuple(sample for part in parts for sample in part.samples)
+    inputs = np.concatenate([part.inputs[:, :1] for part in parts])
+    return FeatureSet(samples, inputs, np.concatenate([part.concept for part in parts]))
+
+
+def _pairs_of(bench: Bench, name: str, first: Mapping[str, int], count: int) -> Iterator[tuple[str, Combinations]]:
+    """Pairs of a modality's left-out samples, by what they stand beside.
+
+    Args:
+        bench: Its known samples are those of left-out sources, then validation samples of the others.
+        name: The modality.
+        first: How many samples of each modality are of a left-out source.
+        count: Of pairs.
+    """
+    sets = bench.data.known.sets
+    left_out = {other: np.arange(first[other]) for other in sets}
+    validation = {other: np.arange(first[other], len(samples)) for other, samples in sets.items()}
+    own, done = left_out[name], np.zeros(0, np.int64)
+    for how, beside in ((BESIDE_LEFT_OUT, left_out), (BESIDE_VALIDATION, validation)):
+        labels = [sets[other].concept[rows] for other, rows in beside.items() if other != name]
+        several = np.setdiff1d(np.concatenate([*labels, done]), done)
+        rows = own[np.isin(sets[name].concept[own], several)]
+        if len(rows):
+            among = {**beside, name: rows}
+            yield how, bench.data.known.draw(count, bench.rng(how, name), 2, among=among, having=name)
+        done = np.union1d(done, several)
+
+
+def _figures(bench: Bench, method: Method, combos: Combinations) -> dict[str, float]:
+    found = error(bench, method, combos)
+    return {TOP1: found["accuracy"], ERROR: found["ece"]}
+
+
+def _on(where: str, combos: Combinations, samples: int = 0) -> str:
+    """The condition, which says how many labels it rests on, and how many samples if they are not drawn."""
+    labels = len(np.unique(combos.label))
+    rests = ONE_LABEL if labels == 1 else f"{labels} labels"
+    return f"{where} ({rests}{f', n {samples}' if samples else ''})"
+
+
 TABLES = {
     "fusions": Comparison.fusions,
     "robustness": Comparison.robustness,
     "ablation": Comparison.ablation,
     "few-shot": Comparison.few_shot,
     "left-out": Comparison.left_out,
+    "left-out-source": Comparison.left_out_source,
     "zero-shot": Comparison.zero_shot,
 }
 """The comparisons by name."""

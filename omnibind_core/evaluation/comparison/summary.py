@@ -14,6 +14,8 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+ERROR = "ECE"
+"""Ends the names of tables of the expected calibration error, of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,30 @@ def markdown(summaries: Sequence[Summary]) -> str:
         counts = sorted({row.seeds for row in part})
         seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
         how = "one seed" if counts == [1] else f"mean ± 95 % interval over {seeds} seeds"
-        lines += [f"### {table}", "", f"Top-1 in percent, {how}:", ""]
+        error = table.endswith(ERROR)
+        what = "Calibration error (ECE)" if error else "Top-1"
+        lines += [f"### {table}", "", f"{what} in percent, {how}:", ""]
         lines += _grid(part, {(r.method, r.condition): _cell(r.mean, r.interval) for r in part})
         compared = [row for row in part if not math.isnan(row.ahead)]
         if compared:
-            lines += ["", "How far the first method of each column is ahead, in points, paired by seed:", ""]
+            ahead = (
+                "How much larger the error of the first method of each column is"
+                if error
+                else ("How far the first method of each column is ahead")
+            )
+            lines += ["", f"{ahead}, in points, paired by seed:", ""]
             cells = {(r.method, r.condition): _cell(r.ahead, r.ahead_interval, "+") for r in compared}
             lines += _grid(compared, cells)
         lines.append("")
     return "\n".join(lines)
 
 
-def write(folder: Path, name: str, measurements: Sequence[Measurement], settings: Mapping[str, Any]) -> str:
+def write(
+    folder: Path, name: str, measurements: Sequence[Measurement], settings: Mapping[str, Any], notes: Sequence[str] = ()
+) -> str:
     """Writes ``name.json`` (all figures, their means, the settings), ``name.csv`` (means) and ``name.md`` (tables).
+
+    The notes stand below the tables.
 
     Returns:
         The tables.
@@ -112,13 +125,18 @@ def write(folder: Path, name: str, measurements: Sequence[Measurement], settings
     folder.mkdir(parents=True, exist_ok=True)
     summaries = summarise(measurements)
     rows = [{key: _plain(value) for key, value in asdict(row).items()} for row in summaries]
-    everything = {"settings": dict(settings), "summary": rows, "measurements": [asdict(one) for one in measurements]}
+    everything = {
+        "settings": dict(settings),
+        "notes": [*notes],
+        "summary": rows,
+        "measurements": [asdict(one) for one in measurements],
+    }
     (folder / f"{name}.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
     with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(Summary.__dataclass_fields__))
         writer.writeheader()
         writer.writerows(rows)
-    text = markdown(summaries)
+    text = markdown(summaries) + "".join(f"* {note}\n" for note in notes)
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     return text
 

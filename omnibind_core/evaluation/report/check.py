@@ -16,7 +16,9 @@ from omnibind_core.evaluation.tables import targets
 _ROUNDED = 1.5e-5  # between two figures of five digits
 _SOURCES = frozenset({"by_size", "noise_each", "noise_any", "calibration", "unknown", "several"})
 """Tables that the targets are computed from."""
-_COUNTED = frozenset({"by_size", "combinations", "single", "calibration", "noise_any", "noise_each", "paper_noise"})
+_COUNTED = frozenset(
+    {"by_size", "combinations", "single", "by_source", "calibration", "noise_any", "noise_each", "paper_noise"}
+)
 """Tables whose accuracies of one seed are shares of ``n`` answers, not means of several shares."""
 
 
@@ -79,9 +81,9 @@ def _targets(tables: Mapping[str, Any]) -> Iterator[str]:
         if key not in told:
             yield f"{where} is missing"
             continue
-        for name in ("target", "measured", "probes"):
-            if not _alike(told[key][name], row[name]):
-                yield f"{where}: {name} is {told[key][name]!r}, the tables give {row[name]!r}"
+        for name in ("target", "measured", "mean", "probes", "verdict"):
+            if not _alike(told[key].get(name), row[name]):
+                yield f"{where}: {name} is {told[key].get(name)!r}, the tables give {row[name]!r}"
         if told[key]["met"] != row["met"] or abs(told[key]["value"] - row["value"]) > _ROUNDED:
             yield f"{where}: it is not met as the tables say"
 

@@ -28,7 +28,9 @@ FILES = ("report.html", "report.json", "tables")
 """What :meth:`Report.write` leaves in the folder."""
 
 Row = Mapping[str, Any]
-Format = Literal["text", "count", "number", "share", "points", "seconds", "flag"]
+Format = Literal["text", "count", "labels", "number", "share", "points", "seconds", "flag"]
+ONE_LABEL = "one label"
+"""What is said of a figure that rests on a single label, whatever its interval."""
 _DIGITS = 5  # of numbers in JSON and CSV
 _INTERVAL = "interval"
 _TEMPLATE = resources.path("evaluation/report/report.html.j2")
@@ -41,7 +43,8 @@ class Column:
     Attributes:
         key: Of the rows.
         title: Its heading, with the unit.
-        format: ``"text"``, ``"count"`` (a whole number), ``"number"``, ``"share"`` (0..1, shown in percent),
+        format: ``"text"``, ``"count"`` (a whole number), ``"labels"`` (how many
+            labels a figure rests on, which is said of one), ``"number"``, ``"share"`` (0..1, shown in percent),
             ``"points"`` (a difference of shares, shown in percentage points with its sign), ``"seconds"`` or
             ``"flag"`` (yes or no).
         interval: Key of ``[low, high]`` in the same unit, shown behind the value; empty for none.
@@ -81,7 +84,10 @@ class Table:
         """The columns of the HTML."""
         if self.columns or not self.rows:
             return tuple(self.columns)
-        return tuple(Column(key, key.replace("_", " "), _guess(value)) for key, value in self.rows[0].items())
+        return tuple(
+            Column(key, key.replace("_", " "), "labels" if key == "labels" else _guess(value))
+            for key, value in self.rows[0].items()
+        )
 
 
 @dataclass(frozen=True)
@@ -303,7 +309,9 @@ def _show(value: Any, style: Format) -> str:
         return "yes" if value else "no"
     if isinstance(value, str) or style == "text":
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    if style == "count":
+    if style == "labels" and value == 1:
+        return ONE_LABEL
+    if style in ("count", "labels"):
         return f"{value:,}"
     if style in ("share", "points"):
         return f"{100 * value:{'+' if style == 'points' else ''}.1f}"

@@ -56,12 +56,11 @@ def single(bench: Bench) -> Iterator[Row]:
     known = bench.data.known
     for name in known.modalities:
         combos = known.single(name)
-        own = np.unique(combos.label)
+        own = np.flatnonzero(np.isin(bench.fold, combos.label))
         for method in bench.some(AF, MEAN, PROBES):
             # Mean fusion of one token is that token, so this is the encoder without any fusion.
             title = "encoder alone" if method.name == MEAN else method.name
-            scores = method.scores(combos)[0].cpu()
-            among = own[scores[:, torch.from_numpy(own)].argmax(dim=1).numpy()]
+            among = method.answers(method.scores(combos)[0], own)
             row = bench.row(combos, method.right(combos))
             yield {"modalities": name, "method": title, **row, "accuracy_own": float((among == combos.label).mean())}
 
@@ -74,7 +73,7 @@ def confusions(bench: Bench) -> Iterator[Row]:
     counts: Counter[tuple[str, int, int]] = Counter()
     totals: Counter[tuple[str, int]] = Counter()
     for combos in asked:
-        answer = bench.af.scores(combos)[0].argmax(dim=1).cpu().numpy()
+        answer = bench.af.answers(bench.af.scores(combos)[0])
         what = "+".join(combos.columns)
         totals.update((what, int(label)) for label in combos.label)
         wrong = answer != combos.label
@@ -94,7 +93,7 @@ def confusions(bench: Bench) -> Iterator[Row]:
 def retrieval(bench: Bench) -> Iterator[Row]:
     """Recall at 1, 5 and 10 of every modality by every other, labels as text included; the same label is a hit."""
     known, text = bench.data.known, bench.model.labels.prototypes()
-    rows: dict[str, tuple[Tensor, NDArray[np.int64]]] = {"text": (text, np.arange(len(text)))}
+    rows: dict[str, tuple[Tensor, NDArray[np.int64]]] = {"text": (text, bench.fold)}
     rows |= {name: (bench.af.tokens[name][: len(x), 0], x.concept) for name, x in known.sets.items()}
     for query, (queries, asked) in rows.items():
         for gallery, (found, of) in rows.items():
@@ -105,6 +104,7 @@ def retrieval(bench: Bench) -> Iterator[Row]:
                 near = (queries[both] @ found.T).topk(min(max(RANKS), len(found)), dim=1).indices.cpu().numpy()
             hit = of[near] == asked[both][:, None]
             row: Row = {"query": query, "gallery": gallery, "n": len(both), "items": len(found)}
+            row["labels"] = len(np.unique(asked[both]))
             combos = Combinations((query,), both[:, None], asked[both])
             weights = None if query == "text" else bench.boot.weights(combos)
             for rank in RANKS:

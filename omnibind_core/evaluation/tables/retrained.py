@@ -13,7 +13,6 @@ from omnibind_core.evaluation import methods
 from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.comparison import summary
 from omnibind_core.evaluation.comparison.experiments import TABLES, Comparison, Settings
-from omnibind_core.evaluation.methods import FusionMethod
 from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.fusion.registry import DEFAULT
 from omnibind_core.training.config import TrainConfig
@@ -28,6 +27,7 @@ COMPARED = {
     "ablation": "Terms of the loss of stage I (Table 7)",
     "few-shot": "Few samples per label",
     "left-out": "Labels left out of a student's training",
+    "left-out-source": "Sources left out of all training",
     "zero-shot": "Photos of labels without photos",
 }
 """Tables of ``omnibind train compare``, by the name of the file."""
@@ -70,8 +70,7 @@ def training_modalities(bench: Bench) -> Iterator[Row]:
 
 
 def _by_size(bench: Bench, head: Row, modules: list[Fusion]) -> Iterator[Row]:
-    slots = tuple(bench.model.config.modalities)
-    method = FusionMethod("", bench.af.tokens, modules, bench.model.labels, slots)
+    method = bench.af.of("", modules)
     for size in bench.sizes:
         combos = bench.data.known.draw(bench.count, bench.rng("size", size), size)
         yield {"modalities": size, **head, "seeds": method.seeds, **bench.row(combos, method.right(combos))}

@@ -60,7 +60,7 @@ def _plain(bench: Bench) -> Iterator[FusionMethod]:
         return
     for name, negatives in ((PLAIN, "wrong"), (NO_CLS, "all")):
         modules = bench.fusions(methods.PAPER_FUSION, negatives)
-        yield FusionMethod(name, bench.af.tokens, modules, bench.af.labels, bench.af.slots)
+        yield bench.af.of(name, modules)
 
 
 def wrong(
@@ -181,7 +181,7 @@ def _taught(bench: Bench, patterns: Sequence[Index]) -> Iterator[tuple[str, list
     """AF and Cat, trained with each pattern of absences; the other baselines would take as long again."""
     if bench.train is None or not bench.training.names:
         return
-    embedded, slots = bench.embedded(), tuple(bench.model.config.modalities)
+    embedded = bench.embedded()
     own = {field.name: getattr(embedded, field.name) for field in dataclasses.fields(embedded)}
     batch = min(bench.training.fuse.batch, _BATCH)
     training = dataclasses.replace(bench.training, fuse=bench.training.fuse.model_copy(update={"batch": batch}))
@@ -189,10 +189,10 @@ def _taught(bench: Bench, patterns: Sequence[Index]) -> Iterator[tuple[str, list
     for name, part in ((AF, bench.model.config.fusion), ("Cat", {"type": "cat"})):
         ways = []
         for pattern in patterns:
-            column = pattern[: len(bench.model.labels)]
+            column = pattern[bench.fold]
             taught = LabelledAbsence(**own, missing=np.where(column >= 0, place[column], -1))
             modules = [methods.trained(bench.model, taught, part, seed, training) for seed in training.seeds]
-            ways.append(FusionMethod(name, bench.af.tokens, modules, bench.model.labels, slots))
+            ways.append(bench.af.of(name, modules))
         yield name, ways
 
 

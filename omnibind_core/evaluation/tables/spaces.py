@@ -62,6 +62,7 @@ def neighbours(bench: Bench) -> Iterator[Row]:
                     "modalities": name,
                     "among": among,
                     "n": len(asked),
+                    "labels": len(np.unique(concept[asked])),
                     "accuracy": float(hit.mean()),
                     "interval": interval(weighted_mean(hit, weights)),
                 }

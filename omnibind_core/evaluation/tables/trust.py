@@ -9,17 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omnibind_core.errors import DataError
 from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.bootstrap import auroc, calibration_error, interval, weighted_mean
-from omnibind_core.evaluation.methods import AF, PROBES, Method, probabilities, threshold
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, Method, probabilities, threshold
 from omnibind_core.features.combinations import Combinations
 
 BINS = 15
 """Of confidence, equally wide."""
 FOLDS = 5
 _COVERAGE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-_COMPARED = (AF, PROBES)
+_COMPARED = (AF, MEAN, PROBES)
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Answers:
     """What a method answered.
 
     Attributes:
-        confidence: ``[B]``, probability of the answer.
+        confidence: ``[B]``, probability of the answer: of all labels that are folded into it.
         right: ``bool [B]``.
     """
 
@@ -36,23 +35,26 @@ class Answers:
 
 
 def answers(bench: Bench, method: Method, combos: Combinations, among: NDArray[np.int64] | None = None) -> Answers:
-    """Answers with their probabilities; AF's are calibrated as the model does it.
+    """Answers with their probabilities; those of fusions are calibrated as the model does it.
 
     Args:
         bench: Has the model.
-        method: AF or Probes.
+        method: A fusion, or Probes.
         combos: What is asked.
         among: Numbers of the labels to choose from; None takes the whole vocabulary.
     """
-    scores = method.scores(combos)[0]
+    scores = method.scores(combos)[0].cpu()
     chosen = np.arange(scores.shape[1]) if among is None else among
-    scores = scores[:, torch.from_numpy(chosen)]
-    if method.name == AF:
-        scores = probabilities(bench.model, scores, combos.columns, combos.mask)
+    kept = torch.from_numpy(chosen)
+    if isinstance(method, FusionMethod):
+        found = torch.zeros_like(scores)
+        found[:, kept] = probabilities(bench.model, scores[:, kept], combos.columns, combos.mask)
     else:
-        scores = scores / scores.sum(dim=1, keepdim=True).clamp(min=1e-12)
-    confidence, answer = scores.cpu().double().max(dim=1)
-    return Answers(confidence.numpy(), chosen[answer.numpy()] == combos.label)
+        found = scores / scores[:, kept].sum(dim=1, keepdim=True).clamp(min=1e-12)
+    answer = method.answers(found, chosen)
+    folded = torch.zeros_like(found).index_add(1, torch.from_numpy(method.fold[chosen]), found[:, kept])
+    confidence = folded.double().gather(1, torch.from_numpy(answer)[:, None])[:, 0]
+    return Answers(confidence.numpy(), answer == combos.label)
 
 
 def calibration(bench: Bench) -> Iterator[Row]:
@@ -61,16 +63,17 @@ def calibration(bench: Bench) -> Iterator[Row]:
     for size in bench.sizes:
         combos = known.draw(bench.count, bench.rng("size", size), size)
         for method in bench.some(*_COMPARED):
-            yield {"size": size, "modalities": "any", "method": method.name, **_error(bench, method, combos)}
+            yield {"size": size, "modalities": "any", "method": method.name, **error(bench, method, combos)}
     for size in bench.sizes:
         for names in known.subsets(size):
             combos = known.draw_of(names, bench.count, bench.rng(*names))
             for method in bench.some(*_COMPARED):
                 head = {"size": size, "modalities": "+".join(names), "method": method.name}
-                yield {**head, **_error(bench, method, combos)}
+                yield {**head, **error(bench, method, combos)}
 
 
-def _error(bench: Bench, method: Method, combos: Combinations) -> Row:
+def error(bench: Bench, method: Method, combos: Combinations) -> Row:
+    """Accuracy, mean confidence and expected calibration error with its interval."""
     found, weights = answers(bench, method, combos), bench.boot.weights(combos)
     return {
         "n": len(combos),
@@ -95,6 +98,7 @@ def reliability(bench: Bench) -> Iterator[Row]:
                 "from": number / BINS,
                 "to": (number + 1) / BINS,
                 "n": int(inside.sum()),
+                "labels": len(np.unique(combos.label[inside])),
                 "confidence": float(found.confidence[inside].mean()),
                 "accuracy": float(found.right[inside].mean()),
             }
@@ -107,25 +111,41 @@ def unknown(bench: Bench) -> Iterator[Row]:
     vocabulary, a fold at a time (the encoders did learn those, only the answer is missing).
     """
     for size in bench.sizes:
-        for method in bench.some(*_COMPARED):
-            row = _outside(bench, method, size)
-            if row is not None:
-                yield {"modalities": size, "method": method.name, "unknown": "no label of the model", **row}
-        for method in bench.some(*_COMPARED):
-            row = _taken_away(bench, method, size)
-            if row is not None:
-                yield {"modalities": size, "method": method.name, "unknown": "labels taken away", **row}
+        known = bench.data.known.draw(bench.count, bench.rng("size", size), size)
+        other = None
+        if bench.ood is not None and size in bench.ood.split.sizes:
+            other = bench.ood.split.draw(bench.count, bench.rng("unknown", size), size)
+        for row in _unknown(bench, known, other, size):
+            yield {"modalities": size, **row}
 
 
-def _outside(bench: Bench, method: Method, size: int) -> Row | None:
+def unknown_single(bench: Bench) -> Iterator[Row]:
+    """The same of all samples of each modality alone."""
+    for name in bench.data.known.modalities:
+        other = None
+        if bench.ood is not None and name in bench.ood.split.sets:
+            other = bench.ood.split.single(name)
+        for row in _unknown(bench, bench.data.known.single(name), other, 1):
+            yield {"modalities": name, **row}
+
+
+def _unknown(bench: Bench, known: Combinations, other: Combinations | None, size: int) -> Iterator[Row]:
+    for method in bench.some(*_COMPARED):
+        if other is not None and bench.ood is not None and method.name in bench.ood.methods:
+            yield {
+                "method": method.name,
+                "unknown": "no label of the model",
+                **_outside(bench, method, known, other, size),
+            }
+    for method in bench.some(*_COMPARED):
+        row = _taken_away(bench, method, known, size)
+        if row is not None:
+            yield {"method": method.name, "unknown": "labels taken away", **row}
+
+
+def _outside(bench: Bench, method: Method, combos: Combinations, other: Combinations, size: int) -> Row:
     ood = bench.ood
-    if ood is None or method.name not in ood.methods:
-        return None
-    try:
-        other = ood.split.draw(bench.count, bench.rng("unknown", size), size)
-    except DataError:
-        return None
-    combos = bench.data.known.draw(bench.count, bench.rng("size", size), size)
+    assert ood is not None
     inside, outside = answers(bench, method, combos), answers(bench, ood.methods[method.name], other)
     score = np.concatenate([inside.confidence, outside.confidence])
     positive = np.arange(len(score)) < len(combos)
@@ -133,6 +153,7 @@ def _outside(bench: Bench, method: Method, size: int) -> Row | None:
     least = threshold(bench.model, size)
     return {
         "n": len(combos),
+        "labels": len(np.unique(combos.label)),
         "n_unknown": len(other),
         "labels_unknown": len(np.unique(other.label)),
         "auroc": float(auroc(score, positive)[0]),
@@ -142,19 +163,17 @@ def _outside(bench: Bench, method: Method, size: int) -> Row | None:
     }
 
 
-def _taken_away(bench: Bench, method: Method, size: int) -> Row | None:
+def _taken_away(bench: Bench, method: Method, combos: Combinations, size: int) -> Row | None:
     """Each label is unknown in one of the folds, and known in the others."""
-    combos = bench.data.known.draw(bench.count, bench.rng("size", size), size)
     labels = np.unique(combos.label)
     if len(labels) < 2:
         return None
     parts = np.array_split(bench.rng("folds").permutation(labels), min(FOLDS, len(labels)))
-    every = np.arange(len(bench.model.labels))
     found, refused, answered, replicates = [], [], [], []
     least = threshold(bench.model, size)
     weights = bench.boot.weights(combos)
     for part in parts:
-        answer = answers(bench, method, combos, np.setdiff1d(every, part))
+        answer = answers(bench, method, combos, np.flatnonzero(~np.isin(bench.fold, part)))
         known = ~np.isin(combos.label, part)
         found.append(auroc(answer.confidence, known)[0])
         replicates.append(auroc(answer.confidence, known, weights))
@@ -163,6 +182,7 @@ def _taken_away(bench: Bench, method: Method, size: int) -> Row | None:
     own = method.name == AF
     return {
         "n": len(combos),
+        "labels": len(labels),
         "n_unknown": len(combos),
         "labels_unknown": len(labels),
         "auroc": float(np.mean(found)),
@@ -189,6 +209,7 @@ def risk_coverage(bench: Bench) -> Iterator[Row]:
                     "method": method.name,
                     "coverage": coverage,
                     "n": first,
+                    "labels": len(np.unique(combos.label[order[:first]])),
                     "accuracy": float(right[:first].mean()),
                     "interval": interval(weighted_mean(right[:first], weights[:, order[:first]])),
                     "least_confidence": float(found.confidence[order[first - 1]]),
