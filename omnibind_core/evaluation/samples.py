@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnibind_core.data.concepts import Concepts
-from omnibind_core.data.damage import Damaged, damages
+from omnibind_core.data.damage import Damaged
 from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
@@ -24,7 +24,7 @@ from omnibind_core.features.combinations import Index, Split
 from omnibind_core.features.sets import FeatureSet, embed_all, sample_features
 from omnibind_core.model import OmniBind
 from omnibind_core.training.config import TrainConfig
-from omnibind_core.training.dataset import damaged_features
+from omnibind_core.training.dataset import variants
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def load(
         model: Gives the encoders and the vocabulary.
         own: The label table that the model was trained with.
         given: The label table of these data.
-        augmentations: Take as many augmented and damaged variants of each sample as this experiment; None takes none.
+        augmentations: Take the variants of each sample that this experiment has; None takes none.
         leave_out: Whether an empty concept in ``given`` leaves a label out; else it is unknown.
         fold: Whether labels that ``given`` takes for the same are one; False for samples that are learned from.
 
@@ -106,15 +106,12 @@ def load(
         items = [sample for sample in samples if sample.modality == modality]
         if not any(concept[sample.id] for sample in items):
             continue
-        variants, seed = 0, 0
-        if augmentations is not None:
-            variants = augmentations.more_augmentations.get(modality, augmentations.augmentations)
-            seed = augmentations.features_seed
-        inputs = sample_features(source, items, modality, model.config, model.encoders, variants, seed)
         harmed = None
-        if augmentations is not None and augmentations.fuse.damage and damages(modality):
-            count = augmentations.fuse.damage
-            harmed = damaged_features(source, items, modality, model.config, model.encoders, count, seed)
+        if augmentations is None:
+            inputs = sample_features(source, items, modality, model.config, model.encoders, 0, 0)
+        else:
+            damage = augmentations.fuse.damage
+            inputs, harmed = variants(source, items, modality, model.config, model.encoders, augmentations, damage)
         of = np.array([number.get(concept[sample.id], -1) for sample in items], np.int64)
         for known, rows in ((True, (of >= 0) & (of < len(names))), (False, of >= len(names))):
             if rows.any():

@@ -184,7 +184,7 @@ def randomisation(name: str) -> Callable[[Any, np.random.Generator], Any] | None
         ConfigError: The modality is not known, or the file cannot be imported.
     """
     module = plugin_module(name, "randomisation")
-    if module is None and importlib.util.find_spec(f"{__name__}.{name}.randomisation") is not None:
+    if name in NAMES and importlib.util.find_spec(f"{__name__}.{name}.randomisation") is not None:
         module = importlib.import_module(f"{__name__}.{name}.randomisation")
     found: Callable[[Any, np.random.Generator], Any] | None = getattr(module, "randomise", None)
     return found

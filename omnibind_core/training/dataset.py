@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,17 +110,12 @@ def load(
             items = [(sample, name) for sample, name in labelled if sample.modality == modality]
             if modality not in encoder_set.heads or modality == "text" or not any(name in number for _, name in items):
                 continue
-            augmentations = config.more_augmentations.get(modality, config.augmentations) if split == "train" else 0
             samples = [sample for sample, _ in items]
-            seed = config.features_seed
-            inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, seed)
-            others = config.randomised_of(modality) if split == "train" else 0
-            if others and modalities.randomisation(modality) is not None:
-                more = randomised_features(source, samples, modality, model, encoder_set, others, seed)
-                inputs = np.concatenate([inputs, more], axis=1)
-            damaged = None
-            if split == "train" and damage and damages(modality):
-                damaged = damaged_features(source, samples, modality, model, encoder_set, damage, seed)
+            if split == "train":
+                inputs, damaged = variants(source, samples, modality, model, encoder_set, config, damage)
+            else:
+                inputs = sample_features(source, samples, modality, model, encoder_set, 0, config.features_seed)
+                damaged = None
             sets[split][modality] = _feature_set(items, inputs, number, damaged)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
     imagined = {}
@@ -255,48 +251,47 @@ def _imagined(
     return _feature_set([items[row] for row in good], inputs[good], number)
 
 
-def randomised_features(
+def variants(
     source: Loads,
     samples: Sequence[Sample],
     modality: str,
     model: ModelConfig,
     encoder_set: EncoderSet,
-    count: int,
-    seed: int,
-) -> NDArray[np.float32]:
-    """Features ``[N, count, F]`` of variants as other sensors would have made them."""
-    what = f"randomised {modalities.fingerprint(modality, randomised=True)} "
-    variants = [
-        sample_features(Randomised(source, seed + index), samples, modality, model, encoder_set, 0, seed + index, what)
-        for index in range(count)
-    ]
-    return np.concatenate(variants, axis=1)
+    config: TrainConfig,
+    damage: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Features of training samples and their variants.
 
+    Args:
+        source: Loads the samples.
+        samples: All of ``modality``.
+        modality: Modality name.
+        model: Architecture.
+        encoder_set: The encoders.
+        config: Says how many augmented and randomised variants there are, and their seed.
+        damage: Number of variants with a damaged sensor.
 
-def damaged_features(
-    source: Loads,
-    samples: Sequence[Sample],
-    modality: str,
-    model: ModelConfig,
-    encoder_set: EncoderSet,
-    count: int,
-    seed: int,
-) -> NDArray[np.float32]:
-    """Features ``[N, count, F]`` of variants with a sensor damaged in any way."""
-    variants = [
-        sample_features(
-            Damaged(source, ANY, seed + index),
-            samples,
-            modality,
-            model,
-            encoder_set,
-            0,
-            seed + index,
-            f"damaged {ANY} ",
-        )
-        for index in range(count)
-    ]
-    return np.concatenate(variants, axis=1)
+    Returns:
+        ``float32 [N, 1 + A, F]`` of the samples, augmented and randomised; ``[N, damage, F]`` of damaged ones, None for
+        none.
+    """
+    seed, others = config.features_seed, config.randomised_of(modality)
+    augmentations = config.more_augmentations.get(modality, config.augmentations)
+    inputs = sample_features(source, samples, modality, model, encoder_set, augmentations, seed)
+
+    def changed(what: str, count: int, make: Callable[[int], Loads]) -> NDArray[np.float32]:
+        each = [
+            sample_features(make(seed + index), samples, modality, model, encoder_set, 0, seed + index, what)
+            for index in range(count)
+        ]
+        return np.concatenate(each, axis=1)
+
+    if others and modalities.randomisation(modality) is not None:
+        what = f"randomised {modalities.fingerprint(modality, randomised=True)} "
+        inputs = np.concatenate([inputs, changed(what, others, partial(Randomised, source))], axis=1)
+    if not damage or not damages(modality):
+        return inputs, None
+    return inputs, changed(f"damaged {ANY} ", damage, partial(Damaged, source, ANY))
 
 
 def _labelled(source: FolderSource | ModalityFree, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
