@@ -258,6 +258,21 @@ def away() -> Iterator[str]:
         yield row(what, method, *(cell for values, shown in found for cell in (_rests(values), shown)))
 
 
+def by_source() -> Iterator[str]:
+    """The shipped model on single sensors away from home, source by source."""
+    yield row("modality", "source", "n", "labels", "AF", "Probes", "mean confidence", "ECE")
+    yield row(*["---"] * 8)
+    for values in _read(AWAY)["tables"]["by_source"]["rows"] if AWAY.is_file() else ():
+        yield row(
+            *(str(values[key]).replace("_", " ") for key in ("modalities", "source", "n")),
+            _rests(values),
+            _share(values),
+            "" if values["probes"] is None else f"{100 * values['probes']:.1f} %",
+            f"{values['confidence']:.2f}",
+            f"{values['ece']:.3f}",
+        )
+
+
 Cells = list[tuple[dict[str, Any] | None, str]]
 
 
@@ -360,6 +375,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "trust": trust,
     "methods": methods,
     "away": away,
+    "by_source": by_source,
 }
 
 
