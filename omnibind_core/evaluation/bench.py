@@ -274,6 +274,10 @@ def make(
         modules = [methods.trained(model, bench.embedded(), types[name], seed, training) for seed in training.seeds]
         found[name] = own.of(name, modules)
         _logger.info("%s trained", name)
+    if training.names:
+        for name, negatives in methods.PAPER_AF.items():
+            found[name] = own.of(name, bench.fusions(methods.PAPER_FUSION, negatives))
+            _logger.info("%s trained", name)
     return bench
 
 

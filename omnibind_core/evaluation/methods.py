@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,11 +26,15 @@ from omnibind_core.training.config import FuseConfig
 from omnibind_core.training.engine import Trainer, be_deterministic
 from omnibind_core.training.fuse import Fuse
 
+Negatives = Literal["wrong", "all"]
+"""As ``fuse.negatives``."""
 AF, MEAN, PROBES, PROBES_DAMAGED = "AF", "Mean", "Probes", "Probes with damage"
 PAPER_FUSION: dict[str, Any] = {"type": "attention", "preset": "paper"}
 """The ``fusion`` part of a model config that builds AF as the paper has it."""
 PLAIN, NO_CLS = "AF, preset paper", "AF, preset paper, without CLS negatives"
 """AF as the paper has it, trained on the spot; and the same with all labels as negatives (Table 12)."""
+PAPER_AF: dict[str, Negatives] = {PLAIN: "wrong", NO_CLS: "all"}
+"""Their ``fuse.negatives``."""
 _BATCH = 4096  # combinations at a time
 
 

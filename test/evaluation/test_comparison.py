@@ -187,9 +187,9 @@ def test_wrong_sensors_over_seeds_after_the_same_training(bench, monkeypatch):
 
     fused = bench.fused
 
-    def spy(train, labels, part, seed):
+    def spy(train, labels, part, seed, negatives):
         taught.append({name: rows.variants for name, rows in train.sets.items()})
-        return fused(train, labels, part, seed)
+        return fused(train, labels, part, seed, negatives)
 
     monkeypatch.setattr("omnibind_core.evaluation.samples.damaged", damaged)
     monkeypatch.setattr(experiments, "FolderSource", lambda root: None)  # there are no files
@@ -404,6 +404,28 @@ def test_encoders_of_a_trained_model_are_used_as_they_are(bench, data, tmp_path)
 def test_wrong_options_are_named(argv, message):
     with pytest.raises(ConfigError, match=message):
         compare.run(parse(*argv))
+
+
+def test_the_papers_own_form_learns_from_the_negatives_that_its_name_says(bench, monkeypatch):
+    """Beside another fusion it has rows of its own, with CLS negatives as in the paper and without them."""
+    assert [*bench.methods()][:2] == ["AF", "mean"]  # AF is the paper's form here
+    other = bench.config.fuse.model_copy(update={"fusion": {"preset": "reliability"}, "steps": 1})
+    bench.config = bench.config.model_copy(update={"fuse": other})
+    seen = []
+
+    class Spy(experiments.Fuse):
+        def __init__(self, train, val, labels, module, settings):
+            seen.append((module.reliability is not None, settings.negatives))
+            super().__init__(train, val, labels, module, settings)
+
+    monkeypatch.setattr(experiments, "Fuse", Spy)
+    model = bench.aligned(bench.data, 0)
+    train = dataset.embed(bench.data, model, "train")
+    found = [*bench.methods().items()][:3]
+    assert [name for name, _ in found] == ["AF", "AF, preset paper", "AF, preset paper, without CLS negatives"]
+    for _, (part, negatives) in found:
+        bench.fused(train, model.labels, part, 0, negatives)
+    assert seen == [(True, other.negatives), (False, "wrong"), (False, "all")]
 
 
 def test_a_comparison_needs_af(bench):

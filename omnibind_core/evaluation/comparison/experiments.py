@@ -35,11 +35,14 @@ from omnibind_core.evaluation.held_out import HELD_OUT
 from omnibind_core.evaluation.methods import (
     AF,
     MEAN,
+    PAPER_AF,
+    PAPER_FUSION,
     PROBES,
     PROBES_DAMAGED,
     FusionMethod,
     LateFusion,
     Method,
+    Negatives,
     Training,
     probe_rows,
     probed,
@@ -153,8 +156,8 @@ class Comparison:
             model = self.aligned(self.data, seed)
             train, val = (dataset.embed(self.data, model, split) for split in ("train", "val"))
             asked = _asked(val, settings.count, seed)
-            for method, part in self.methods().items():
-                module = self.fused(train, model.labels, part, seed)
+            for method, (part, negatives) in self.methods().items():
+                module = self.fused(train, model.labels, part, seed, negatives)
                 for size, (sets, label) in asked.items():
                     value = top1(similarities(module, model.labels, sets), label)
                     yield Measurement("Fusions", _sized(size), method, seed, value)
@@ -180,9 +183,9 @@ class Comparison:
             train = dataset.embed(self.data, model, "train")
             tokens = embeddings(model, known)
             methods: dict[str, Method] = {}
-            for name, part in self.methods().items():
+            for name, (part, negatives) in self.methods().items():
                 title = MEAN if name == "mean" else name
-                module = self.fused(train, model.labels, part, seed)
+                module = self.fused(train, model.labels, part, seed, negatives)
                 methods[title] = FusionMethod(title, tokens, [module], model.labels, slots)
             for name, fitted in probes.items():
                 rows = {key: probed(fitted, model, key, x.inputs) for key, x in known.sets.items()}
@@ -375,7 +378,14 @@ class Comparison:
         model.labels = data.bank(model.embed_text)
         return model
 
-    def fused(self, train: EmbeddedSplit, labels: LabelBank, part: Mapping[str, Any], seed: int) -> fusion.Fusion:
+    def fused(
+        self,
+        train: EmbeddedSplit,
+        labels: LabelBank,
+        part: Mapping[str, Any],
+        seed: int,
+        negatives: Negatives | None = None,
+    ) -> fusion.Fusion:
         """A fusion after stage II.
 
         Args:
@@ -383,22 +393,33 @@ class Comparison:
             labels: The vocabulary.
             part: The ``fusion`` part of a model config.
             seed: Of the initial weights and the combinations.
+            negatives: Other ``fuse.negatives`` than the experiment's.
         """
         be_deterministic(seed)
+        settings = _unwatched(self.config.fuse)
+        if negatives is not None:
+            settings = settings.model_copy(update={"negatives": negatives})
         module = fusion.build(self.architecture.embed_dim, part, tuple(self.architecture.modalities))
         module = module.to(self.fabric.device).eval()
-        Trainer(seed, self.fabric).run(Fuse(train, None, labels, module, _unwatched(self.config.fuse)))
+        Trainer(seed, self.fabric).run(Fuse(train, None, labels, module, settings))
         return module
 
-    def methods(self) -> dict[str, dict[str, Any]]:
-        """The ``fusion`` part of a config by the name of the method; AF first, then what it is compared with."""
+    def methods(self) -> dict[str, tuple[dict[str, Any], Negatives | None]]:
+        """By the name of the method, the ``fusion`` part of a config, and ``fuse.negatives`` if not the experiment's.
+
+        AF comes first, then the paper's own form with CLS negatives and without, then the baselines.
+        """
         af = fusion.changed(self.architecture.fusion, self.config.fuse.fusion)
         if af.get("type", "attention") != "attention":
             raise ConfigError(
                 f"fuse.fusion.type is '{af['type']}': a comparison needs AF, and adds the baselines itself"
             )
-        plain = {"AF, preset paper": {"preset": "paper"}} if af.get("preset", "paper") != "paper" else {}
-        return {"AF": af, **plain, **{found.name: {"type": found.name} for found in fusion.baselines()}}
+        other = af.get("preset", "paper") != "paper"
+        return {
+            AF: (af, None),
+            **{name: (PAPER_FUSION, negatives) for name, negatives in PAPER_AF.items() if other},
+            **{found.name: ({"type": found.name}, None) for found in fusion.baselines()},
+        }
 
     def _files(self) -> Loads:
         """What loads the samples."""
@@ -473,7 +494,7 @@ class Comparison:
         train, val = (dataset.embed(data, model, split) for split in ("train", "val"))
         if 2 not in val.sizes:
             return
-        module = self.fused(train, model.labels, self.methods()["AF"], seed)
+        module = self.fused(train, model.labels, self.methods()[AF][0], seed)
         sets, label = _asked(val, settings.count, seed)[2]
         figures = {
             "CAD and AF": top1(similarities(module, model.labels, sets), label),
@@ -500,7 +521,7 @@ class Comparison:
         """Trains without some sources; table, condition, method and figures of what is asked of them."""
         data = subsets.without_sources(self.data, left_out)
         model = self.aligned(data, seed, own_photos=True)
-        module = self.fused(dataset.embed(data, model, "train"), model.labels, self.methods()[AF], seed)
+        module = self.fused(dataset.embed(data, model, "train"), model.labels, self.methods()[AF][0], seed)
         kept = dataset.embed(data, model, "val")
         model.calibration = calibrate(kept, model.labels, module, settings.count, seed)
         sets, first = {}, {}

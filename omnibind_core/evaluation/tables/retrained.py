@@ -6,19 +6,19 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import methods
 from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.comparison import summary
 from omnibind_core.evaluation.comparison.experiments import TABLES, Comparison, Settings
+from omnibind_core.evaluation.methods import Negatives
 from omnibind_core.fusion import Fusion, MeanFusion
 from omnibind_core.fusion.registry import DEFAULT
 from omnibind_core.training.config import TrainConfig
 
 SHOTS = (1, 2, 4, 8, 16)
-Negatives = Literal["wrong", "all"]
 NEGATIVES: dict[Negatives, str] = {"wrong": "CLS", "all": "all labels as negatives"}
 """``fuse.negatives`` in words."""
 COMPARED = {
@@ -39,7 +39,7 @@ def parts(bench: Bench) -> Iterator[Row]:
     Self-attention is the paper's, whatever the model's own fusion is; if that is another, it has a row of its own.
     """
     trials: dict[str, tuple[Mapping[str, Any] | None, Negatives]] = {
-        "self-attention and CLS": (methods.PAPER_FUSION, "wrong"),
+        f"self-attention and CLS ({methods.PLAIN})": (methods.PAPER_FUSION, "wrong"),
         "self-attention, all labels as negatives": (methods.PAPER_FUSION, "all"),
         "CLS, a linear layer for self-attention": ({"type": "linear"}, "wrong"),
         "neither (mean)": (None, "all"),

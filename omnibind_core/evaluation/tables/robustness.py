@@ -14,7 +14,7 @@ from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import methods
 from omnibind_core.evaluation.bench import CONFLICTING, STUCK, Bench, Row, cost
-from omnibind_core.evaluation.methods import AF, MEAN, NO_CLS, PLAIN, PROBES, PROBES_DAMAGED, FusionMethod, Method
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, PROBES_DAMAGED, FusionMethod, Method
 from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index
 
 _COMPARED = (AF, MEAN, PROBES, PROBES_DAMAGED)
@@ -48,19 +48,10 @@ def noise(bench: Bench, only: Collection[str] | None = None, *, each: bool = Tru
                 faults = bench.faults(modality)
             if only is not None:
                 faults = tuple(fault for fault in faults if fault in only)
-            compared = bench.some(*_COMPARED) if modality else [*bench.methods.values(), *_plain(bench)]
+            compared = bench.some(*_COMPARED) if modality else [*bench.methods.values()]
             yield from wrong(
                 compared, bench, combos, column, faults, {"modalities": size, "wrong": modality or ANY}, rng
             )
-
-
-def _plain(bench: Bench) -> Iterator[FusionMethod]:
-    """AF as the paper has it, with CLS negatives and without them (Table 12), trained as the baselines were."""
-    if bench.train is None or not bench.training.names:
-        return
-    for name, negatives in ((PLAIN, "wrong"), (NO_CLS, "all")):
-        modules = bench.fusions(methods.PAPER_FUSION, negatives)
-        yield bench.af.of(name, modules)
 
 
 def wrong(
