@@ -41,6 +41,7 @@ REPO = Path(__file__).resolve().parent.parent
 LITE = REPO / "omnibind_core" / "weights" / "lite"
 REPORT = REPO / "docs" / "figures" / "report-lite.json"
 AWAY = REPORT.with_name("report-lite-away.json")
+TRAINED = LITE / "figures.json"
 WRONG = ("noise only", "another label")
 """Ways in which a sensor is wrong that documents show."""
 KEPT: dict[str, Callable[[dict[str, Any]], bool]] = {
@@ -62,7 +63,11 @@ TYPED = "Not checked by a test"
 """Stands on every page with a table of figures that is typed by hand."""
 VERSIONS = ("bring_up.md", "jetson.md")
 """Pages whose tables of numbers are of versions."""
-_NUMBER = re.compile(r"[*`]*[~+−-]?\d[\d.,]*(?: ?(?:%|ms|s|MB|GB|kB|MiB|points|Hz|of|±|\(|/|to|–|×).*)?")
+_DRAWS = 0.005  # between two figures of thousands of draws from the same samples
+_FOUR_DIGITS = 6e-5  # between a figure of four digits and one of five
+_NUMBER = re.compile(
+    r"[*`]*(?:about |ca\. |[<>≈] ?)?[~+−-]?\d[\d.,]*(?: ?(?:%|ms|s|MB|GB|kB|MiB|points|Hz|of|±|\(|/|to|–|×).*)?"
+)
 _FILLED = re.compile(r"<!-- table: (\w+) -->.*?<!-- end -->", re.DOTALL)
 DOCUMENTS = (*sorted((REPO / "docs").glob("*.md")), REPO / "README.md", LITE / "README.md")
 
@@ -174,7 +179,7 @@ def launching() -> Iterator[str]:
 
 def single() -> Iterator[str]:
     """Validation accuracy of the shipped model, one modality alone."""
-    figures = json.loads((LITE / "figures.json").read_text(encoding="utf-8"))
+    figures = _trained()
     yield row(
         "modality", "samples", f"top-1 of all {figures['labels']} labels", "top-1 of its own labels", "its labels"
     )
@@ -186,12 +191,41 @@ def single() -> Iterator[str]:
 
 def combinations() -> Iterator[str]:
     """Validation accuracy of the shipped model by size of the combination."""
-    figures = json.loads((LITE / "figures.json").read_text(encoding="utf-8"))
+    figures = _trained()
     yield row("modalities", "combinations drawn", "adaptive fusion", "mean fusion", "best single modality")
     yield row(*["---"] * 5)
     for values in figures["combinations"]:
         shares = (f"{100 * values[key]:.1f} %" for key in ("fused", "mean", "best_single"))
         yield row(str(values["modalities"]), str(values["n"]), *shares)
+
+
+def _trained() -> Any:
+    """The figures that training wrote, which the report of the shipped model must bear out.
+
+    Raises:
+        SystemExit: It does not.
+    """
+    figures, tables = json.loads(TRAINED.read_text(encoding="utf-8")), _figures()["tables"]
+    wrong = []
+    for values in tables["single"]["rows"]:
+        told = figures["single"].get(values["modalities"], {})
+        # Its own labels are more than those that have validation samples, and fewer than all.
+        if values["method"] == "AF" and (
+            told.get("n") != values["n"]
+            or abs(told["top1"] - values["accuracy"]) > _FOUR_DIGITS
+            or not told["top1"] <= told["top1_own"] <= values["accuracy_own"] + _FOUR_DIGITS
+        ):
+            wrong.append(values["modalities"])
+    drawn = {values["modalities"]: values for values in figures["combinations"]}
+    for values in tables["by_size"]["rows"]:
+        key = {"AF": "fused", "Mean": "mean", "best single": "best_single"}.get(values["method"])
+        told = drawn.get(values["modalities"])
+        low, high = values["interval"]
+        if key and told and not low - _DRAWS <= told[key] <= high + _DRAWS:
+            wrong.append(f"{values['modalities']} modalities, {key}")
+    if wrong:
+        raise SystemExit(f"{TRAINED}: {', '.join(wrong)}: the report of the model says otherwise")
+    return figures
 
 
 def _figures() -> Any:
@@ -389,11 +423,12 @@ def render(text: str) -> str:
 
 
 def typed(text: str) -> list[str]:
-    """Headings of the tables of figures that are typed by hand: two numbers or more in half of the rows."""
+    """Headings of the tables of figures that are typed by hand: two numbers, or one of percent, in half of the rows."""
     found = []
     for table in re.findall(r"(?:^\|.*\n)+", _FILLED.sub("", text), re.MULTILINE):
         head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().split("\n")]
-        full = sum(sum(bool(_NUMBER.fullmatch(cell)) for cell in cells) > 1 for cells in rows)
+        numbers = [[cell for cell in cells if _NUMBER.fullmatch(cell)] for cells in rows]
+        full = sum(len(found) > 1 or any("%" in cell for cell in found) for found in numbers)
         if rows and 2 * full >= len(rows):
             found.append(" | ".join(head))
     return found

@@ -340,7 +340,8 @@ def test_probabilities_are_those_of_the_model_itself(measured):
 
 
 def test_methods_and_damaged_rows(measured):
-    assert list(measured.methods) == ["AF", "Mean", "Probes", "Cat"]
+    paper_af = ["AF, preset paper", "AF, preset paper, without CLS negatives"]
+    assert list(measured.methods) == ["AF", "Mean", "Probes", "Cat", *paper_af]
     assert measured.methods["Cat"].seeds == 2
     known = measured.data.known
     combos = known.draw(30, measured.rng("test"), 2, among=measured.subset, having="image")
@@ -586,6 +587,20 @@ def test_described_labels_are_compared_without_their_own_descriptions(measured, 
     assert not found.af.labels.descriptions and len(found.af.labels.rows) == len(whole.names)
 
 
+def test_the_papers_combinations_are_those_of_its_tables():
+    """Tables 3, 11 and 13; Te is text (caption of Table 3)."""
+    assert {key: set(columns) for key, columns in accuracy.PAPER.items()} == {
+        "C1": {"image", "audio", "point_cloud"},
+        "C2": {"text", "event", "touch"},
+        "C3": {"text", "event", "touch", "image"},
+        "C4": {"image", "event", "audio", "point_cloud"},
+        "C5": {"text", "event", "touch", "image", "audio"},
+        "C6": {"image", "point_cloud", "audio", "event", "text"},
+        "C7": {"image", "touch", "event"},
+        "C8": {"point_cloud", "audio", "event", "text"},
+    }
+
+
 def test_the_papers_combinations(measured, named):
     rows = list(paper.named({"": measured, texts.NAMED: named}))
     assert {row["paper"] for row in rows} == {*accuracy.PAPER}
@@ -598,6 +613,12 @@ def test_the_papers_combinations(measured, named):
     assert {("text", texts.NAMED), ("image+touch", ""), ("text+touch", texts.NAMED)} <= said
     assert ("image+touch", texts.NAMED) not in said
     assert ("text+thermal", "") in {(row["modalities"], row["text"]) for row in pairs if not row["n"]}
+    assert "text and thermal" in paper.absent(pairs)
+    alone = [row for row in pairs if row["modalities"] == "text"]
+    assert alone and all(row["interval"] is None for row in alone)  # one text a label: nothing to draw again
+    assert paper.few([{"paper": "C1", "labels": 1}, {"paper": "C1", "labels": 1}, {"paper": "C2", "labels": 2}]) == [
+        "C1"
+    ]
 
 
 def test_noise_in_each_modality_of_the_papers_combinations(measured, named, monkeypatch):
@@ -609,6 +630,8 @@ def test_noise_in_each_modality_of_the_papers_combinations(measured, named, monk
         assert row["cost"] == pytest.approx(row["accuracy"] - row["clean"])
     text = [row for row in rows if row["wrong"] == "text" and row["method"] == methods.MEAN]
     assert text and all(row["text"] == texts.NAMED for row in text)
+    assert {row["kind"] for row in text} >= {"noise only", "typos", "blank", "unrelated", "another label"}
+    assert {row["kind"] for row in rows if row["wrong"] == "audio"} == {"noise only", "unseen noise"}
 
 
 def test_self_attention_is_built_whatever_the_models_own_fusion_is(measured, monkeypatch):
@@ -624,7 +647,10 @@ def test_self_attention_is_built_whatever_the_models_own_fusion_is(measured, mon
     monkeypatch.setattr(measured.model, "config", config)
     again = dataclasses.replace(measured, _fusions={})
     names = list(dict.fromkeys(row["method"] for row in retrained.parts(again)))
-    assert names[0] == "self-attention and CLS" and names[-1] == "the model's own fusion (reliability), CLS"
+    assert (
+        names[0] == "self-attention and CLS (AF, preset paper)"
+        and names[-1] == "the model's own fusion (reliability), CLS"
+    )
     parts = {"type": "attention", "preset": "paper"}
     assert (parts, "wrong") in built and (parts, "all") in built and (reliable, "wrong") in built
 
@@ -636,7 +662,11 @@ def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
     argv = ["eval", "--model", folder, "--data", tree, "--count", 30, "--damage", 3, "--baselines", "Linear"]
     assert run(*argv, "--out", tmp_path / "one") == 0
     printed = capsys.readouterr().out
-    assert "By number of modalities" in printed and "Targets and what was measured" in printed
+    for title in ("By number of modalities", "Targets and what was measured", "Parts of AF (Table 8)", "(Table 12)"):
+        assert title in printed
+    lines = [line.split() for line in printed.splitlines() if line.startswith(("C1 ", "C5 "))]
+    assert ["C5", "text+event+touch+image+audio", "none", "in", "these", "data"] in lines  # no event camera
+    assert lines[0][:2] == ["C1", "image+audio+point_cloud"]
     assert run(*argv, "--out", tmp_path / "two", "--json") == 0
     first = (tmp_path / "one" / "report.json").read_bytes()
     assert first == (tmp_path / "two" / "report.json").read_bytes()
@@ -644,10 +674,16 @@ def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
     data = json.loads(first)
     assert check.faults(data) == []
     assert data["facts"]["samples of unknown things"] == 12
-    assert data["facts"]["methods"] == ["AF", "Mean", "Probes", "Linear"]
+    paper_af = ["AF, preset paper", "AF, preset paper, without CLS negatives"]
+    assert data["facts"]["methods"] == ["AF", "Mean", "Probes", "Linear", *paper_af]
+    said = next(part["text"] for part in data["sections"] if part["title"] == "The paper's combinations")
+    assert (
+        "no label with all of" in said and "C5 (text, event, touch, image, audio)" in said and "text and event" in said
+    )
+    assert "Tables 8 and 12 are" in said
     assert set(data["tables"]) >= {"by_size", "combinations", "single", "retrieval", "noise_each", "missing", "several"}
     methods_of = {row["method"] for row in data["tables"]["by_size"]["rows"]}
-    assert methods_of == {"AF", "Mean", "Probes", "Linear", "best single"}
+    assert methods_of == {"AF", "Mean", "Probes", "Linear", "best single", *paper_af}
     for name, table in data["tables"].items():
         for row in table["rows"]:
             if row.get("accuracy") is not None and row.get("interval"):
@@ -751,7 +787,7 @@ def test_compared_tables_are_taken_in(tree, folder, tmp_path, capsys):
 
 def test_parts_and_training_modalities(measured):
     names = {row["method"] for row in retrained.parts(measured)}
-    assert names == {"self-attention and CLS", "self-attention, all labels as negatives",
+    assert names == {"self-attention and CLS (AF, preset paper)", "self-attention, all labels as negatives",
                      "CLS, a linear layer for self-attention", "neither (mean)"}  # fmt: skip
     rows = list(retrained.training_modalities(measured))
     assert [row["training_modalities"] for row in rows if row["modalities"] == 1] == [1, 2, 3, 4]

@@ -217,6 +217,31 @@ def test_typed_tables_are_told_from_written_ones(tables):
     assert tables.typed(figures) == ["method | 2 | 3"]
     assert tables.typed(f"<!-- table: methods -->\n\n{figures}\n<!-- end -->") == []
     assert tables.typed("| key | meaning |\n|---|---|\n| `n` | 3 of them |\n") == []
+    for cell in ("99.9 %", "about 99.9 %", "ca. 99.8 %", "<9 %", "~97 % of labels"):
+        assert tables.typed(f"| method | clean |\n|---|---|\n| AF | {cell} |\n") == ["method | clean"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda told: told["single"]["point_cloud"].update(top1=0.987), "point_cloud: the report"),
+        (lambda told: told["single"]["touch"].update(n=133), "touch: the report"),
+        (lambda told: told["single"]["image"].update(top1_own=0.99), "image: the report"),
+        (lambda told: told["single"].pop("audio"), "audio: the report"),
+        (lambda told: told["combinations"][0].update(fused=0.991), "1 modalities, fused: the report"),
+        (lambda told: told["combinations"][1].update(best_single=0.5), "2 modalities, best_single: the report"),
+    ],
+    ids=["single", "n", "own", "missing", "fused", "best"],
+)
+def test_figures_of_training_must_agree_with_the_report(tables, tmp_path, monkeypatch, change, message):
+    told = json.loads(tables.TRAINED.read_text())
+    assert [*tables.single()] and [*tables.combinations()]
+    change(told)
+    monkeypatch.setattr(tables, "TRAINED", tmp_path / "figures.json")
+    tables.TRAINED.write_text(json.dumps(told))
+    for make in (tables.single, tables.combinations):
+        with pytest.raises(SystemExit, match=message):
+            [*make()]
 
 
 def test_json_without_tables():

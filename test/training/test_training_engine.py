@@ -444,6 +444,22 @@ def test_wrong_settings_name_the_key(override, message):
         training_config.load("lite", override.split())
 
 
+def test_the_experiment_of_the_paper_has_the_values_of_its_table_10():
+    """Batch, learning rate and epochs of touch, thermal, event and AF; one student after the other; CLS negatives."""
+    config = training_config.load("paper_table10")
+    samples = 5120
+    for name, batch, rate in (("touch", 512, 5e-4), ("thermal", 256, 1e-3), ("event", 128, 5e-4)):
+        assert config.align.batch_of(name, 10_000) == batch
+        assert config.align.lr_of(name) == rate
+        assert config.align.steps_of(name, samples) == 20 * samples // batch
+    assert config.align.order == "sequential"
+    assert config.align.imagined == {} and config.descriptions == "none"
+    assert (config.fuse.batch, config.fuse.lr, config.fuse.steps) == (512, 1e-3, round(10 * 50_080 / 512))
+    assert config.fuse.fusion == {"preset": "paper"} and config.fuse.negatives == "wrong"
+    assert config.fuse.damage == 0 and config.fuse.conflict == 0
+    assert config.align.weight_decay == config.fuse.weight_decay == 0.01
+
+
 @pytest.mark.parametrize("name", ["lite", "paper_table10"])
 def test_shipped_experiments_are_valid(name):
     config = training_config.load(name)

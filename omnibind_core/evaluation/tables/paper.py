@@ -33,7 +33,7 @@ def named(benches: Benches) -> Iterator[Row]:
 
 
 def noise(benches: Benches) -> Iterator[Row]:
-    """The same with each of their modalities in turn replaced by noise (Table 13)."""
+    """The same with each of their modalities in turn replaced by noise (Table 13); text with all that can befall it."""
     for key, columns in PAPER.items():
         for text, bench in _asked(benches, columns).items():
             for wrong in columns:
@@ -44,14 +44,24 @@ def noise(benches: Benches) -> Iterator[Row]:
                 head = {"modalities": "+".join(columns), "paper": key, "text": text, "wrong": wrong}
                 column, rng = combos.label * 0 + len(columns) - 1, bench.rng("paper", key, wrong)
                 compared = [*bench.methods.values()]
-                faults = tuple(fault for fault in (NOISE, HELD_OUT) if fault in bench.faults(wrong))
+                every = bench.faults(wrong)
+                faults = every if wrong == TEXT else tuple(fault for fault in (NOISE, HELD_OUT) if fault in every)
                 yield from robustness.wrong(compared, bench, combos, column, faults, head, rng)
 
 
 def absent(rows: Sequence[Row]) -> list[str]:
-    """The combinations of :func:`named` that the data have no label for, as ``"C5 (text, event, ...)"``."""
-    found = {row["paper"] for row in rows if row["n"]}
-    return [f"{key} ({', '.join(columns)})" for key, columns in PAPER.items() if key not in found]
+    """What the data have no label for, as ``"C5 (text, event, ...)"``, or ``"touch and audio"`` for a pair."""
+    return [_called(row) for row in rows if not row["n"]]
+
+
+def few(rows: Sequence[Row]) -> list[str]:
+    """The combinations of :func:`named` that rest on one label."""
+    return list(dict.fromkeys(row["paper"] for row in rows if row["labels"] == 1))
+
+
+def _called(row: Row) -> str:
+    names = row["modalities"].split("+")
+    return f"{row['paper']} ({', '.join(names)})" if "paper" in row else " and ".join(names)
 
 
 def _accuracy(benches: Benches, columns: tuple[str, ...], head: Row) -> Iterator[Row]:
@@ -61,6 +71,8 @@ def _accuracy(benches: Benches, columns: tuple[str, ...], head: Row) -> Iterator
         if combos is not None:
             found = True
             for row in by_method(bench, combos):
+                if columns == (TEXT,):  # one text a label: drawing samples again changes nothing
+                    row["interval"] = None
                 yield {"modalities": "+".join(columns), **head, "text": text, **row}
     if not found:
         none = {"method": AF, "seeds": 0, "n": 0, "labels": 0, "accuracy": None, "interval": None, "macro": None}
