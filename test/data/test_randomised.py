@@ -130,11 +130,10 @@ def test_training_has_as_many_variants_as_the_experiment_says(photos, monkeypatc
     assert made(randomised=2, more_randomised={"image": 0})[0].shape[:2] == (3, 2)
 
 
-def test_a_plug_in_has_its_own_or_none(tmp_path, monkeypatch):
-    folder = Path(modalities.__file__).parents[2] / "examples" / "radar"
+def test_a_plug_in_has_its_own_or_none(repo, tmp_path, monkeypatch):
     assert modalities.randomisation("text") is None
     monkeypatch.setattr(modalities, "_plugins", dict(modalities._plugins))
-    modalities.register(folder)
+    modalities.register(repo / "examples" / "radar")
     assert modalities.randomisation("radar") is None
     sample = Sample("r", "radar", "made", "x", "cup", "train", "g")
 

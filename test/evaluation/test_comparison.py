@@ -466,7 +466,7 @@ def test_probes_fuse_all_modalities_of_a_combination(bench, data, monkeypatch):
     found = bench.fusions(experiments.Settings(seeds=(3,), count=300))
     assert {one.condition: one.value for one in found if one.method == "Probes"} == pytest.approx(wanted)
     assert wanted["1 modality"] < wanted["2 modalities"] < wanted["3 modalities"]
-    monkeypatch.setattr(bench, "methods", lambda: {"AF": {"type": "mean"}})
+    monkeypatch.setattr(bench, "methods", lambda: {"AF": ({"type": "mean"}, None)})
     few = few_shot(data, 2, 3)
     wanted = {"Probes": fused_by_hand(bench, bench.probes(few, variants=False), 2, 3, 300)}
     found = bench.few_shot(experiments.Settings(seeds=(3,), count=300, shots=(2,)))
