@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from omnibind_core import encoders, modalities
 from omnibind_core.data.randomised import Randomised
-from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.modalities.base import Events, Sound
 from omnibind_core.modalities.point_cloud import randomisation as clouds
@@ -128,23 +126,6 @@ def test_training_has_as_many_variants_as_the_experiment_says(photos, monkeypatc
     assert np.array_equal(more[:, :2], plain)  # the samples and their augmented variants stay the first
     assert len({row.tobytes() for row in more[0]}) == 4
     assert made(randomised=2, more_randomised={"image": 0})[0].shape[:2] == (3, 2)
-
-
-def test_a_plug_in_has_its_own_or_none(repo, tmp_path, monkeypatch):
-    assert modalities.randomisation("text") is None
-    monkeypatch.setattr(modalities, "_plugins", dict(modalities._plugins))
-    modalities.register(repo / "examples" / "radar")
-    assert modalities.randomisation("radar") is None
-    sample = Sample("r", "radar", "made", "x", "cup", "train", "g")
-
-    class Source:
-        def path(self, sample: Sample) -> Path:
-            return tmp_path
-
-        def load(self, sample: Sample) -> str:
-            return "raw"
-
-    assert Randomised(Source(), 0).load(sample) == "raw"
 
 
 def test_features_of_samples_do_not_depend_on_the_randomisation(monkeypatch):

@@ -25,6 +25,8 @@ from omnibind_core import OmniBind, cli, encoders, fusion, modalities
 from omnibind_core.data import damage
 from omnibind_core.data.contact_sheet import contact_sheet
 from omnibind_core.data.modality_free.dataset import ModalityFree
+from omnibind_core.data.randomised import Randomised
+from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError
@@ -213,6 +215,27 @@ def test_missing_files_are_named(empty, tmp_path):
         modalities.register(tmp_path / "imu")
     with pytest.raises(ConfigError, match=r"modality\.py, processing\.py, corruption\.py is missing"):
         modalities.register(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "files", [{}, {"randomisation": "def randomise(raw, rng): return raw * rng.integers(2, 99)"}], ids=["none", "own"]
+)
+def test_a_plug_in_may_have_a_domain_randomisation(empty, tmp_path, files):
+    modalities.register(plugin(tmp_path / "imu", **files))
+    assert modalities.randomisation("text") is None
+    assert (modalities.randomisation("imu") is None) == (not files)
+
+    class Source:
+        def path(self, sample: Sample) -> Path:
+            return tmp_path
+
+        def load(self, sample: Sample) -> np.ndarray:
+            return np.ones((8, 6), np.float32)
+
+    samples = [Sample(name, "imu", "made", "x", "walk", "train", "g") for name in "ab"]
+    seen, again = ([Randomised(Source(), 0).load(sample).max() for sample in samples] for _ in range(2))
+    assert seen == again
+    assert seen == [1, 1] if not files else (seen[0] != seen[1] and min(seen) >= 2)
 
 
 def test_two_plugins_of_one_name_are_refused(empty, tmp_path):
