@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omnibind_core import modalities
-from omnibind_core.data.samples import Loads, Sample
+from omnibind_core.data.samples import Changed, Sample
 
 NOISE = "noise only"
 """Damage that leaves nothing of the sample: noise of its shape and range. All sensor modalities have it."""
@@ -25,22 +24,16 @@ def damages(modality: str) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Damaged:
+class Damaged(Changed):
     """The samples of a source with their sensor damaged. What happens to one depends on id, damage and seed only.
 
     Attributes:
-        source: Has the samples.
         damage: One of :func:`damages`, or :data:`ANY`.
         seed: Of what is random.
     """
 
-    source: Loads
     damage: str
     seed: int
-
-    def path(self, sample: Sample) -> Path:
-        """The file of the sample."""
-        return self.source.path(sample)
 
     def load(self, sample: Sample) -> Any:
         """The damaged raw item.

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omnibind_core import modalities
-from omnibind_core.data.samples import Loads, Sample
+from omnibind_core.data.samples import Changed, Sample
 
 
 @dataclasses.dataclass(frozen=True)
-class Randomised:
+class Randomised(Changed):
     """The samples of a source, each changed by its modality's :func:`~omnibind_core.modalities.randomisation`.
 
     What becomes of one depends on its id and the seed only.
 
     Attributes:
-        source: Has the samples.
         seed: Of what is random.
     """
 
-    source: Loads
     seed: int
-
-    def path(self, sample: Sample) -> Path:
-        """The file of the sample."""
-        return self.source.path(sample)
 
     def load(self, sample: Sample) -> Any:
         """The changed raw item; the item as it is where the modality has no randomisation.

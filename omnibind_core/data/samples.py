@@ -63,3 +63,18 @@ class Loads(Protocol):
 
     def load(self, sample: Sample) -> Any:
         """The checked raw item of a sample."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The samples of a source, whose raw items a derived class changes as it loads them.
+
+    Attributes:
+        source: Has the samples.
+    """
+
+    source: Loads
+
+    def path(self, sample: Sample) -> Path:
+        """The file of the sample."""
+        return self.source.path(sample)

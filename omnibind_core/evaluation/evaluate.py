@@ -34,6 +34,8 @@ _MACRO = Column("macro", "macro accuracy, %", "share")
 _SEEDS = Column("seeds", "seeds", "count")
 _LEAST = 0.01  # share of the answers that a dot of the reliability diagram stands for
 _ACCURACY = (_N, _LABELS, SHARE, _MACRO)
+_COST = Column("cost", "cost, points", "points", "cost_interval")
+_LOST = (_METHOD, _N, _LABELS, Column("clean", "before, %", "share"), SHARE, _COST)
 
 
 def evaluate(bench: Bench, names: Iterable[str] | None = None, extras: Extras | None = None) -> Report:
@@ -243,12 +245,7 @@ def _paper(bench: Bench, extras: Extras) -> Section:
         says,
         Column("wrong", "noise in"),
         Column("kind", "noise"),
-        _METHOD,
-        _N,
-        _LABELS,
-        Column("clean", "before, %", "share"),
-        SHARE,
-        Column("cost", "cost, points", "points", "cost_interval"),
+        *_LOST,
     ]
     text = (
         "Text is an input here. Where it names the label, as in the paper (a photo of a {label}), it holds the answer: "
@@ -356,12 +353,7 @@ def _noise(bench: Bench, extras: Extras) -> Section:
         _MODALITIES,
         Column("wrong", "wrong sensor"),
         Column("kind", "what is wrong"),
-        _METHOD,
-        _N,
-        _LABELS,
-        Column("clean", "before, %", "share"),
-        SHARE,
-        Column("cost", "cost, points", "points", "cost_interval"),
+        *_LOST,
     )
     parts: list[Table | Plot] = []
     for fault, name in ((NOISE, "noise_plot"), (CONFLICTING, "conflict_plot")):

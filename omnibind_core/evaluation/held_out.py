@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.data.samples import Loads, Sample
+from omnibind_core.data.samples import Changed, Sample
 from omnibind_core.modalities.base import Events, Sound
 
 HELD_OUT = "unseen noise"
@@ -75,20 +74,14 @@ NOISES: dict[str, Callable[[Any, np.random.Generator], Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOut:
+class HeldOut(Changed):
     """The samples of a source replaced by such noise; it depends on id and seed only.
 
     Attributes:
-        source: Has the samples.
         seed: Of what is random.
     """
 
-    source: Loads
     seed: int
-
-    def path(self, sample: Sample) -> Path:
-        """The file of the sample."""
-        return self.source.path(sample)
 
     def load(self, sample: Sample) -> Any:
         """The raw item that stands for the sample.
