@@ -8,45 +8,25 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from omnibind_core import encoders, fusion, modalities, resources
-from omnibind_core.config import Config, parse, read_mapping
+from omnibind_core.calibration import Calibration
+from omnibind_core.config import parse, read_mapping
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
+from omnibind_core.fusion import Evidence
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
-
-
-class Calibration(Config):
-    """How cosines become probabilities; fitted on validation data at the end of stage II.
-
-    Attributes:
-        temperatures: Divide the cosines of the fused embedding before the softmax: of one, two, ... tokens; the last
-            one holds for more.
-        single: By modality, the same for the embedding of one token alone, instead of the first of these.
-        threshold: Confidence below which a prediction is unknown, 0..1.
-    """
-
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.05,), min_length=1)
-    single: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    threshold: float = Field(0.0, ge=0, le=1)
-
-    def temperature(self, modalities: Sequence[str]) -> float:
-        """Of the embedding of tokens of these modalities, at least one, fused."""
-        if len(modalities) == 1:
-            return self.single.get(modalities[0], self.temperatures[0])
-        return self.temperatures[min(len(modalities), len(self.temperatures)) - 1]
 
 
 @dataclass(frozen=True)
@@ -60,6 +40,8 @@ class Recognition:
         probabilities: ``float32 [1 + n, C]``, calibrated; each row sums to 1.
         without: ``float32 [n, C]``, calibrated probabilities of what is left without each token; uniform where nothing
             is left.
+        familiarity: ``float32 [n]``, how like each token is to those of the training samples of its modality, see
+            :class:`omnibind_core.fusion.familiarity.Familiarity`; NaN where it is not known.
     """
 
     embedding: NDArray[np.float32]
@@ -67,6 +49,7 @@ class Recognition:
     similarities: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     without: NDArray[np.float32]
+    familiarity: NDArray[np.float32]
 
 
 class OmniBind(nn.Module):
@@ -304,8 +287,10 @@ class OmniBind(nn.Module):
         sets = [modalities]
         sets += [[*modalities[:index], *modalities[index + 1 :]] or modalities for index in range(count)]
         sets += [[name] for name in modalities]
-        temperature = similarities.new_tensor([self.calibration.temperature(names) for names in sets])[:, None]
-        probabilities = (similarities / temperature).softmax(dim=-1)
+        familiarity = tokens.new_full((count,), torch.nan) if fused.familiarity is None else fused.familiarity[0]
+        probabilities = self.calibration.probabilities(
+            similarities, sets, _evidence(fused, tokens.expand(count + 1, -1, -1), mask, familiarity)
+        )
         without = (
             probabilities[1 : count + 1] if count > 1 else torch.full_like(probabilities[:1], 1 / len(self.labels))
         )
@@ -316,6 +301,7 @@ class OmniBind(nn.Module):
             similarities[alone].cpu().numpy(),
             probabilities[alone].cpu().numpy(),
             without.cpu().numpy(),
+            familiarity.cpu().numpy(),
         )
 
     def _part(self, modality: str) -> Any:
@@ -335,6 +321,13 @@ class OmniBind(nn.Module):
         if not fits or dtype != preset.dtype or len(views) == 0:
             shape = ", ".join("any" if size < 0 else str(size) for size in preset.shape)
             raise InvalidInputError(modality, f"{dtype} {list(views.shape)}", f"{preset.dtype} [views, {shape}]")
+
+
+def _evidence(fused: fusion.Fused, tokens: Tensor, mask: Tensor, familiarity: Tensor) -> Evidence:
+    """Of what was fused, and then of each token alone."""
+    of_sets = fusion.evidence(fused, tokens, mask)
+    alone = familiarity.nan_to_num(0.0)
+    return Evidence(*(torch.cat(pair) for pair in zip(of_sets, (alone, torch.zeros_like(alone)), strict=True)))
 
 
 def available() -> tuple[str, ...]:

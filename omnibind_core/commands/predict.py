@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -182,11 +183,12 @@ def _recognise(model: OmniBind, inputs: Sequence[_Input], top_k: int) -> dict[st
                 "modality": item.modality,
                 "source": item.source,
                 "weight": float(weight),
+                "familiarity": None if math.isnan(familiarity) else float(familiarity),
                 "without": _best(others, model.labels.names) if len(inputs) > 1 else None,
                 **_ranking(ranking),
             }
-            for item, weight, others, ranking in zip(
-                inputs, recognition.weights, recognition.without, alone, strict=True
+            for item, weight, familiarity, others, ranking in zip(
+                inputs, recognition.weights, recognition.familiarity, recognition.without, alone, strict=True
             )
         ],
     }
@@ -211,7 +213,7 @@ def _table(result: dict[str, Any]) -> str:
         verdict = f"{best} ({result['confidence']:.3f})"
     lines = [verdict, "", "score  label"]
     lines += [f"{entry['score']:.3f}  {entry['label']}" for entry in result["top"]]
-    rows = [("input", "modality", "weight", "score", "label", "others without it")]
+    rows = [("input", "modality", "weight", "familiar", "score", "label", "others without it")]
     for item in result["inputs"]:
         label = f"unknown ({item['top'][0]['label']}?)" if item["unknown"] else item["label"]
         source = item["source"]
@@ -220,7 +222,9 @@ def _table(result: dict[str, Any]) -> str:
             source = source[:cut] + "…" if item["modality"] == "text" else "…" + source[-cut:]
         without = item["without"]
         others = "" if without is None else f"{without['label']} ({without['score']:.3f})"
-        rows.append((source, item["modality"], f"{item['weight']:.3f}", f"{item['confidence']:.3f}", label, others))
+        familiar = "n/a" if item["familiarity"] is None else f"{item['familiarity']:.1f}"
+        weight, score = f"{item['weight']:.3f}", f"{item['confidence']:.3f}"
+        rows.append((source, item["modality"], weight, familiar, score, label, others))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines.append("")
     lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

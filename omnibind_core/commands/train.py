@@ -92,8 +92,8 @@ def _align(args: argparse.Namespace) -> int:
 
 def _fuse(args: argparse.Namespace) -> int:
     from omnibind_core import fusion
-    from omnibind_core.features.calibration import calibrate
-    from omnibind_core.features.combinations import accuracy_by_size
+    from omnibind_core.features.calibration import calibrate, settle
+    from omnibind_core.features.combinations import accuracy_by_size, learn_familiarity
     from omnibind_core.model import OmniBind
     from omnibind_core.training import dataset
     from omnibind_core.training.fuse import Fuse
@@ -111,7 +111,9 @@ def _fuse(args: argparse.Namespace) -> int:
     concepts = dataset.Concepts.read(aligned / "labels.csv")
     with fabric.rank_zero_first(local=True):
         known = None if config.start is None else model.labels
-        data = dataset.load(config, model.config, model.encoders, concepts, known, damage=config.fuse.damage)
+        data = dataset.load(
+            config, model.config, model.encoders, concepts, known, damage=config.fuse.damage, shifts=config.fuse.shifts
+        )
     if data.vocabulary != model.labels.names:
         raise ConfigError(
             f"{aligned} was trained with {len(model.labels)} labels, data and settings now give {len(data.vocabulary)} "
@@ -119,10 +121,14 @@ def _fuse(args: argparse.Namespace) -> int:
         )
     trainer.agreement.update(_describe(data))
     train, val = dataset.embed(data, model, "train"), dataset.embed(data, model, "val")
+    held_out = dataset.embed(data, model, "shifted") if data.shifted else val
+    learn_familiarity(model.fusion, train, held_out, config.seed)
     trainer.run(Fuse(train, val, model.labels, model.fusion, config.fuse))
     if not fabric.is_global_zero:
         return 0
-    model.calibration = calibrate(val, model.labels, model.fusion, 2000, config.seed)
+    settle(model.fusion, held_out, model.labels, config.fuse.tau, 2000, config.seed)
+    shifted = held_out if data.shifted else None
+    model.calibration = calibrate(val, model.labels, model.fusion, 2000, config.seed, shifted)
     rows = accuracy_by_size(val, model.labels, model.fusion, 5000, config.seed)
     out = Path(config.out) / "model"
     single = json.loads((aligned / "figures.json").read_text(encoding="utf-8"))["single"]

@@ -253,12 +253,12 @@ def make(
     known, tokens = data.known, samples.embeddings(model, data.known)
     if train is not None and set(known.sets) - set(train.sets):
         train = None
-    own = FusionMethod(AF, tokens, [model.fusion], model.labels, slots, data.fold)
+    own = FusionMethod(AF, tokens, [model.fusion], model.labels, slots, data.fold, certain=True)
     found: dict[str, Method] = {AF: own, MEAN: own.of(MEAN, [MeanFusion()])}
     bench = Bench(model, data, found, train, training, count, damage, seed)
     if data.unknown.sets:
         outside = samples.embeddings(model, data.unknown)
-        asked = FusionMethod(AF, outside, [model.fusion], model.labels, slots, data.fold)
+        asked = FusionMethod(AF, outside, [model.fusion], model.labels, slots, data.fold, certain=True)
         both: dict[str, Method] = {AF: asked, MEAN: asked.of(MEAN, [MeanFusion()])}
         bench.ood = OutOfDistribution(data.unknown, both, Bootstrap(data.unknown.counts, seed))
     if train is None:

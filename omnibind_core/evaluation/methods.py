@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.evaluation.probes import Probes, shape_features
 from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Index, gather, late_fusion, similarities
 from omnibind_core.features.sets import learns
-from omnibind_core.fusion import Fusion
+from omnibind_core.fusion import Evidence, Fusion, evidence
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.training.config import FuseConfig
@@ -36,21 +36,6 @@ PLAIN, NO_CLS = "AF, preset paper", "AF, preset paper, without CLS negatives"
 PAPER_AF: dict[str, Negatives] = {PLAIN: "wrong", NO_CLS: "all"}
 """Their ``fuse.negatives``."""
 _BATCH = 4096  # combinations at a time
-
-
-def probabilities(model: OmniBind, cosines: Tensor, columns: Sequence[str], mask: NDArray[np.bool_]) -> Tensor:
-    """Calibrated probabilities ``[B, C]`` of fused embeddings, as the model itself gives them.
-
-    Args:
-        model: Has the calibration.
-        cosines: ``[B, C]``, of fused embeddings to the labels.
-        columns: Modality of each column of the combinations.
-        mask: ``bool [B, M]``, which of them were fused.
-    """
-    sets, place = np.unique(mask, axis=0, return_inverse=True)
-    found = [model.calibration.temperature([columns[int(column)] for column in np.flatnonzero(row)]) for row in sets]
-    temperature = cosines.new_tensor(found)[torch.from_numpy(place.reshape(-1)).to(cosines.device)]
-    return (cosines / temperature[:, None]).softmax(dim=-1)
 
 
 def threshold(model: OmniBind, count: int) -> float:
@@ -105,6 +90,7 @@ class FusionMethod(Method):
         labels: The vocabulary.
         slots: The model's modalities as the fusions count them.
         fold: See :class:`Method`; None if each label is its own.
+        certain: Whether the model's certainty was fitted for it.
     """
 
     def __init__(
@@ -115,26 +101,42 @@ class FusionMethod(Method):
         labels: LabelBank,
         slots: tuple[str, ...],
         fold: Index | None = None,
+        certain: bool = False,
     ) -> None:
         self.name, self.tokens, self.seeds = name, tokens, len(modules)
-        self.modules, self.labels, self.slots = modules, labels, slots
+        self.modules, self.labels, self.slots, self.certain = modules, labels, slots, certain
         self.fold = np.arange(len(labels)) if fold is None else fold
 
     def of(self, name: str, modules: list[Fusion]) -> FusionMethod:
         """Other fusions of the same tokens, asked in the same way."""
         other = copy.copy(self)
-        other.name, other.modules, other.seeds = name, modules, len(modules)
+        other.name, other.modules, other.seeds, other.certain = name, modules, len(modules), False
         return other
+
+    def evidence(self, combos: Combinations) -> Evidence | None:
+        """The evidence for the answers of the first module, ``[B]`` each; None if the certainty is not for it."""
+        if not self.certain:
+            return None
+        parts = []
+        for some in _batches(combos):
+            sets = gather(self.tokens, some, self.slots)
+            with torch.inference_mode():
+                parts.append(evidence(self.modules[0](*sets), sets.tokens, sets.mask))
+        return Evidence(*(torch.cat(rows) for rows in zip(*parts, strict=True)))
 
     def scores(self, combos: Combinations) -> list[Tensor]:
         """See :meth:`Method.scores`: cosines to the labels."""
         found: list[list[Tensor]] = [[] for _ in self.modules]
-        for start in range(0, len(combos), _BATCH):
-            some = combos.take(np.arange(start, min(start + _BATCH, len(combos))))
+        for some in _batches(combos):
             sets = gather(self.tokens, some, self.slots)
             for module, parts in zip(self.modules, found, strict=True):
                 parts.append(similarities(module, self.labels, sets))
         return [torch.cat(parts) for parts in found]
+
+
+def _batches(combos: Combinations) -> Iterator[Combinations]:
+    for start in range(0, len(combos), _BATCH):
+        yield combos.take(np.arange(start, min(start + _BATCH, len(combos))))
 
 
 class LateFusion(Method):

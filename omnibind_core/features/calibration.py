@@ -1,6 +1,9 @@
-"""Temperatures that turn cosines into probabilities, and the confidence below which the answer is "unknown"."""
+"""What held-out samples tell better than training ones: how certain an answer is, and when it is "unknown"."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -8,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnibind_core.features.combinations import EmbeddedSplit, similarities, with_conflicts
-from omnibind_core.fusion import Fusion
+from omnibind_core.calibration import Calibration, Certainty
+from omnibind_core.features.combinations import Combinations, EmbeddedSplit, similarities, with_conflicts
+from omnibind_core.fusion import Evidence, Fusion, evidence
 from omnibind_core.labels import LabelBank
-from omnibind_core.model import Calibration
 
 _TEMPERATURES = tuple(float(value) for value in np.geomspace(0.005, 0.5, 200))
 KEEP = 0.95
@@ -20,9 +23,21 @@ LEAST_LABELS = 5
 """Sizes of combinations that fewer labels have take the temperature of the size before."""
 CONFLICTS = 0.1
 """Share of the combinations of two or more in which one sensor shows something else, so that certainty is earned."""
+HOME, OTHER, LYING = 4, 3, 1
+"""How much counts what is as in training, has a sensor of another kind or damaged, or one that lies."""
+MOST = 3
+"""Numbers of sensors that have a certainty of their own."""
+_SHRINKAGE = 1e-3
 
 
-def calibrate(split: EmbeddedSplit, labels: LabelBank, fusion: Fusion, count: int, seed: int) -> Calibration:
+def calibrate(
+    split: EmbeddedSplit,
+    labels: LabelBank,
+    fusion: Fusion,
+    count: int,
+    seed: int,
+    shifted: EmbeddedSplit | None = None,
+) -> Calibration:
     """Fits the calibration on validation combinations of every size.
 
     Args:
@@ -31,10 +46,13 @@ def calibrate(split: EmbeddedSplit, labels: LabelBank, fusion: Fusion, count: in
         fusion: The trained fusion.
         count: Combinations per size.
         seed: Of the draws.
+        shifted: The same samples with variants as other sensors and damaged ones would give them, for the certainty;
+            None leaves it out.
 
     Returns:
         Temperatures of least negative log-likelihood (Guo et al. 2017) for every number of modalities and for
-        every modality alone, and the threshold that keeps :data:`KEEP` of the right answers of single sensors.
+        every modality alone, the certainty, and the threshold that keeps :data:`KEEP` of the right answers of single
+        sensors.
     """
     with torch.inference_mode():
         by_size: dict[int, float] = {}
@@ -48,18 +66,140 @@ def calibrate(split: EmbeddedSplit, labels: LabelBank, fusion: Fusion, count: in
             by_size[size] = best_temperature(fused, torch.from_numpy(real.label).to(fused.device))
         counts = range(1, max(by_size) + 1)
         temperatures = [by_size[min(by_size, key=lambda size: abs(size - count))] for count in counts]
-        single, right = {}, []
+        single = {}
         for name, samples in split.sets.items():
             alone, label = _alone(split.tokens[name][:, 0], samples.concept, labels)
             if (alone.argmax(-1) != label).any():  # one that never errs does not tell how sure it may be
                 # Every label counts the same, as in the combinations: rare ones are those that it is too sure of.
                 single[name] = best_temperature(alone, label, 1 / label.bincount()[label])
-            confidence, answer = (alone / single.get(name, temperatures[0])).softmax(-1).max(-1)
-            right.append(confidence[answer == label])
+        found = Calibration(temperatures=tuple(temperatures), single=single)
+    if shifted is not None:
+        sizes = [size for size in by_size if size <= MOST]
+        certainty = tuple(_certainty(shifted, labels, fusion, found, size, count, seed) for size in sizes)
+        found = found.model_copy(update={"certainty": certainty})
+    with torch.inference_mode():
         # Of single sensors, whose right answers are the least confident: no sensor is to be unknown most of the time.
+        right = [_right_confidences(split.single(name), split, labels, fusion, found) for name in split.sets]
         confidences = torch.cat(right)
         threshold = float(confidences.quantile(1 - KEEP)) if len(confidences) else 0.0
-    return Calibration(temperatures=tuple(temperatures), single=single, threshold=round(threshold, 4))
+    return found.model_copy(update={"threshold": round(threshold, 4)})
+
+
+def settle(fusion: Fusion, split: EmbeddedSplit, labels: LabelBank, tau: float, count: int, seed: int) -> None:
+    """Fits the few numbers of a fusion that held-out samples tell better than those the encoders have learnt by heart.
+
+    Args:
+        fusion: After stage II, in place; one without :attr:`~omnibind_core.fusion.base.Fusion.gains` stays as it is.
+        split: Validation samples with variants as other sensors and damaged ones would give them.
+        labels: The vocabulary.
+        tau: Temperature of the loss, as in stage II.
+        count: Combinations of every size and kind.
+        seed: Of the draws.
+    """
+    gains = fusion.gains
+    if gains is None:
+        return
+    prototypes, asked = labels.prototypes(), []
+    for size in split.sizes:
+        if 1 < size <= MOST:
+            drawn = _kinds(split, size, count, np.random.default_rng((seed, size, 3)))
+            asked += [(counts, split.gather(combos), torch.from_numpy(combos.label)) for counts, combos in drawn]
+    if not asked:
+        return
+
+    def loss() -> Tensor:
+        total = _SHRINKAGE * gains.square().sum()
+        for counts, sets, label in asked:
+            scores = fusion(*sets).embedding @ prototypes.T / tau
+            total = total + counts * F.cross_entropy(scores, label.to(scores.device)) / len(asked)
+        return total
+
+    _minimise(gains, loss)
+
+
+def _kinds(split: EmbeddedSplit, size: int, count: int, rng: np.random.Generator) -> Iterator[tuple[int, Combinations]]:
+    """Combinations and how much they count: :data:`HOME`, :data:`OTHER`, :data:`LYING`."""
+    home = dataclasses.replace(split.draw(count, rng, size), variants=None)
+    yield HOME, home
+    yield OTHER, _with_variants(home, split, rng)
+    if size > 1:
+        yield LYING, with_conflicts(home, 1.0, rng)
+
+
+def _minimise(weights: Tensor, loss: Callable[[], Tensor]) -> None:
+    """Minimises a smooth loss of a few numbers, in place."""
+    optimiser = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value.item()
+
+    optimiser.step(closure)
+    weights.grad = None
+
+
+def _certainty(
+    split: EmbeddedSplit, labels: LabelBank, fusion: Fusion, calibration: Calibration, size: int, count: int, seed: int
+) -> Certainty:
+    """The certainty of combinations of one size, by logistic regression."""
+    rows, right, weight = [], [], []
+    for counts, drawn in _kinds(split, size, count, np.random.default_rng((seed, size, 2))):
+        found, label, proof = _asked(drawn, split, labels, fusion, calibration)
+        top, answer = found.max(dim=-1)
+        rows.append(Certainty().inputs(top, proof))
+        right.append((answer == label).double())
+        weight.append(torch.full_like(right[-1], counts / len(top)))
+    fitted = _logistic(torch.cat(rows).double(), torch.cat(right), torch.cat(weight))
+    bias, slope, familiarity, mixed, agreement = (round(value, 4) for value in fitted.tolist())
+    return Certainty(bias=bias, slope=slope, familiarity=familiarity, mixed=mixed, agreement=agreement)
+
+
+def _with_variants(combinations: Combinations, split: EmbeddedSplit, rng: np.random.Generator) -> Combinations:
+    """The same with a variant of one random sample of each, where it has any."""
+    mask = combinations.mask
+    column = np.where(mask, rng.random(mask.shape), -1.0).argmax(axis=1)
+    variants = np.zeros_like(combinations.rows)
+    for index, name in enumerate(combinations.columns):
+        count = split.tokens[name].shape[1]
+        here = np.flatnonzero(column == index)
+        if count > 1:
+            variants[here, index] = rng.integers(1, count, size=len(here))
+    return dataclasses.replace(combinations, variants=variants)
+
+
+def _asked(
+    drawn: Combinations, split: EmbeddedSplit, labels: LabelBank, fusion: Fusion, calibration: Calibration
+) -> tuple[Tensor, Tensor, Evidence]:
+    """Probabilities ``[B, C]``, right labels ``[B]`` and evidence of combinations."""
+    sets = split.gather(drawn)
+    with torch.inference_mode():
+        fused = fusion(*sets)
+        proof = evidence(fused, sets.tokens, sets.mask)
+        found = calibration.probabilities(labels.similarities(fused.embedding), drawn.names, proof)
+    return found.clone(), torch.from_numpy(drawn.label).to(found.device), Evidence(*(rows.clone() for rows in proof))
+
+
+def _right_confidences(
+    drawn: Combinations, split: EmbeddedSplit, labels: LabelBank, fusion: Fusion, calibration: Calibration
+) -> Tensor:
+    """Confidences of the right answers to the combinations that have a label."""
+    found, label, _ = _asked(drawn.take(drawn.label >= 0), split, labels, fusion, calibration)
+    confidence, answer = found.max(dim=-1)
+    return confidence[answer == label]
+
+
+def _logistic(inputs: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+    """Weights ``[K]`` of a logistic regression of ``right``, ``[B]``, on ``inputs``, ``[B, K]``; slightly shrunk."""
+    weights = torch.zeros(inputs.shape[1], dtype=inputs.dtype, device=inputs.device, requires_grad=True)
+
+    def loss() -> Tensor:
+        errors = F.binary_cross_entropy_with_logits(inputs @ weights, right, reduction="none")
+        return (errors * weight).sum() / weight.sum() + _SHRINKAGE * weights.square().sum()
+
+    _minimise(weights, loss)
+    return weights.detach()
 
 
 def best_temperature(similarities: Tensor, label: Tensor, weight: Tensor | None = None) -> float:

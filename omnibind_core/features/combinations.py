@@ -53,6 +53,11 @@ class Combinations:
         found: NDArray[np.bool_] = self.rows >= 0
         return found
 
+    @property
+    def names(self) -> list[list[str]]:
+        """Modalities of each combination."""
+        return [[self.columns[int(column)] for column in np.flatnonzero(row)] for row in self.mask]
+
     def take(self, chosen: NDArray[np.generic]) -> Combinations:
         """Some of the combinations."""
         variants = None if self.variants is None else self.variants[chosen]
@@ -357,6 +362,20 @@ def embed(split: Split, model: OmniBind, words: Sequence[tuple[int, str]] | None
     tokens[TEXT] = model.embed_text([word for _, word in words]).clone()[:, None]
     texts = np.array([number for number, _ in words], np.int64)
     return EmbeddedSplit(split.names, split.sets, texts, split.given, tokens, tuple(model.config.modalities))
+
+
+def learn_familiarity(fusion: Fusion, train: EmbeddedSplit, held_out: EmbeddedSplit, seed: int) -> None:
+    """Tells a fusion what tokens of each modality are like; a fusion that does not ask for it stays as it is.
+
+    Args:
+        fusion: The fusion, in place.
+        train: What the encoders were trained with; variants do not count.
+        held_out: Samples of the same sources that they were not trained with.
+        seed: Of where the centres start.
+    """
+    for slot, name in enumerate(train.slots):
+        if name in train.tokens and len(train.tokens[name]) and len(held_out.tokens.get(name, ())):
+            fusion.learn(slot, train.tokens[name][:, 0], held_out.tokens[name][:, 0], seed)
 
 
 def similarities(fusion: Fusion, labels: LabelBank, sets: TokenSets) -> Tensor:

@@ -5,13 +5,14 @@
 """
 
 from omnibind_core.fusion.attention import AdaptiveFusion, FusionConfig
-from omnibind_core.fusion.base import Fused, Fusion
+from omnibind_core.fusion.base import Evidence, Fused, Fusion, evidence
 from omnibind_core.fusion.baselines import MeanFusion
 from omnibind_core.fusion.losses import fusion_loss, wrong_predictions
 from omnibind_core.fusion.registry import FusionType, baselines, build, changed, register, types
 
 __all__ = [
     "AdaptiveFusion",
+    "Evidence",
     "Fused",
     "Fusion",
     "FusionConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "baselines",
     "build",
     "changed",
+    "evidence",
     "fusion_loss",
     "register",
     "types",

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnibind_core.config import Config
-from omnibind_core.errors import ConfigError
+from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.fusion.base import Fused, Fusion, equal_shares, mix
+from omnibind_core.fusion.familiarity import Familiarity
 from omnibind_core.fusion.registry import register
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -27,6 +28,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "residual": {"layers": 1, "residual": True, "norm": True, "ffn": 0},
     # A mean of the tokens themselves, weighted by how much each can be trusted.
     "reliability": {"layers": 0, "pool": "reliability"},
+    # The same, which also asks what the encoders were trained with, and what the other tokens say.
+    "familiarity": {"layers": 0, "pool": "reliability", "centres": 64, "agreement": True},
 }
 
 
@@ -43,6 +46,8 @@ class FusionConfig(Config):
         pool: ``"mean"`` as in the paper, or ``"reliability"``: each token counts as much as a small network trusts it.
         hidden: Width of that network.
         dropout: On its first layer, so that it does not learn labels by heart.
+        centres: Of the training tokens of each modality, near to which a token is familiar; 0 does not ask for it.
+        agreement: Whether a token counts more that is like the others.
     """
 
     type: str = Field("attention", pattern="^attention$")
@@ -54,6 +59,8 @@ class FusionConfig(Config):
     pool: Literal["mean", "reliability"] = "mean"
     hidden: int = Field(32, ge=1)
     dropout: float = Field(0.7, ge=0, lt=1)
+    centres: int = Field(0, ge=0)
+    agreement: bool = False
 
 
 class AdaptiveFusion(Fusion):
@@ -68,39 +75,66 @@ class AdaptiveFusion(Fusion):
     Args:
         dim: Embedding width D.
         config: Architecture.
+        slots: Number of modalities of the model; needed for ``centres``.
 
     Raises:
         ConfigError: ``heads`` does not divide ``dim``.
     """
 
-    def __init__(self, dim: int, config: FusionConfig) -> None:
+    def __init__(self, dim: int, config: FusionConfig, slots: int = 0) -> None:
         super().__init__()
         if dim % config.heads:
             raise ConfigError(f"fusion.heads is {config.heads}, expected a divisor of the embedding width {dim}")
         self.layers = nn.ModuleList(AttentionLayer(dim, config) for _ in range(config.layers))
-        self.reliability = Reliability(dim, config) if config.pool == "reliability" else None
+        self.reliability = Reliability(dim, config, slots) if config.pool == "reliability" else None
+
+    @property
+    def gains(self) -> nn.Parameter | None:  # type: ignore[override]
+        """See :class:`Fusion`: how much the network, familiarity and agreement count."""
+        return None if self.reliability is None else self.reliability.gains
+
+    def extend(self, slots: int) -> None:
+        """See :meth:`Fusion.extend`."""
+        if self.reliability is not None and self.reliability.familiarity is not None:
+            self.reliability.familiarity.extend(slots)
+
+    def learn(self, slot: int, train: Tensor, held_out: Tensor, seed: int) -> None:
+        """See :meth:`Fusion.learn`."""
+        if self.reliability is not None and self.reliability.familiarity is not None:
+            self.reliability.familiarity.learn(slot, train, held_out, seed)
 
     def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
-        """See :meth:`Fusion.fuse`; the modalities are not looked at."""
+        """See :meth:`Fusion.fuse`; the modalities are looked at for ``centres`` only.
+
+        Raises:
+            InvalidInputError: There are ``centres``, and ``modality_ids`` is missing.
+        """
         flow = torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
         hidden = tokens
         for layer in self.layers:
             hidden, attention = layer(hidden, mask)
             flow = attention @ flow
-        shares = equal_shares(mask, tokens.dtype) if self.reliability is None else self.reliability(tokens, mask)
-        return Fused(F.normalize(mix(shares, hidden), dim=-1), mix(shares, flow))
+        if self.reliability is None:
+            shares, familiarity = equal_shares(mask, tokens.dtype), None
+        else:
+            shares, familiarity = self.reliability(tokens, mask, modality_ids)
+        return Fused(F.normalize(mix(shares, hidden), dim=-1), mix(shares, flow), familiarity)
 
 
 class Reliability(nn.Module):
-    """How much each token can be trusted, from the token alone: noise, a covered lens or a dead sensor look the same
-    whatever is in front of them. Starts as equal shares.
+    """How much each token can be trusted. Starts as equal shares.
+
+    Noise, a covered lens or a dead sensor look the same whatever is in front of them: a small network sees them in the
+    token alone. It knows nothing of sensors that it was not trained with; those are far from the ``centres``. That a
+    sensor shows something else than the others is seen in neither, but in how like their tokens are.
 
     Args:
         dim: Embedding width D.
-        config: Its ``hidden`` and ``dropout``.
+        config: Its ``hidden``, ``dropout``, ``centres`` and ``agreement``.
+        slots: Number of modalities of the model.
     """
 
-    def __init__(self, dim: int, config: FusionConfig) -> None:
+    def __init__(self, dim: int, config: FusionConfig, slots: int = 0) -> None:
         super().__init__()
         self.score = nn.Sequential(
             nn.LayerNorm(dim),
@@ -114,11 +148,33 @@ class Reliability(nn.Module):
         last = self.score[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
+        self.familiarity = Familiarity(slots, config.centres, dim) if config.centres else None
+        self.agreement = config.agreement
+        # Of the network, the familiarity and the agreement; the last two stay 0 where they are not asked for.
+        self.gains = nn.Parameter(torch.tensor([1.0, 0.0, 0.0])) if config.centres or config.agreement else None
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Shares ``float32 [B, M]`` of the tokens ``[B, M, D]``; each row sums to 1, absent tokens have 0."""
+    def forward(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Shares ``float32 [B, M]`` of the tokens ``[B, M, D]``, and their familiarity.
+
+        Each row of the shares sums to 1, absent tokens have 0. The familiarity is None where it is not asked for, and
+        NaN where it is not known or no token is.
+        """
         scores: Tensor = self.score(tokens).squeeze(-1)
-        return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+        familiarity = None
+        if self.gains is not None:
+            scores = self.gains[0] * scores
+        if self.gains is not None and self.familiarity is not None:
+            if modality_ids is None:
+                raise InvalidInputError(
+                    "AF with centres", "no modality_ids", "the modality of each token, int64 [B, M]"
+                )
+            familiarity = self.familiarity(tokens, modality_ids).masked_fill(~mask, torch.nan)
+            scores = scores + self.gains[1] * familiarity.nan_to_num(0.0)
+        if self.gains is not None and self.agreement:
+            others = tokens.sum(dim=1, keepdim=True) - tokens  # absent tokens are zeros
+            count = (mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)
+            scores = scores + self.gains[2] * (tokens * others).sum(dim=-1) / count
+        return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1), familiarity
 
 
 class AttentionLayer(nn.Module):
@@ -185,4 +241,4 @@ class AttentionLayer(nn.Module):
 
 @register("attention", "AF", FusionConfig, presets=PRESETS)
 def _attention(dim: int, config: FusionConfig, slots: Sequence[str]) -> Fusion:
-    return AdaptiveFusion(dim, config)
+    return AdaptiveFusion(dim, config, len(slots))

@@ -15,14 +15,23 @@ class Fused(NamedTuple):
     Attributes:
         embedding: ``float32 [B, D]``, unit length.
         weights: ``float32 [B, M]``, share of each token in the embedding; each row sums to 1, absent tokens have 0.
+        familiarity: ``float32 [B, M]``, see :class:`omnibind_core.fusion.familiarity.Familiarity`; NaN where it is not
+            known or no token is. None for fusions that have none.
     """
 
     embedding: Tensor
     weights: Tensor
+    familiarity: Tensor | None = None
 
 
 class Fusion(nn.Module):
-    """A fusion: any set of tokens to one unified embedding. The set has no order and no fixed size."""
+    """A fusion: any set of tokens to one unified embedding. The set has no order and no fixed size.
+
+    Attributes:
+        gains: Few numbers that are fitted once more on held-out samples after stage II; None for none.
+    """
+
+    gains: nn.Parameter | None = None
 
     def forward(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None = None) -> Fused:
         """Fuses sets of tokens.
@@ -32,8 +41,8 @@ class Fusion(nn.Module):
         Args:
             tokens: ``float32 [B, M, D]``, unit length; what stands at absent places does not matter, not even NaN.
             mask: ``bool [B, M]``, True where a token is present; at least one in each row.
-            modality_ids: ``int64 [B, M]`` modality of each token, an index into the model config's modalities. AF, Mean
-                and Linear do not need it.
+            modality_ids: ``int64 [B, M]`` modality of each token, an index into the model config's modalities. Mean,
+                Linear and AF without ``centres`` do not need it.
         """
         if self.training:
             # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
@@ -42,7 +51,21 @@ class Fusion(nn.Module):
         mask = mask.gather(1, order)
         packed = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1])).masked_fill(~mask[..., None], 0.0)
         fused = self.fuse(packed, mask, None if modality_ids is None else modality_ids.gather(1, order))
-        return Fused(fused.embedding, fused.weights.new_zeros(tokens.shape[:2]).scatter(1, order, fused.weights))
+
+        def placed(rows: Tensor, absent: float) -> Tensor:
+            return rows.new_full(tokens.shape[:2], absent).scatter(1, order, rows)
+
+        familiarity = None if fused.familiarity is None else placed(fused.familiarity, torch.nan)
+        return Fused(fused.embedding, placed(fused.weights, 0.0), familiarity)
+
+    def extend(self, slots: int) -> None:
+        """Makes room for so many modalities, in place; nothing to do for a fusion that does not know their number."""
+
+    def learn(self, slot: int, train: Tensor, held_out: Tensor, seed: int) -> None:
+        """Learns what tokens of one modality are like; see :meth:`omnibind_core.fusion.familiarity.Familiarity.learn`.
+
+        Nothing to do for a fusion that does not ask for it.
+        """
 
     @abstractmethod
     def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
@@ -57,3 +80,25 @@ def equal_shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
 def mix(weights: Tensor, rows: Tensor) -> Tensor:
     """Sums ``[B, M, D]`` rows, weighted by ``[B, M]``, to ``[B, D]``."""
     return (weights.unsqueeze(1) @ rows).squeeze(1)
+
+
+class Evidence(NamedTuple):
+    """What speaks for the answer of a fusion, beside its confidence.
+
+    Attributes:
+        familiarity: ``float32 [B]``, mean of the tokens' familiarities, weighted as the tokens are; 0 where unknown.
+        agreement: ``float32 [B]``, mean cosine of two tokens; 0 of one alone.
+    """
+
+    familiarity: Tensor
+    agreement: Tensor
+
+
+def evidence(fused: Fused, tokens: Tensor, mask: Tensor) -> Evidence:
+    """The evidence of a fusion of sets of tokens ``[B, M, D]``, present where ``mask``, ``bool [B, M]``, says so."""
+    weights = fused.weights
+    familiar = torch.zeros_like(weights) if fused.familiarity is None else fused.familiarity.nan_to_num(0.0)
+    shown = tokens.masked_fill(~mask[..., None], 0.0)
+    count = mask.sum(dim=1).to(weights.dtype)
+    pairs = shown.sum(dim=1).square().sum(dim=1) - shown.square().sum(dim=(1, 2))
+    return Evidence((weights * familiar).sum(dim=1), pairs / (count * (count - 1)).clamp(min=1))

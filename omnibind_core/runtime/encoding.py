@@ -59,6 +59,11 @@ class Recognised(Protocol):
         """Probabilities of every label without each token, ``[n, C]``."""
         ...
 
+    @property
+    def familiarity(self) -> NDArray[np.float32]:
+        """How like each token is to what its encoder was trained with, ``[n]``, -6..1; NaN where not known."""
+        ...
+
 
 class Recogniser(Protocol):
     """What the runtime needs of a model; :class:`omnibind_core.model.OmniBind` is one."""

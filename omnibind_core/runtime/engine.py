@@ -225,11 +225,21 @@ class PerceptionEngine:
                 label_without=names[int(others.argmax())] if len(tokens) > 1 else "",
                 confidence_without=float(others.max()) if len(tokens) > 1 else 0.0,
                 stamp_ns=token.newest.stamp_ns,
+                familiarity=float(familiarity),
             )
-            for token, weight, row, others in zip(
-                tokens, recognised.weights, recognised.probabilities[1:], recognised.without, strict=True
+            for token, weight, row, others, familiarity in zip(
+                tokens,
+                recognised.weights,
+                recognised.probabilities[1:],
+                recognised.without,
+                recognised.familiarity,
+                strict=True,
             )
         )
+        with self._lock:
+            for share in shares:
+                if share.name in self._sensors:
+                    self._sensors[share.name].perceived(share.familiarity)
         return Prediction(
             tick_ns=now_ns,
             header=leader.header,

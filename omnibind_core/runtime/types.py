@@ -112,7 +112,10 @@ class Encoded:
 
 @dataclass(frozen=True)
 class SensorReport:
-    """State of one sensor at one moment; the fields of ``SensorStatus.msg`` that do not depend on ROS."""
+    """State of one sensor at one moment; the fields of ``SensorStatus.msg`` that do not depend on ROS.
+
+    Beside them, ``familiarity``: that of :class:`SensorShare`, averaged over some ten predictions; NaN if not known.
+    """
 
     name: str
     modality: str
@@ -123,6 +126,7 @@ class SensorReport:
     received: int
     rejected: int
     dropped: int
+    familiarity: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ class SensorShare:
         label_without: What the others would have said without this sensor; ``""`` if it is the only one.
         confidence_without: Calibrated probability of that label; 0 if it is the only one.
         stamp_ns: Stamp of the item, after ``time_offset``.
+        familiarity: How like it is to what the sensor's encoder was trained with, -6..1: 0 as half of other samples of
+            the same sensors, -1 as the least like 5 % of them; NaN if that is not known.
     """
 
     name: str
@@ -150,6 +156,7 @@ class SensorShare:
     label_without: str
     confidence_without: float
     stamp_ns: int
+    familiarity: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ class FuseConfig(StageConfig):
         conflict: Chance that one token of a combination of two or more shows something else (not in the paper).
         damage: Variants of each training sample with a damaged sensor that are drawn beside the others (not in the
             paper).
+        shifts: Variants of each validation sample as another sensor of the kind would have made it, and as many of a
+            damaged one, that the certainty is fitted on; 0 leaves the certainty out (not in the paper).
     """
 
     steps: int = Field(978, ge=0)
@@ -173,6 +175,7 @@ class FuseConfig(StageConfig):
     text: float = Field(0.1, ge=0, le=1)
     conflict: float = Field(0.0, ge=0, le=1)
     damage: int = Field(0, ge=0)
+    shifts: int = Field(0, ge=0)
 
 
 class TrainConfig(Config):

@@ -48,6 +48,7 @@ class TrainingData:
         concepts: The label matching.
         train: Samples by modality.
         val: The same, without augmented variants.
+        shifted: The validation samples with variants as other sensors and damaged ones would give them; empty for none.
         index: Combinations to train and evaluate on; None draws them on the fly.
         imagined: By student, what its sensor would have seen of the training photos.
         descriptions: Sentences on what concepts mean.
@@ -62,6 +63,7 @@ class TrainingData:
     imagined: dict[str, FeatureSet] = dataclasses.field(default_factory=dict)
     descriptions: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     known: LabelBank | None = None
+    shifted: dict[str, FeatureSet] = dataclasses.field(default_factory=dict)
 
     def bank(self, embed_text: EmbedText) -> LabelBank:
         """The label bank of the vocabulary."""
@@ -78,6 +80,7 @@ def load(
     known: LabelBank | None = None,
     descriptions: Mapping[str, Sequence[str]] | None = None,
     damage: int = 0,
+    shifts: int = 0,
 ) -> TrainingData:
     """Reads the samples and computes the trunk features that are not cached yet.
 
@@ -89,6 +92,7 @@ def load(
         known: The vocabulary begins with this one.
         descriptions: Of concepts; those of ``known`` keep what they have.
         damage: Variants of each training sample with a damaged sensor.
+        shifts: Variants of each validation sample by another sensor, and as many by a damaged one.
 
     Raises:
         ConfigError: What ``align.imagined`` asks for needs a frozen trunk.
@@ -103,7 +107,9 @@ def load(
     if not vocabulary:
         raise DataError(f"{config.index or config.data}: no concept has {config.vocabulary} training samples")
     number = {name: index for index, name in enumerate(vocabulary)}
-    sets: dict[str, dict[str, FeatureSet]] = {"train": {}, "val": {}}
+    sets: dict[str, dict[str, FeatureSet]] = {"train": {}, "val": {}, "shifted": {}}
+    alone = {"augmentations": 0, "more_augmentations": {}, "randomised": shifts, "more_randomised": {}}
+    shifting = config.model_copy(update=alone)
     # Features of all samples, so that a change of labels or vocabulary does not make the cached ones useless.
     for split, labelled in by_split.items():
         for modality in modalities.names():
@@ -117,13 +123,17 @@ def load(
                 inputs = sample_features(source, samples, modality, model, encoder_set, 0, config.features_seed)
                 damaged = None
             sets[split][modality] = _feature_set(items, inputs, number, damaged)
+            if split == "val" and shifts:
+                inputs, damaged = variants(source, samples, modality, model, encoder_set, shifting, shifts)
+                sets["shifted"][modality] = _feature_set(items, inputs, number, damaged)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
     imagined = {}
     for student in _imagining(config.align, sets["train"], model, encoder_set):
         seen = _imagined(source, photos, student, model, encoder_set, config.features_seed, number)
         if len(seen):
             imagined[student] = seen
-    return TrainingData(vocabulary, concepts, sets["train"], sets["val"], index, imagined, descriptions or {}, known)
+    told = descriptions or {}
+    return TrainingData(vocabulary, concepts, sets["train"], sets["val"], index, imagined, told, known, sets["shifted"])
 
 
 def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
@@ -155,10 +165,10 @@ def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
 def embed(data: TrainingData, model: OmniBind, split: str) -> EmbeddedSplit:
     """Embeddings of one split, and of the sources' own words for the concepts, ready to be combined.
 
-    Variants with a damaged sensor count as further variants.
+    Variants with a damaged sensor count as further variants. ``shifted`` is the validation split with its variants.
     """
-    sets = data.train if split == "train" else data.val
-    if data.index is None:
+    sets = {"train": data.train, "val": data.val, "shifted": data.shifted}[split]
+    if data.index is None or split == "shifted":
         return combinations.embed(Split(data.vocabulary, sets), model)
     given, words = _given(data.index, split, sets, data.vocabulary)
     return combinations.embed(Split(data.vocabulary, sets, given=given), model, words)

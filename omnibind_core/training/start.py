@@ -34,6 +34,7 @@ def begin(config: TrainConfig, device: torch.device) -> OmniBind:
     added = [name for name in wanted.modalities if name not in old.config.modalities]
     # The old modalities come first, since a fusion may have numbered them.
     architecture = _joined(old.config, wanted, added)
+    old.fusion.extend(len(architecture.modalities))
     _refuse_fusion(old, architecture, config.start)
     encoder_set = old.encoders
     if added:

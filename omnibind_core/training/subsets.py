@@ -89,7 +89,7 @@ def without_sources(data: TrainingData, left_out: Mapping[str, str]) -> Training
         ConfigError: A modality has no samples of its source.
         DataError: A modality has no training sample left.
     """
-    parts = {"train": dict(data.train), "val": dict(data.val)}
+    parts = {"train": dict(data.train), "val": dict(data.val), "shifted": dict(data.shifted)}
     imagined = dict(data.imagined)
     for name, source in left_out.items():
         gone = {sample.group for samples in of_source(data, name, source) for sample in samples.samples}
@@ -102,9 +102,12 @@ def without_sources(data: TrainingData, left_out: Mapping[str, str]) -> Training
         for part in parts.values():
             if name in part:
                 part[name] = part[name].take(kept(part[name]))
-        parts["val"] = {key: samples for key, samples in parts["val"].items() if len(samples)}
+        for split in ("val", "shifted"):
+            parts[split] = {key: samples for key, samples in parts[split].items() if len(samples)}
         if not len(parts["train"].get(name, ())):
             raise DataError(f"{name}: no training sample is left without the source '{source}'")
         if name == "image":
             imagined = {student: samples.take(kept(samples)) for student, samples in imagined.items()}
-    return dataclasses.replace(data, train=parts["train"], val=parts["val"], imagined=imagined)
+    return dataclasses.replace(
+        data, train=parts["train"], val=parts["val"], shifted=parts["shifted"], imagined=imagined
+    )

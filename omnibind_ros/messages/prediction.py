@@ -6,6 +6,7 @@ read, too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,8 @@ _ARRAYS: Mapping[str, str] = {
     "labels_without": "label_without",
     "confidences_without": "confidence_without",
 }
+# All of its fields; older messages lack the last.
+_FIELDS = (*_ARRAYS.values(), "familiarity")
 
 
 def prediction_fields(
@@ -54,7 +57,7 @@ def prediction_fields(
         "entropy": prediction.entropy,
         "labels": list(prediction.labels),
         "scores": np.array(prediction.scores, np.float32),
-        "sensors": [share(**{name: getattr(one, name) for name in _ARRAYS.values()}) for one in prediction.sensors],
+        "sensors": [share(**{name: getattr(one, name) for name in _FIELDS}) for one in prediction.sensors],
         "embedding": prediction.embedding if embedding else _NOTHING,
         "similarities": prediction.similarities.ravel() if similarities else _NOTHING,
         "latency": latency,
@@ -123,6 +126,7 @@ def _with_stamp(share: Any, tick_ns: int) -> SensorShare:
         confidence=float(share.confidence),
         label_without=share.label_without,
         confidence_without=float(share.confidence_without),
+        familiarity=float(getattr(share, "familiarity", math.nan)),  # recordings from before it have none
         stamp_ns=tick_ns - round(float(share.age) * 1e9),
     )
 

@@ -21,6 +21,8 @@ _LEVELS = {
     SensorState.INCOMPATIBLE_QOS: DiagnosticStatus.ERROR,
 }
 _RESULTS = 50  # over which times are averaged
+UNFAMILIAR = -2.0
+"""A sensor whose familiarity stays below this is none that the model was trained with."""
 
 
 class StageTimes:
@@ -98,10 +100,17 @@ def sensor_entry(report: SensorReport, link: TopicLink, losses: Mapping[str, int
         "received": report.received,
         "rejected": report.rejected,
         "dropped": report.dropped,
+        "familiarity": "n/a" if math.isnan(report.familiarity) else f"{report.familiarity:.2f}",
         **losses,
     }
-    level = _LEVELS.get(report.state, DiagnosticStatus.WARN)
-    return level, f"{report.state.name}: {report.reason}", values
+    level, message = _LEVELS.get(report.state, DiagnosticStatus.WARN), f"{report.state.name}: {report.reason}"
+    if level == DiagnosticStatus.OK and report.familiarity < UNFAMILIAR:
+        level = DiagnosticStatus.WARN
+        message += (
+            f"; not like any {report.modality} the model was trained with (familiarity {report.familiarity:.1f}), so "
+            "its answers are doubted: 'omnibind adapt' teaches it (docs/adapt.md)"
+        )
+    return level, message, values
 
 
 def status(name: str, hardware: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:

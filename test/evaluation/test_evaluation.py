@@ -331,7 +331,7 @@ def test_probabilities_are_those_of_the_model_itself(measured):
     for size in (1, 2, 3):
         combos = known.draw(5, np.random.default_rng(size), size)
         scores = measured.af.scores(combos)[0]
-        found = methods.probabilities(model, scores, combos.columns, combos.mask)
+        found = model.calibration.probabilities(scores, combos.names, measured.af.evidence(combos))
         for index in range(len(combos)):
             shown = [(n, r) for n, r in zip(combos.columns, combos.rows[index], strict=True) if r >= 0]
             tokens = torch.stack([measured.af.tokens[name][row, 0] for name, row in shown])

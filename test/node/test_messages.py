@@ -833,7 +833,12 @@ class CountingModel:
         rows = np.ones((1 + len(kinds), 1), np.float32)
         weights = np.full(len(kinds), 1 / len(kinds))
         return SimpleNamespace(
-            embedding=rows[0], weights=weights, similarities=rows, probabilities=rows, without=rows[1:]
+            embedding=rows[0],
+            weights=weights,
+            similarities=rows,
+            probabilities=rows,
+            without=rows[1:],
+            familiarity=weights,
         )
 
 

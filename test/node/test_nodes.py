@@ -107,6 +107,7 @@ class StandIn:
             similarities=rows,
             probabilities=rows,
             without=rows[1:],
+            familiarity=np.full(len(kinds), -3, np.float32),
         )
 
     def set_labels(self, names):

@@ -126,6 +126,7 @@ class FakeModel:
             similarities=similarities,
             probabilities=exp / exp.sum(axis=1, keepdims=True),
             without=(exp / exp.sum(axis=1, keepdims=True))[:0:-1],
+            familiarity=-2 * embeddings[:, 0],
         )
 
 

@@ -53,7 +53,7 @@ from omnibind_core.evaluation.samples import TestData, embeddings
 from omnibind_core.evaluation.tables.accuracy import BEST, best_single
 from omnibind_core.evaluation.tables.robustness import noise
 from omnibind_core.evaluation.tables.trust import error
-from omnibind_core.features.calibration import calibrate
+from omnibind_core.features.calibration import calibrate, settle
 from omnibind_core.features.combinations import (
     Combinations,
     EmbeddedSplit,
@@ -61,6 +61,7 @@ from omnibind_core.features.combinations import (
     Split,
     TokenSets,
     late_fusion,
+    learn_familiarity,
     similarities,
     top1,
 )
@@ -113,6 +114,9 @@ class Settings:
     folds: int = 5
 
 
+_SETTLED = 2000  # combinations of every kind
+
+
 class Comparison:
     """Trains and measures.
 
@@ -140,7 +144,10 @@ class Comparison:
             self.architecture, self.base = self.trained.config, self.trained.encoders
         concepts = dataset.match(config, self.base)
         descriptions = describe_labels(config.descriptions, concepts)
-        self.data = dataset.load(config, self.architecture, self.base, concepts, None, descriptions, config.fuse.damage)
+        fuse = config.fuse
+        self.data = dataset.load(
+            config, self.architecture, self.base, concepts, None, descriptions, fuse.damage, fuse.shifts
+        )
         self.students = [name for name in self.data.val if _is_student(name) and name in self.data.train]
         self._aligned: tuple[int, EncoderSet] | None = None
 
@@ -154,10 +161,12 @@ class Comparison:
             probes["Probes with variants and damage"] = self.probes(self.data, variants=True, damage=True)
         for seed in settings.seeds:
             model = self.aligned(self.data, seed)
-            train, val = (dataset.embed(self.data, model, split) for split in ("train", "val"))
+            train, val, held_out = (
+                dataset.embed(self.data, model, split) for split in ("train", "val", self._held_out)
+            )
             asked = _asked(val, settings.count, seed)
             for method, (part, negatives) in self.methods().items():
-                module = self.fused(train, model.labels, part, seed, negatives)
+                module = self.fused(train, held_out, model.labels, part, seed, negatives)
                 for size, (sets, label) in asked.items():
                     value = top1(similarities(module, model.labels, sets), label)
                     yield Measurement("Fusions", _sized(size), method, seed, value)
@@ -180,12 +189,12 @@ class Comparison:
         asked = TestData("", "val", known, nothing, {}, {}, self._files())
         for seed in settings.seeds:
             model = self.aligned(self.data, seed)
-            train = dataset.embed(self.data, model, "train")
+            train, held_out = (dataset.embed(self.data, model, split) for split in ("train", self._held_out))
             tokens = embeddings(model, known)
             methods: dict[str, Method] = {}
             for name, (part, negatives) in self.methods().items():
                 title = MEAN if name == "mean" else name
-                module = self.fused(train, model.labels, part, seed, negatives)
+                module = self.fused(train, held_out, model.labels, part, seed, negatives)
                 methods[title] = FusionMethod(title, tokens, [module], model.labels, slots)
             for name, fitted in probes.items():
                 rows = {key: probed(fitted, model, key, x.inputs) for key, x in known.sets.items()}
@@ -381,6 +390,7 @@ class Comparison:
     def fused(
         self,
         train: EmbeddedSplit,
+        held_out: EmbeddedSplit,
         labels: LabelBank,
         part: Mapping[str, Any],
         seed: int,
@@ -390,6 +400,7 @@ class Comparison:
 
         Args:
             train: What it learns on.
+            held_out: What it is settled on.
             labels: The vocabulary.
             part: The ``fusion`` part of a model config.
             seed: Of the initial weights and the combinations.
@@ -401,7 +412,9 @@ class Comparison:
             settings = settings.model_copy(update={"negatives": negatives})
         module = fusion.build(self.architecture.embed_dim, part, tuple(self.architecture.modalities))
         module = module.to(self.fabric.device).eval()
+        learn_familiarity(module, train, held_out, seed)
         Trainer(seed, self.fabric).run(Fuse(train, None, labels, module, settings))
+        settle(module, held_out, labels, settings.tau, _SETTLED, seed)
         return module
 
     def methods(self) -> dict[str, tuple[dict[str, Any], Negatives | None]]:
@@ -420,6 +433,11 @@ class Comparison:
             **{name: (PAPER_FUSION, negatives) for name, negatives in PAPER_AF.items() if other},
             **{found.name: ({"type": found.name}, None) for found in fusion.baselines()},
         }
+
+    @property
+    def _held_out(self) -> str:
+        """The split that a fusion is settled on."""
+        return "shifted" if self.data.shifted else "val"
 
     def _files(self) -> Loads:
         """What loads the samples."""
@@ -491,10 +509,10 @@ class Comparison:
         shots: int,
         seed: int,
     ) -> Iterator[Measurement]:
-        train, val = (dataset.embed(data, model, split) for split in ("train", "val"))
+        train, val, held_out = (dataset.embed(data, model, split) for split in ("train", "val", self._held_out))
         if 2 not in val.sizes:
             return
-        module = self.fused(train, model.labels, self.methods()[AF][0], seed)
+        module = self.fused(train, held_out, model.labels, self.methods()[AF][0], seed)
         sets, label = _asked(val, settings.count, seed)[2]
         figures = {
             "CAD and AF": top1(similarities(module, model.labels, sets), label),
@@ -521,9 +539,10 @@ class Comparison:
         """Trains without some sources; table, condition, method and figures of what is asked of them."""
         data = subsets.without_sources(self.data, left_out)
         model = self.aligned(data, seed, own_photos=True)
-        module = self.fused(dataset.embed(data, model, "train"), model.labels, self.methods()[AF][0], seed)
-        kept = dataset.embed(data, model, "val")
-        model.calibration = calibrate(kept, model.labels, module, settings.count, seed)
+        train, kept, held_out = (dataset.embed(data, model, split) for split in ("train", "val", self._held_out))
+        module = self.fused(train, held_out, model.labels, self.methods()[AF][0], seed)
+        shifted = held_out if data.shifted else None
+        model.calibration = calibrate(kept, model.labels, module, settings.count, seed, shifted)
         sets, first = {}, {}
         for name in data.train:
             parts = subsets.of_source(self.data, name, left_out[name]) if name in left_out else []
@@ -538,7 +557,7 @@ class Comparison:
         known = Split(self.data.vocabulary, sets)
         tokens, slots = embeddings(model, known), tuple(self.architecture.modalities)
         probes = self.probes(data, variants=False)
-        own = FusionMethod(AF, tokens, [module], model.labels, slots)
+        own = FusionMethod(AF, tokens, [module], model.labels, slots, certain=True)
         late = {name: probed(probes, model, name, samples.inputs) for name, samples in sets.items()}
         compared: dict[str, Method] = {
             AF: own,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.evaluation.bench import Bench, Row
 from omnibind_core.evaluation.bootstrap import auroc, calibration_error, interval, weighted_mean
-from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, Method, probabilities, threshold
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, Method, threshold
 from omnibind_core.features.combinations import Combinations
 
 BINS = 15
@@ -43,12 +43,13 @@ def answers(bench: Bench, method: Method, combos: Combinations, among: NDArray[n
         combos: What is asked.
         among: Numbers of the labels to choose from; None takes the whole vocabulary.
     """
-    scores = method.scores(combos)[0].cpu()
+    scores = method.scores(combos)[0]
     chosen = np.arange(scores.shape[1]) if among is None else among
     kept = torch.from_numpy(chosen)
     if isinstance(method, FusionMethod):
         found = torch.zeros_like(scores)
-        found[:, kept] = probabilities(bench.model, scores[:, kept], combos.columns, combos.mask)
+        proof = method.evidence(combos)
+        found[:, kept] = bench.model.calibration.probabilities(scores[:, kept], combos.names, proof).cpu()
     else:
         found = scores / scores[:, kept].sum(dim=1, keepdim=True).clamp(min=1e-12)
     answer = method.answers(found, chosen)

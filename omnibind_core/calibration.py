@@ -1,0 +1,109 @@
+"""How cosines become probabilities: temperatures, and how certain an answer is for the evidence that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from omnibind_core.config import Config
+from omnibind_core.fusion.base import Evidence
+
+_EDGE = 1e-4  # least distance of a confidence from 0 and 1 whose logit is taken
+
+
+class Certainty(Config):
+    """How certain an answer is: the logit of the chance that it is right.
+
+    ``bias + familiarity f + (slope + mixed f) logit(p) + agreement a``, for the probability ``p`` of the answer after
+    the temperature, the familiarity ``f`` and the agreement ``a`` of :class:`~omnibind_core.fusion.base.Evidence`:
+    Platt scaling (Platt 1999), with what tells a sensor that the model was not trained with.
+
+    Attributes:
+        bias: See above, as all others.
+        slope: Of the logit of the probability.
+        familiarity: Of the familiarity.
+        mixed: Of their product.
+        agreement: Of the agreement.
+    """
+
+    bias: float = 0.0
+    slope: float = 1.0
+    familiarity: float = 0.0
+    mixed: float = 0.0
+    agreement: float = 0.0
+
+    def inputs(self, probability: Tensor, evidence: Evidence) -> Tensor:
+        """What the five numbers weigh, ``[B, 5]``, for the probabilities ``[B]`` of the answers."""
+        logit = torch.logit(probability.clamp(_EDGE, 1 - _EDGE))
+        f, a = evidence
+        return torch.stack([torch.ones_like(logit), logit, f, f * logit, a], dim=1)
+
+    def confidence(self, probability: Tensor, evidence: Evidence) -> Tensor:
+        """Chance ``[B]`` that answers of these probabilities ``[B]`` are right."""
+        weights = probability.new_tensor([self.bias, self.slope, self.familiarity, self.mixed, self.agreement])
+        return torch.sigmoid(self.inputs(probability, evidence) @ weights)
+
+
+class Calibration(Config):
+    """How cosines become probabilities; fitted on validation data at the end of stage II.
+
+    Attributes:
+        temperatures: Divide the cosines of the fused embedding before the softmax: of one, two, ... tokens; the last
+            one holds for more.
+        single: By modality, the same for the embedding of one token alone, instead of the first of these.
+        certainty: How certain the answer then is: of one, two, ... tokens; the last one holds for more. Empty takes the
+            probabilities as they are.
+        threshold: Confidence below which a prediction is unknown, 0..1.
+    """
+
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.05,), min_length=1)
+    single: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    certainty: tuple[Certainty, ...] = ()
+    threshold: float = Field(0.0, ge=0, le=1)
+
+    def temperature(self, modalities: Sequence[str]) -> float:
+        """Of the embedding of tokens of these modalities, at least one, fused."""
+        if len(modalities) == 1:
+            return self.single.get(modalities[0], self.temperatures[0])
+        return self.temperatures[min(len(modalities), len(self.temperatures)) - 1]
+
+    def probabilities(self, cosines: Tensor, sets: Sequence[Sequence[str]], evidence: Evidence | None = None) -> Tensor:
+        """Probabilities of the labels.
+
+        Args:
+            cosines: ``float32 [B, C]``, of embeddings to the labels.
+            sets: Modalities of the tokens, at least one, that each was fused from.
+            evidence: Of each; None takes the probabilities after the temperature.
+
+        Returns:
+            ``float32 [B, C]``, rows sum to 1.
+        """
+        temperature = cosines.new_tensor([self.temperature(names) for names in sets])
+        found = (cosines / temperature[:, None]).softmax(dim=-1)
+        if evidence is None or not self.certainty:
+            return found
+        top = found.amax(dim=-1)
+        counts = torch.tensor([min(len(names), len(self.certainty)) for names in sets], device=cosines.device)
+        confidence = torch.empty_like(top)
+        for count, certainty in enumerate(self.certainty, start=1):
+            here = certainty.confidence(top, evidence)
+            confidence = torch.where(counts == count, here, confidence)
+        return _with_confidence(found, confidence)
+
+
+def _with_confidence(probabilities: Tensor, confidence: Tensor) -> Tensor:
+    """Probabilities ``[B, C]`` in the same order of labels, the largest of which is the confidence, ``[B]``.
+
+    What is taken from the largest goes to all labels alike; what it gains, the others lose by the same share.
+    """
+    labels = probabilities.shape[-1]
+    top, place = probabilities.max(dim=-1, keepdim=True)
+    wanted = confidence[:, None].clamp(min=1 / labels)
+    keep = ((wanted - 1 / labels) / (top - 1 / labels).clamp(min=1e-9)).clamp(max=1)
+    lower = keep * probabilities + (1 - keep) / labels
+    higher = (probabilities * (1 - wanted) / (1 - top).clamp(min=1e-9)).scatter(-1, place, wanted)
+    return torch.where(wanted > top, higher, lower)
