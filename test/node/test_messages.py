@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import math
 import os
 import sys
 from pathlib import Path
@@ -1060,7 +1061,9 @@ def said(*shares):
         labels=("dog", "cat"),
         scores=(0.25, 0.125),
         sensors=tuple(
-            SensorShare(name, "image", 1 / len(shares), age, "cat", 0.5, "dog", 0.75, 7_000_000_000 - round(age * 1e9))
+            SensorShare(
+                name, "image", 1 / len(shares), age, "cat", 0.5, "dog", 0.75, 7_000_000_000 - round(age * 1e9), -1.5
+            )
             for name, age in shares
         ),
         embedding=np.array([0.6, 0.8], np.float32),
@@ -1121,7 +1124,8 @@ def test_a_prediction_of_parallel_arrays_is_read_too():
     names = messages.prediction._ARRAYS
     fields |= {array: [share[name] for share in shares] for array, name in names.items()}
     found = messages.prediction_of(SimpleNamespace(header=None, **fields), prediction.tick_ns)
-    assert found.sensors == prediction.sensors
+    assert all(math.isnan(share.familiarity) for share in found.sensors)  # which they did not have
+    assert [dataclasses.replace(share, familiarity=-1.5) for share in found.sensors] == list(prediction.sensors)
     fields["modalities"] = ["image"]
     with pytest.raises(InvalidInputError, match=r"1 modalities.*equally many of each"):
         messages.prediction_of(SimpleNamespace(header=None, **fields))

@@ -665,6 +665,19 @@ def test_diagnostics_tell_what_a_sensor_lost(rig, monkeypatch):
     assert values()["packet_gaps"] == "3"
 
 
+def test_a_sensor_like_none_in_training_is_told_with_what_to_do(rig):
+    rig.fusion()
+    rig.camera()
+    assert rig.wait_for_prediction("camera").sensors[0].familiarity == -3.0
+
+    def entry():
+        return [s for array in rig.diagnostics for s in array.status if s.name == "fusion_node: sensor camera"][-1:]
+
+    rig.wait(lambda: entry() and "omnibind adapt" in entry()[0].message, "the hint")
+    assert entry()[0].level == b"\x01" and "not like any image the model was trained with" in entry()[0].message
+    assert {value.key: value.value for value in entry()[0].values}["familiarity"] == "-3.00"
+
+
 def test_diagnostics_come_while_simulated_time_stands_still(rig):
     rig.fusion(use_sim_time=True)
     rig.wait(lambda: len(rig.diagnostics) >= 2, "diagnostics")

@@ -1033,6 +1033,22 @@ def test_each_share_says_what_the_others_alone_would_have_said():
     assert 0 < camera.confidence_without < 1
 
 
+def test_each_share_says_how_familiar_it_is_and_a_report_the_mean_of_some_predictions():
+    engine = make("camera")
+    assert math.isnan(engine.reports(0)[0].familiarity)
+    told = []
+    for step in range(3):
+        push(engine, "camera", step / 10, 1.0 + step)
+        told.append(tick(engine, step / 10).sensors[0].familiarity)
+    assert told[0] != told[2]
+    expected = told[0]
+    for value in told[1:]:
+        expected += 0.1 * (value - expected)
+    assert engine.reports(S // 4)[0].familiarity == pytest.approx(expected)
+    engine.clear()
+    assert math.isnan(engine.reports(S // 4)[0].familiarity)
+
+
 def test_a_given_set_takes_these_items_of_these_sensors():
     engine = make("camera", "lidar", "thermal")
     for step in range(4):

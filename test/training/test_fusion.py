@@ -37,6 +37,7 @@ FORMS = (
     {"preset": "residual", "layers": 2},
     {"preset": "reliability", "dropout": 0.0},
     {"preset": "residual", "pool": "reliability", "dropout": 0.0},
+    {"preset": "reliability", "agreement": True, "dropout": 0.0},
 )
 
 
