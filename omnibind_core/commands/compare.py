@@ -9,7 +9,16 @@ from pathlib import Path
 from omnibind_core import resources
 from omnibind_core.errors import ConfigError
 
-TABLES: tuple[str, ...] = ("fusions", "robustness", "ablation", "few-shot", "left-out", "left-out-source", "zero-shot")
+TABLES: tuple[str, ...] = (
+    "fusions",
+    "robustness",
+    "ablation",
+    "few-shot",
+    "left-out",
+    "left-out-source",
+    "zero-shot",
+    "away",
+)
 _SHOTS = (1, 2, 4, 8, 16)
 
 
@@ -44,7 +53,14 @@ def add_parser(stages: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--count", type=int, default=3000, metavar="N", help="combinations drawn of each size (default: %(default)s)"
     )
     parser.add_argument(
-        "--model", help="use the encoders of this trained model and train fusions only; for fusions and robustness"
+        "--model",
+        help="use the encoders of this trained model and train fusions only; for fusions, robustness and away",
+    )
+    parser.add_argument(
+        "--away", type=Path, metavar="DIR", help="folder with samples.csv of other sources; for the table away"
+    )
+    parser.add_argument(
+        "--away-labels", type=Path, metavar="CSV", help="its label table (default: by name and meaning)"
     )
     parser.add_argument("--out", type=Path, help="folder for the tables (default: compare/ in the experiment's out)")
     parser.set_defaults(run=run)
@@ -54,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints the tables and writes them as JSON, CSV and Markdown, one set of files for each table."""
     from omnibind_core import modalities
     from omnibind_core.evaluation.comparison import experiments, summary
+    from omnibind_core.evaluation.comparison.away import away
     from omnibind_core.training.config import load
     from omnibind_core.training.engine import be_deterministic
 
@@ -62,8 +79,10 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{key} is {value}, expected 1 or more")
     if any(shots < 1 for shots in args.shots or ()):
         raise ConfigError(f"--shots has {min(args.shots)}, expected numbers of 1 or more")
-    if args.model is not None and set(args.tables) - {"fusions", "robustness"}:
-        raise ConfigError("--model skips stage I, so only the tables fusions and robustness can be made with it")
+    if args.model is not None and set(args.tables) - {"fusions", "robustness", "away"}:
+        raise ConfigError("--model skips stage I, so only the tables fusions, robustness and away can be made with it")
+    if "away" in args.tables and args.away is None:
+        raise ConfigError("--tables away asks samples of other sources: name their folder with --away DIR")
     if not args.verbose:
         logging.getLogger("omnibind_core.training.logs").setLevel(logging.WARNING)
     config = load(args.config, args.set)
@@ -76,7 +95,11 @@ def run(args: argparse.Namespace) -> int:
     for name in args.tables:
         shots = tuple(args.shots or (_SHOTS if name == "few-shot" else ()))
         settings = experiments.Settings(seeds, args.count, shots, args.folds)
-        measured = list(experiments.TABLES[name](bench, settings))
+        measured = list(
+            away(bench, settings, args.away, args.away_labels)
+            if name == "away"
+            else experiments.TABLES[name](bench, settings)
+        )
         told = {"config": config.model_dump(mode="json"), "model": args.model, "modalities": args.modalities}
         told |= {"seeds": list(seeds), "count": args.count, "shots": list(shots), "folds": args.folds}
         notes = [
