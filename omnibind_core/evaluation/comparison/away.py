@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import zlib
@@ -18,8 +17,8 @@ from omnibind_core.data.concepts import Concepts
 from omnibind_core.evaluation import methods, samples
 from omnibind_core.evaluation.bench import Bench
 from omnibind_core.evaluation.bootstrap import auroc
-from omnibind_core.evaluation.comparison.summary import ERROR, Measurement
-from omnibind_core.evaluation.methods import MEAN, PROBES, FusionMethod, LateFusion, Method, Training
+from omnibind_core.evaluation.comparison.summary import CONFIDENCE_OF, ERROR, UNKNOWN, Measurement
+from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, LateFusion, Method, Training
 from omnibind_core.evaluation.samples import TestData, embeddings
 from omnibind_core.evaluation.tables.accuracy import BEST, best_single
 from omnibind_core.evaluation.tables.trust import answers, error
@@ -34,17 +33,18 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+ONE_CERTAIN = "the certainty alone"
 RELIABILITY, FAMILIARITY = {"preset": "reliability"}, {"preset": "familiarity"}
 WAYS: Mapping[str, tuple[Mapping[str, Any], bool]] = {
     "both": (FAMILIARITY, True),
     "the fusion alone": (FAMILIARITY, False),
-    "the certainty alone": ({**FAMILIARITY, "agreement": False}, True),
+    ONE_CERTAIN: ({**FAMILIARITY, "agreement": False}, True),
     "neither": (RELIABILITY, False),
 }
 """By name: the fusion, and whether its answers have a certainty or only temperatures. The certainty alone has a
 familiarity to ask, but weighs the tokens as without."""
-_ONE, _PAIRS, _THREE = "one sensor", "pairs", "three"
-_SIZES = {1: _ONE, 2: _PAIRS, 3: _THREE}
+_ONE = "one sensor"
+_SIZES = {1: _ONE, 2: "pairs", 3: "three"}
 
 
 @dataclass(frozen=True)
@@ -78,25 +78,23 @@ def away(comparison: Comparison, settings: Settings, root: Path, table: Path | N
     for seed in settings.seeds:
         model = comparison.aligned(comparison.data, seed)
         train = dataset.embed(comparison.data, model, "train")
-        fitted, asked = (_half(dataset.embed(comparison.data, model, name), seed) for name in ("shifted", "val"))
-        clean = dataclasses.replace(fitted[0], tokens={name: rows[:, :1] for name, rows in fitted[0].tokens.items()})
+        held_out, _ = _half(dataset.embed(comparison.data, model, "shifted"), seed)
+        clean, asked = _half(dataset.embed(comparison.data, model, "val"), seed)
         ways = []
         for name, (part, certain) in WAYS.items():
-            module = comparison.fused(train, fitted[0], model.labels, part, seed)
-            shifted = fitted[0] if certain else None
-            own = copy.copy(model)
-            own.fusion = module
-            if name == "the certainty alone":
+            module = comparison.fused(train, held_out, model.labels, part, seed)
+            if name == ONE_CERTAIN:
                 _leave_out_familiarity(module)
-            own.calibration = calibrate(clean, model.labels, module, settings.count, seed, shifted)
-            ways.append(_Way(name, own, certain))
+            shifted = held_out if certain else None
+            calibration = calibrate(clean, model.labels, module, settings.count, seed, shifted)
+            ways.append(_Way(name, OmniBind(model.config, model.encoders, module, model.labels, calibration), certain))
         files = samples.load(root, "val", model, comparison.data.concepts, given)
         home = TestData(
-            "home", "val", Split(asked[1].names, asked[1].sets), Split(files.known.names, {}), {}, {}, files.source
+            "home", "val", Split(asked.names, asked.sets), Split(files.known.names, {}), {}, {}, files.source
         )
         for place, data in (("home", home), ("away", files)):
-            for condition, method, value, is_error in _figures(comparison, ways, data, settings.count, seed):
-                yield Measurement(f"{place}{f', {ERROR}' if is_error else ''}", condition, method, seed, value)
+            for figure, condition, method, value in _figures(comparison, ways, data, settings.count, seed):
+                yield Measurement(f"{place}, {figure}" if figure else place, condition, method, seed, value)
         _logger.info("away: seed %d done", seed)
 
 
@@ -127,48 +125,39 @@ def _second(group: str, seed: int) -> bool:
 
 def _figures(
     comparison: Comparison, ways: list[_Way], data: TestData, count: int, seed: int
-) -> Iterator[tuple[str, str, float, bool]]:
-    """Condition, method, value, and whether the value is an error."""
+) -> Iterator[tuple[str, str, str, float]]:
+    """Kind of figure, condition, method, value."""
     model = ways[0].model
     slots = tuple(model.config.modalities)
-    tokens = embeddings(model, data.known)
-    unknown = embeddings(model, data.unknown)
+    tokens, unknown = embeddings(model, data.known), embeddings(model, data.unknown)
     probes = comparison.probes(comparison.data, variants=False)
+    late = {name: methods.probed(probes, model, name, of.inputs) for name, of in data.known.sets.items()}
     for way in ways:
         own = FusionMethod(way.name, tokens, [way.model.fusion], model.labels, slots, data.fold, way.certain)
-        found: dict[str, Method] = {way.name: own}
-        if way is ways[-1]:
-            late = {name: methods.probed(probes, model, name, of.inputs) for name, of in data.known.sets.items()}
-            found |= {MEAN: own.of(MEAN, [MeanFusion()]), PROBES: LateFusion(PROBES, late, probes, data.fold)}
+        mean = own.of(MEAN, [MeanFusion()])
         bench = Bench(
-            way.model,
-            data,
-            {**found, MEAN: own.of(MEAN, [MeanFusion()])},
-            None,
-            Training(comparison.config.fuse, ()),
-            count,
-            0,
-            seed,
+            way.model, data, {AF: own, MEAN: mean}, None, Training(comparison.config.fuse, ()), count, 0, seed
         )
-        for size in data.known.sizes:
-            if size not in _SIZES:
+        last = way is ways[-1]
+        asked: list[Method] = [own, *([mean, LateFusion(PROBES, late, probes, data.fold)] if last else [])]
+        for size, condition in _SIZES.items():
+            if size not in data.known.sizes:
                 continue
             combos = data.known.draw(count, bench.rng("size", size), size)
-            for name, method in found.items():
+            for method in asked:
                 row = error(bench, method, combos)
-                yield f"{_SIZES[size]}, right", name, row["accuracy"], False
-                yield f"{_SIZES[size]}, confidence", name, row["confidence"], False
-                yield _SIZES[size], name, row["ece"], True
-            if size > 1 and way is ways[-1]:
-                yield f"{_SIZES[size]}, right", BEST, float(best_single(bench, combos).mean()), False
+                yield "", condition, method.name, row["accuracy"]
+                yield ERROR, condition, method.name, row["ece"]
+                yield CONFIDENCE_OF, condition, method.name, row["confidence"]
+            if size > 1 and last:
+                yield "", condition, BEST, float(best_single(bench, combos).mean())
+        for name in data.known.sets:
+            sure = answers(bench, own, data.known.single(name)).confidence
+            yield CONFIDENCE_OF, name, way.name, float(sure.mean())
         if data.unknown.sets:
             other = FusionMethod(way.name, unknown, [way.model.fusion], model.labels, slots, data.fold, way.certain)
-            drawn = data.unknown.draw(count, bench.rng("unknown"), 1)
-            asked = data.known.draw(count, bench.rng("size", 1), 1)
-            yield "unknown things, AUROC", way.name, _told(bench, own, asked, other, drawn), False
-        for name in data.known.sets if data.unknown.sets else ():
-            sure = answers(bench, own, data.known.single(name)).confidence
-            yield f"confidence of {name}", way.name, float(sure.mean()), False
+            known, outside = (of.draw(count, bench.rng("unknown"), 1) for of in (data.known, data.unknown))
+            yield UNKNOWN, _ONE, way.name, _told(bench, own, known, other, outside)
 
 
 def _told(bench: Bench, own: Method, known: Combinations, other: Method, unknown: Combinations) -> float:

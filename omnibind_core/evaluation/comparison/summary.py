@@ -14,8 +14,14 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
-ERROR = "ECE"
-"""Ends the names of tables of the expected calibration error, of which less is better."""
+ERROR, CONFIDENCE_OF, UNKNOWN = "ECE", "confidence", "unknown things"
+"""End the names of tables of the expected calibration error, of which less is better; of the mean confidence, which is
+better nearer to what is right; and of the area under the ROC curve."""
+_FIGURES = {
+    ERROR: "Calibration error (ECE)",
+    CONFIDENCE_OF: "Mean confidence",
+    UNKNOWN: "Area under the ROC curve of the confidence",
+}
 
 
 @dataclass(frozen=True)
@@ -94,11 +100,11 @@ def markdown(summaries: Sequence[Summary]) -> str:
         counts = sorted({row.seeds for row in part})
         seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
         how = "one seed" if counts == [1] else f"mean ± 95 % interval over {seeds} seeds"
-        error = table.endswith(ERROR)
-        what = "Calibration error (ECE)" if error else "Top-1"
+        ending = table.rpartition(", ")[2]
+        error, what = ending == ERROR, _FIGURES.get(ending, "Top-1")
         lines += [f"### {table}", "", f"{what} in percent, {how}:", ""]
         lines += _grid(part, {(r.method, r.condition): _cell(r.mean, r.interval) for r in part})
-        compared = [row for row in part if not math.isnan(row.ahead)]
+        compared = [row for row in part if not math.isnan(row.ahead) and ending != CONFIDENCE_OF]
         if compared:
             ahead = (
                 "How much larger the error of the first method of each column is"
