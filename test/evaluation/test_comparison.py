@@ -399,6 +399,7 @@ def test_encoders_of_a_trained_model_are_used_as_they_are(bench, data, tmp_path)
         (["--seeds", "0"], "--seeds"),
         (["--shots", "0"], "--shots"),
         (["--tables", "ablation", "--model", "lite"], "--model"),
+        (["--tables", "away"], "--away DIR"),
     ],
 )
 def test_wrong_options_are_named(argv, message):
@@ -424,7 +425,7 @@ def test_the_papers_own_form_learns_from_the_negatives_that_its_name_says(bench,
     found = [*bench.methods().items()][:3]
     assert [name for name, _ in found] == ["AF", "AF, preset paper", "AF, preset paper, without CLS negatives"]
     for _, (part, negatives) in found:
-        bench.fused(train, model.labels, part, 0, negatives)
+        bench.fused(train, train, model.labels, part, 0, negatives)
     assert seen == [(True, other.negatives), (False, "wrong"), (False, "all")]
 
 
@@ -437,7 +438,7 @@ def test_a_comparison_needs_af(bench):
 
 
 def test_all_tables_can_be_asked_for():
-    assert tuple(experiments.TABLES) == compare.TABLES
+    assert (*experiments.TABLES, "away") == compare.TABLES
     assert set(encoders.load_config("tiny").modalities) >= set(TAUGHT)
 
 

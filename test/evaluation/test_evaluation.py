@@ -852,3 +852,29 @@ def test_cat_needs_every_modality_of_the_model(measured):
     method = methods.FusionMethod("Mean", measured.af.tokens, [MeanFusion()], measured.model.labels, measured.af.slots)
     with pytest.raises((ConfigError, ValueError)):
         method.scores(Combinations(("smell",), np.zeros((1, 1), np.int64), np.zeros(1, np.int64)))
+
+
+# Sensors of other sources, with and without what is made for them.
+
+
+def test_the_fusion_and_the_certainty_are_told_apart_at_home_and_away(tmp_path, folder, capsys):
+    home, other = tmp_path / "home", tmp_path / "other"
+    for place in (home, other):
+        place.mkdir()
+        write_tree(place, {"train": 2, "val": 6})
+    train = [f"data={home}", f"labels={folder / 'labels.csv'}", "augmentations=0", "fuse.shifts=1", "fuse.damage=1"]
+    train += ["model=tiny", "image_text.steps=1", "align.steps=1", "fuse.steps=2", "fuse.batch=8", "descriptions=none"]
+    sets = [part for setting in train for part in ("--set", setting)]
+    argv = ["train", "compare", "--tables", "away", "--away", other, "--seeds", 1, "--count", 40, "--out", tmp_path]
+    assert run(*argv, *sets) == 0
+    found = json.loads((tmp_path / "away.json").read_text())["measurements"]
+    values = {(one["table"], one["condition"], one["method"]): one["value"] for one in found}
+    ways = ["both", "the fusion alone", "the certainty alone", "neither"]
+    for place in ("home", "away"):
+        right = [values[place, "one sensor", way] for way in ways]
+        assert right == [right[0]] * 4 == [values[place, "one sensor", "Mean"]] * 4  # nothing weighs one token
+        assert values[place, "pairs", "best single"] <= 1 and 0 <= values[place, "pairs", "Probes"] <= 1
+        confidence = [values[f"{place}, confidence", "one sensor", way] for way in ways]
+        assert confidence[0] == confidence[2] and confidence[1] == confidence[3] and confidence[0] != confidence[1]
+        assert (f"{place}, ECE", "three", "both") in values
+    assert "Mean confidence in percent, one seed" in capsys.readouterr().out
