@@ -113,10 +113,11 @@ def load(
             samples = [sample for sample, _ in items]
             if split == "train":
                 inputs, damaged = variants(source, samples, modality, model, encoder_set, config, damage)
+                others = config.randomised_of(modality) if modalities.randomisation(modality) is not None else 0
             else:
                 inputs = sample_features(source, samples, modality, model, encoder_set, 0, config.features_seed)
-                damaged = None
-            sets[split][modality] = _feature_set(items, inputs, number, damaged)
+                damaged, others = None, 0
+            sets[split][modality] = _feature_set(items, inputs, number, damaged, others)
     photos = [(sample, name) for sample, name in by_split["train"] if sample.modality == "image"]
     imagined = {}
     for student in _imagining(config.align, sets["train"], model, encoder_set):
@@ -203,6 +204,7 @@ def _feature_set(
     inputs: NDArray[np.float32],
     number: Mapping[str, int],
     damaged: NDArray[np.float32] | None = None,
+    randomised: int = 0,
 ) -> FeatureSet:
     """The samples whose concept is in the vocabulary."""
     rows = [row for row, (_, name) in enumerate(items) if name in number]
@@ -211,6 +213,7 @@ def _feature_set(
         inputs if len(rows) == len(items) else inputs[rows],
         np.array([number[items[row][1]] for row in rows], np.int64),
         damaged if damaged is None or len(rows) == len(items) else damaged[rows],
+        randomised,
     )
 
 
