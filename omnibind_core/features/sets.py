@@ -34,12 +34,14 @@ class FeatureSet:
             learns, its flattened input instead.
         concept: ``int64 [N]``, index into the vocabulary.
         damaged: ``float32 [N, K, F]``, the same of K variants with a damaged sensor, for stage II; None for none.
+        randomised: How many of the variants in :attr:`inputs`, the last ones, are by domain randomisation.
     """
 
     samples: tuple[Sample, ...]
     inputs: NDArray[np.float32]
     concept: NDArray[np.int64]
     damaged: NDArray[np.float32] | None = None
+    randomised: int = 0
 
     def __len__(self) -> int:
         return len(self.concept)
@@ -54,7 +56,7 @@ class FeatureSet:
         numbers = np.arange(len(self))[rows]
         damaged = None if self.damaged is None else self.damaged[numbers]
         samples = tuple(self.samples[row] for row in numbers)
-        return FeatureSet(samples, self.inputs[numbers], self.concept[numbers], damaged)
+        return FeatureSet(samples, self.inputs[numbers], self.concept[numbers], damaged, self.randomised)
 
 
 def sample_features(

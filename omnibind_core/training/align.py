@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -188,13 +189,18 @@ def choose_students(settings: AlignConfig, available: list[str]) -> list[str]:
 
 
 def _shares(data: TrainingData, student: str, settings: AlignConfig) -> list[tuple[FeatureSet, int]]:
-    """What a batch of a student is made of: real samples, at least one, and imagined ones."""
-    real, imagined = data.train[student], data.imagined.get(student)
+    """What a batch of a student is made of: real samples, at least one, randomised and imagined ones."""
+    real = data.train[student]
     size = settings.batch_of(student, len(real))
-    if imagined is None:
-        return [(real, size)]
-    few = int(settings.imagined.get(student, 0.0) * size)
-    return [(real, size - few), (imagined, few)]
+    more: list[tuple[FeatureSet, int]] = []
+    if student in settings.randomised and real.randomised:
+        own = real.inputs.shape[1] - real.randomised
+        others = dataclasses.replace(real, inputs=real.inputs[:, own:])
+        real = dataclasses.replace(real, inputs=real.inputs[:, :own], randomised=0)
+        more.append((others, int(settings.randomised[student] * size)))
+    if student in data.imagined:
+        more.append((data.imagined[student], int(settings.imagined.get(student, 0.0) * size)))
+    return [(real, size - sum(few for _, few in more)), *more]
 
 
 def accuracy(data: TrainingData, model: ModelConfig, encoder_set: EncoderSet) -> dict[str, dict[str, Any]]:

@@ -104,6 +104,9 @@ class AlignConfig(StageConfig):
             ``"sequential"`` (one after the other, each under a schedule of its own, as in the paper).
         imagined: By student, the share of a batch that is imagined from the training photos, 0 to 1 exclusive (not in
             the paper).
+        randomised: By student, the share of a batch that is of the randomised variants, whose number ``randomised`` and
+            ``more_randomised`` of the experiment give; without a share they are drawn as often as any other variant
+            (not in the paper).
     """
 
     students: list[str] | None = Field(None, min_length=1)
@@ -112,6 +115,14 @@ class AlignConfig(StageConfig):
     balance: float = Field(0.5, ge=0, le=1)
     order: Literal["interleaved", "sequential"] = "interleaved"
     imagined: dict[str, float] = Field(default_factory=dict)
+    randomised: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> AlignConfig:
+        for name, share in self.randomised.items():
+            if share < 0 or share + self.imagined.get(name, 0.0) >= 1:
+                raise ValueError(f"the share of {name} is {share}, expected 0 or more, with imagined ones below 1")
+        return self
 
     @field_validator("imagined")
     @classmethod
@@ -260,6 +271,13 @@ class TrainConfig(Config):
     def _check_weights(self) -> TrainConfig:
         if self.weights is not None and self.start is not None:
             raise ValueError("weights and start exclude each other: a trained model names its own weights")
+        return self
+
+    @model_validator(mode="after")
+    def _check_randomised(self) -> TrainConfig:
+        for name, share in self.align.randomised.items():
+            if share and not self.randomised_of(name):
+                raise ValueError(f"align.randomised.{name} is {share}, but more_randomised gives {name} no variants")
         return self
 
     @model_validator(mode="after")

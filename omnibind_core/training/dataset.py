@@ -119,10 +119,11 @@ def load(
             samples = [sample for sample, _ in items]
             if split == "train":
                 inputs, damaged = variants(source, samples, modality, model, encoder_set, config, damage)
+                others = config.randomised_of(modality) if modalities.randomisation(modality) is not None else 0
             else:
                 inputs = sample_features(source, samples, modality, model, encoder_set, 0, config.features_seed)
-                damaged = None
-            sets[split][modality] = _feature_set(items, inputs, number, damaged)
+                damaged, others = None, 0
+            sets[split][modality] = _feature_set(items, inputs, number, damaged, others)
             if split == "val" and shifts:
                 inputs, damaged = variants(source, samples, modality, model, encoder_set, shifting, shifts)
                 sets["shifted"][modality] = _feature_set(items, inputs, number, damaged)
@@ -213,6 +214,7 @@ def _feature_set(
     inputs: NDArray[np.float32],
     number: Mapping[str, int],
     damaged: NDArray[np.float32] | None = None,
+    randomised: int = 0,
 ) -> FeatureSet:
     """The samples whose concept is in the vocabulary."""
     rows = [row for row, (_, name) in enumerate(items) if name in number]
@@ -221,6 +223,7 @@ def _feature_set(
         inputs if len(rows) == len(items) else inputs[rows],
         np.array([number[items[row][1]] for row in rows], np.int64),
         damaged if damaged is None or len(rows) == len(items) else damaged[rows],
+        randomised,
     )
 
 

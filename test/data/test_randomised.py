@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from omnibind_core import encoders, modalities
+from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.randomised import Randomised
+from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
+from omnibind_core.features.sets import FeatureSet
 from omnibind_core.modalities.base import Events, Sound
 from omnibind_core.modalities.point_cloud import randomisation as clouds
-from omnibind_core.training.config import TrainConfig
-from omnibind_core.training.dataset import variants
+from omnibind_core.training import align
+from omnibind_core.training.batches import Batches
+from omnibind_core.training.config import AlignConfig, TrainConfig
+from omnibind_core.training.dataset import TrainingData, variants
 
 
 def moving_bar() -> Events:
@@ -126,6 +131,32 @@ def test_training_has_as_many_variants_as_the_experiment_says(photos, monkeypatc
     assert np.array_equal(more[:, :2], plain)  # the samples and their augmented variants stay the first
     assert len({row.tobytes() for row in more[0]}) == 4
     assert made(randomised=2, more_randomised={"image": 0})[0].shape[:2] == (3, 2)
+
+
+def test_a_batch_has_the_share_of_randomised_variants_that_is_asked_for():
+    samples = tuple(Sample(f"s{row}", "thermal", "made", "x", "cup", "train", str(row)) for row in range(8))
+    inputs = np.zeros((8, 5, 4), np.float32)
+    inputs[:, 3:] = 1  # two of five variants
+    part = FeatureSet(samples, inputs, np.arange(8) % 2, randomised=2)
+    data = TrainingData(("cup", "mug"), Concepts({}), {"thermal": part.take(np.arange(8))}, {})
+
+    def drawn(**settings) -> float:
+        shares = align._shares(data, "thermal", AlignConfig(batch=8, **settings))
+        batches = Batches("thermal", shares, 0.5)
+        return float(np.mean([batches.draw(np.random.default_rng(seed)).inputs for seed in range(200)]))
+
+    assert drawn(randomised={"thermal": 0.25}) == 0.25
+    assert drawn(randomised={"thermal": 0.0}) == 0
+    assert drawn() == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_share_of_variants_that_there_are_none_of_is_refused():
+    shares = {"randomised": {"event": 0.5}, "imagined": {"event": 0.3}}
+    assert TrainConfig(data="made", more_randomised={"event": 1}, align=shares).align.randomised == {"event": 0.5}
+    with pytest.raises(ValueError, match=r"align\.randomised\.event is 0\.5, but .* gives event no variants"):
+        TrainConfig(data="made", align=shares)
+    with pytest.raises(ValueError, match=r"the share of event is 0\.7, expected 0 or more, with imagined ones below 1"):
+        AlignConfig(imagined={"event": 0.3}, randomised={"event": 0.7})
 
 
 def test_features_of_samples_do_not_depend_on_the_randomisation(monkeypatch):
