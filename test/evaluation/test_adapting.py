@@ -28,6 +28,7 @@ COLOURS = {"cup": (230, 40, 40), "dog": (40, 230, 40), "pallet": (40, 40, 230)}
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNIBIND_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("omnibind_core.data.matching.labels.find_wordnet", lambda: None)
         yield
 
 
