@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from omnibind_core.features.adaptation import Home
     from omnibind_core.model import OmniBind
 
-_FILES = ("config.json", "model.safetensors", "labels.json", "calibration.json", "labels.csv", "train.yaml")
+_FILES = ("config.json", "model.safetensors", "labels.json", "calibration.json", "labels.csv")
+_COPIED = ("train.yaml", "home.safetensors")
 FIGURES = "figures.json"
 
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     recording = adapting.read(args.data, before, own, given, args.holdout, args.seed)
     bank = before.labels.extended(recording.names, before.embed_text)
     wider = OmniBind(before.config, before.encoders, before.fusion, bank, before.calibration)
-    after = adapt(wider, recording.learned, _homes(args, before, recording.learned))
+    after = adapt(wider, recording.learned, _homes(args, folder, before, recording.learned))
     for note in recording.notes:
         print(note)
     figures: dict[str, Any] = {"adapted from": before.identity, "learned": {}}
@@ -100,14 +101,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _homes(args: argparse.Namespace, model: OmniBind, modalities: Sequence[str] | Mapping[str, Any]) -> dict[str, Home]:
+def _homes(args: argparse.Namespace, folder: Path, model: OmniBind, modalities: Iterable[str]) -> dict[str, Home]:
     """What each modality was like before, by the model or by the folder that is named."""
     from omnibind_core.evaluation.adapting import home_of
-    from omnibind_core.features.adaptation import known_home
+    from omnibind_core.features.adaptation import known_home, read_homes
 
-    homes = {}
+    homes, saved = {}, read_homes(folder)
     for name in modalities:
-        home = known_home(model, name)
+        home = known_home(model, name) or saved.get(name)
         if home is None and args.home is not None:
             home = home_of(args.home, model, name)
         if home is None:
@@ -141,9 +142,10 @@ def _save(model: OmniBind, out: Path, folder: Path, concepts: Sequence[Any], fig
     from omnibind_core.data.concepts import Concepts
     from omnibind_core.files import write_folder_atomically
 
-    with write_folder_atomically(out, (*_FILES, FIGURES)) as fresh:
+    with write_folder_atomically(out, (*_FILES, *_COPIED, FIGURES)) as fresh:
         model.save_pretrained(fresh)
         Concepts(concepts).write(fresh / "labels.csv")
-        if (folder / "train.yaml").is_file():
-            shutil.copyfile(folder / "train.yaml", fresh / "train.yaml")
+        for name in _COPIED:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, fresh / name)
         (fresh / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -10,20 +10,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 
 from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import AdaptedConfig
 from omnibind_core.encoders.heads import Adapted, adapted, root
-from omnibind_core.features.sets import FeatureSet
+from omnibind_core.errors import WeightsError
+from omnibind_core.features.sets import FeatureSet, learns
+from omnibind_core.files import write_atomically
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
 
+FILE = "home.safetensors"
+"""In a model's folder, see :func:`save_homes`."""
 SHARE = 0.1
 """Of home samples that may be taken for the new sensor's, by an estimate that is too high (2 % and less were)."""
 CENTRES = 64
@@ -82,11 +89,50 @@ def _centres(rows: Tensor, count: int) -> Tensor:
 
 
 def known_home(model: OmniBind, modality: str) -> Home | None:
-    """What a model says of its home: one that was adapted before, all that it knows now; None if it does not say."""
+    """The home of a modality that was adapted before: all that it knows now; None if it was not."""
     head = model.encoders.heads[modality]
     if not isinstance(head, Adapted):
         return None
     return Home(torch.cat([head.home, head.keys]), head.median.item(), head.spread.item())
+
+
+def homes(train: Mapping[str, FeatureSet], model: OmniBind) -> dict[str, Home]:
+    """What the modalities of a model were trained on, by the training samples; without trunks that learn."""
+    trunks = {name: model.encoders.trunks[model.encoders.trunk_of[name]] for name in train}
+    return {
+        name: Home.of(samples.inputs[:, 0])
+        for name, samples in train.items()
+        if len(samples) > 1 and not learns(trunks[name])
+    }
+
+
+def save_homes(folder: Path, homes: Mapping[str, Home]) -> None:
+    """Writes what the modalities of a model were trained on to its folder."""
+    tensors = {}
+    for name, home in homes.items():
+        tensors[f"{name}.centres"] = home.centres.half().cpu().contiguous()
+        tensors[f"{name}.scale"] = torch.tensor([home.median, home.spread])
+    with write_atomically(folder / FILE) as path:
+        path.write_bytes(save(tensors))
+
+
+def read_homes(folder: Path) -> dict[str, Home]:
+    """What :func:`save_homes` wrote, by modality; nothing if the folder has no such file.
+
+    Raises:
+        WeightsError: The file is damaged.
+    """
+    if not (folder / FILE).is_file():
+        return {}
+    try:
+        tensors = load_file(folder / FILE)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{folder / FILE}: not a whole safetensors file: {error}") from error
+    names = [name.removesuffix(".centres") for name in tensors if name.endswith(".centres")]
+    return {
+        name: Home(F.normalize(tensors[f"{name}.centres"].float(), dim=1), *tensors[f"{name}.scale"].tolist())
+        for name in names
+    }
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def test_sensors_of_a_moment_are_a_pair_and_no_window_reaches_into_the_scene_bef
             label,
             {
                 "touch": np.full((28, 50), level, np.uint8),
-                "audio": Sound(np.full(4 * rate, 0.01 * level, np.float32), rate),
+                "audio": sound[level],
             },
             frozenset(),
             dict.fromkeys(("touch", "audio"), "test"),

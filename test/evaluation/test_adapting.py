@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from omnibind_core.data.samples import Sample
 from omnibind_core.encoders.heads import Adapted, root
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import adapting
-from omnibind_core.features.adaptation import Home
+from omnibind_core.features.adaptation import Home, read_homes, save_homes
 from omnibind_core.features.sets import FeatureSet
 
 COLOURS = {"cup": (230, 40, 40), "dog": (40, 230, 40), "pallet": (40, 40, 230)}
@@ -162,6 +163,23 @@ def test_it_is_adapted_again_without_its_home(adapted, recording, tmp_path):
     picture = once.process("image", cv2.imread(str(recording / "train-pallet-1.png"))[..., ::-1])
     said = [model.recognise(["image"], model.embed([("image", picture)])).probabilities[1] for model in (once, twice)]
     assert said[0].argmax() == said[1].argmax()
+
+
+def test_a_model_that_says_what_it_was_trained_on_needs_no_home(tiny_model, recording, home, tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    model = OmniBind.from_pretrained(folder)
+    told = adapting.home_of(home, model, "image")
+    save_homes(folder, {"image": told})
+    read = read_homes(folder)["image"]
+    torch.testing.assert_close(read.centres, told.centres, rtol=0, atol=1e-3)
+    assert (read.median, read.spread) == pytest.approx((told.median, told.spread))
+    assert adapt("--model", folder, "--data", recording, "--out", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "figures.json").read_text())["held out"][0]["after"]["right"] == 1.0
+    assert (tmp_path / "out" / "home.safetensors").read_bytes() == (folder / "home.safetensors").read_bytes()
+    (folder / "home.safetensors").write_bytes(b"short")
+    assert adapt("--model", folder, "--data", recording, "--out", tmp_path / "again") == 2
+    assert "not a whole safetensors file" in capsys.readouterr().err
 
 
 # What is held out.
