@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--model", default="lite", help="trained model (default: %(default)s)")
     parser.add_argument("--shots", type=int, default=4, help="samples per label (default: 4)")
     parser.add_argument("--draws", type=int, default=3, help="of these samples (default: 3)")
+    parser.add_argument("--modalities", nargs="+", metavar="NAME", help="only these (default: all)")
     args = parser.parse_args()
     model = OmniBind.from_pretrained(args.model)
     folder = Path(args.model) if Path(args.model).is_dir() else resources.path(f"weights/{args.model}")
@@ -77,10 +78,13 @@ def main() -> None:
     away = samples.load(args.data, "val", model, own, Concepts.read(args.labels))
     home = samples.load(args.home, "val", model, own).known
     assert away.fold is not None
+    homes = adaptation.read_homes(folder)
     total = sum(home.counts.values())
     print(f"| source | learned | rest | {' | '.join(TRIALS)} |")
     for name, every in away.known.sets.items():
-        found = adapting.home_of(args.home, model, name)
+        if name not in (args.modalities or away.known.sets):
+            continue
+        found = homes.get(name) or adapting.home_of(args.home, model, name)
         if found is None:
             continue
         inputs = sample_features(away.source, every.samples, name, model.config, model.encoders, adapting.VARIANTS, 0)
