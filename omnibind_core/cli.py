@@ -18,6 +18,7 @@ from omnibind_core.errors import OmniBindError
 
 COMMANDS: tuple[str, ...] = (
     "omnibind_core.commands.predict",
+    "omnibind_core.commands.adapt",
     "omnibind_core.commands.train",
     "omnibind_core.commands.eval",
     "omnibind_core.commands.data",

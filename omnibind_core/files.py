@@ -69,6 +69,10 @@ def write_folder_atomically(path: Path, ours: Collection[str]) -> Iterator[Path]
         fresh = temporary / "new"
         fresh.mkdir()
         yield fresh
+        for file in (*fresh.rglob("*"), fresh):  # so that a name never stands for less than was written
+            handle = os.open(file, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
         if path.exists():
             path.rename(temporary / "old")
         fresh.rename(path)

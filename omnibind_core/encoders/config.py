@@ -83,7 +83,27 @@ class ConSEConfig(Config):
         return self
 
 
-HeadConfig = Annotated[IdentityConfig | LinearConfig | MLPConfig | ConSEConfig, Field(discriminator="type")]
+class AdaptedConfig(Config):
+    """See :class:`omnibind_core.encoders.heads.Adapted`; made by ``omnibind adapt``.
+
+    Attributes:
+        base: The head as it was before.
+        labels: Number of labels that were learned.
+        samples: Number of samples of the new sensor that are kept.
+        home: Number of features that stand for what the model knew before.
+    """
+
+    type: Literal["adapted"]
+    base: HeadConfig
+    labels: PositiveInt
+    samples: PositiveInt
+    home: PositiveInt
+
+
+HeadConfig = Annotated[
+    IdentityConfig | LinearConfig | MLPConfig | ConSEConfig | AdaptedConfig, Field(discriminator="type")
+]
+AdaptedConfig.model_rebuild()
 
 
 class ModalityConfig(Config):

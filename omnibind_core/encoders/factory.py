@@ -242,8 +242,13 @@ def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], mess
         raise WeightsError(f"{message}: {'; '.join(problems[:_TOLD])}{more}")
 
 
-def _head(config: c.ModelConfig, modality: str, trunk: Trunk | TextTower) -> nn.Module:
-    head = config.modalities[modality].head
+def _head(
+    config: c.ModelConfig, modality: str, trunk: Trunk | TextTower, head: c.HeadConfig | None = None
+) -> nn.Module:
+    head = config.modalities[modality].head if head is None else head
+    if isinstance(head, c.AdaptedConfig):
+        base = _head(config, modality, trunk, head.base)
+        return heads.Adapted(base, trunk.feature_dim, config.embed_dim, head.labels, head.samples, head.home)
     if isinstance(head, c.LinearConfig):
         return nn.Linear(trunk.feature_dim, config.embed_dim)
     parts = getattr(trunk, "parts", ())
@@ -311,7 +316,7 @@ def own_state(encoders: EncoderSet) -> dict[str, Tensor]:
     Returns:
         Tensors by name, ``heads.<modality>.…`` and ``trunks.<name>.…``, sharing memory with the encoders.
     """
-    for head in encoders.heads.values():
+    for head in encoders.heads.modules():
         if isinstance(head, heads.ConSE):
             head.tie()
     return _own(encoders)

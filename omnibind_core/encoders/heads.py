@@ -143,3 +143,81 @@ class ConSE(nn.Module):
         share = 1.0 if self.training else self.share
         out: Tensor = nn.functional.normalize(vote, dim=-1) + share * self.refinement(features)
         return out
+
+
+class Adapted(nn.Module):
+    """A head with what was learned of one new sensor beside it.
+
+    A classifier of the new sensor's labels votes by their text embeddings, as in :class:`ConSE`, where the features are
+    more like those of the new sensor than like those that the model knew before; elsewhere the head stays what it was.
+    Wrapped again for a further sensor, what is there is the head. Features are compared and classified as unit-length
+    square roots (see :func:`root`), which few samples suffice for.
+
+    Args:
+        base: The head.
+        width: Of the features.
+        embed_dim: Of the embeddings.
+        labels: Number of labels L that were learned.
+        samples: Number of samples S of the new sensor that are kept.
+        home: Number of features H that stand for what the model knew before.
+    """
+
+    keys: Tensor
+    home: Tensor
+    median: Tensor
+    spread: Tensor
+    threshold: Tensor
+    centre: Tensor
+    weight: Tensor
+    bias: Tensor
+    temperature: Tensor
+    labels: Tensor
+
+    def __init__(self, base: nn.Module, width: int, embed_dim: int, labels: int, samples: int, home: int) -> None:
+        super().__init__()
+        self.base = base
+        for name, shape in {
+            "keys": (samples, width),
+            "home": (home, width),
+            "median": (),
+            "spread": (),
+            "threshold": (),
+            "centre": (width,),
+            "weight": (labels, width),
+            "bias": (labels,),
+            "temperature": (),
+            "labels": (labels, embed_dim),
+        }.items():
+            self.register_buffer(name, torch.ones(shape))
+
+    def gate(self, features: Tensor) -> Tensor:
+        """How much of the new sensor is in features ``[N, width]``: ``[N]``, 0..1."""
+        rows = root(features)
+        nearer = (rows @ self.keys.T).amax(dim=1) - (rows @ self.home.T).amax(dim=1)
+        return torch.sigmoid(STEEPNESS * (nearer - self.threshold) / self.spread)
+
+    def scores(self, features: Tensor) -> Tensor:
+        """What the classifier says of features ``[N, width]``: ``[N, L]``, 1 for a label that is there, else 0."""
+        return nn.functional.normalize(root(features) - self.centre, dim=1) @ self.weight.T + self.bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[N, width]`` to ``[N, embed_dim]``."""
+        before = nn.functional.normalize(self.base(features), dim=1)
+        after = adapted(before, self.scores(features), self.temperature, self.labels)
+        out: Tensor = torch.lerp(before, after, self.gate(features)[:, None])
+        return out
+
+
+STEEPNESS = 6.0
+"""Of an adapted head's gate: from 0.05 to 0.95 in one spread of what the model knew before."""
+_KEPT = 0.5  # of the head's own answer beside the vote
+
+
+def root(features: Tensor) -> Tensor:
+    """Unit-length signed square roots ``[..., width]`` of features: no single large feature decides a cosine."""
+    return nn.functional.normalize(features.sign() * features.abs().sqrt(), dim=-1)
+
+
+def adapted(before: Tensor, scores: Tensor, temperature: Tensor | float, labels: Tensor) -> Tensor:
+    """A head's unit-length answer ``[N, embed_dim]`` with the vote of scores ``[N, L]`` for labels added."""
+    return (scores / temperature).softmax(dim=1) @ labels + _KEPT * before

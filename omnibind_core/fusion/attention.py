@@ -103,6 +103,13 @@ class AdaptiveFusion(Fusion):
         if self.reliability is not None and self.reliability.familiarity is not None:
             self.reliability.familiarity.learn(slot, train, held_out, seed)
 
+    def add(self, slot: int, tokens: Tensor) -> dict[str, Any]:
+        """See :meth:`Fusion.add`."""
+        if self.reliability is None or self.reliability.familiarity is None:
+            return {}
+        self.reliability.familiarity.add(slot, tokens)
+        return {"centres": self.reliability.familiarity.centres.shape[1]}
+
     def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
         """See :meth:`Fusion.fuse`; the modalities are looked at for ``centres`` only.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,14 @@ class Fusion(nn.Module):
 
         Nothing to do for a fusion that does not ask for it.
         """
+
+    def add(self, slot: int, tokens: Tensor) -> dict[str, Any]:
+        """Makes further tokens ``[N, D]`` of one modality familiar, in place.
+
+        Returns:
+            What changes in the ``fusion`` part of the model config; nothing for a fusion that does not ask for it.
+        """
+        return {}
 
     @abstractmethod
     def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:

@@ -58,6 +58,12 @@ class Familiarity(nn.Module):
         self.usual = torch.cat([self.usual, self.usual.new_full((more,), torch.nan)])
         self.spread = torch.cat([self.spread, self.spread.new_ones(more)])
 
+    def add(self, slot: int, tokens: Tensor) -> None:
+        """Makes further tokens ``[N, D]`` of one modality familiar, each as a centre of its own."""
+        more = self.centres[:, :1].repeat(1, len(tokens), 1)  # further modalities get no new centre, but one twice
+        more[slot] = tokens
+        self.centres = torch.cat([self.centres, more], dim=1)
+
     def forward(self, tokens: Tensor, modality_ids: Tensor) -> Tensor:
         """Familiarity ``float32 [B, M]``, -6..1, of tokens ``[B, M, D]``; NaN of modalities that were never learnt."""
         slots, count, dim = self.centres.shape
