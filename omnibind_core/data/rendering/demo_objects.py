@@ -26,6 +26,9 @@ from omnibind_core.modalities.pictures import centre_square
 STAMPS = ("tuxpaint-stamps-default", "usr/share/tuxpaint/stamps")
 FURNITURE = ("sweethome3d-furniture", "usr/share/sweethome3d/furniture")
 
+RENDERING = 2
+"""Goes up when the same objects and seed give other data: recordings made before are then made anew."""
+
 # What the demo's recording computes; the rest it takes as it is.
 RENDERED = ("touch", "thermal", "event", "point_cloud")
 
