@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from omnibind_core.data.rendering import demo_objects
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.bags import scene_bag
 from omnibind_ros.bags.scene_bag import CAPTIONER, THERMAL_OFFSET, THERMAL_SCALE, WITH_WORDS, SceneLabel
@@ -114,6 +115,8 @@ def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel
     """Labels of the recording in the output folder, which is made unless it is there already."""
     keys = ("data", "split", "seed", "scenes", "labels", "model") if options.data else ("seed", "scenes", "model")
     source = {key: str(getattr(options, key)) for key in (*keys, *(("text",) if options.text else ()))}
+    if not options.data:
+        source["rendering"] = str(demo_objects.RENDERING)
     made_of, sidecar = options.out / "source.json", options.out / "labels.csv"
     if made_of.is_file() and json.loads(made_of.read_text()) == source:
         return scene_bag.read_labels(sidecar)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from domains import any_domain
 
+from omnibind_core.data.rendering import demo_objects
 from omnibind_core.errors import DataError
 from omnibind_core.runtime.types import Prediction, SensorShare
 from omnibind_ros.bags import read, scene_bag, types
@@ -42,6 +43,29 @@ def seen(time_s: float, label: str, **single: str) -> Observation:
     )
     said = Prediction(0, None, label, 0.7, False, 0.0, (label,), (0.7,), shares, np.zeros(0, np.float32), rows)
     return Observation(time_s, said, 0.02)
+
+
+# --- recording --------------------------------------------------------------------------------------------------------
+
+
+def test_a_recording_rendered_another_way_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = demo_main._parser().parse_args(["--out", str(tmp_path)])
+    console = Console(tuple(SENSORS))
+    made = []
+
+    def write(path: Path, table: Path, *_: object) -> list[SceneLabel]:
+        path.mkdir()
+        scene_bag.write_labels(table, [scene(0)])
+        made.append(demo_objects.RENDERING)
+        return [scene(0)]
+
+    monkeypatch.setattr(scene_bag, "scenes_for", lambda *_: iter(()))
+    monkeypatch.setattr(scene_bag, "write", write)
+    demo_main._recording(options, console)
+    assert demo_main._recording(options, console) == [scene(0)]  # the same one
+    monkeypatch.setattr(demo_objects, "RENDERING", demo_objects.RENDERING + 1)
+    demo_main._recording(options, console)
+    assert made == [demo_objects.RENDERING - 1, demo_objects.RENDERING]
 
 
 # --- schedule ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from omnibind_core.data.rendering import demo_objects, events, meshes, thermal, touch
+from omnibind_core.data.rendering import camera, demo_objects, events, meshes, thermal, touch
 from omnibind_core.errors import DataError
 from omnibind_core.modalities import Events, Sound
 from omnibind_ros.bags import read, scene_bag, types, write
@@ -100,6 +100,38 @@ def test_touch_of_a_small_box_is_its_outline(box: meshes.Mesh, rng: np.random.Ge
     assert area == pytest.approx(0.03 * 0.04, rel=0.2)
 
 
+def test_a_large_thing_is_touched_where_it_gives_most_hold(box: meshes.Mesh) -> None:
+    large = meshes.fit(box, np.array([0.4, 0.3, 0.2], np.float32))
+    for seed in range(5):  # all of the array lies on the face: no edge of the box is felt
+        assert touch.press(large, np.random.default_rng(seed)).min() > 150
+
+
+@pytest.mark.parametrize("shape", [(300, 40), (60, 80), (40, 900)], ids=["tall", "small", "long"])
+def test_the_camera_sees_all_of_a_thing_in_the_middle_of_its_frame(shape: tuple[int, int]) -> None:
+    cutout = np.zeros((shape[0] + 50, shape[1] + 20, 4), np.uint8)  # a transparent margin on one side
+    cutout[: shape[0], : shape[1]] = (10, 20, 200, 255)
+    shot = camera.shoot(cutout, np.random.default_rng(3))
+    assert shot.photo.shape == (240, 320, 3)
+    y, x = np.nonzero(shot.opacity > 127)
+    assert max(np.ptp(y), np.ptp(x)) + 1 == pytest.approx(camera.FILL * 240, abs=2)
+    side = 240 * 7 / 8  # what a centre crop leaves
+    assert np.abs(y - 119.5).max() < side / 2
+    assert np.abs(x - 159.5).max() < side / 2
+    np.testing.assert_allclose(shot.photo[y, x].mean(axis=0), [200, 20, 10], atol=12)  # red, no fringe
+    assert shot.photo[shot.opacity == 0].min() > 80
+    np.testing.assert_array_equal(shot.photo, camera.shoot(cutout, np.random.default_rng(3)).photo)
+
+
+def test_a_shadow_lies_where_the_thing_stands() -> None:
+    cutout = np.full((100, 80, 4), 255, np.uint8)
+    shot = camera.shoot(cutout, np.random.default_rng(0))
+    y, x = np.nonzero(shot.opacity)
+    row = shot.photo[y.max() + 2].mean(axis=-1)
+    middle, beside = row[round(x.mean())], row[[x.min() - 40, x.max() + 40]]
+    assert middle < 0.95 * beside.mean()
+    assert middle < beside.min()
+
+
 def test_events_fire_at_edges_in_time_order_and_balance(rng: np.random.Generator) -> None:
     seen = events.simulate(photo(), rng)
     assert (seen.width, seen.height) == (128, 128)
@@ -138,6 +170,22 @@ def test_thermal_is_warm_inside_and_ambient_outside(rng: np.random.Generator) ->
 
 
 # --- packages ---------------------------------------------------------------------------------------------------------
+
+
+def test_thermal_texture_lies_on_the_thing(rng: np.random.Generator) -> None:
+    opacity = np.zeros((240, 320), np.uint8)
+    opacity[60:180, 80:240] = 255
+    picture = np.full((240, 320, 3), 200, np.uint8)
+    picture[60:180, 80:160] = 30  # dark on the left
+    warm = thermal.render(opacity, picture, 35.0, rng)
+    assert warm[40:80, 50:75].mean() > warm[40:80, 85:110].mean() + 1
+    np.testing.assert_allclose(warm[:25].mean(axis=0), warm[:25].mean(), atol=0.3)  # none of it beside
+
+
+def test_what_is_as_warm_as_the_room_hardly_shows(rng: np.random.Generator) -> None:
+    opacity = np.zeros((96, 128), np.uint8)
+    cv2.circle(opacity, (64, 48), 30, 255, -1)
+    assert np.ptp(cv2.blur(thermal.render(opacity, photo(), thermal.AMBIENT, rng), (5, 5))) < 2
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from omnibind_core.errors import DataError
 ROWS, COLUMNS, PITCH = 28, 50, 0.0019
 # The skin gives way by at most so much, m; and the share of the object under it that should be touched.
 MAX_INDENTATION, CONTACT_SHARE = 0.01, 0.35
+# Places at which the array is tried.
+TRIES = 8
 # Spread of a point load by the cover, in array elements.
 COVER_SPREAD = 0.7
 
@@ -22,11 +24,12 @@ COVER_SPREAD = 0.7
 def press(mesh: Mesh, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Presses the array on the broad side of an object.
 
-    The pressure is that of a Winkler foundation, proportional to how far the surface would reach into the flat skin.
+    A hand feels for a hold: of :data:`TRIES` places the one is kept where most of the array is touched. The pressure is
+    that of a Winkler foundation, proportional to how far the surface would reach into the flat skin.
 
     Args:
         mesh: The mesh, metres.
-        rng: Source of the heading, the place that is pressed and the sensor's noise.
+        rng: Source of the heading, the places and the sensor's noise.
 
     Returns:
         ``uint8 [28, 50]``, 0 = no contact, 255 = the highest pressure.
@@ -36,13 +39,9 @@ def press(mesh: Mesh, rng: np.random.Generator) -> NDArray[np.uint8]:
     """
     order = np.argsort(-mesh.extent)  # the shortest side of the object points at the array
     flat = Mesh(np.ascontiguousarray(mesh.vertices[:, order]), mesh.triangles)
-    top = flat.vertices[flat.vertices[:, 2] > np.quantile(flat.vertices[:, 2], 0.7)]
-    place = rng.choice(top if len(top) else flat.vertices)
-    span = np.array([COLUMNS, ROWS]) * PITCH
-    middle = flat.vertices[:, :2].min(axis=0) + flat.extent[:2] / 2
-    # A small object is met in its middle, a large one at a random place of its upper side.
-    centre = np.where(flat.extent[:2] > span, place[:2], middle)
-    heights = _heights(flat, centre, rng.uniform(-0.3, 0.3))
+    tried = _heights(flat, _places(flat, rng), rng.uniform(-0.3, 0.3))
+    reach = (tried > tried.max(axis=(1, 2), keepdims=True) - MAX_INDENTATION) & np.isfinite(tried)
+    heights = tried[reach.sum(axis=(1, 2)).argmax()]
     under = np.isfinite(heights)
     if not under.any():
         raise DataError(f"nothing lies under the tactile array (extent {mesh.extent} m)")
@@ -55,12 +54,26 @@ def press(mesh: Mesh, rng: np.random.Generator) -> NDArray[np.uint8]:
     return np.clip(pressure / pressure.max() * 255, 0, 255).astype(np.uint8)
 
 
-def _heights(mesh: Mesh, centre: NDArray[np.float32], heading: float) -> NDArray[np.float32]:
-    """Height of the surface under each element, ``float32 [28, 50]``, m; minus infinite where there is none."""
+def _places(mesh: Mesh, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Where the array's middle is tried, ``float32 [TRIES, 2]``, m: on the surface; small objects in their middle."""
+    corners = mesh.vertices[mesh.triangles]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    chosen = corners[rng.choice(len(area), TRIES, p=area / area.sum()), :, :2]
+    points = np.einsum("tc,tcd->td", rng.dirichlet(np.ones(3), TRIES), chosen)
+    inset = np.minimum(np.array([COLUMNS, ROWS]) * PITCH, mesh.extent[:2]) / 2
+    low, high = mesh.vertices[:, :2].min(axis=0), mesh.vertices[:, :2].max(axis=0)
+    return np.clip(points, low + inset, high - inset).astype(np.float32)
+
+
+def _heights(mesh: Mesh, centres: NDArray[np.float32], heading: float) -> NDArray[np.float32]:
+    """Height of the surface under each element at each centre ``[N, 2]``, ``float32 [N, 28, 50]``, m.
+
+    Minus infinite where there is none.
+    """
     columns = (np.arange(COLUMNS) - (COLUMNS - 1) / 2) * PITCH
     rows = (np.arange(ROWS) - (ROWS - 1) / 2) * PITCH
-    x = centre[0] + columns[None] * np.cos(heading) - rows[:, None] * np.sin(heading)
-    y = centre[1] + columns[None] * np.sin(heading) + rows[:, None] * np.cos(heading)
+    x = centres[:, :1, None] + columns[None] * np.cos(heading) - rows[:, None] * np.sin(heading)
+    y = centres[:, 1:, None] + columns[None] * np.sin(heading) + rows[:, None] * np.cos(heading)
     above = np.float32(mesh.vertices[:, 2].max() + 1.0)
     origins = np.stack([x, y, np.full_like(x, above)], axis=-1).astype(np.float32)
     heights: NDArray[np.float32] = above - cast(mesh, origins, np.array([0, 0, -1], dtype=np.float32))
