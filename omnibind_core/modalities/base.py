@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -259,14 +259,34 @@ class Modality(ABC, Generic[RawT, PresetT]):
     def preset(self, name: str | None = None) -> PresetT:
         """The preset of that name, or the default one.
 
+        Args:
+            name: One of :attr:`presets`. Those that make square pictures can be asked for at any size:
+                ``efficientnet@260`` makes pictures of 260 pixels, resized as much more.
+
         Raises:
-            ConfigError: There is none of that name.
+            ConfigError: There is none of that name, or it makes no square pictures.
         """
         key = next(iter(self.presets)) if name is None else name
-        if key not in self.presets:
-            raise ConfigError(f"{self.name} has no preset '{key}'; it has {', '.join(self.presets)}")
-        found: PresetT = self.presets[key]
-        return found
+        base, at, pixels = key.partition("@")
+        if base not in self.presets:
+            raise ConfigError(f"{self.name} has no preset '{base}'; it has {', '.join(self.presets)}")
+        found: PresetT = self.presets[base]
+        return _sized(found, key, pixels) if at else found
+
+
+def _sized(preset: Any, name: str, pixels: str) -> Any:
+    """A picture preset at another size.
+
+    Raises:
+        ConfigError: It makes no square pictures, or the size is none.
+    """
+    if not isinstance(preset, PicturePreset) or preset.shape[1] != preset.shape[2]:
+        raise ConfigError(f"preset '{name}': '{preset.name}' makes no square pictures, which alone have a size")
+    if not pixels.isdecimal() or int(pixels) == 0:
+        raise ConfigError(f"preset '{name}': the size is '{pixels}', expected a number of pixels")
+    channels, side, _ = preset.shape
+    size = int(pixels)
+    return replace(preset, name=name, shape=(channels, size, size), resize=round(preset.resize * size / side))
 
 
 def readable_file(path: Path, suffixes: tuple[str, ...], what: str) -> Path:

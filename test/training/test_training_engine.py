@@ -460,7 +460,7 @@ def test_the_experiment_of_the_paper_has_the_values_of_its_table_10():
     assert config.align.weight_decay == config.fuse.weight_decay == 0.01
 
 
-@pytest.mark.parametrize("name", ["lite", "paper_table10"])
+@pytest.mark.parametrize("name", ["lite", "lite2", "paper_table10"])
 def test_shipped_experiments_are_valid(name):
     config = training_config.load(name)
     assert config.align.batch_of("touch", 10_000) == (512 if name == "paper_table10" else 256)

