@@ -72,6 +72,7 @@ class _Recognised:
         self.weights = np.full(count, 1 / count, np.float32)
         self.similarities = self.probabilities = np.ones((1 + count, 1), np.float32)
         self.without = np.ones((count, 1), np.float32)
+        self.familiarity = np.full(count, np.nan, np.float32)
 
 
 def write(
