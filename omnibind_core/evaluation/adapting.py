@@ -194,12 +194,12 @@ def compare(
             for name, samples in split.sets.items()
         }
         embedded = EmbeddedSplit(split.names, split.sets, tokens=tokens, slots=tuple(model.config.modalities))
-        for row, (_, drawn) in zip(rows, asked, strict=True):
+        for row, (name, drawn) in zip(rows, asked, strict=True):
             sets = embedded.gather(drawn)
             with torch.inference_mode():
                 fused = model.fusion(*sets)
                 proof = evidence(fused, sets.tokens, sets.mask)
-                cosines = model.labels.similarities(fused.embedding)
+                cosines = model.labels.similarities(fused.embedding if name == "pairs" else sets.tokens[:, 0])
                 sure, answer = model.calibration.probabilities(cosines, drawn.names, proof).max(dim=1)
             said = answer.cpu().numpy()
             right = (said if fold is None else fold[said]) == (drawn.label if fold is None else fold[drawn.label])
