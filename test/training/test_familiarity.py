@@ -119,6 +119,27 @@ def test_a_modality_that_is_added_has_no_familiarity_and_changes_none():
     module.load_state_dict(fusion.build(DIM, {"preset": "familiarity", "centres": 16}, (*NAMES, "radar")).state_dict())
 
 
+def test_what_is_added_is_familiar_and_nothing_else_changes():
+    train, held_out, _ = world()
+    module = built()
+    learn_familiarity(module, train, held_out, 0)
+
+    def familiarity(name, rows):
+        slot = torch.full((len(rows), 1), NAMES.index(name))
+        return module(rows[:, None], torch.ones(len(rows), 1, dtype=torch.bool), slot).familiarity[:, 0]
+
+    foreign, touch = near(torch.zeros(6, DIM), 1.0, 3), held_out.tokens["touch"][:, 0]
+    before = familiarity("touch", touch)
+    assert familiarity("image", foreign).max() < -1
+    assert module.add(0, foreign) == {"centres": 16 + 6}
+    assert familiarity("image", foreign).min() >= 0
+    torch.testing.assert_close(familiarity("touch", touch), before)
+    assert familiarity("touch", foreign).max() < -1
+    saved = fusion.build(DIM, {"preset": "familiarity", **module.add(0, foreign[:1])}, NAMES)
+    saved.load_state_dict(module.state_dict())
+    assert fusion.MeanFusion().add(0, foreign) == {}
+
+
 def test_gains_are_settled_so_that_foreign_and_lying_sensors_are_left_out():
     train, held_out, bank = world()
     module = built()
@@ -136,7 +157,7 @@ def test_gains_are_settled_so_that_foreign_and_lying_sensors_are_left_out():
         return float((answer == drawn.label).mean()), float(fused.weights[:, 0].mean())
 
     assert asked()[1] == pytest.approx(1 / 3)
-    settle(module, held_out, bank, 0.07, 400, 0)
+    settle(module, held_out, bank, 0.07, 60, 0)
     assert module.gains[1] > 0.05 and module.gains[2] > 0.5
     right, weight = asked()
     assert right == 1.0 and weight < 0.25
