@@ -18,33 +18,30 @@ _EDGE = 1e-4  # least distance of a confidence from 0 and 1 whose logit is taken
 class Certainty(Config):
     """How certain an answer is: the logit of the chance that it is right.
 
-    ``bias + familiarity f + (slope + mixed f) logit(p) + agreement a``, for the probability ``p`` of the answer after
-    the temperature, the familiarity ``f`` and the agreement ``a`` of :class:`~omnibind_core.fusion.base.Evidence`:
-    Platt scaling (Platt 1999), with what tells a sensor that the model was not trained with.
+    ``bias + slope logit(p) + familiarity f + agreement a``, for the probability ``p`` of the answer after the
+    temperature, the familiarity ``f`` and the agreement ``a`` of :class:`~omnibind_core.fusion.base.Evidence`: Platt
+    scaling (Platt 1999), with what tells a sensor that the model was not trained with. It never falls with any of them.
 
     Attributes:
         bias: See above, as all others.
         slope: Of the logit of the probability.
         familiarity: Of the familiarity.
-        mixed: Of their product.
         agreement: Of the agreement.
     """
 
     bias: float = 0.0
-    slope: float = 1.0
-    familiarity: float = 0.0
-    mixed: float = 0.0
-    agreement: float = 0.0
+    slope: float = Field(1.0, ge=0)
+    familiarity: float = Field(0.0, ge=0)
+    agreement: float = Field(0.0, ge=0)
 
     def inputs(self, probability: Tensor, evidence: Evidence) -> Tensor:
-        """What the five numbers weigh, ``[B, 5]``, for the probabilities ``[B]`` of the answers."""
+        """What the four numbers weigh, ``[B, 4]``, for the probabilities ``[B]`` of the answers."""
         logit = torch.logit(probability.clamp(_EDGE, 1 - _EDGE))
-        f, a = evidence
-        return torch.stack([torch.ones_like(logit), logit, f, f * logit, a], dim=1)
+        return torch.stack([torch.ones_like(logit), logit, *evidence], dim=1)
 
     def confidence(self, probability: Tensor, evidence: Evidence) -> Tensor:
         """Chance ``[B]`` that answers of these probabilities ``[B]`` are right."""
-        weights = probability.new_tensor([self.bias, self.slope, self.familiarity, self.mixed, self.agreement])
+        weights = probability.new_tensor([self.bias, self.slope, self.familiarity, self.agreement])
         return torch.sigmoid(self.inputs(probability, evidence) @ weights)
 
 
@@ -55,14 +52,17 @@ class Calibration(Config):
         temperatures: Divide the cosines of the fused embedding before the softmax: of one, two, ... tokens; the last
             one holds for more.
         single: By modality, the same for the embedding of one token alone, instead of the first of these.
-        certainty: How certain the answer then is: of one, two, ... tokens; the last one holds for more. Empty takes the
-            probabilities as they are.
+        certainty: How certain the answer then is: of two, three, ... tokens; the last one holds for more. Empty takes
+            the probabilities as they are.
+        certainty_single: By modality, the same of one token alone; of a modality that is not here, its probabilities
+            are taken as they are.
         threshold: Confidence below which a prediction is unknown, 0..1.
     """
 
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.05,), min_length=1)
     single: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     certainty: tuple[Certainty, ...] = ()
+    certainty_single: dict[str, Certainty] = Field(default_factory=dict)
     threshold: float = Field(0.0, ge=0, le=1)
 
     def temperature(self, modalities: Sequence[str]) -> float:
@@ -84,15 +84,21 @@ class Calibration(Config):
         """
         temperature = cosines.new_tensor([self.temperature(names) for names in sets])
         found = (cosines / temperature[:, None]).softmax(dim=-1)
-        if evidence is None or not self.certainty:
+        if evidence is None:
             return found
         top = found.amax(dim=-1)
-        counts = torch.tensor([min(len(names), len(self.certainty)) for names in sets], device=cosines.device)
-        confidence = torch.empty_like(top)
-        for count, certainty in enumerate(self.certainty, start=1):
-            here = certainty.confidence(top, evidence)
-            confidence = torch.where(counts == count, here, confidence)
+        kinds = [self._certainty(names) for names in sets]
+        confidence = top.clone()
+        for kind in {id(kind): kind for kind in kinds if kind is not None}.values():
+            here = torch.tensor([one is kind for one in kinds], device=top.device)
+            confidence = torch.where(here, kind.confidence(top, evidence), confidence)
         return _with_confidence(found, confidence)
+
+    def _certainty(self, modalities: Sequence[str]) -> Certainty | None:
+        """Of tokens of these modalities, fused; None takes the probabilities as they are."""
+        if len(modalities) == 1:
+            return self.certainty_single.get(modalities[0])
+        return self.certainty[min(len(modalities) - 1, len(self.certainty)) - 1] if self.certainty else None
 
 
 def _with_confidence(probabilities: Tensor, confidence: Tensor) -> Tensor:

@@ -43,6 +43,26 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_replaceable(path: Path, ours: Collection[str]) -> None:
+    """Refuses what :func:`write_folder_atomically` would refuse, before any work was done for it.
+
+    Args:
+        path: The folder to write.
+        ours: Names, with ``*`` for anything, of files that may be replaced.
+
+    Raises:
+        DataError: ``path`` is a file, or a folder that also holds something else.
+    """
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file: expected an empty folder, or none")
+    names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in ours)]
+    if foreign:
+        raise DataError(
+            f"{path} holds {', '.join(foreign[:5])}, which would be lost: expected an empty folder, or none"
+        )
+
+
 @contextmanager
 def write_folder_atomically(path: Path, ours: Collection[str]) -> Iterator[Path]:
     """Gives a temporary folder beside ``path`` that replaces it when the block ends well, and is removed when it fails.
@@ -55,14 +75,7 @@ def write_folder_atomically(path: Path, ours: Collection[str]) -> Iterator[Path]
         DataError: ``path`` is a file, or a folder that also holds something else.
     """
     path = path.absolute()
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path} is a file: expected an empty folder, or none")
-    names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
-    foreign = [name for name in names if not any(fnmatch(name, pattern) for pattern in ours)]
-    if foreign:
-        raise DataError(
-            f"{path} holds {', '.join(foreign[:5])}, which would be lost: expected an empty folder, or none"
-        )
+    check_replaceable(path, ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:

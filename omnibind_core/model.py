@@ -104,7 +104,7 @@ class OmniBind(nn.Module):
             ConfigError: No such model, or its configuration is wrong; names the key.
             WeightsError: A weights file is missing, corrupt or does not fit the architecture.
         """
-        folder = _model_folder(source)
+        folder = model_folder(source)
         config = load_config(folder / "config.json")
         wanted = None if modalities is None else {*modalities, "text"}
         encoder_set = encoders.build(config, wanted, device)
@@ -344,10 +344,15 @@ def saved_config(source: str | Path) -> ModelConfig:
     Raises:
         ConfigError: No such model, or its configuration is wrong.
     """
-    return load_config(_model_folder(source) / "config.json")
+    return load_config(model_folder(source) / "config.json")
 
 
-def _model_folder(source: str | Path) -> Path:
+def model_folder(source: str | Path) -> Path:
+    """Folder of a saved model, by the name of one that comes with the package or by its own path.
+
+    Raises:
+        ConfigError: No such model.
+    """
     for folder in (WEIGHTS / str(source), Path(source).expanduser()):
         if (folder / "config.json").is_file():
             return folder

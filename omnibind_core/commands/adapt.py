@@ -61,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
     from omnibind_core.evaluation import adapting, samples
     from omnibind_core.features.adaptation import adapt
     from omnibind_core.features.combinations import Split
+    from omnibind_core.files import check_replaceable
     from omnibind_core.model import WEIGHTS, OmniBind
 
     started = time.monotonic()
     if not 0 <= args.holdout < 1:
         raise ConfigError(f"--holdout is {args.holdout}, expected 0 or more, and less than 1")
-    if args.out.exists() and not args.out.is_dir():
-        raise ConfigError(f"--out: {args.out} is a file, expected an empty folder, or none")
+    check_replaceable(args.out.absolute(), (*_FILES, *_COPIED, FIGURES))
     shipped = WEIGHTS / args.model
     folder = shipped if (shipped / "config.json").is_file() else Path(args.model).expanduser()
     if args.out.exists() and args.out.resolve() == folder.resolve():
@@ -86,9 +86,15 @@ def run(args: argparse.Namespace) -> int:
         labels = len(set(learned.concept.tolist()))
         figures["learned"][name] = {"samples": len(learned), "labels": labels}
         print(f"{name}: learned {len(learned)} samples of {labels} labels")
+        if unheard := adapting.unheard(after, name, learned):
+            print(
+                f"{name}: {unheard} of them are so like what the model knew before that it goes on answering as before "
+                "there; if that was adapted to, too, adapt the model that it was made from with all samples"
+            )
     if recording.held:
         split = Split(recording.names, recording.held)
-        figures["held out"] = adapting.compare(before, after, split, recording.fold)
+        figures["held out"] = adapting.compare(wider, after, split, recording.fold)
+        figures["never learned from"] = [one.id for held in recording.held.values() for one in held.samples]
         _print("held out, never learned from", figures["held out"])
     if args.home is not None:
         data = samples.load(args.home, "val", before, own)

@@ -92,10 +92,10 @@ def _align(args: argparse.Namespace) -> int:
 
 def _fuse(args: argparse.Namespace) -> int:
     from omnibind_core import fusion
-    from omnibind_core.features.adaptation import homes, save_homes
+    from omnibind_core.features.adaptation import homes, read_homes, save_homes
     from omnibind_core.features.calibration import calibrate, settle
     from omnibind_core.features.combinations import accuracy_by_size, learn_familiarity
-    from omnibind_core.model import OmniBind
+    from omnibind_core.model import OmniBind, model_folder
     from omnibind_core.training import dataset
     from omnibind_core.training.fuse import Fuse
 
@@ -136,7 +136,8 @@ def _fuse(args: argparse.Namespace) -> int:
     seconds = round(time.monotonic() - started, 1)
     figures = {"labels": len(model.labels), "single": single, "combinations": rows, "seconds": seconds}
     _save(model, out, concepts, config, figures)
-    save_homes(out, homes(data.train, model))
+    before = {} if config.start is None else read_homes(model_folder(config.start))
+    save_homes(out, {**before, **homes(data.train, model)})
     for row in rows:
         print(
             f"{row['modalities']} modalities: top-1 fused {row['fused']:6.1%}, mean fusion {row['mean']:6.1%},"

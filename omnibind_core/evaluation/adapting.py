@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
+from omnibind_core.encoders.heads import Adapted
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation.labelling import find_labels, fold_labels
 from omnibind_core.features.adaptation import Home
@@ -81,9 +82,12 @@ def read(
     usable = [name for name in model.modalities if name != "text"]
     wanted = [sample for sample in samples if concept[sample.id] and sample.modality in usable]
     notes = []
-    if len(wanted) < len(samples):
+    if tested := sum(sample.split == "test" for sample in wanted):
+        notes.append(f"{tested} samples of the split 'test' are left alone")
+        wanted = [sample for sample in wanted if sample.split != "test"]
+    if len(wanted) + tested < len(samples):
         notes.append(
-            f"{len(samples) - len(wanted)} of {len(samples)} samples are left out by the label table or are "
+            f"{len(samples) - len(wanted) - tested} of {len(samples)} samples are left out by the label table or are "
             f"of a modality that is not adapted; these are: {', '.join(usable)}"
         )
     learn, held, why = _parts(wanted, concept, holdout, seed)
@@ -112,6 +116,8 @@ def read(
                 inputs = sample_features(source, items, modality, model.config, model.encoders, variants, seed)
                 numbers = np.array([number[concept[sample.id]] for sample in items], np.int64)
                 sets[-1][modality] = FeatureSet(tuple(items), inputs, numbers)
+    if missing := len(held) - sum(map(len, sets[1].values())):
+        notes.append(f"{missing} held-out samples are of labels that were not learned and are not asked")
     for modality, told in sets[0].items():
         if len(only := np.unique(told.concept)) == 1:
             name = names[int(only[0])]
@@ -165,6 +171,15 @@ def home_of(root: Path, model: OmniBind, modality: str, seed: int = 0) -> Home |
         return None
     items = [samples[place] for place in chosen]
     return Home.of(sample_features(source, items, modality, model.config, model.encoders, 0, 0)[:, 0], seed)
+
+
+def unheard(model: OmniBind, modality: str, learned: FeatureSet) -> int:
+    """How many samples an adapted head takes for what the model knew before, although it learned from them."""
+    head = model.encoders.heads[modality]
+    assert isinstance(head, Adapted)
+    with torch.inference_mode():
+        gate = head.gate(torch.from_numpy(np.array(learned.inputs[:, 0])).to(model.device))
+    return int((gate < 0.5).sum())
 
 
 def compare(

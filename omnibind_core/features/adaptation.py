@@ -27,6 +27,7 @@ from omnibind_core.encoders.heads import Adapted, adapted, root
 from omnibind_core.errors import WeightsError
 from omnibind_core.features.sets import FeatureSet, learns
 from omnibind_core.files import write_atomically
+from omnibind_core.fusion.familiarity import spherical_k_means
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
 
@@ -63,7 +64,7 @@ class Home:
         rows = root(torch.from_numpy(np.array(features)))
         order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))
         held = max(len(rows) // 5, 1)
-        centres = _centres(rows[order[held:]], CENTRES)
+        centres = spherical_k_means(rows[order[held:]], CENTRES, seed)
         nearest = (rows[order[:held]] @ centres.T).amax(dim=1)
         median = nearest.median()
         return cls(centres, median.item(), max((median - nearest.quantile(0.05)).item(), 1e-3))
@@ -77,17 +78,6 @@ class Home:
             middle = (low + high) / 2
             low, high = (middle, high) if normal.cdf(new - middle).mean() > SHARE else (low, middle)
         return high
-
-
-def _centres(rows: Tensor, count: int) -> Tensor:
-    """Centres of k-means by cosine, of unit-length rows ``[N, F]``: at most ``count``."""
-    centres = rows[:count]  # the rows come in random order
-    for _ in range(15):
-        owner = (rows @ centres.T).argmax(dim=1)
-        sums = torch.zeros_like(centres).index_add_(0, owner, rows)
-        found = owner.bincount(minlength=len(centres))[:, None] > 0
-        centres = F.normalize(torch.where(found, sums, centres), dim=1)
-    return centres
 
 
 def known_home(model: OmniBind, modality: str) -> Home | None:

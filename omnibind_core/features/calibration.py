@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -74,9 +75,19 @@ def calibrate(
                 single[name] = best_temperature(alone, label, 1 / label.bincount()[label])
         found = Calibration(temperatures=tuple(temperatures), single=single)
     if shifted is not None:
-        sizes = [size for size in by_size if size <= MOST]
-        certainty = tuple(_certainty(shifted, labels, fusion, found, size, count, seed) for size in sizes)
-        found = found.model_copy(update={"certainty": certainty})
+        draws = {
+            size: _kinds(shifted, size, count, np.random.default_rng((seed, size, 2)))
+            for size in by_size
+            if 1 < size <= MOST
+        }
+        singles = {name: _kinds_alone(shifted, name) for name in shifted.sets}
+        fitted = partial(_certainty, split=shifted, labels=labels, fusion=fusion, calibration=found)
+        found = found.model_copy(
+            update={
+                "certainty": tuple(fitted(drawn) for drawn in draws.values()),
+                "certainty_single": {name: fitted(drawn) for name, drawn in singles.items()},
+            }
+        )
     with torch.inference_mode():
         # Of single sensors, whose right answers are the least confident: no sensor is to be unknown most of the time.
         right = [_right_confidences(split.single(name), split, labels, fusion, found) for name in split.sets]
@@ -117,13 +128,24 @@ def settle(fusion: Fusion, split: EmbeddedSplit, labels: LabelBank, tau: float, 
     _minimise(gains, loss)
 
 
-def _kinds(split: EmbeddedSplit, size: int, count: int, rng: np.random.Generator) -> Iterator[tuple[int, Combinations]]:
-    """Combinations and how much they count: :data:`HOME`, :data:`OTHER`, :data:`LYING`."""
+def _kinds(
+    split: EmbeddedSplit, size: int, count: int, rng: np.random.Generator
+) -> Iterator[tuple[float, Combinations]]:
+    """Combinations of two or more, and how much they count: :data:`HOME`, :data:`OTHER`, :data:`LYING`."""
     home = dataclasses.replace(split.draw(count, rng, size), variants=None)
     yield HOME, home
     yield OTHER, _with_variants(home, split, rng)
-    if size > 1:
-        yield LYING, with_conflicts(home, 1.0, rng)
+    yield LYING, with_conflicts(home, 1.0, rng)
+
+
+def _kinds_alone(split: EmbeddedSplit, name: str) -> Iterator[tuple[float, Combinations]]:
+    """The same of one modality: all of its samples that have a label, and all their variants."""
+    home = split.single(name)
+    home = home.take(np.flatnonzero(home.label >= 0))
+    yield HOME, home
+    count = split.tokens[name].shape[1]
+    for variant in range(1, count):
+        yield OTHER / (count - 1), dataclasses.replace(home, variants=np.full_like(home.rows, variant))
 
 
 def _minimise(weights: Tensor, loss: Callable[[], Tensor]) -> None:
@@ -141,19 +163,24 @@ def _minimise(weights: Tensor, loss: Callable[[], Tensor]) -> None:
 
 
 def _certainty(
-    split: EmbeddedSplit, labels: LabelBank, fusion: Fusion, calibration: Calibration, size: int, count: int, seed: int
+    kinds: Iterable[tuple[float, Combinations]],
+    split: EmbeddedSplit,
+    labels: LabelBank,
+    fusion: Fusion,
+    calibration: Calibration,
 ) -> Certainty:
-    """The certainty of combinations of one size, by logistic regression."""
+    """The certainty of combinations of one size, by logistic regression; every label of a kind counts the same."""
     rows, right, weight = [], [], []
-    for counts, drawn in _kinds(split, size, count, np.random.default_rng((seed, size, 2))):
+    for counts, drawn in kinds:
         found, label, proof = _asked(drawn, split, labels, fusion, calibration)
         top, answer = found.max(dim=-1)
-        rows.append(Certainty().inputs(top, proof))
+        rows.append(Certainty().inputs(top, proof).double())
         right.append((answer == label).double())
-        weight.append(torch.full_like(right[-1], counts / len(top)))
-    fitted = _logistic(torch.cat(rows).double(), torch.cat(right), torch.cat(weight))
-    bias, slope, familiarity, mixed, agreement = (round(value, 4) for value in fitted.tolist())
-    return Certainty(bias=bias, slope=slope, familiarity=familiarity, mixed=mixed, agreement=agreement)
+        share = 1 / label.bincount()[label].double()
+        weight.append(counts * share / share.sum())
+    bias, *others = _logistic(torch.cat(rows), torch.cat(right), torch.cat(weight)).tolist()
+    slope, familiarity, agreement = (round(value, 4) for value in others)
+    return Certainty(bias=round(bias, 4), slope=slope, familiarity=familiarity, agreement=agreement)
 
 
 def _with_variants(combinations: Combinations, split: EmbeddedSplit, rng: np.random.Generator) -> Combinations:
@@ -191,15 +218,25 @@ def _right_confidences(
 
 
 def _logistic(inputs: Tensor, right: Tensor, weight: Tensor) -> Tensor:
-    """Weights ``[K]`` of a logistic regression of ``right``, ``[B]``, on ``inputs``, ``[B, K]``; slightly shrunk."""
-    weights = torch.zeros(inputs.shape[1], dtype=inputs.dtype, device=inputs.device, requires_grad=True)
+    """Weights ``[K]`` of a logistic regression of ``right``, ``[B]``, on ``inputs``, ``[B, K]``; slightly shrunk.
 
-    def loss() -> Tensor:
-        errors = F.binary_cross_entropy_with_logits(inputs @ weights, right, reduction="none")
-        return (errors * weight).sum() / weight.sum() + _SHRINKAGE * weights.square().sum()
+    None but the first is negative: what would be counts nothing.
+    """
+    kept = torch.ones_like(inputs[0])
+    for _ in range(len(kept)):
+        weights = torch.zeros_like(kept).requires_grad_()
+        _minimise(weights, partial(_logistic_loss, weights, inputs * kept, right, weight))
+        negative = weights.detach() < 0
+        negative[0] = False
+        if not negative.any():
+            break
+        kept = kept.masked_fill(negative, 0.0)
+    return weights.detach() * kept
 
-    _minimise(weights, loss)
-    return weights.detach()
+
+def _logistic_loss(weights: Tensor, inputs: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+    errors = F.binary_cross_entropy_with_logits(inputs @ weights, right, reduction="none")
+    return (errors * weight).sum() / weight.sum() + _SHRINKAGE * weights.square().sum()
 
 
 def best_temperature(similarities: Tensor, label: Tensor, weight: Tensor | None = None) -> float:

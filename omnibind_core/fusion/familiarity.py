@@ -44,7 +44,7 @@ class Familiarity(nn.Module):
             held_out: ``float32 [V, D]``, tokens of samples that its encoder was not trained with; at least one.
             seed: Of where the centres start.
         """
-        centres = _spherical_k_means(train, self.centres.shape[1], seed)
+        centres = spherical_k_means(train, self.centres.shape[1], seed)
         nearest = (held_out @ centres.T).amax(dim=1)
         usual = nearest.median()
         self.centres[slot] = centres
@@ -72,8 +72,17 @@ class Familiarity(nn.Module):
         return scaled.gather(-1, modality_ids[..., None]).squeeze(-1)
 
 
-def _spherical_k_means(rows: Tensor, count: int, seed: int) -> Tensor:
-    """Unit-length centres ``[count, D]`` of unit-length rows; some are alike where there are fewer rows."""
+def spherical_k_means(rows: Tensor, count: int, seed: int) -> Tensor:
+    """Centres by cosine.
+
+    Args:
+        rows: ``float32 [N, D]``, unit length, at least one.
+        count: Number of centres.
+        seed: Of where they start.
+
+    Returns:
+        ``float32 [count, D]``, unit length; some are alike where there are fewer rows.
+    """
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).to(rows.device)
     centres = rows[order.repeat(-(-count // len(rows)))[:count]]
     for _ in range(_ROUNDS):

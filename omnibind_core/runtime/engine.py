@@ -6,6 +6,7 @@ looks at the time, updates the states and picks items (microseconds); :meth:`com
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -225,7 +226,7 @@ class PerceptionEngine:
                 label_without=names[int(others.argmax())] if len(tokens) > 1 else "",
                 confidence_without=float(others.max()) if len(tokens) > 1 else 0.0,
                 stamp_ns=token.newest.stamp_ns,
-                familiarity=float(familiarity),
+                familiarity=math.nan if math.isnan(familiarity) else float(familiarity),  # one NaN: shares are compared
             )
             for token, weight, row, others, familiarity in zip(
                 tokens,

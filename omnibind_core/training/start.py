@@ -6,7 +6,7 @@ import torch
 
 from omnibind_core import encoders, fusion
 from omnibind_core.encoders import EncoderSet
-from omnibind_core.encoders.config import ModelConfig, load_config
+from omnibind_core.encoders.config import AdaptedConfig, ModelConfig, load_config
 from omnibind_core.encoders.family import FileTrunkConfig, weights_path
 from omnibind_core.errors import ConfigError
 from omnibind_core.model import OmniBind
@@ -29,6 +29,11 @@ def begin(config: TrainConfig, device: torch.device) -> OmniBind:
         fusion_module = fusion.build(architecture.embed_dim, architecture.fusion, tuple(architecture.modalities))
         return OmniBind(architecture, built, fusion_module).to(device)
     old = OmniBind.from_pretrained(config.start, device)
+    if adapted := [name for name, part in old.config.modalities.items() if isinstance(part.head, AdaptedConfig)]:
+        raise ConfigError(
+            f"start: {config.start} was adapted ({', '.join(adapted)}), expected a model that was not: train from the "
+            "one that it was made from, and adapt what comes of it"
+        )
     wanted = old.config if config.model is None else load_config(config.model)
     _refuse_differences(old.config, wanted, config.start)
     added = [name for name in wanted.modalities if name not in old.config.modalities]

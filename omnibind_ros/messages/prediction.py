@@ -117,6 +117,7 @@ def tick_of(message: Any, trigger: str = "", offsets: Mapping[str, float] | None
 
 
 def _with_stamp(share: Any, tick_ns: int) -> SensorShare:
+    familiarity = float(getattr(share, "familiarity", math.nan))  # recordings from before it have none
     return SensorShare(
         name=share.name,
         modality=share.modality,
@@ -126,7 +127,7 @@ def _with_stamp(share: Any, tick_ns: int) -> SensorShare:
         confidence=float(share.confidence),
         label_without=share.label_without,
         confidence_without=float(share.confidence_without),
-        familiarity=float(getattr(share, "familiarity", math.nan)),  # recordings from before it have none
+        familiarity=math.nan if math.isnan(familiarity) else familiarity,  # one NaN: shares are compared
         stamp_ns=tick_ns - round(float(share.age) * 1e9),
     )
 

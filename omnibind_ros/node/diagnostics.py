@@ -21,8 +21,8 @@ _LEVELS = {
     SensorState.INCOMPATIBLE_QOS: DiagnosticStatus.ERROR,
 }
 _RESULTS = 50  # over which times are averaged
-UNFAMILIAR = -2.0
-"""A sensor whose familiarity stays below this is none that the model was trained with."""
+UNFAMILIAR = -1.0
+"""A sensor whose familiarity stays below this, as that of one in twenty held-out samples at home is, is told."""
 
 
 class StageTimes:

@@ -136,7 +136,8 @@ def _moments(
     cut.notes.extend(f"{bag.stem}: {note}" for note in (*setup.notes, *truth.notes))
     wanted = []
     for number, (begin, end, labels) in enumerate(truth.segments()):
-        if len(labels) == 1:
+        end = min(end, replay.end_ns)
+        if len(labels) == 1 and begin < end:
             first = min(begin + round(settle * SECOND), end)
             times = np.linspace(first, end, moments, endpoint=False).astype(np.int64).tolist()
             for place, time in enumerate(times):

@@ -187,9 +187,9 @@ def test_wrong_sensors_over_seeds_after_the_same_training(bench, monkeypatch):
 
     fused = bench.fused
 
-    def spy(train, labels, part, seed, negatives):
+    def spy(train, held_out, labels, part, seed, negatives):
         taught.append({name: rows.variants for name, rows in train.sets.items()})
-        return fused(train, labels, part, seed, negatives)
+        return fused(train, held_out, labels, part, seed, negatives)
 
     monkeypatch.setattr("omnibind_core.evaluation.samples.damaged", damaged)
     monkeypatch.setattr(experiments, "FolderSource", lambda root: None)  # there are no files

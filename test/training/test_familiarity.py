@@ -169,10 +169,10 @@ def test_gains_are_settled_so_that_foreign_and_lying_sensors_are_left_out():
 
 
 def test_certainty_by_hand():
-    found = Certainty(bias=0.5, slope=2.0, familiarity=0.3, mixed=0.1, agreement=4.0)
+    found = Certainty(bias=0.5, slope=2.0, familiarity=0.3, agreement=4.0)
     p, f, a = 0.8, -2.0, 0.25
     logit = math.log(p / (1 - p))
-    expected = 1 / (1 + math.exp(-(0.5 + 0.3 * f + (2.0 + 0.1 * f) * logit + 4.0 * a)))
+    expected = 1 / (1 + math.exp(-(0.5 + 0.3 * f + 2.0 * logit + 4.0 * a)))
     confidence = found.confidence(torch.tensor([p]), Evidence(torch.tensor([f]), torch.tensor([a])))
     assert confidence.item() == pytest.approx(expected, rel=1e-5)
 
@@ -181,25 +181,43 @@ def test_certainty_by_hand():
 def test_a_confidence_keeps_the_order_of_the_labels_and_a_distribution(bias):
     cosines = torch.tensor([[0.9, 0.85, 0.1, -0.3], [0.2, 0.2, 0.2, 0.2]])
     plain = Calibration(temperatures=(0.3,))
-    certain = Calibration(temperatures=(0.3,), certainty=(Certainty(bias=bias, slope=0.5),))
+    certain = Calibration(temperatures=(0.3,), certainty_single={"image": Certainty(bias=bias, slope=0.5)})
     proof = Evidence(torch.zeros(2), torch.zeros(2))
     sets = [["image"], ["image"]]
     before, after = plain.probabilities(cosines, sets), certain.probabilities(cosines, sets, proof)
     torch.testing.assert_close(after.sum(dim=1), torch.ones(2))
     assert (after >= 0).all() and after.isfinite().all()
     assert after[0].argsort(descending=True).tolist() == [0, 1, 2, 3]
-    wanted = certain.certainty[0].confidence(before.amax(dim=1), proof).clamp(min=0.25)
+    wanted = certain.certainty_single["image"].confidence(before.amax(dim=1), proof).clamp(min=0.25)
     torch.testing.assert_close(after.amax(dim=1), wanted)
     assert torch.equal(certain.probabilities(cosines, sets), before)  # no evidence, no doubt
 
 
 def test_each_number_of_tokens_has_its_certainty_and_more_take_the_last():
-    some = Calibration(certainty=(Certainty(bias=0.0, slope=0.0), Certainty(bias=2.0, slope=0.0)))
-    cosines = torch.tensor([[0.9, 0.1, 0.0]]).expand(3, -1)
-    proof = Evidence(torch.zeros(3), torch.zeros(3))
-    found = some.probabilities(cosines, [["image"], ["image", "touch"], ["image", "touch", "audio"]], proof).amax(dim=1)
-    expected = [0.5, torch.sigmoid(torch.tensor(2.0)).item(), torch.sigmoid(torch.tensor(2.0)).item()]
-    assert found.tolist() == pytest.approx(expected)
+    two, three, image = (Certainty(bias=bias, slope=0.0) for bias in (1.0, 2.0, 0.0))
+    some = Calibration(certainty=(two, three), certainty_single={"image": image})
+    sets = [["image"], ["text"], ["image", "text"], ["image", "touch", "audio"], ["image"] * 4]
+    cosines = torch.tensor([[0.9, 0.1, 0.0]]).expand(len(sets), -1)
+    found = some.probabilities(cosines, sets, Evidence(torch.zeros(5), torch.zeros(5))).amax(dim=1)
+    plain = some.probabilities(cosines, sets).amax(dim=1)  # of text, which none was fitted for, it stays
+    one, more, many = (torch.sigmoid(torch.tensor(bias)).item() for bias in (0.0, 1.0, 2.0))
+    assert found.tolist() == pytest.approx([one, plain[1].item(), more, many, many])
+
+
+def test_no_confidence_rises_for_want_of_familiarity_agreement_or_probability():
+    train, held_out, bank = world(noise=0.15)
+    swapped = {name: rows.clone() for name, rows in held_out.tokens.items()}
+    for rows in swapped.values():  # what is far from training is right, what is near is wrong
+        rows[:, 1] = near(rows[:, 0], 0.3, 5)
+        rows[::2, 0] = rows[:, 0].roll(SAMPLES, 0)[::2]
+    module = built()
+    learn_familiarity(module, train, held_out, 0)
+    odd = dataclasses.replace(held_out, tokens=swapped)
+    clean = dataclasses.replace(odd, tokens={name: rows[:, :1] for name, rows in swapped.items()})
+    found = calibrate(clean, bank, module, 300, 0, odd)
+    assert set(found.certainty_single) == set(NAMES) and len(found.certainty) == 2
+    for one in (*found.certainty, *found.certainty_single.values()):
+        assert min(one.slope, one.familiarity, one.agreement) >= 0
 
 
 def test_evidence_by_hand():
@@ -218,9 +236,9 @@ def test_a_sensor_of_another_kind_is_doubted_and_one_as_in_training_is_not():
     learn_familiarity(module, train, held_out, 0)
     clean = dataclasses.replace(held_out, tokens={name: rows[:, :1] for name, rows in held_out.tokens.items()})
     plain = calibrate(clean, bank, module, 500, 0)
-    assert plain.certainty == ()
+    assert plain.certainty == () and plain.certainty_single == {}
     found = calibrate(clean, bank, module, 500, 0, held_out)
-    assert [len(found.certainty), len(found.temperatures)] == [3, 3]
+    assert [len(found.certainty), len(found.certainty_single), len(found.temperatures)] == [2, 3, 3]
 
     def confidence(calibration, variant):
         tokens = held_out.tokens["touch"][:, variant : variant + 1]

@@ -84,7 +84,7 @@ def away(comparison: Comparison, settings: Settings, root: Path, table: Path | N
         for name, (part, certain) in WAYS.items():
             module = comparison.fused(train, held_out, model.labels, part, seed)
             if name == ONE_CERTAIN:
-                _leave_out_familiarity(module)
+                _weigh_by_the_network_alone(module)
             shifted = held_out if certain else None
             calibration = calibrate(clean, model.labels, module, settings.count, seed, shifted)
             ways.append(_Way(name, OmniBind(model.config, model.encoders, module, model.labels, calibration), certain))
@@ -98,7 +98,7 @@ def away(comparison: Comparison, settings: Settings, root: Path, table: Path | N
         _logger.info("away: seed %d done", seed)
 
 
-def _leave_out_familiarity(module: Fusion) -> None:
+def _weigh_by_the_network_alone(module: Fusion) -> None:
     gains = module.gains
     assert gains is not None
     gains.data[1:] = 0.0
