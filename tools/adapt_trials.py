@@ -20,6 +20,7 @@ from omnibind_core.encoders.heads import Adapted
 from omnibind_core.evaluation import adapting, samples
 from omnibind_core.features import adaptation
 from omnibind_core.features.sets import FeatureSet, sample_features
+from omnibind_core.fusion import evidence
 from omnibind_core.model import OmniBind
 
 TRIALS = ("shipped", "no gate", "share 0.05", "share 0.1", "share 0.2", "share 0.1, no variants")
@@ -39,7 +40,11 @@ def draw(of: FeatureSet, shots: int, seed: int) -> tuple[FeatureSet, FeatureSet]
 def answers(model: OmniBind, name: str, asked: FeatureSet) -> tuple[np.ndarray, float]:
     """The label that each sample is taken for, and the mean confidence."""
     rows = model.encoders.embed(name, torch.from_numpy(np.array(asked.inputs[:, 0])))
-    sure, said = (model.labels.similarities(rows) / model.calibration.temperature([name])).softmax(1).max(1)
+    ids = torch.full((len(rows), 1), tuple(model.config.modalities).index(name))
+    mask = torch.ones(len(rows), 1, dtype=torch.bool)
+    proof = evidence(model.fusion(rows[:, None], mask, ids), rows[:, None], mask)
+    cosines = model.labels.similarities(rows)
+    sure, said = model.calibration.probabilities(cosines, [[name]] * len(rows), proof).max(1)
     return said.numpy(), sure.mean().item()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -75,17 +75,14 @@ def calibrate(
                 single[name] = best_temperature(alone, label, 1 / label.bincount()[label])
         found = Calibration(temperatures=tuple(temperatures), single=single)
     if shifted is not None:
-        draws = {
-            size: _kinds(shifted, size, count, np.random.default_rng((seed, size, 2)))
-            for size in by_size
-            if 1 < size <= MOST
-        }
-        singles = {name: _kinds_alone(shifted, name) for name in shifted.sets}
-        fitted = partial(_certainty, split=shifted, labels=labels, fusion=fusion, calibration=found)
+        fit = partial(_certainties, split=shifted, labels=labels, fusion=fusion, calibration=found)
+        sizes = [size for size in by_size if 1 < size <= MOST]
+        several = [_kinds(shifted, size, count, np.random.default_rng((seed, size, 2))) for size in sizes]
+        singles = fit([_kinds_alone(shifted, name) for name in shifted.sets])
         found = found.model_copy(
             update={
-                "certainty": tuple(fitted(drawn) for drawn in draws.values()),
-                "certainty_single": {name: fitted(drawn) for name, drawn in singles.items()},
+                "certainty": tuple(fit([drawn])[0] for drawn in several),
+                "certainty_single": dict(zip(shifted.sets, singles, strict=True)),
             }
         )
     with torch.inference_mode():
@@ -162,25 +159,31 @@ def _minimise(weights: Tensor, loss: Callable[[], Tensor]) -> None:
     weights.grad = None
 
 
-def _certainty(
-    kinds: Iterable[tuple[float, Combinations]],
+def _certainties(
+    groups: Sequence[Iterable[tuple[float, Combinations]]],
     split: EmbeddedSplit,
     labels: LabelBank,
     fusion: Fusion,
     calibration: Calibration,
-) -> Certainty:
-    """The certainty of combinations of one size, by logistic regression; every label of a kind counts the same."""
-    rows, right, weight = [], [], []
-    for counts, drawn in kinds:
-        found, label, proof = _asked(drawn, split, labels, fusion, calibration)
-        top, answer = found.max(dim=-1)
-        rows.append(Certainty().inputs(top, proof).double())
-        right.append((answer == label).double())
-        share = 1 / label.bincount()[label].double()
-        weight.append(counts * share / share.sum())
-    bias, *others = _logistic(torch.cat(rows), torch.cat(right), torch.cat(weight)).tolist()
-    slope, familiarity, agreement = (round(value, 4) for value in others)
-    return Certainty(bias=round(bias, 4), slope=slope, familiarity=familiarity, agreement=agreement)
+) -> list[Certainty]:
+    """Certainties by logistic regression: each group of combinations has a bias of its own, all have the rest together.
+
+    Every label of a kind counts the same.
+    """
+    rows, right, weight, group = [], [], [], []
+    for number, kinds in enumerate(groups):
+        for counts, drawn in kinds:
+            found, label, proof = _asked(drawn, split, labels, fusion, calibration)
+            top, answer = found.max(dim=-1)
+            rows.append(Certainty().inputs(top, proof)[:, 1:].double())
+            right.append((answer == label).double())
+            share = 1 / label.bincount()[label].double()
+            weight.append(counts * share / share.sum())
+            group.append(torch.full_like(label, number))
+    owner = F.one_hot(torch.cat(group), len(groups)).double()
+    fitted = _logistic(torch.cat([owner, torch.cat(rows)], dim=1), torch.cat(right), torch.cat(weight), len(groups))
+    *biases, slope, familiarity, agreement = (round(value, 4) for value in fitted.tolist())
+    return [Certainty(bias=bias, slope=slope, familiarity=familiarity, agreement=agreement) for bias in biases]
 
 
 def _with_variants(combinations: Combinations, split: EmbeddedSplit, rng: np.random.Generator) -> Combinations:
@@ -217,17 +220,17 @@ def _right_confidences(
     return confidence[answer == label]
 
 
-def _logistic(inputs: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+def _logistic(inputs: Tensor, right: Tensor, weight: Tensor, free: int) -> Tensor:
     """Weights ``[K]`` of a logistic regression of ``right``, ``[B]``, on ``inputs``, ``[B, K]``; slightly shrunk.
 
-    None but the first is negative: what would be counts nothing.
+    None but the first ``free`` are negative: what would be counts nothing.
     """
     kept = torch.ones_like(inputs[0])
     for _ in range(len(kept)):
         weights = torch.zeros_like(kept).requires_grad_()
         _minimise(weights, partial(_logistic_loss, weights, inputs * kept, right, weight))
         negative = weights.detach() < 0
-        negative[0] = False
+        negative[:free] = False
         if not negative.any():
             break
         kept = kept.masked_fill(negative, 0.0)
