@@ -34,15 +34,16 @@ class Certainty(Config):
     familiarity: float = Field(0.0, ge=0)
     agreement: float = Field(0.0, ge=0)
 
-    def inputs(self, probability: Tensor, evidence: Evidence) -> Tensor:
-        """What the four numbers weigh, ``[B, 4]``, for the probabilities ``[B]`` of the answers."""
-        logit = torch.logit(probability.clamp(_EDGE, 1 - _EDGE))
-        return torch.stack([torch.ones_like(logit), logit, *evidence], dim=1)
+    @property
+    def weights(self) -> tuple[float, float, float, float]:
+        """The four numbers, in the order of :func:`certainty_inputs`."""
+        return self.bias, self.slope, self.familiarity, self.agreement
 
-    def confidence(self, probability: Tensor, evidence: Evidence) -> Tensor:
-        """Chance ``[B]`` that answers of these probabilities ``[B]`` are right."""
-        weights = probability.new_tensor([self.bias, self.slope, self.familiarity, self.agreement])
-        return torch.sigmoid(self.inputs(probability, evidence) @ weights)
+
+def certainty_inputs(probability: Tensor, evidence: Evidence) -> Tensor:
+    """What the numbers of a :class:`Certainty` weigh, ``[B, 4]``, for the probabilities ``[B]`` of the answers."""
+    logit = torch.logit(probability.clamp(_EDGE, 1 - _EDGE))
+    return torch.stack([torch.ones_like(logit), logit, *evidence], dim=1)
 
 
 class Calibration(Config):
@@ -86,13 +87,15 @@ class Calibration(Config):
         found = (cosines / temperature[:, None]).softmax(dim=-1)
         if evidence is None:
             return found
+        # All rows at once, each with its own numbers: this is a part of every tick.
+        certain = [self._certainty(names) for names in sets]
+        if not any(certain):
+            return found
         top = found.amax(dim=-1)
-        kinds = [self._certainty(names) for names in sets]
-        confidence = top.clone()
-        for kind in {id(kind): kind for kind in kinds if kind is not None}.values():
-            here = torch.tensor([one is kind for one in kinds], device=top.device)
-            confidence = torch.where(here, kind.confidence(top, evidence), confidence)
-        return _with_confidence(found, confidence)
+        weights = top.new_tensor([(0.0,) * 4 if one is None else one.weights for one in certain])
+        confidence = torch.sigmoid((certainty_inputs(top, evidence) * weights).sum(dim=1))
+        known = torch.tensor([one is not None for one in certain], device=top.device)
+        return _with_confidence(found, torch.where(known, confidence, top))
 
     def _certainty(self, modalities: Sequence[str]) -> Certainty | None:
         """Of tokens of these modalities, fused; None takes the probabilities as they are."""

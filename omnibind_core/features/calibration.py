@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnibind_core.calibration import Calibration, Certainty
+from omnibind_core.calibration import Calibration, Certainty, certainty_inputs
 from omnibind_core.features.combinations import Combinations, EmbeddedSplit, similarities, with_conflicts
 from omnibind_core.fusion import Evidence, Fusion, evidence
 from omnibind_core.labels import LabelBank
@@ -175,7 +175,7 @@ def _certainties(
         for counts, drawn in kinds:
             found, label, proof = _asked(drawn, split, labels, fusion, calibration)
             top, answer = found.max(dim=-1)
-            rows.append(Certainty().inputs(top, proof)[:, 1:].double())
+            rows.append(certainty_inputs(top, proof)[:, 1:].double())
             right.append((answer == label).double())
             share = 1 / label.bincount()[label].double()
             weight.append(counts * share / share.sum())

@@ -173,8 +173,10 @@ def test_certainty_by_hand():
     p, f, a = 0.8, -2.0, 0.25
     logit = math.log(p / (1 - p))
     expected = 1 / (1 + math.exp(-(0.5 + 0.3 * f + 2.0 * logit + 4.0 * a)))
-    confidence = found.confidence(torch.tensor([p]), Evidence(torch.tensor([f]), torch.tensor([a])))
-    assert confidence.item() == pytest.approx(expected, rel=1e-5)
+    pair = Calibration(temperatures=(1.0,), certainty=(found,))
+    cosines = torch.tensor([[0.0, math.log(1 / p - 1)]])
+    told = pair.probabilities(cosines, [["image", "touch"]], Evidence(torch.tensor([f]), torch.tensor([a])))
+    assert told[0, 0].item() == pytest.approx(max(expected, 0.5), rel=1e-5)
 
 
 @pytest.mark.parametrize("bias", [-30.0, -1.0, 0.0, 1.0, 30.0])
@@ -188,7 +190,7 @@ def test_a_confidence_keeps_the_order_of_the_labels_and_a_distribution(bias):
     torch.testing.assert_close(after.sum(dim=1), torch.ones(2))
     assert (after >= 0).all() and after.isfinite().all()
     assert after[0].argsort(descending=True).tolist() == [0, 1, 2, 3]
-    wanted = certain.certainty_single["image"].confidence(before.amax(dim=1), proof).clamp(min=0.25)
+    wanted = torch.sigmoid(bias + 0.5 * torch.logit(before.amax(dim=1))).clamp(min=0.25)
     torch.testing.assert_close(after.amax(dim=1), wanted)
     assert torch.equal(certain.probabilities(cosines, sets), before)  # no evidence, no doubt
 
