@@ -22,7 +22,7 @@ SECOND = 1_000_000_000
 _CLOCK_HINT = "check use_sim_time and clock synchronisation"
 _RATE_MESSAGES = 16  # the rate is the mean over this many messages
 _AHEAD = 0.05  # s; stamps further ahead of their receipt are pointed out: no network delivers before it was sent
-_RECENT = 0.1  # share of the newest familiarity in the mean
+_PERCEPTIONS = 100  # predictions that a familiarity is averaged over, more than one thing takes
 _TRIGGER_LAG = 0.5  # s of a stream kept beyond its window, because a trigger's item lies in the past
 
 _log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class Sensor:
         self._last_rejection = ""
         self._late = ""
         self._familiarity = math.nan
+        self._perceptions = 0
         self._floor: tuple[int, int] | None = None  # order of the frame that was picked last
 
     # Messages ----------------------------------------------------------------------------------------------------
@@ -268,10 +269,11 @@ class Sensor:
 
     def perceived(self, familiarity: float) -> None:
         """Notes how familiar what it offered to a prediction was; NaN if that is not known."""
-        known = not math.isnan(self._familiarity)
-        self._familiarity += _RECENT * (familiarity - self._familiarity) if known else 0.0
-        if not known:
-            self._familiarity = familiarity
+        if math.isnan(familiarity):
+            return
+        self._perceptions = min(self._perceptions + 1, _PERCEPTIONS)
+        before = 0.0 if self._perceptions == 1 else self._familiarity
+        self._familiarity = before + (familiarity - before) / self._perceptions
 
     def set_enabled(self, enabled: bool) -> None:
         """Lets the sensor take part or not; what it had is forgotten."""

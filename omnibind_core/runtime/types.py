@@ -114,7 +114,7 @@ class Encoded:
 class SensorReport:
     """State of one sensor at one moment; the fields of ``SensorStatus.msg`` that do not depend on ROS.
 
-    Beside them, ``familiarity``: that of :class:`SensorShare`, averaged over some ten predictions; NaN if not known.
+    Beside them, ``familiarity``: that of :class:`SensorShare`, averaged over a hundred predictions; NaN if not known.
     """
 
     name: str
