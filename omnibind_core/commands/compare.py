@@ -16,6 +16,7 @@ TABLES: tuple[str, ...] = (
     "few-shot",
     "left-out",
     "left-out-source",
+    "held-back",
     "zero-shot",
     "away",
 )

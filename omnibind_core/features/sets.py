@@ -58,6 +58,13 @@ class FeatureSet:
         samples = tuple(self.samples[row] for row in numbers)
         return FeatureSet(samples, self.inputs[numbers], self.concept[numbers], damaged, self.randomised)
 
+    @staticmethod
+    def joined(parts: Sequence[FeatureSet]) -> FeatureSet:
+        """Several sets of one modality, without variants."""
+        samples = tuple(sample for part in parts for sample in part.samples)
+        inputs = np.concatenate([part.inputs[:, :1] for part in parts])
+        return FeatureSet(samples, inputs, np.concatenate([part.concept for part in parts]))
+
 
 def sample_features(
     source: Loads,

@@ -18,6 +18,8 @@ from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.comparison import experiments, summary
+from omnibind_core.evaluation.comparison.away import BOTH, WAYS
+from omnibind_core.evaluation.comparison.held_back import HELD_BACK, SEEN, held_back
 from omnibind_core.evaluation.comparison.summary import Measurement, markdown, mean_interval, summarise
 from omnibind_core.features.combinations import Split
 from omnibind_core.features.sets import FeatureSet
@@ -283,15 +285,16 @@ def test_whole_sources_are_left_out_of_all_training_and_asked(bench, monkeypatch
 
     monkeypatch.setattr(experiments, "_figures", watch)
     found = list(bench.left_out_source(experiments.Settings(seeds=(0,), count=40)))
-    assert [name for name, _ in learned] == 2 * ["aligned", "_align_image", "fused", "calibrate"]
+    steps = ["aligned", "_align_image", "fused", "calibrate", *(4 * ["fused"])]
+    assert [name for name, _ in learned] == 2 * steps
     for number, (_, seen) in enumerate(learned):
-        assert (seen["touch"], seen["event"]) == (({"b"}, {"y"}), ({"a"}, {"x"}))[number // 4]
-    rounds = list(dict.fromkeys(id(made) for made, *_ in asked))
+        assert (seen["touch"], seen["event"]) == (({"b"}, {"y"}), ({"a"}, {"x"}))[number // len(steps)]
+    rounds = list(dict.fromkeys(id(made.data) for made, *_ in asked))
     for made, _, combos, _ in asked:
         if len(combos.columns) > 1:
             present = {name: rows[rows >= 0] for name, rows in zip(combos.columns, combos.rows.T, strict=True)}
             sets = {name: made.data.known.sets[name].take(rows) for name, rows in present.items() if len(rows)}
-            left_out = ({"touch": {"a"}, "event": {"x"}}, {"touch": {"b"}, "event": {"y"}})[rounds.index(id(made))]
+            left_out = ({"touch": {"a"}, "event": {"x"}}, {"touch": {"b"}, "event": {"y"}})[rounds.index(id(made.data))]
             photos = {"touch": left_out["touch"], "image": {"p"}}
             assert sources_of(sets) == (photos if combos.label.max() > 3 else left_out)
     values = {(one.table, one.condition, one.method): one.value for one in found}
@@ -310,7 +313,7 @@ def test_whole_sources_are_left_out_of_all_training_and_asked(bench, monkeypatch
             more = {"AF at home"} if table == alone else {*(() if key else ("best single",))}
             for condition in {*expected, "mean of sources"}:
                 found = {m for t, c, m in values if (t, c) == (table + key, condition)}
-                assert found == {"AF", "Mean", "Probes", *more}
+                assert found == {"AF", "Mean", "Probes", *(set(WAYS) - {BOTH}), *more}
     one = [value for (table, where, method), value in values.items() if table == alone and method == "AF"]
     assert one[-1] == pytest.approx(np.mean(one[:-1]))
     # All samples of 'a', of training and validation, asked once.
@@ -324,6 +327,39 @@ def test_whole_sources_are_left_out_of_all_training_and_asked(bench, monkeypatch
 def test_no_source_can_be_left_out(bench):
     with pytest.raises(DataError, match="left-out-source needs sources"):
         next(bench.left_out_source(experiments.Settings(seeds=(0,))))
+
+
+def test_fusions_learn_from_what_stage_one_did_not_see(bench, monkeypatch):
+    monkeypatch.setattr(bench, "data", sourced(bench.data))
+    monkeypatch.setattr(experiments, "FolderSource", lambda root: None)  # there are no files
+    saw, learned = [], []
+    aligned, fused = bench.aligned, bench.fused
+
+    def ids(sets):
+        return {sample.id for samples in sets.values() for sample in samples.samples}
+
+    def align(data, *args, **kwargs):
+        saw.append((ids(data.train), {x.source for x in data.train["touch"].samples}))
+        return aligned(data, *args, **kwargs)
+
+    def fuse(train, held_out, labels, part, seed, negatives, known):
+        learned.append((ids(train.sets), ids(known.sets), part, negatives))
+        return fused(train, held_out, labels, part, seed, negatives, known)
+
+    monkeypatch.setattr(bench, "aligned", align)
+    monkeypatch.setattr(bench, "fused", fuse)
+    found = list(held_back(bench, experiments.Settings(seeds=(0, 1), count=40)))
+    assert [sources for _, sources in saw] == [{"b"}, {"a"}]  # another source is asked of each seed
+    for number, (stage_one, _) in enumerate(saw):
+        mine = learned[8 * number : 8 * number + 8]
+        for (first, known, part, negatives), (second, also, *same) in zip(mine[::2], mine[1::2], strict=True):
+            assert first == known == also == stage_one and same == [part, negatives]
+            assert second and not second & stage_one
+    methods = {one.method for one in found}
+    assert len(methods) == 9 and {f"AF, {SEEN}", f"AF, {HELD_BACK}", "Mean"} <= methods
+    assert {one.condition for one in found} == {
+        f"{size} modalities, {how}" for size in (2, 3) for how in ("clean", "another label")
+    }
 
 
 def test_errors_are_called_so_and_notes_stand_below(tmp_path):

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-ONE_CERTAIN = "the certainty alone"
+BOTH, ONE_CERTAIN = "both", "the certainty alone"
 RELIABILITY, FAMILIARITY = {"preset": "reliability"}, {"preset": "familiarity"}
 WAYS: Mapping[str, tuple[Mapping[str, Any], bool]] = {
-    "both": (FAMILIARITY, True),
+    BOTH: (FAMILIARITY, True),
     "the fusion alone": (FAMILIARITY, False),
     ONE_CERTAIN: ({**FAMILIARITY, "agreement": False}, True),
     "neither": (RELIABILITY, False),
@@ -48,7 +48,7 @@ _SIZES = {1: _ONE, 2: "pairs", 3: "three"}
 
 
 @dataclass(frozen=True)
-class _Way:
+class Way:
     """A fusion with its calibration.
 
     Attributes:
@@ -80,22 +80,45 @@ def away(comparison: Comparison, settings: Settings, root: Path, table: Path | N
         train = dataset.embed(comparison.data, model, "train")
         held_out, _ = _half(dataset.embed(comparison.data, model, "shifted"), seed)
         clean, asked = _half(dataset.embed(comparison.data, model, "val"), seed)
-        ways = []
-        for name, (part, certain) in WAYS.items():
-            module = comparison.fused(train, held_out, model.labels, part, seed)
-            if name == ONE_CERTAIN:
-                _weigh_by_the_network_alone(module)
-            shifted = held_out if certain else None
-            calibration = calibrate(clean, model.labels, module, settings.count, seed, shifted)
-            ways.append(_Way(name, OmniBind(model.config, model.encoders, module, model.labels, calibration), certain))
+        found = ways(comparison, model, train, held_out, clean, settings.count, seed)
         files = samples.load(root, "val", model, comparison.data.concepts, given)
         home = TestData(
             "home", "val", Split(asked.names, asked.sets), Split(files.known.names, {}), {}, {}, files.source
         )
         for place, data in (("home", home), ("away", files)):
-            for figure, condition, method, value in _figures(comparison, ways, data, settings.count, seed):
+            for figure, condition, method, value in _figures(comparison, found, data, settings.count, seed):
                 yield Measurement(f"{place}, {figure}" if figure else place, condition, method, seed, value)
         _logger.info("away: seed %d done", seed)
+
+
+def ways(
+    comparison: Comparison,
+    model: OmniBind,
+    train: EmbeddedSplit,
+    held_out: EmbeddedSplit,
+    clean: EmbeddedSplit,
+    count: int,
+    seed: int,
+) -> list[Way]:
+    """All of :data:`WAYS` on the same encoders.
+
+    Args:
+        comparison: The experiment.
+        model: The encoders and the vocabulary.
+        train: What the fusions learn on.
+        held_out: What they are settled on, with its variants.
+        clean: What they are calibrated on.
+        count: Combinations of each size for the calibration.
+        seed: Of the initial weights and everything drawn.
+    """
+    found = []
+    for name, (part, certain) in WAYS.items():
+        module = comparison.fused(train, held_out, model.labels, part, seed)
+        if name == ONE_CERTAIN:
+            _weigh_by_the_network_alone(module)
+        calibration = calibrate(clean, model.labels, module, count, seed, held_out if certain else None)
+        found.append(Way(name, OmniBind(model.config, model.encoders, module, model.labels, calibration), certain))
+    return found
 
 
 def _weigh_by_the_network_alone(module: Fusion) -> None:
@@ -124,21 +147,21 @@ def _second(group: str, seed: int) -> bool:
 
 
 def _figures(
-    comparison: Comparison, ways: list[_Way], data: TestData, count: int, seed: int
+    comparison: Comparison, found: list[Way], data: TestData, count: int, seed: int
 ) -> Iterator[tuple[str, str, str, float]]:
     """Kind of figure, condition, method, value."""
-    model = ways[0].model
+    model = found[0].model
     slots = tuple(model.config.modalities)
     tokens, unknown = embeddings(model, data.known), embeddings(model, data.unknown)
     probes = comparison.probes(comparison.data, variants=False)
     late = {name: methods.probed(probes, model, name, of.inputs) for name, of in data.known.sets.items()}
-    for way in ways:
+    for way in found:
         own = FusionMethod(way.name, tokens, [way.model.fusion], model.labels, slots, data.fold, way.certain)
         mean = own.of(MEAN, [MeanFusion()])
         bench = Bench(
             way.model, data, {AF: own, MEAN: mean}, None, Training(comparison.config.fuse, ()), count, 0, seed
         )
-        last = way is ways[-1]
+        last = way is found[-1]
         asked: list[Method] = [own, *([mean, LateFusion(PROBES, late, probes, data.fold)] if last else [])]
         for size, condition in _SIZES.items():
             if size not in data.known.sizes:

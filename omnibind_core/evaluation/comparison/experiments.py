@@ -30,6 +30,8 @@ from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.bench import CONFLICTING, Bench
+from omnibind_core.evaluation.comparison.away import BOTH, ways
+from omnibind_core.evaluation.comparison.held_back import held_back
 from omnibind_core.evaluation.comparison.summary import ERROR, Measurement
 from omnibind_core.evaluation.held_out import HELD_OUT
 from omnibind_core.evaluation.methods import (
@@ -161,9 +163,7 @@ class Comparison:
             probes["Probes with variants and damage"] = self.probes(self.data, variants=True, damage=True)
         for seed in settings.seeds:
             model = self.aligned(self.data, seed)
-            train, val, held_out = (
-                dataset.embed(self.data, model, split) for split in ("train", "val", self._held_out)
-            )
+            train, val, held_out = (dataset.embed(self.data, model, split) for split in ("train", "val", self.held_out))
             asked = _asked(val, settings.count, seed)
             for method, (part, negatives) in self.methods().items():
                 module = self.fused(train, held_out, model.labels, part, seed, negatives)
@@ -186,10 +186,10 @@ class Comparison:
             probes[PROBES_DAMAGED] = self.probes(self.data, variants=False, damage=True)
         known, slots = Split(self.data.vocabulary, self.data.val), tuple(self.architecture.modalities)
         nothing = Split(self.data.vocabulary, {})
-        asked = TestData("", "val", known, nothing, {}, {}, self._files())
+        asked = TestData("", "val", known, nothing, {}, {}, self.files())
         for seed in settings.seeds:
             model = self.aligned(self.data, seed)
-            train, held_out = (dataset.embed(self.data, model, split) for split in ("train", self._held_out))
+            train, held_out = (dataset.embed(self.data, model, split) for split in ("train", self.held_out))
             tokens = embeddings(model, known)
             methods: dict[str, Method] = {}
             for name, (part, negatives) in self.methods().items():
@@ -302,7 +302,8 @@ class Comparison:
         In each round a source of every modality is left out, each once. Asked are all of its samples with labels that
         the other sources of the modality teach: alone, and beside a sample of another modality. That is of a left-out
         source where the label has one, else a validation sample of the others. ``AF at home`` is the same model on
-        validation samples of the sources that were kept.
+        validation samples of the sources that were kept. AF's fusion and certainty are measured alone, too, and an AF
+        that has neither (:data:`~omnibind_core.evaluation.comparison.away.WAYS`).
 
         Raises:
             DataError: No source can be left out.
@@ -395,6 +396,7 @@ class Comparison:
         part: Mapping[str, Any],
         seed: int,
         negatives: Negatives | None = None,
+        known: EmbeddedSplit | None = None,
     ) -> fusion.Fusion:
         """A fusion after stage II.
 
@@ -405,6 +407,7 @@ class Comparison:
             part: The ``fusion`` part of a model config.
             seed: Of the initial weights and the combinations.
             negatives: Other ``fuse.negatives`` than the experiment's.
+            known: What the encoders were trained with; None if it is ``train``.
         """
         be_deterministic(seed)
         settings = _unwatched(self.config.fuse)
@@ -412,7 +415,7 @@ class Comparison:
             settings = settings.model_copy(update={"negatives": negatives})
         module = fusion.build(self.architecture.embed_dim, part, tuple(self.architecture.modalities))
         module = module.to(self.fabric.device).eval()
-        learn_familiarity(module, train, held_out, seed)
+        learn_familiarity(module, train if known is None else known, held_out, seed)
         Trainer(seed, self.fabric).run(Fuse(train, None, labels, module, settings))
         settle(module, held_out, labels, settings.tau, _SETTLED, seed)
         return module
@@ -435,11 +438,11 @@ class Comparison:
         }
 
     @property
-    def _held_out(self) -> str:
+    def held_out(self) -> str:
         """The split that a fusion is settled on."""
         return "shifted" if self.data.shifted else "val"
 
-    def _files(self) -> Loads:
+    def files(self) -> Loads:
         """What loads the samples."""
         return FolderSource(Path(str(self.config.data))) if self.data.index is None else self.data.index
 
@@ -509,7 +512,7 @@ class Comparison:
         shots: int,
         seed: int,
     ) -> Iterator[Measurement]:
-        train, val, held_out = (dataset.embed(data, model, split) for split in ("train", "val", self._held_out))
+        train, val, held_out = (dataset.embed(data, model, split) for split in ("train", "val", self.held_out))
         if 2 not in val.sizes:
             return
         module = self.fused(train, held_out, model.labels, self.methods()[AF][0], seed)
@@ -539,7 +542,7 @@ class Comparison:
         """Trains without some sources; table, condition, method and figures of what is asked of them."""
         data = subsets.without_sources(self.data, left_out)
         model = self.aligned(data, seed, own_photos=True)
-        train, kept, held_out = (dataset.embed(data, model, split) for split in ("train", "val", self._held_out))
+        train, kept, held_out = (dataset.embed(data, model, split) for split in ("train", "val", self.held_out))
         module = self.fused(train, held_out, model.labels, self.methods()[AF][0], seed)
         shifted = held_out if data.shifted else None
         model.calibration = calibrate(kept, model.labels, module, settings.count, seed, shifted)
@@ -553,7 +556,7 @@ class Comparison:
             if name in data.val:
                 parts.append(data.val[name])
             if parts:
-                sets[name] = _joined(parts)
+                sets[name] = FeatureSet.joined(parts)
         known = Split(self.data.vocabulary, sets)
         tokens, slots = embeddings(model, known), tuple(self.architecture.modalities)
         probes = self.probes(data, variants=False)
@@ -564,18 +567,23 @@ class Comparison:
             MEAN: own.of(MEAN, [fusion.MeanFusion()]),
             PROBES: LateFusion(PROBES, late, probes),
         }
-        asked = TestData("", "", known, Split(self.data.vocabulary, {}), {}, {}, self._files())
+        asked = TestData("", "", known, Split(self.data.vocabulary, {}), {}, {}, self.files())
         bench = Bench(model, asked, compared, None, Training(self.config.fuse, ()), settings.count, DAMAGED, seed)
+        every = [(bench, method) for method in compared.values()]
+        for way in ways(self, model, train, held_out, kept, settings.count, seed):
+            if way.name != BOTH:
+                other = FusionMethod(way.name, tokens, [way.model.fusion], model.labels, slots, certain=way.certain)
+                every.append((dataclasses.replace(bench, model=way.model, methods={AF: other}), other))
         for name, source in left_out.items():
             where, alone = f"{name}: {source}", known.single(name)
             away, home = (alone.take(rows) for rows in np.split(np.arange(len(alone)), [first[name]]))
-            for method in compared.values():
-                yield "one sensor", _on(where, away, len(away)), method.name, _figures(bench, method, away)
+            for by, method in every:
+                yield "one sensor", _on(where, away, len(away)), method.name, _figures(by, method, away)
             if len(home):
                 yield "one sensor", _on(where, away, len(away)), f"{AF} at home", _figures(bench, own, home)
             for how, combos in _pairs_of(bench, name, first, settings.count):
-                for method in compared.values():
-                    yield "pairs", _on(f"{where}, {how}", combos), method.name, _figures(bench, method, combos)
+                for by, method in every:
+                    yield "pairs", _on(f"{where}, {how}", combos), method.name, _figures(by, method, combos)
                 best = float(best_single(bench, combos).mean())
                 yield "pairs", _on(f"{where}, {how}", combos), BEST, {TOP1: best}
 
@@ -608,13 +616,6 @@ class Comparison:
             figures["image head"] = share(embed_all(model.encoders, self.architecture, "image", chosen.inputs))
         figures["chance"] = 1 / len(candidates)
         return figures
-
-
-def _joined(parts: Sequence[FeatureSet]) -> FeatureSet:
-    """Several sets of one modality, without variants."""
-    samples = tuple(sample for part in parts for sample in part.samples)
-    inputs = np.concatenate([part.inputs[:, :1] for part in parts])
-    return FeatureSet(samples, inputs, np.concatenate([part.concept for part in parts]))
 
 
 def _pairs_of(bench: Bench, name: str, first: Mapping[str, int], count: int) -> Iterator[tuple[str, Combinations]]:
@@ -659,6 +660,7 @@ TABLES = {
     "few-shot": Comparison.few_shot,
     "left-out": Comparison.left_out,
     "left-out-source": Comparison.left_out_source,
+    "held-back": held_back,
     "zero-shot": Comparison.zero_shot,
 }
 """The comparisons by name."""
