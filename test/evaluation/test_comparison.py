@@ -351,12 +351,14 @@ def test_fusions_learn_from_what_stage_one_did_not_see(bench, monkeypatch):
     found = list(held_back(bench, experiments.Settings(seeds=(0, 1), count=40)))
     assert [sources for _, sources in saw] == [{"b"}, {"a"}]  # another source is asked of each seed
     for number, (stage_one, _) in enumerate(saw):
-        mine = learned[8 * number : 8 * number + 8]
-        for (first, known, part, negatives), (second, also, *same) in zip(mine[::2], mine[1::2], strict=True):
-            assert first == known == also == stage_one and same == [part, negatives]
-            assert second and not second & stage_one
+        mine = learned[16 * number : 16 * number + 16]
+        for (first, *same), (few, *second), (back, *third), (every, *fourth) in zip(
+            *(mine[k::4] for k in range(4)), strict=True
+        ):
+            assert same == second == third == fourth and same[0] == first == stage_one
+            assert few < first and len(few) == len(back) and not back & first and every == first | back
     methods = {one.method for one in found}
-    assert len(methods) == 9 and {f"AF, {SEEN}", f"AF, {HELD_BACK}", "Mean"} <= methods
+    assert len(methods) == 17 and {f"AF, {SEEN}", f"AF, {HELD_BACK}", "Mean"} <= methods
     assert {one.condition for one in found} == {
         f"{size} modalities, {how}" for size in (2, 3) for how in ("clean", "another label")
     }

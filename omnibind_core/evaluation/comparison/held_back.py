@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-SEEN, HELD_BACK = "trained on what stage I saw", "trained on what was held back"
+SEEN, AS_MANY = "trained on what stage I saw", "trained on as many of them as were held back"
+HELD_BACK, BOTH = "trained on what was held back", "trained on both"
 """What a fusion was trained on."""
 CLEAN = "clean"
 _RELIABILITY = {"preset": "reliability"}
@@ -37,8 +38,9 @@ def held_back(comparison: Comparison, settings: Settings) -> Iterator[Measuremen
     """The same fusions, trained on samples that stage I saw, and on samples that were held back from it.
 
     For every seed, one source of every modality that has several is left out and asked, and where three or more can be
-    spared, the next one is held back from stage I; of all other sources, a fifth of the groups is. Half of the fusions
-    learn from what was held back, half from what stage I saw. All have the same encoders.
+    spared, the next one is held back from stage I; of all other sources, a fifth of the groups is. Every fusion learns
+    from what stage I saw, from as many of these samples as were held back, from what was held back, and from all. All
+    have the same encoders.
     Asked are combinations of two and three with a sample of a left-out source: as they are, and with one of their
     sensors showing something else.
 
@@ -71,10 +73,9 @@ def _round(
     data = subsets.without_sources(comparison.data, asked)
     taught, back = _parted(data, spared, seed)
     model = comparison.aligned(taught, seed, own_photos=True)
-    seen, new, held_out = (
-        dataset.embed(part, model, split)
-        for part, split in ((taught, "train"), (back, "train"), (data, comparison.held_out))
-    )
+    parts = {SEEN: taught, AS_MANY: _as_many(taught, back, seed), HELD_BACK: back, BOTH: data}
+    splits = {how: dataset.embed(part, model, "train") for how, part in parts.items()}
+    held_out = dataset.embed(data, model, comparison.held_out)
     sets = dict(data.val)
     for name, source in asked.items():
         of = [
@@ -87,8 +88,8 @@ def _round(
     methods = {MEAN: FusionMethod(MEAN, tokens, [fusion.MeanFusion()], model.labels, slots)}
     forms = {AF: (comparison.methods()[AF][0], None), f"{AF}, preset reliability": (_RELIABILITY, None)}
     for name, (part, negatives) in {**forms, **{name: (PAPER_FUSION, of) for name, of in PAPER_AF.items()}}.items():
-        for how, split in ((SEEN, seen), (HELD_BACK, new)):
-            module = comparison.fused(split, held_out, model.labels, part, seed, negatives, seen)
+        for how, split in splits.items():
+            module = comparison.fused(split, held_out, model.labels, part, seed, negatives, splits[SEEN])
             title = f"{name}, {how}"
             methods[title] = FusionMethod(title, tokens, [module], model.labels, slots)
     files = TestData("", "", known, Split(comparison.data.vocabulary, {}), {}, {}, comparison.files())
@@ -126,6 +127,16 @@ def _parted(data: TrainingData, spared: Mapping[str, str], seed: int) -> tuple[T
     }
     first, second = (dataclasses.replace(data, train=part, imagined=imagined) for part in parts)
     return first, second
+
+
+def _as_many(data: TrainingData, other: TrainingData, seed: int) -> TrainingData:
+    """As many training samples of each modality as other data have."""
+    rng = np.random.default_rng((seed, 11))
+    train = {}
+    for name, samples in data.train.items():
+        if name in other.train:
+            train[name] = samples.take(np.sort(rng.permutation(len(samples))[: len(other.train[name])]))
+    return dataclasses.replace(data, train=train)
 
 
 def _conditions(bench: Bench, combos: Combinations, name: str, size: int) -> Iterator[tuple[str, Combinations]]:
