@@ -9,7 +9,6 @@ import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -303,10 +302,8 @@ class PerceptionNode(LifecycleNode):
         entries = [(f"sensor {r.name}", self._sensor_entry(r)) for r in reports]
         entries.append(("inference", self._inference_entry()))
         entries += self.further_diagnostics()
-        hardware = self.get_fully_qualified_name()
-        make = partial(diagnostics.status, hardware=hardware)
         rows = [
-            make(name=f"{self.get_name()}: {name}", level=level, message=message, values=values)
+            diagnostics.status(self.get_fully_qualified_name(), name, level, message, values)
             for name, (level, message, values) in entries
         ]
         self._diagnostics.publish(DiagnosticArray(header=self.header(), status=rows))

@@ -721,6 +721,11 @@ def test_two_robots_on_one_machine(rig):
         lambda: {s.hardware_id for a in rig.diagnostics for s in a.status} == {"/one/fusion_node", "/two/fusion_node"},
         "diagnostics of both",
     )
+    names = {(s.hardware_id, s.name) for a in rig.diagnostics for s in a.status}
+    wanted = {(f"/{robot}/fusion_node", f"{robot}/fusion_node: inference") for robot in ("one", "two")}
+    assert wanted <= names  # a robot alone has "fusion_node: inference"
+    by_robot = [{name for hardware, name in names if hardware == f"/{robot}/fusion_node"} for robot in ("one", "two")]
+    assert len(by_robot[0]) > 1 and not by_robot[0] & by_robot[1]
 
 
 # Lifecycle and parameters ---------------------------------------------------------------------------------------------
