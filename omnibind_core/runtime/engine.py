@@ -263,12 +263,14 @@ class PerceptionEngine:
         with self._lock:
             return [sensor.report(now_ns) for sensor in self._sensors.values()]
 
-    def configure(self, config: SensorConfig) -> None:
-        """Gives a sensor other settings of the same name and modality, effective at once."""
+    def configure(self, config: SensorConfig) -> bool:
+        """Gives a sensor other settings of the same name and modality, effective at once.
+
+        Returns:
+            Whether its items have other times from now on (``stamp``, ``time_offset``); what it had is forgotten then.
+        """
         with self._lock:
-            sensor = self._sensor(config.name)
-            sensor.config = config
-            sensor.set_enabled(config.enabled)
+            return self._sensor(config.name).configure(config)
 
     def set_enabled(self, sensor: str, enabled: bool) -> None:
         """Lets a sensor take part or not."""

@@ -289,9 +289,9 @@ class PerceptionNode(LifecycleNode):
             self.apply(changes)
         except OmniBindError as error:
             return _refusal(str(error))
-        if self.engine is not None:
+        if self._loop.stream is not None:
             for config in configs:
-                self.engine.configure(config)
+                self._loop.stream.configure(config)
         return SetParametersResult(successful=True)
 
     def _report(self) -> None:

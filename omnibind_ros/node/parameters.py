@@ -159,6 +159,13 @@ SENSOR: tuple[Spec, ...] = (
     Spec("enabled", True, "whether the sensor may take part", ALWAYS),
     Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion; text: 5", ALWAYS, 0.01, 3600.0),
     Spec("time_offset", 0.0, "s added to the stamps of the sensor", ALWAYS, -3600.0, 3600.0),
+    Spec(
+        "stamp",
+        "header",
+        "header: items are timed by their stamp; receive: by their receipt, for a clock of its own, as since boot",
+        ALWAYS,
+        choices=("header", "receive"),
+    ),
     Spec("window", 0.0, "s; older items are not used, streams are cut to it; 0: the modality's own", minimum=0.0),
     Spec(
         "readmit_after", 2, "good messages in a row after which a lost sensor is back; text: 1", minimum=1, maximum=1000
@@ -380,6 +387,7 @@ class Parameters:
                 enabled=values["enabled"],
                 timeout=values["timeout"],
                 time_offset=values["time_offset"],
+                stamp=values["stamp"],
                 window=values["window"] or definition.default_window or values["timeout"],
                 readmit_after=values["readmit_after"],
             ),

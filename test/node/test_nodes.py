@@ -24,10 +24,12 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.clock import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import String
@@ -536,6 +538,18 @@ def test_topics_are_adopted_as_they_appear_and_let_go(rig):
     assert not refused.success and "no sensor 'front_camera'" in refused.message
     rig.camera_process("front/camera/image_raw")
     rig.wait_for_prediction("rear_lwir", "front_camera")
+
+
+def test_a_clock_since_boot_is_offered_the_time_of_receipt_and_takes_part_by_it(rig):
+    node = rig.fusion(sensors=[""], discover=True)
+    rig.camera("a/image_raw", stamp=lambda: Time(seconds=12, clock_type=ClockType.ROS_TIME))
+    reason = rig.wait_for_state("a", msg.SensorStatus.STATE_LATE).reason
+    assert "s before it was received" in reason and reason.endswith("or set a.stamp: receive")
+    assert node.set_parameters([Parameter("a.stamp", value="receive")])[0].successful
+    prediction = rig.wait_for_prediction("a")
+    assert prediction.header.stamp.sec == 12 and abs(prediction.sensors[0].age) < 10
+    refused = node.set_parameters([Parameter("a.stamp", value="now")])[0]
+    assert not refused.successful and "'a.stamp' is 'now', expected one of header, receive" in refused.reason
 
 
 def test_adoption_has_a_limit(rig):

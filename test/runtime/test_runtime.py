@@ -357,6 +357,50 @@ def test_time_offset_corrects_a_wrong_clock():
     assert prediction.sensors[0].stamp_ns == T0
 
 
+def test_a_clock_since_boot_takes_part_by_the_time_of_receipt():
+    boot = T0 / S - 5  # the sensor was switched on 5 s before T0
+    engine = make(SensorConfig("lidar", "point_cloud", stamp="receive"), SensorConfig("camera", "image"))
+    push(engine, "lidar", 1, lag=boot, header="of the driver")
+    push(engine, "camera", 1, lag=boot)
+    prediction = tick(engine, 1.25)
+    assert names(prediction) == ["lidar"] and prediction.header == "of the driver"
+    assert prediction.sensors[0].age == pytest.approx(0.25) and prediction.sensors[0].stamp_ns == T0 + S
+    reason = report(engine, 1.25, 1).reason
+    assert report(engine, 1.25, 1).state == SensorState.LATE
+    assert f"stamped {boot:.2f} s before it was received: " in reason and reason.endswith("set camera.stamp: receive")
+    ahead = make("camera")
+    push(ahead, "camera", 0, lag=-7)
+    assert "7.000 s ahead" in report(ahead, 0).reason and "or set camera.stamp: receive" in report(ahead, 0).reason
+
+
+def test_a_remedy_that_is_in_use_is_not_offered():
+    engine = make(SensorConfig("camera", "image", stamp="receive", time_offset=-50.0))
+    push(engine, "camera", 0)
+    assert tick(engine, 0) is None and "50.00 s" in report(engine, 0).reason
+    assert "receive" not in report(engine, 0).reason.partition("received")[2]
+
+
+def test_changing_whose_clock_counts_forgets_what_was_timed_by_the_other():
+    engine = make("lidar", trigger="lidar")
+    stream = PerceptionStream(engine, Trigger(engine))
+
+    def used(at, lag):
+        now = T0 + round(at * S)
+        stream.on_message("lidar", now - round(lag * S), now, 1.0)
+        selection = stream.next(now)
+        return None if selection is None else selection.reference_ns
+
+    assert used(1, 0) == T0 + S
+    stream.configure(SensorConfig("lidar", "point_cloud", time_offset=-0.5))  # its stamps go back
+    assert used(1.1, 0) == T0 + round(0.6 * S)
+    stream.configure(SensorConfig("lidar", "point_cloud"))
+    assert used(1.2, 900) is None  # of another clock
+    stream.configure(SensorConfig("lidar", "point_cloud", stamp="receive"))
+    assert used(1.3, 900) == T0 + round(1.3 * S)
+    stream.configure(SensorConfig("lidar", "point_cloud", stamp="receive", timeout=2.0))
+    assert report(engine, 1.3).state == SensorState.ACTIVE  # other settings forget nothing
+
+
 def test_newest_item_wins_whatever_the_order_of_arrival():
     model = FakeModel()
     engine = make("camera", model=model)
@@ -1152,6 +1196,8 @@ def test_settings_of_a_sensor_have_limits():
     for value in (math.inf, math.nan):
         with pytest.raises(ConfigError, match=f"time_offset is {value}"):
             SensorConfig("camera", "image", time_offset=value)
+    with pytest.raises(ConfigError, match="stamp is 'now', expected header or receive"):
+        SensorConfig("camera", "image", stamp="now")
     assert SensorConfig("camera", "image", readmit_after=1).readmit_after == 1
     with pytest.raises(ConfigError, match="readmit_after is 0"):
         SensorConfig("camera", "image", readmit_after=0)
