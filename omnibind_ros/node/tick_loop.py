@@ -93,6 +93,18 @@ class TickLoop:
             self._wait_timer.timer_period_ns = max(deadline - self._now_ns, 1_000_000)
             self._wait_timer.reset()
 
+    def idle(self, timeout: float) -> bool:
+        """Waits on any thread until no tick is being computed.
+
+        Args:
+            timeout: s to wait at most.
+
+        Returns:
+            Whether that is so.
+        """
+        worker = self._worker
+        return worker is None or worker.wait(timeout)
+
     @property
     def overruns(self) -> int:
         """Ticks since the start that were skipped because the one before was still being computed."""

@@ -112,7 +112,7 @@ class StandIn:
             familiarity=np.full(len(kinds), -3, np.float32),
         )
 
-    def set_labels(self, names):
+    def set_labels(self, names, between=None):
         self.labels = SimpleNamespace(names=tuple(names))
 
 
@@ -826,6 +826,53 @@ def test_parameters_that_change_while_running(rig):
     assert not refused.successful and "unconfigured" in refused.reason
     refused = node.set_parameters([Parameter("camera.timeout", value=0.0)])[0]
     assert not refused.successful and "camera.timeout" in refused.reason
+
+
+class SlowTexts(StandIn):
+    """Embeds a vocabulary when it is allowed to."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.allowed = threading.Event()
+
+    def set_labels(self, names, between=None):
+        between(1, 4)
+        assert self.allowed.wait(PATIENCE)
+        if "bad" in names:
+            raise ConfigError("no such text")
+        super().set_labels(names)
+
+
+def test_predictions_go_on_by_the_old_labels_until_the_new_ones_are_embedded(rig, monkeypatch):
+    monkeypatch.setattr("omnibind_core.model.OmniBind", SlowTexts)
+    node = rig.fusion(labels=["cup", "spoon"])
+    rig.camera()
+    rig.wait_for_state("camera", msg.SensorStatus.STATE_ACTIVE)
+    told = "no prediction yet; embedding a vocabulary of 2 labels, 25 % done"
+    rig.wait(lambda: rig.statuses[-1].message == told, "the status")
+    assert not rig.predictions and not rig.statuses[-1].labels and node.model.labels.names == ("cat", "dog")
+    node.model.allowed.set()
+    assert list(rig.wait_for_prediction("camera").labels) == ["cup", "spoon"]
+    node.model.allowed.clear()
+    assert node.set_parameters([Parameter("labels", value=["fork", "knife"])])[0].successful
+    rig.wait(lambda: "perceiving by camera; embedding a vocabulary of 2 labels" in rig.statuses[-1].message, "words")
+    seen = len(rig.predictions)
+    rig.wait(lambda: len(rig.predictions) > seen + 10, "predictions meanwhile")
+    assert list(rig.predictions[-1].labels) == list(rig.statuses[-1].labels) == ["cup", "spoon"]
+    for labels, complaint in ((["cup", " "], "blank"), (["a b", "a  b"], "one twice: a b")):
+        refused = node.set_parameters([Parameter("labels", value=labels)])[0]
+        assert not refused.successful and complaint in refused.reason
+    assert node.set_parameters([Parameter("labels", value=["last"])])[0].successful
+    node.model.allowed.set()
+    rig.wait(lambda: list(rig.statuses[-1].labels) == ["last"] == list(rig.predictions[-1].labels), "the last labels")
+    assert node.set_parameters([Parameter("labels", value=["bad"])])[0].successful
+    rig.wait(lambda: "those before stay: no such text" in rig.statuses[-1].message, "the failure")
+
+    def entry():
+        return [s for array in rig.diagnostics for s in array.status if s.name == "fusion_node: vocabulary"][-1]
+
+    rig.wait(lambda: entry().level == b"\x01" and "no such text" in entry().message, "the warning")
+    assert list(rig.wait_for_prediction("camera").labels) == ["last"]
 
 
 def test_a_sensor_is_switched_off_and_on_by_service(rig):
