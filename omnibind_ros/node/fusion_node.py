@@ -311,11 +311,12 @@ class FusionNode(PerceptionNode):
 
     def _key(self, reports: Sequence[SensorReport]) -> Any:
         told = self._vocabulary_words().partition(",")[0]  # not at every per cent of it
-        return [report.state for report in reports], self._alive, self._label_names, told
+        return [report.state for report in reports], self._alive, self._label_names, told, self._loop.load.share
 
     def _sentence(self, reports: Sequence[SensorReport]) -> str:
         parts = [self._state_sentence(reports)] if self._answers or self.engine is None else ["no prediction yet"]
-        return "; ".join(part for part in (*parts, self._vocabulary_words()) if part)
+        load = self._loop.load.words if self.engine is not None else ""
+        return "; ".join(part for part in (*parts, self._vocabulary_words(), load) if part)
 
     def _state_sentence(self, reports: Sequence[SensorReport]) -> str:
         if self.engine is None:

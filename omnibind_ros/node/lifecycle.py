@@ -319,7 +319,12 @@ class PerceptionNode(LifecycleNode):
     def _inference_entry(self) -> tuple[bytes, str, dict[str, Any]]:
         if self.engine is None:
             return DiagnosticStatus.OK, "inactive", {}
+        load = self._loop.load
         level, message, values = self.inference.entry(self._loop.ticks, self._loop.overruns, self._loop.errors)
+        if load.words and level != DiagnosticStatus.ERROR:
+            level, message = DiagnosticStatus.WARN, load.words
+        values |= {"asked": f"{load.asked:.1f} Hz", "planned": f"{load.asked * load.share:.1f} Hz"}
+        values |= {f"cost_{name}": f"{cost:.4f} s" for name, cost in self.engine.costs.items()}
         if self._loop.ticks == 0 and self.now_ns == 0:
             level, message = DiagnosticStatus.WARN, "use_sim_time is true and nothing publishes /clock"
         return level, message, values

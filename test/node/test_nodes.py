@@ -665,6 +665,33 @@ def test_diagnostics_tell_the_stage_times_and_a_node_that_is_too_slow(rig):
     assert values["topic"] == "/camera/image_raw" and values["publishers"] == "/helper"
 
 
+def test_a_node_that_is_too_slow_lowers_its_rate_and_returns_to_it(rig, monkeypatch):
+    monkeypatch.setattr("omnibind_core.runtime.load._WINDOW", 0.5)
+    node = rig.fusion(rate=20.0)
+    rig.camera(period=0.02)
+    embed = node.model.embed
+
+    def slow(items):
+        time.sleep(0.1)
+        return embed(items)
+
+    node.model.embed = slow
+
+    def entry():
+        found = [s for array in rig.diagnostics for s in array.status if s.name == "fusion_node: inference"]
+        return found[-1].level, found[-1].message, {value.key: value.value for value in found[-1].values}
+
+    rig.wait(lambda: rig.statuses and "; too slow for" in rig.statuses[-1].message, "the status")
+    assert "are planned; one takes 0.1" in rig.statuses[-1].message and "(camera 0.1" in rig.statuses[-1].message
+    rig.wait(lambda: rig.diagnostics and "are planned" in entry()[1], "the diagnostics")
+    level, _, values = entry()
+    assert level == b"\x01" and float(values["planned"].split()[0]) < float(values["asked"].split()[0])
+    assert float(values["cost_camera"].split()[0]) > 0.09
+    node.model.embed = embed
+    rig.wait(lambda: "too slow" not in rig.statuses[-1].message, "the asked rate")
+    rig.wait(lambda: entry()[1] == "running", "the diagnostics of that")
+
+
 def test_diagnostics_tell_what_a_sensor_lost(rig, monkeypatch):
     monkeypatch.setattr(messages.Decoder, "losses", {"packet_gaps": 3})
     rig.fusion()

@@ -757,6 +757,24 @@ def test_stages_are_timed():
     assert all(seconds >= 0 for seconds in stages.values())
 
 
+def test_what_each_sensor_costs_is_measured(monkeypatch):
+    clock = itertools.count()
+    model = FakeModel()
+    engine = make("camera", "lidar", "thermal", model=model)
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))  # every look at the clock takes a second
+    embed = model.embed
+    model.process = lambda modality, raw: np.zeros((1, 6 if modality == "image" else 2), np.float32)
+    model.embed = lambda items: [next(clock) for _ in range(7)] and embed(items)
+    push(engine, "camera", 0)
+    push(engine, "lidar", 0)
+    tick(engine, 0)
+    assert engine.costs == {"camera": 1 + 8 * 6 / 8, "lidar": 1 + 8 * 2 / 8}  # encoding by the size of its input
+    tick(engine, 0.1)  # nothing new
+    assert engine.costs == pytest.approx({"camera": 0.9 * 7 + 0.1, "lidar": 0.9 * 3 + 0.1})
+    engine.remove("lidar")
+    assert list(engine.costs) == ["camera"]
+
+
 def test_the_stages_take_no_longer_than_the_tick():
     engine = make("camera")
     push(engine, "camera", 0)
@@ -1097,6 +1115,7 @@ def test_a_given_set_takes_these_items_of_these_sensors():
             push(engine, name, step / 10, header=(name, step))
     selection = engine.select_set(T0 + S // 2, {"camera": T0 + S // 10, "thermal": T0})
     assert selection.sensors == ("camera",) and selection.reference_ns is None
+    assert not selection.by_rate and make().select(T0).by_rate and not make().select(T0, T0).by_rate
     assert selection.picks[0].newest.header == ("camera", 1)
     prediction = engine.compute(selection)
     assert (names(prediction), prediction.header) == (["camera"], ("camera", 1))
