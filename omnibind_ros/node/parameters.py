@@ -101,8 +101,10 @@ FUSION_NODE: tuple[Spec, ...] = (
     _DEVICE,
     _AUTOSTART,
     Spec("sensors", list(SENSOR_TYPES), "names of the sensors; each has a block of parameters of its name", NEVER),
-    Spec("rate", 5.0, "fusion ticks per second, Hz", ALWAYS, 0.1, 100.0),
-    Spec("labels", [""], "what can be recognised; empty: the model's own labels", ALWAYS),
+    Spec("rate", 5.0, "fusion ticks per second, Hz; fewer while there is no time for all", ALWAYS, 0.1, 100.0),
+    Spec(
+        "labels", [""], "what can be recognised, embedded while the ones before answer; empty: the model's own", ALWAYS
+    ),
     Spec("threshold", -1.0, "confidence below which a prediction is unknown; -1: the model's own", ALWAYS, -1.0, 1.0),
     Spec("top_k", 5, "number of labels in a prediction", UNCONFIGURED, 1, 1000),
     Spec("min_sensors", 1, "fewer living sensors than this give no prediction", UNCONFIGURED, 1, 100),
