@@ -230,7 +230,7 @@ class PerceptionNode(LifecycleNode):
                 return
             now, payload = self.now_ns, (ros_type, message)
             stamp = messages.stamp_ns(message)
-            self._tactile.heard(sensor, now, payload)
+            self._tactile.heard(sensor, now)
             header = message.header if hasattr(message, "header") else self.header(now)
             stream.on_message(name, now if stamp is None else stamp, now, payload, header)
             self._loop.advance()
@@ -239,7 +239,7 @@ class PerceptionNode(LifecycleNode):
 
     def _decode(self, name: str, payload: tuple[str, Any]) -> Any:
         """Decodes a message, on the worker's thread."""
-        return self._tactile.subtract(name, self._decode_plain(name, payload))
+        return self._tactile.decode(name, payload)
 
     def _decode_plain(self, name: str, payload: tuple[str, Any]) -> Any:
         sensor, model = self.sensors.get(name), self.model

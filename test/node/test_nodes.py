@@ -731,8 +731,10 @@ def test_diagnostics_come_while_simulated_time_stands_still(rig):
 
 
 def test_the_tactile_reference_is_taken_from_the_newest_picture(rig):
-    seen = []
+    seen, threads = [], set()
     node = rig.fusion(sensors=["tactile", "camera"])
+    decode = node._tactile._decode
+    node._tactile._decode = lambda *given: threads.add(threading.current_thread().name) or decode(*given)
     node.model.process = lambda modality, raw: seen.append((modality, raw)) or np.zeros((1, 4), np.float32)
     service = "fusion_node/set_tactile_reference"
     answer = rig.call(TriggerService, service, TriggerService.Request())
@@ -742,6 +744,14 @@ def test_the_tactile_reference_is_taken_from_the_newest_picture(rig):
     answer = rig.call(TriggerService, service, TriggerService.Request())
     assert answer.success and answer.message == "[tactile] reference of 16 x 12 pixels taken"
     rig.wait(lambda: (seen[-1][1] == 128).all(), "pictures without what was there before")
+    rig.camera("tactile/image_raw", encoding="h264", period=0.01)
+
+    def refusal():
+        answer = rig.call(TriggerService, service, TriggerService.Request())
+        return "" if answer.success else answer.message
+
+    rig.wait(lambda: "h264" in refusal(), "a picture that cannot be used")
+    assert threads == {"omnibind-worker"}  # not the one that takes messages and answers calls
 
 
 # Robots ---------------------------------------------------------------------------------------------------------------
