@@ -118,7 +118,7 @@ class VocabularyChanges:
         except Exception as error:
             self._failure = str(error) if isinstance(error, OmniBindError) else f"{type(error).__name__}: {error}"
             trace = None if isinstance(error, OmniBindError) else error
-            _log.error("labels could not be changed, those before stay: %s", self._failure, exc_info=trace)
+            _log.error("labels could not be changed, what was before stays: %s", self._failure, exc_info=trace)
         else:
             _log.info("%d labels answer now, after %.1f s", change.size, time.monotonic() - begin)
         with self._lock:

@@ -91,7 +91,7 @@ def test_what_fails_is_logged_and_the_old_vocabulary_stays(changes, model, caplo
     ask(changes, model, "good", name)
     assert changes.wait(PATIENCE) and model.labels.names == ("old",)
     assert changes.failure == reason and changes.busy == ""
-    assert f"those before stay: {reason}" in caplog.text and ("Traceback" in caplog.text) == (name == "bug")
+    assert f"what was before stays: {reason}" in caplog.text and ("Traceback" in caplog.text) == (name == "bug")
     ask(changes, model, "good")
     assert changes.wait(PATIENCE) and model.labels.names == ("good",) and changes.failure == ""
 
