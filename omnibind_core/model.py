@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
+
+_SLICE = 8  # sentences of a vocabulary that are embedded at once: a tenth of a second on one core
 
 
 @dataclass(frozen=True)
@@ -168,20 +170,35 @@ class OmniBind(nn.Module):
     def labels(self, bank: LabelBank) -> None:
         self._labels = bank.to(self.device)
 
-    def set_labels(self, labels: Sequence[str] | Mapping[str, Sequence[str]]) -> None:
-        """Replaces the vocabulary, with the prompts of the present one.
+    def set_labels(
+        self,
+        labels: Sequence[str] | Mapping[str, Sequence[str]],
+        between: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Replaces the vocabulary, with the prompts of the present one. Other threads may recognise meanwhile.
 
         Args:
             labels: Names, which keep the descriptions that the present vocabulary has of them; or names with
                 descriptions of their own, see :meth:`LabelBank.from_names`.
+            between: Called before each slice of sentences with the number embedded and of all; what it raises goes
+                through, and the vocabulary stays.
 
         Raises:
             ConfigError: No name is left.
         """
+
+        def embed(sentences: Sequence[str]) -> Tensor:
+            rows = []
+            for start in range(0, len(sentences), _SLICE):
+                between(start, len(sentences))
+                rows.append(self.embed_text(sentences[start : start + _SLICE]))
+            between(len(sentences), len(sentences))
+            return torch.cat(rows)
+
         old = self._labels
         templates, reduce = (PAPER_TEMPLATES, "mean") if old is None else (old.templates, old.reduce)
         told = labels if isinstance(labels, Mapping) else {} if old is None else old.descriptions
-        self.labels = LabelBank.from_names(tuple(labels), self.embed_text, templates, reduce=reduce, descriptions=told)
+        self.labels = LabelBank.from_names(tuple(labels), embed, templates, reduce=reduce, descriptions=told)
 
     def _apply(self, fn: Any, recurse: bool = True) -> OmniBind:
         # The label bank is no module, since it is swapped at run time; it still follows the model to a device.

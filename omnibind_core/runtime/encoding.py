@@ -18,6 +18,8 @@ from omnibind_core.runtime.types import Encoded, SensorConfig
 
 _UNIT_TOLERANCE = 1e-2  # half-precision embeddings from another host are that near to unit length
 
+_INERTIA = 0.9  # of the mean cost of a sensor, each tick
+
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -143,6 +145,7 @@ class TokenCache:
 
     Attributes:
         seconds: What the stages of the last call took: ``decode`` (and preprocess), ``encode``.
+        costs: Mean s of the last calls that each sensor took; encoding is shared out by the size of its input.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class TokenCache:
         self._tokens: dict[str, Token] = {}
         self._traced: set[tuple[str, type[Exception]]] = set()
         self.seconds: dict[str, float] = {}
+        self.costs: dict[str, float] = {}
 
     def clear(self) -> None:
         """Forgets every token."""
@@ -176,11 +180,23 @@ class TokenCache:
         """
         begin = time.perf_counter()
         tried = [pick for pick in picks if not all(part.decoded for part in pick.parts)]
-        tokens = {pick.sensor.name: token for pick in picks if (token := self._token(pick)) is not None}
-        decoded = time.perf_counter()
+        tokens: dict[str, Token] = {}
+        costs: dict[str, float] = {}
+        decoded = begin
+        for pick in picks:
+            token, before = self._token(pick), decoded
+            decoded = time.perf_counter()
+            costs[pick.sensor.name] = decoded - before
+            if token is not None:
+                tokens[pick.sensor.name] = token
+        sizes = {name: token.views.size for name, token in tokens.items() if token.views is not None}
         if embed:
             self._embed([token for token in tokens.values() if token.views is not None])
         self.seconds = {"decode": decoded - begin, "encode": time.perf_counter() - decoded}
+        for name, size in sizes.items():
+            costs[name] += self.seconds["encode"] * size / max(sum(sizes.values()), 1)
+        olds = self.costs
+        self.costs = {name: cost + _INERTIA * (olds.get(name, cost) - cost) for name, cost in costs.items()}
         tokens = {
             name: token
             for name, token in tokens.items()

@@ -31,13 +31,15 @@ class Selection:
         now_ns: Time of the tick.
         picks: One per sensor that offers something, in the order of the configuration.
         epoch: How often time had gone backwards before.
-        reference_ns: Stamp of the trigger sensor's item that this tick is for; ``None`` if the rate made it.
+        reference_ns: Stamp of the trigger sensor's item that this tick is for; ``None`` if it is for none.
+        by_rate: Whether the rate made this tick, not a message.
     """
 
     now_ns: int
     picks: tuple[Pick, ...]
     epoch: int
     reference_ns: int | None = None
+    by_rate: bool = True
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -128,7 +130,8 @@ class PerceptionEngine:
         """
         with self._lock:
             picks = [sensor.select(now_ns, reference_ns) for sensor in self._sensors.values()]
-            return Selection(now_ns, tuple(pick for pick in picks if pick is not None), self._epoch, reference_ns)
+            found = tuple(pick for pick in picks if pick is not None)
+            return Selection(now_ns, found, self._epoch, reference_ns, reference_ns is None)
 
     def select_set(self, now_ns: int, stamps: Mapping[str, int]) -> Selection:
         """Like :meth:`select`, but picks the items of given stamps, of these sensors only.
@@ -144,7 +147,8 @@ class PerceptionEngine:
                     picks.append(sensor.select(now_ns, stamps[name]))
                 else:
                     sensor.update(now_ns)
-            return Selection(now_ns, tuple(pick for pick in picks if pick is not None), self._epoch)
+            found = tuple(pick for pick in picks if pick is not None)
+            return Selection(now_ns, found, self._epoch, by_rate=False)
 
     def awaited(self, reference_ns: int, deadline_ns: int, now_ns: int) -> tuple[str, ...]:
         """Living sensors that have measured something by the reference, which should arrive by the deadline."""
@@ -201,6 +205,11 @@ class PerceptionEngine:
         To be called on the thread of :meth:`compute`.
         """
         return self._tokens.newest(sensor)
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Mean s of a tick that each sensor takes; see :attr:`TokenCache.costs`."""
+        return {name: cost for name, cost in self._tokens.costs.items() if name in self._sensors}
 
     def _predict(
         self,
@@ -263,12 +272,14 @@ class PerceptionEngine:
         with self._lock:
             return [sensor.report(now_ns) for sensor in self._sensors.values()]
 
-    def configure(self, config: SensorConfig) -> None:
-        """Gives a sensor other settings of the same name and modality, effective at once."""
+    def configure(self, config: SensorConfig) -> bool:
+        """Gives a sensor other settings of the same name and modality, effective at once.
+
+        Returns:
+            Whether its items have other times from now on (``stamp``, ``time_offset``); what it had is forgotten then.
+        """
         with self._lock:
-            sensor = self._sensor(config.name)
-            sensor.config = config
-            sensor.set_enabled(config.enabled)
+            return self._sensor(config.name).configure(config)
 
     def set_enabled(self, sensor: str, enabled: bool) -> None:
         """Lets a sensor take part or not."""

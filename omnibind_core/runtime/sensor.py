@@ -33,7 +33,7 @@ class Item:
     """One message of a sensor.
 
     Attributes:
-        stamp_ns: Its stamp, ``time_offset`` added.
+        stamp_ns: Its stamp, or the time of its receipt (``stamp: receive``), ``time_offset`` added.
         receive_ns: When it was received.
         payload: What was pushed; ``None`` once it is decoded.
         header: Its opaque header.
@@ -124,12 +124,13 @@ class Sensor:
         if not self._enabled:
             self._received += 1
             return None
-        item = Item(stamp_ns + _ns(self.config.time_offset), receive_ns, payload, header)
+        measured_ns = receive_ns if self.config.stamp == "receive" else stamp_ns
+        item = Item(measured_ns + _ns(self.config.time_offset), receive_ns, payload, header)
         ahead = item.stamp_ns - receive_ns
         if ahead > _ns(self._settings.max_future):
             self.refuse(
                 f"[{self.config.name}] got a stamp {ahead / SECOND:.3f} s ahead of the time of receipt, expected at "
-                f"most {self._settings.max_future:.3f} s: {_CLOCK_HINT}",
+                f"most {self._settings.max_future:.3f} s: {self._remedy}",
                 receive_ns,
             )
             return None
@@ -275,6 +276,15 @@ class Sensor:
         before = 0.0 if self._perceptions == 1 else self._familiarity
         self._familiarity = before + (familiarity - before) / self._perceptions
 
+    def configure(self, config: SensorConfig) -> bool:
+        """Takes other settings. Returns whether they are of another time, so that what it had was forgotten."""
+        before, self.config = self.config, config
+        retimed = (before.stamp, before.time_offset) != (config.stamp, config.time_offset)
+        if retimed:
+            self.clear()
+        self.set_enabled(config.enabled)
+        return retimed
+
     def set_enabled(self, enabled: bool) -> None:
         """Lets the sensor take part or not; what it had is forgotten."""
         if enabled == self._enabled:
@@ -345,6 +355,12 @@ class Sensor:
         return Pick(self.config, parts, oldest_ns)
 
     @property
+    def _remedy(self) -> str:
+        """What may help against stamps that are out of range."""
+        offer = f", or set {self.config.name}.stamp: receive" if self.config.stamp == "header" else ""
+        return _CLOCK_HINT + offer
+
+    @property
     def _max_age_ns(self) -> int:
         # A part of a stream is stamped when it begins: it may be a window long and have arrived a timeout ago.
         return _ns(self.config.window + (self.config.timeout if self._is_stream else 0.0))
@@ -391,7 +407,7 @@ class Sensor:
         age, lag = now_ns - self._last.stamp_ns, self._last.receive_ns - self._last.stamp_ns
         reason = f"newest item {age / SECOND:.2f} s old by its stamp, limit {limit / SECOND:.2f} s"
         if lag > limit:
-            reason += f"; it was stamped {lag / SECOND:.2f} s before it was received: {_CLOCK_HINT}"
+            reason += f"; it was stamped {lag / SECOND:.2f} s before it was received: {self._remedy}"
         return reason
 
     def _transition(self, state: SensorState, reason: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.sensor import SECOND
 from omnibind_core.runtime.trigger import TickSource
+from omnibind_core.runtime.types import SensorConfig
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,15 @@ class PerceptionStream:
         accepted_ns = self.engine.push(sensor, stamp_ns, receive_ns, payload, header)
         if accepted_ns is not None:
             self._trigger.heard(sensor, accepted_ns, receive_ns)
+
+    def configure(self, config: SensorConfig) -> None:
+        """Gives a sensor other settings; see :meth:`PerceptionEngine.configure`.
+
+        Raises:
+            ConfigError: No such sensor.
+        """
+        if self.engine.configure(config):
+            self._trigger.clear()  # stamps of a trigger sensor that go back are no references otherwise
 
     def on_rejected(self, sensor: str, reason: str, receive_ns: int) -> None:
         """A message was received that is none; see :meth:`PerceptionEngine.reject`.

@@ -38,6 +38,8 @@ class SensorConfig:
         enabled: Whether it may take part.
         timeout: s without an accepted item after which the sensor is stale and leaves the fusion.
         time_offset: s added to the item's stamp, for a sensor whose clock or exposure is known to be off.
+        stamp: Whose clock counts: ``"header"`` takes the stamp of the item, ``"receive"`` the time of its receipt, for
+            a sensor with a clock of its own, such as one that counts from when it was switched on.
         window: s; an item older than this at the tick is not used. For streams the length of the window that is cut.
         readmit_after: Good items in a row after which a stale or rejected sensor is back.
     """
@@ -49,6 +51,7 @@ class SensorConfig:
     time_offset: float = 0.0
     window: float = 1.0
     readmit_after: int = 1
+    stamp: Literal["header", "receive"] = "header"
 
     def __post_init__(self) -> None:
         for key in ("timeout", "window"):
@@ -57,6 +60,8 @@ class SensorConfig:
                 raise ConfigError(f"sensor '{self.name}': {key} is {value}, expected a positive number of seconds")
         if not math.isfinite(self.time_offset):
             raise ConfigError(f"sensor '{self.name}': time_offset is {self.time_offset}, expected finite seconds")
+        if self.stamp not in ("header", "receive"):
+            raise ConfigError(f"sensor '{self.name}': stamp is '{self.stamp}', expected header or receive")
         if self.readmit_after < 1:
             raise ConfigError(f"sensor '{self.name}': readmit_after is {self.readmit_after}, expected 1 or more")
 

@@ -95,7 +95,7 @@ def prediction_of(message: Any, tick_ns: int | None = None) -> Prediction:
     )
 
 
-def tick_of(message: Any, trigger: str = "", offsets: Mapping[str, float] | None = None) -> int | None:
+def tick_of(message: Any, trigger: str = "", offsets: Mapping[str, float | None] | None = None) -> int | None:
     """Time of a ``Prediction`` message's tick, ns: when the item of its header was as old as its age says.
 
     That item is of the trigger sensor, or else the newest.
@@ -103,17 +103,18 @@ def tick_of(message: Any, trigger: str = "", offsets: Mapping[str, float] | None
     Args:
         message: The message, of rclpy or rosbags.
         trigger: The node's trigger sensor; ``""``: ticks come at the rate.
-        offsets: The node's ``time_offset`` by sensor, s.
+        offsets: The node's ``time_offset`` by sensor, s; ``None`` of one with ``stamp: receive``.
 
     Returns:
-        ``None`` if the header has no stamp or no sensor took part.
+        ``None`` if the header has no stamp, or one that does not count, or if no sensor took part.
     """
     ages = {share.name: float(share.age) for share in _shares(message)}
     stamp = stamp_ns(message)
     if stamp is None or not ages:
         return None
     name = trigger if trigger in ages else min(ages, key=lambda name: ages[name])
-    return stamp + round(((offsets or {}).get(name, 0.0) + ages[name]) * 1e9)
+    offset = (offsets or {}).get(name, 0.0)
+    return None if offset is None else stamp + round((offset + ages[name]) * 1e9)
 
 
 def _with_stamp(share: Any, tick_ns: int) -> SensorShare:

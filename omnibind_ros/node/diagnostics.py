@@ -114,7 +114,16 @@ def sensor_entry(report: SensorReport, link: TopicLink, losses: Mapping[str, int
     return level, message, values
 
 
-def status(name: str, hardware: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    """One entry."""
+def status(node: str, name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    """One entry. Its name begins with the node's, so that an aggregator tells two robots apart.
+
+    Args:
+        node: Full name of the node, which is the hardware, too; without a namespace the entry shows its plain name.
+        name: Of the entry.
+        level: How bad it is.
+        message: What it says.
+        values: And in detail.
+    """
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware, values=pairs)
+    full = f"{node.lstrip('/')}: {name}"
+    return DiagnosticStatus(level=level, name=full, message=message, hardware_id=node, values=pairs)

@@ -22,6 +22,7 @@ from omnibind_core.model import saved_config
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
+from omnibind_core.runtime.vocabulary import Between, VocabularyChanges, check_labels
 from omnibind_ros import msg
 from omnibind_ros.graph.discovery import Adopted, Discovery, name_of
 from omnibind_ros.graph.topics import LATCHED
@@ -35,6 +36,10 @@ from omnibind_ros.node.tick_loop import Tick
 
 if TYPE_CHECKING:
     from omnibind_core.labels import LabelBank
+    from omnibind_core.model import OmniBind
+
+_GIVE_WAY = 0.25  # s that a slice of a vocabulary waits at most for the end of a tick
+_END_PATIENCE = 1.0  # s that a slice of a vocabulary may go on when it is of no use any more
 
 
 class FusionNode(PerceptionNode):
@@ -52,6 +57,8 @@ class FusionNode(PerceptionNode):
         self._reported: Any = None
         self._own_labels: LabelBank | None = None
         self._own_threshold = 0.0
+        self._vocabulary: VocabularyChanges | None = None
+        self._answers = False  # whether the model has the labels that were asked for at the start, or later ones
         self._publisher = self.create_lifecycle_publisher(msg.Prediction, "omnibind/prediction", 10)
         self._status = self.create_publisher(msg.FusionStatus, "~/status", LATCHED)
         self._debug = DebugImage(self)
@@ -83,10 +90,14 @@ class FusionNode(PerceptionNode):
         return super().make_trigger(engine)
 
     def on_model(self) -> None:
-        """Gives the model the labels and the threshold of the parameters."""
+        """Gives the model the threshold of the parameters, and has their labels embedded, without waiting for that."""
         assert self.model is not None
         self._own_labels, self._own_threshold = self.model.labels, self.model.threshold
+        self._vocabulary = VocabularyChanges(lambda: self._loop.idle(_GIVE_WAY))
         labels = self.parameters["labels"]
+        self._answers = not labels
+        if labels:
+            self.model.warm_up({"text"})  # weights that are not there should be told now
         self.apply({"threshold": self.parameters["threshold"], **({"labels": labels} if labels else {})})
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -111,21 +122,44 @@ class FusionNode(PerceptionNode):
         """Applies changed labels, threshold and rate.
 
         Raises:
-            ConfigError: A label is given twice.
+            ConfigError: A label is blank or given twice.
         """
         labels = changes.get("labels")
-        if labels and len(set(labels)) < len(labels):
-            raise ConfigError(f"parameter 'labels' has one twice: {', '.join(labels)}")
+        check_labels(labels or ())
         super().apply(changes)
         if self.model is None:
             return
-        if labels:
-            self.model.set_labels(labels)
-        elif labels is not None and self._own_labels is not None:
-            self.model.labels = self._own_labels
+        if labels is not None:
+            self._change_labels(self.model, labels)
         if "threshold" in changes:
             threshold = changes["threshold"]
             self.model.threshold = self._own_threshold if threshold < 0 else threshold
+
+    def _change_labels(self, model: OmniBind, labels: Sequence[str]) -> None:
+        """Has labels embedded, or the model's own taken back, in the order of the changes."""
+        own = self._own_labels
+        assert self._vocabulary is not None and own is not None
+
+        def change(between: Between) -> None:
+            if labels:
+                model.set_labels(labels, between)
+            else:
+                model.labels = own
+            self._answers = True
+
+        self._vocabulary.request(len(labels or own.names), change)
+
+    def stop(self) -> None:
+        """Ends the worker and what is being embedded, and leaves the rest to the end of the process."""
+        if self._vocabulary is not None:
+            self._vocabulary.close(_END_PATIENCE)
+        super().stop()
+
+    def _free(self) -> None:
+        if self._vocabulary is not None:
+            self._vocabulary.close(_END_PATIENCE)
+        self._vocabulary = self._own_labels = None
+        super()._free()
 
     # Adopted topics -------------------------------------------------------------------------------------------------
 
@@ -172,13 +206,33 @@ class FusionNode(PerceptionNode):
         self.get_logger().info(f"[{name}] let {adopted.topic} go: no publisher")
 
     def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
-        """What was adopted and what was not."""
+        """The vocabulary; what was adopted and what was not."""
+        entries = [("vocabulary", self._vocabulary_entry())]
         if self._discovery is None:
-            return []
+            return entries
         refused = self._discovery.refused
         level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
         values = {name: item.topic for name, item in self._discovery.adopted.items()} | refused
-        return [("discovery", (level, f"{len(self._discovery.adopted)} topics adopted, {len(refused)} not", values))]
+        message = f"{len(self._discovery.adopted)} topics adopted, {len(refused)} not"
+        return [*entries, ("discovery", (level, message, values))]
+
+    def _vocabulary_entry(self) -> tuple[bytes, str, dict[str, Any]]:
+        failed = self._vocabulary is not None and self._vocabulary.failure
+        level = DiagnosticStatus.WARN if failed else DiagnosticStatus.OK
+        return level, self._vocabulary_words() or "all labels answer", {"labels": len(self._label_names)}
+
+    def _vocabulary_words(self) -> str:
+        """What is being done about the labels, or failed; empty if neither."""
+        if self._vocabulary is None:
+            return ""
+        failure = self._vocabulary.failure
+        kept = "those before stay" if self._answers else "there are none"
+        return self._vocabulary.busy or (f"labels could not be changed, {kept}: {failure}" if failure else "")
+
+    @property
+    def _label_names(self) -> tuple[str, ...]:
+        """The labels that answer; none before those that were asked for at the start are there."""
+        return self.model.labels.names if self.model is not None and self._answers else ()
 
     def _offer_switch(self, sensor: str) -> None:
         if sensor not in self._switches:  # it stays when a topic is let go: nothing is destroyed while we spin
@@ -197,9 +251,9 @@ class FusionNode(PerceptionNode):
     # Predictions ----------------------------------------------------------------------------------------------------
 
     def compute(self, selection: Selection) -> Prediction | None:
-        """The prediction of a tick, or ``None`` if too few sensors offer something usable."""
+        """The prediction of a tick, or ``None`` if too few sensors offer something usable, or no labels are there."""
         assert self.engine is not None
-        return self.engine.compute(selection)
+        return self.engine.compute(selection) if self._answers else None
 
     def publish(self, tick: Tick, prediction: Prediction | None) -> None:
         """Publishes a prediction."""
@@ -236,13 +290,13 @@ class FusionNode(PerceptionNode):
         assert self.model is not None
         self._reported = self._key(reports)
         times = self.inference.times
-        if self._vision is not None:
-            self._vision.publish_labels(self.header(), self.model.labels.names, self.model.threshold)
+        if self._vision is not None and self._answers:
+            self._vision.publish_labels(self.header(), self._label_names, self.model.threshold)
         self._status.publish(
             msg.FusionStatus(
                 header=self.header(),
                 model=self.model.identity,
-                labels=list(self.model.labels.names),
+                labels=list(self._label_names),
                 threshold=self.model.threshold,
                 sensors=[self._sensor_status(report) for report in reports],
                 alive=list(self._alive),
@@ -256,10 +310,15 @@ class FusionNode(PerceptionNode):
         )
 
     def _key(self, reports: Sequence[SensorReport]) -> Any:
-        labels = self.model.labels.names if self.model is not None else ()
-        return [report.state for report in reports], self._alive, labels
+        told = self._vocabulary_words().partition(",")[0]  # not at every per cent of it
+        return [report.state for report in reports], self._alive, self._label_names, told, self._loop.load.share
 
     def _sentence(self, reports: Sequence[SensorReport]) -> str:
+        parts = [self._state_sentence(reports)] if self._answers or self.engine is None else ["no prediction yet"]
+        load = self._loop.load.words if self.engine is not None else ""
+        return "; ".join(part for part in (*parts, self._vocabulary_words(), load) if part)
+
+    def _state_sentence(self, reports: Sequence[SensorReport]) -> str:
         if self.engine is None:
             return "inactive"
         if self._alive:

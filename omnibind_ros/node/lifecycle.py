@@ -9,7 +9,6 @@ import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -231,7 +230,7 @@ class PerceptionNode(LifecycleNode):
                 return
             now, payload = self.now_ns, (ros_type, message)
             stamp = messages.stamp_ns(message)
-            self._tactile.heard(sensor, now, payload)
+            self._tactile.heard(sensor, now)
             header = message.header if hasattr(message, "header") else self.header(now)
             stream.on_message(name, now if stamp is None else stamp, now, payload, header)
             self._loop.advance()
@@ -240,7 +239,7 @@ class PerceptionNode(LifecycleNode):
 
     def _decode(self, name: str, payload: tuple[str, Any]) -> Any:
         """Decodes a message, on the worker's thread."""
-        return self._tactile.subtract(name, self._decode_plain(name, payload))
+        return self._tactile.decode(name, payload)
 
     def _decode_plain(self, name: str, payload: tuple[str, Any]) -> Any:
         sensor, model = self.sensors.get(name), self.model
@@ -290,9 +289,9 @@ class PerceptionNode(LifecycleNode):
             self.apply(changes)
         except OmniBindError as error:
             return _refusal(str(error))
-        if self.engine is not None:
+        if self._loop.stream is not None:
             for config in configs:
-                self.engine.configure(config)
+                self._loop.stream.configure(config)
         return SetParametersResult(successful=True)
 
     def _report(self) -> None:
@@ -301,12 +300,10 @@ class PerceptionNode(LifecycleNode):
         reports = self.engine.reports(self.now_ns) if self.engine is not None else []
         self.on_report(reports)
         entries = [(f"sensor {r.name}", self._sensor_entry(r)) for r in reports]
-        entries.append(("inference", self._inference_entry()))
         entries += self.further_diagnostics()
-        hardware = self.get_fully_qualified_name()
-        make = partial(diagnostics.status, hardware=hardware)
+        entries.append(("inference", self._inference_entry()))
         rows = [
-            make(name=f"{self.get_name()}: {name}", level=level, message=message, values=values)
+            diagnostics.status(self.get_fully_qualified_name(), name, level, message, values)
             for name, (level, message, values) in entries
         ]
         self._diagnostics.publish(DiagnosticArray(header=self.header(), status=rows))
@@ -322,7 +319,12 @@ class PerceptionNode(LifecycleNode):
     def _inference_entry(self) -> tuple[bytes, str, dict[str, Any]]:
         if self.engine is None:
             return DiagnosticStatus.OK, "inactive", {}
+        load = self._loop.load
         level, message, values = self.inference.entry(self._loop.ticks, self._loop.overruns, self._loop.errors)
+        if load.words and level != DiagnosticStatus.ERROR:
+            level, message = DiagnosticStatus.WARN, load.words
+        values |= {"asked": f"{load.asked:.1f} Hz", "planned": f"{load.asked * load.share:.1f} Hz"}
+        values |= {f"cost_{name}": f"{cost:.4f} s" for name, cost in self.engine.costs.items()}
         if self._loop.ticks == 0 and self.now_ns == 0:
             level, message = DiagnosticStatus.WARN, "use_sim_time is true and nothing publishes /clock"
         return level, message, values

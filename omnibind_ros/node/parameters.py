@@ -101,8 +101,10 @@ FUSION_NODE: tuple[Spec, ...] = (
     _DEVICE,
     _AUTOSTART,
     Spec("sensors", list(SENSOR_TYPES), "names of the sensors; each has a block of parameters of its name", NEVER),
-    Spec("rate", 5.0, "fusion ticks per second, Hz", ALWAYS, 0.1, 100.0),
-    Spec("labels", [""], "what can be recognised; empty: the model's own labels", ALWAYS),
+    Spec("rate", 5.0, "fusion ticks per second, Hz; fewer while there is no time for all", ALWAYS, 0.1, 100.0),
+    Spec(
+        "labels", [""], "what can be recognised, embedded while the ones before answer; empty: the model's own", ALWAYS
+    ),
     Spec("threshold", -1.0, "confidence below which a prediction is unknown; -1: the model's own", ALWAYS, -1.0, 1.0),
     Spec("top_k", 5, "number of labels in a prediction", UNCONFIGURED, 1, 1000),
     Spec("min_sensors", 1, "fewer living sensors than this give no prediction", UNCONFIGURED, 1, 100),
@@ -159,6 +161,13 @@ SENSOR: tuple[Spec, ...] = (
     Spec("enabled", True, "whether the sensor may take part", ALWAYS),
     Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion; text: 5", ALWAYS, 0.01, 3600.0),
     Spec("time_offset", 0.0, "s added to the stamps of the sensor", ALWAYS, -3600.0, 3600.0),
+    Spec(
+        "stamp",
+        "header",
+        "header: items are timed by their stamp; receive: by their receipt, for a clock of its own, as since boot",
+        ALWAYS,
+        choices=("header", "receive"),
+    ),
     Spec("window", 0.0, "s; older items are not used, streams are cut to it; 0: the modality's own", minimum=0.0),
     Spec(
         "readmit_after", 2, "good messages in a row after which a lost sensor is back; text: 1", minimum=1, maximum=1000
@@ -380,6 +389,7 @@ class Parameters:
                 enabled=values["enabled"],
                 timeout=values["timeout"],
                 time_offset=values["time_offset"],
+                stamp=values["stamp"],
                 window=values["window"] or definition.default_window or values["timeout"],
                 readmit_after=values["readmit_after"],
             ),

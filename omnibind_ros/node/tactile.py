@@ -31,26 +31,43 @@ class TactileReferences:
         self._node = node
         self._sensors = sensors
         self._decode = decode
-        self._newest: dict[str, tuple[int, tuple[str, Any]]] = {}  # when received, ns, and the payload
+        self._heard: dict[str, int] = {}  # when the newest message was received, ns
+        self._shown: dict[str, Any] = {}  # the item that was decoded last, or why it could not be
         self._references: dict[str, NDArray[np.uint8]] = {}
 
     def offer_service(self) -> None:
         """Creates the service."""
         self._node.create_service(TriggerService, "~/set_tactile_reference", self._on_set_tactile_reference)
 
-    def heard(self, sensor: Sensor, receive_ns: int, payload: tuple[str, Any]) -> None:
-        """Keeps a message, if it is of a tactile sensor: the reference may be taken from it."""
+    def heard(self, sensor: Sensor, receive_ns: int) -> None:
+        """Notes that there was a message, if it is of a tactile sensor."""
         if sensor.config.modality == "touch":
-            self._newest[sensor.name] = receive_ns, payload
+            self._heard[sensor.name] = receive_ns
 
-    def subtract(self, sensor: str, raw: Any) -> Any:
-        """A raw item without the reference of its sensor; the item itself if there is none."""
+    def decode(self, sensor: str, payload: tuple[str, Any]) -> Any:
+        """The raw item of a message without the reference of its sensor, on the worker's thread.
+
+        That of a tactile sensor is kept, since the reference may be taken from it.
+
+        Raises:
+            OmniBindError: The message cannot be used.
+        """
+        shown: Any = None
+        try:
+            raw = shown = self._decode(sensor, payload)
+        except OmniBindError as error:
+            shown = error
+            raise
+        finally:
+            if sensor in self._heard:
+                self._shown[sensor] = shown
         reference = self._references.get(sensor)
         return raw if reference is None or isinstance(raw, Encoded) else subtract_reference(raw, reference)
 
     def clear(self) -> None:
         """Forgets messages and references."""
-        self._newest.clear()
+        self._heard.clear()
+        self._shown.clear()
         self._references.clear()
 
     def _on_set_tactile_reference(self, request: Any, response: Any) -> Any:
@@ -69,11 +86,12 @@ class TactileReferences:
 
     def _take(self, sensor: Sensor) -> str:
         name = sensor.name
-        receive_ns, payload = self._newest.get(name, (None, ("", None)))
+        receive_ns, raw = self._heard.get(name), self._shown.get(name)
         now_ns = self._node.get_clock().now().nanoseconds
-        if receive_ns is None or now_ns - receive_ns > sensor.config.timeout * 1e9:
+        if raw is None or receive_ns is None or now_ns - receive_ns > sensor.config.timeout * 1e9:
             raise InvalidInputError(name, "no message now", "one that shows the sensor without contact")
-        raw = self._decode(name, payload)
+        if isinstance(raw, OmniBindError):
+            raise raw
         if isinstance(raw, Encoded):
             raise InvalidInputError(name, "frames of a sensor node", "the reference to be set there")
         self._references[name] = np.array(raw)

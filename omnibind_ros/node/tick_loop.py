@@ -11,6 +11,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 
 from omnibind_core.runtime.engine import Selection
+from omnibind_core.runtime.load import LoadPlan
 from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.worker import LatestWorker
 
@@ -35,6 +36,7 @@ class TickLoop:
     Attributes:
         stream: The stream; ``None`` while nothing ticks.
         ticks: Number of ticks since the start.
+        load: How many of the ticks that are asked for are planned.
     """
 
     def __init__(
@@ -47,11 +49,14 @@ class TickLoop:
     ) -> None:
         self.stream: PerceptionStream | None = None
         self.ticks = 0
+        self.load = LoadPlan()
+        self._rate = rate
         self._node = node
         self._on_selection = on_selection
         self._compute = compute
         self._publish = publish
         self._worker: LatestWorker[Tick, tuple[Tick, Any]] | None = None
+        self._work_began = 0.0
         self._rate_timer = node.create_timer(1.0 / rate, self._period)
         self._rate_timer.cancel()
         self._wait_timer = node.create_timer(1.0, self._end_of_wait)
@@ -62,8 +67,10 @@ class TickLoop:
     def start(self, stream: PerceptionStream) -> None:
         """Ticks from now on, counters at zero."""
         self.ticks = 0
+        self.load = LoadPlan()
         self.stream = stream
         self._worker = LatestWorker(self._work, self._done)
+        self._set_period()
         self._rate_timer.reset()
 
     def stop(self, patience: float | None = None) -> None:
@@ -76,22 +83,45 @@ class TickLoop:
 
     def set_rate(self, rate: float) -> None:
         """Changes the rate, Hz."""
-        self._rate_timer.timer_period_ns = round(1e9 / rate)
+        self.load.asks(rate / self._rate)
+        self._rate = rate
+        self._set_period()
+
+    def _set_period(self) -> None:
+        self._rate_timer.timer_period_ns = round(1e9 / (self._rate * self.load.share))
 
     def advance(self) -> None:
         """Does the ticks that need not wait any longer, and sets the timer for one that must."""
         if self.stream is None or self._worker is None:
             return
         while (selection := self.stream.next(self._now_ns)) is not None:
+            if not self.load.admits(selection):
+                continue
             self.ticks += 1
             self._on_selection(selection)
-            self._worker.submit(Tick(selection, time.monotonic()))
+            now = time.monotonic()
+            self._worker.submit(Tick(selection, now))
+            self.load.begun(now)
+            if self.load.look(now, self.stream.engine.costs):
+                self._set_period()
         deadline = self.stream.deadline_ns
         if deadline is None:
             self._wait_timer.cancel()
         elif self._wait_timer.is_canceled():
             self._wait_timer.timer_period_ns = max(deadline - self._now_ns, 1_000_000)
             self._wait_timer.reset()
+
+    def idle(self, timeout: float) -> bool:
+        """Waits on any thread until no tick is being computed.
+
+        Args:
+            timeout: s to wait at most.
+
+        Returns:
+            Whether that is so.
+        """
+        worker = self._worker
+        return worker is None or worker.wait(timeout)
 
     @property
     def overruns(self) -> int:
@@ -124,8 +154,10 @@ class TickLoop:
             self.stream.clear()
 
     def _work(self, tick: Tick) -> tuple[Tick, Any]:
+        self._work_began = time.monotonic()
         return tick, self._compute(tick.selection)
 
     def _done(self, result: tuple[Tick, Any]) -> None:
         if self._node.context.ok():
             self._publish(*result)
+        self.load.finished(time.monotonic() - self._work_began)

@@ -26,6 +26,7 @@ from omnibind_core.runtime.sensor import SECOND
 from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import Trigger
 from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorState
+from omnibind_core.runtime.vocabulary import check_labels
 from omnibind_ros import messages
 from omnibind_ros.bags import read, types
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario
@@ -328,8 +329,7 @@ def load_model(setup: Setup, source: str | Path | None = None, device: str = "cp
     parameters = setup.parameters
     model = OmniBind.from_pretrained(parameters["model"] if source is None else source, device, setup.modalities)
     labels = parameters["labels"]
-    if len(set(labels)) < len(labels):
-        raise ConfigError(f"parameter 'labels' has one twice: {', '.join(labels)}")
+    check_labels(labels)
     if labels:
         model.set_labels(labels)
     if parameters["threshold"] >= 0:

@@ -79,8 +79,9 @@ class Listener:
 def heard(message: Any, sensors: Mapping[str, SensorConfig], trigger: str) -> Heard:
     """What a ``Prediction`` message of a node with these sensors and that trigger says."""
     said = prediction_of(message)
+    counted = {name: c.time_offset if c.stamp == "header" else None for name, c in sensors.items()}
     return Heard(
-        tick_ns=tick_of(message, trigger, {name: config.time_offset for name, config in sensors.items()}),
+        tick_ns=tick_of(message, trigger, counted),
         label=said.labels[0] if said.labels else said.label,
         unknown=said.unknown,
         confidence=said.confidence,

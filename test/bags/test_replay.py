@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.modalities import Sound
+from omnibind_ros import messages
 from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING, prediction_fields
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
@@ -374,6 +376,20 @@ def test_a_trigger_sensor_makes_the_ticks(quiet_bag, tiny_model):
     assert all(step.selection.reference_ns is not None for step in steps[1:])
 
 
+def test_a_clock_of_its_own_is_replayed_by_the_time_of_recording(quiet_bag, tiny_model, monkeypatch):
+    stamp_ns = messages.stamp_ns
+    since_boot = SimpleNamespace(stamp_ns=lambda message: stamp_ns(message) % (100 * S), Decoder=messages.Decoder)
+    _, expected = steps_of(quiet_bag, tiny_model, max_wait=0.0)
+    monkeypatch.setattr(sys.modules[Replay.__module__], "messages", since_boot)
+    _, lost = steps_of(quiet_bag, tiny_model, max_wait=0.0)
+    assert all(step.prediction is None for step in lost)
+    assert "set tactile.stamp: receive" in {one.name: one.reason for one in lost[-1].reports}["tactile"]
+    timed = {"tactile.stamp": "receive", "microphone.stamp": "receive"}
+    _, steps = steps_of(quiet_bag, tiny_model, max_wait=0.0, **timed)
+    heard = [[share.name for share in step.prediction.sensors] for step in steps]
+    assert heard == [[share.name for share in step.prediction.sensors] for step in expected]
+
+
 def test_the_same_bag_gives_the_same_predictions(quiet_bag, tiny_model):
     (_, one), (_, other) = (steps_of(quiet_bag, tiny_model) for _ in range(2))
     for a, b in zip(one, other, strict=True):
@@ -461,6 +477,8 @@ def test_the_tick_of_a_live_prediction_follows_from_header_and_ages():
     )
     assert live.heard(message, sensors, "").tick_ns == 7_625_000_000  # the newest is b's, whose stamp was moved
     assert live.heard(message, sensors, "a").tick_ns == 7_250_000_000
+    timed = {**sensors, "b": dataclasses.replace(sensors["b"], stamp="receive")}
+    assert live.heard(message, timed, "").tick_ns is None  # the header is of b's own clock
     stamp.sec = 0
     assert live.heard(message, sensors, "").tick_ns is None
 

@@ -24,10 +24,12 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.clock import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import String
@@ -110,7 +112,7 @@ class StandIn:
             familiarity=np.full(len(kinds), -3, np.float32),
         )
 
-    def set_labels(self, names):
+    def set_labels(self, names, between=None):
         self.labels = SimpleNamespace(names=tuple(names))
 
 
@@ -538,6 +540,18 @@ def test_topics_are_adopted_as_they_appear_and_let_go(rig):
     rig.wait_for_prediction("rear_lwir", "front_camera")
 
 
+def test_a_clock_since_boot_is_offered_the_time_of_receipt_and_takes_part_by_it(rig):
+    node = rig.fusion(sensors=[""], discover=True)
+    rig.camera("a/image_raw", stamp=lambda: Time(seconds=12, clock_type=ClockType.ROS_TIME))
+    reason = rig.wait_for_state("a", msg.SensorStatus.STATE_LATE).reason
+    assert "s before it was received" in reason and reason.endswith("or set a.stamp: receive")
+    assert node.set_parameters([Parameter("a.stamp", value="receive")])[0].successful
+    prediction = rig.wait_for_prediction("a")
+    assert prediction.header.stamp.sec == 12 and abs(prediction.sensors[0].age) < 10
+    refused = node.set_parameters([Parameter("a.stamp", value="now")])[0]
+    assert not refused.successful and "'a.stamp' is 'now', expected one of header, receive" in refused.reason
+
+
 def test_adoption_has_a_limit(rig):
     node = rig.fusion(sensors=[""], discover=True, discover_limit=1)
     rig.camera("a/image_raw")
@@ -651,6 +665,33 @@ def test_diagnostics_tell_the_stage_times_and_a_node_that_is_too_slow(rig):
     assert values["topic"] == "/camera/image_raw" and values["publishers"] == "/helper"
 
 
+def test_a_node_that_is_too_slow_lowers_its_rate_and_returns_to_it(rig, monkeypatch):
+    monkeypatch.setattr("omnibind_core.runtime.load._WINDOW", 0.5)
+    node = rig.fusion(rate=20.0)
+    rig.camera(period=0.02)
+    embed = node.model.embed
+
+    def slow(items):
+        time.sleep(0.1)
+        return embed(items)
+
+    node.model.embed = slow
+
+    def entry():
+        found = [s for array in rig.diagnostics for s in array.status if s.name == "fusion_node: inference"]
+        return found[-1].level, found[-1].message, {value.key: value.value for value in found[-1].values}
+
+    rig.wait(lambda: rig.statuses and "; too slow for" in rig.statuses[-1].message, "the status")
+    assert "are planned; one takes 0.1" in rig.statuses[-1].message and "(camera 0.1" in rig.statuses[-1].message
+    rig.wait(lambda: rig.diagnostics and "are planned" in entry()[1], "the diagnostics")
+    level, _, values = entry()
+    assert level == b"\x01" and float(values["planned"].split()[0]) < float(values["asked"].split()[0])
+    assert float(values["cost_camera"].split()[0]) > 0.09
+    node.model.embed = embed
+    rig.wait(lambda: "too slow" not in rig.statuses[-1].message, "the asked rate")
+    rig.wait(lambda: entry()[1] == "running", "the diagnostics of that")
+
+
 def test_diagnostics_tell_what_a_sensor_lost(rig, monkeypatch):
     monkeypatch.setattr(messages.Decoder, "losses", {"packet_gaps": 3})
     rig.fusion()
@@ -690,8 +731,10 @@ def test_diagnostics_come_while_simulated_time_stands_still(rig):
 
 
 def test_the_tactile_reference_is_taken_from_the_newest_picture(rig):
-    seen = []
+    seen, threads = [], set()
     node = rig.fusion(sensors=["tactile", "camera"])
+    decode = node._tactile._decode
+    node._tactile._decode = lambda *given: threads.add(threading.current_thread().name) or decode(*given)
     node.model.process = lambda modality, raw: seen.append((modality, raw)) or np.zeros((1, 4), np.float32)
     service = "fusion_node/set_tactile_reference"
     answer = rig.call(TriggerService, service, TriggerService.Request())
@@ -701,6 +744,14 @@ def test_the_tactile_reference_is_taken_from_the_newest_picture(rig):
     answer = rig.call(TriggerService, service, TriggerService.Request())
     assert answer.success and answer.message == "[tactile] reference of 16 x 12 pixels taken"
     rig.wait(lambda: (seen[-1][1] == 128).all(), "pictures without what was there before")
+    rig.camera("tactile/image_raw", encoding="h264", period=0.01)
+
+    def refusal():
+        answer = rig.call(TriggerService, service, TriggerService.Request())
+        return "" if answer.success else answer.message
+
+    rig.wait(lambda: "h264" in refusal(), "a picture that cannot be used")
+    assert threads == {"omnibind-worker"}  # not the one that takes messages and answers calls
 
 
 # Robots ---------------------------------------------------------------------------------------------------------------
@@ -721,6 +772,11 @@ def test_two_robots_on_one_machine(rig):
         lambda: {s.hardware_id for a in rig.diagnostics for s in a.status} == {"/one/fusion_node", "/two/fusion_node"},
         "diagnostics of both",
     )
+    names = {(s.hardware_id, s.name) for a in rig.diagnostics for s in a.status}
+    wanted = {(f"/{robot}/fusion_node", f"{robot}/fusion_node: inference") for robot in ("one", "two")}
+    assert wanted <= names  # a robot alone has "fusion_node: inference"
+    by_robot = [{name for hardware, name in names if hardware == f"/{robot}/fusion_node"} for robot in ("one", "two")]
+    assert len(by_robot[0]) > 1 and not by_robot[0] & by_robot[1]
 
 
 # Lifecycle and parameters ---------------------------------------------------------------------------------------------
@@ -807,6 +863,53 @@ def test_parameters_that_change_while_running(rig):
     assert not refused.successful and "unconfigured" in refused.reason
     refused = node.set_parameters([Parameter("camera.timeout", value=0.0)])[0]
     assert not refused.successful and "camera.timeout" in refused.reason
+
+
+class SlowTexts(StandIn):
+    """Embeds a vocabulary when it is allowed to."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.allowed = threading.Event()
+
+    def set_labels(self, names, between=None):
+        between(1, 4)
+        assert self.allowed.wait(PATIENCE)
+        if "bad" in names:
+            raise ConfigError("no such text")
+        super().set_labels(names)
+
+
+def test_predictions_go_on_by_the_old_labels_until_the_new_ones_are_embedded(rig, monkeypatch):
+    monkeypatch.setattr("omnibind_core.model.OmniBind", SlowTexts)
+    node = rig.fusion(labels=["cup", "spoon"])
+    rig.camera()
+    rig.wait_for_state("camera", msg.SensorStatus.STATE_ACTIVE)
+    told = "no prediction yet; embedding a vocabulary of 2 labels, 25 % done"
+    rig.wait(lambda: rig.statuses[-1].message == told, "the status")
+    assert not rig.predictions and not rig.statuses[-1].labels and node.model.labels.names == ("cat", "dog")
+    node.model.allowed.set()
+    assert list(rig.wait_for_prediction("camera").labels) == ["cup", "spoon"]
+    node.model.allowed.clear()
+    assert node.set_parameters([Parameter("labels", value=["fork", "knife"])])[0].successful
+    rig.wait(lambda: "perceiving by camera; embedding a vocabulary of 2 labels" in rig.statuses[-1].message, "words")
+    seen = len(rig.predictions)
+    rig.wait(lambda: len(rig.predictions) > seen + 10, "predictions meanwhile")
+    assert list(rig.predictions[-1].labels) == list(rig.statuses[-1].labels) == ["cup", "spoon"]
+    for labels, complaint in ((["cup", " "], "blank"), (["a b", "a  b"], "one twice: a b")):
+        refused = node.set_parameters([Parameter("labels", value=labels)])[0]
+        assert not refused.successful and complaint in refused.reason
+    assert node.set_parameters([Parameter("labels", value=["last"])])[0].successful
+    node.model.allowed.set()
+    rig.wait(lambda: list(rig.statuses[-1].labels) == ["last"] == list(rig.predictions[-1].labels), "the last labels")
+    assert node.set_parameters([Parameter("labels", value=["bad"])])[0].successful
+    rig.wait(lambda: "those before stay: no such text" in rig.statuses[-1].message, "the failure")
+
+    def entry():
+        return [s for array in rig.diagnostics for s in array.status if s.name == "fusion_node: vocabulary"][-1]
+
+    rig.wait(lambda: entry().level == b"\x01" and "no such text" in entry().message, "the warning")
+    assert list(rig.wait_for_prediction("camera").labels) == ["last"]
 
 
 def test_a_sensor_is_switched_off_and_on_by_service(rig):

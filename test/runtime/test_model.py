@@ -137,6 +137,25 @@ def test_labels_are_swapped_at_run_time(items):
     assert found.similarities.shape == (2, 2)
 
 
+def test_a_vocabulary_is_embedded_in_slices_and_stays_when_that_is_given_up():
+    model = fresh()
+    names = [f"thing {number}" for number in range(19)]
+    before = model.labels.names
+    calls = []
+
+    def between(done, total):
+        calls.append((done, total, model.labels.names == before))
+        if done > 8 and len(calls) < 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.set_labels(names, between)
+    assert calls == [(0, 19, True), (8, 19, True), (16, 19, True)] and model.labels.names == before
+    model.set_labels(names, between)
+    assert calls[3:] == [(done, 19, True) for done in (0, 8, 16, 19)]
+    torch.testing.assert_close(model.labels.rows, model.embed_text([f"a photo of a {name}" for name in names]))
+
+
 def test_names_alone_keep_the_descriptions_that_the_model_has_of_them():
     model = fresh()
     model.set_labels({"tree": ["a plant"], "stone": ()})

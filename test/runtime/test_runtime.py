@@ -357,6 +357,50 @@ def test_time_offset_corrects_a_wrong_clock():
     assert prediction.sensors[0].stamp_ns == T0
 
 
+def test_a_clock_since_boot_takes_part_by_the_time_of_receipt():
+    boot = T0 / S - 5  # the sensor was switched on 5 s before T0
+    engine = make(SensorConfig("lidar", "point_cloud", stamp="receive"), SensorConfig("camera", "image"))
+    push(engine, "lidar", 1, lag=boot, header="of the driver")
+    push(engine, "camera", 1, lag=boot)
+    prediction = tick(engine, 1.25)
+    assert names(prediction) == ["lidar"] and prediction.header == "of the driver"
+    assert prediction.sensors[0].age == pytest.approx(0.25) and prediction.sensors[0].stamp_ns == T0 + S
+    reason = report(engine, 1.25, 1).reason
+    assert report(engine, 1.25, 1).state == SensorState.LATE
+    assert f"stamped {boot:.2f} s before it was received: " in reason and reason.endswith("set camera.stamp: receive")
+    ahead = make("camera")
+    push(ahead, "camera", 0, lag=-7)
+    assert "7.000 s ahead" in report(ahead, 0).reason and "or set camera.stamp: receive" in report(ahead, 0).reason
+
+
+def test_a_remedy_that_is_in_use_is_not_offered():
+    engine = make(SensorConfig("camera", "image", stamp="receive", time_offset=-50.0))
+    push(engine, "camera", 0)
+    assert tick(engine, 0) is None and "50.00 s" in report(engine, 0).reason
+    assert "receive" not in report(engine, 0).reason.partition("received")[2]
+
+
+def test_changing_whose_clock_counts_forgets_what_was_timed_by_the_other():
+    engine = make("lidar", trigger="lidar")
+    stream = PerceptionStream(engine, Trigger(engine))
+
+    def used(at, lag):
+        now = T0 + round(at * S)
+        stream.on_message("lidar", now - round(lag * S), now, 1.0)
+        selection = stream.next(now)
+        return None if selection is None else selection.reference_ns
+
+    assert used(1, 0) == T0 + S
+    stream.configure(SensorConfig("lidar", "point_cloud", time_offset=-0.5))  # its stamps go back
+    assert used(1.1, 0) == T0 + round(0.6 * S)
+    stream.configure(SensorConfig("lidar", "point_cloud"))
+    assert used(1.2, 900) is None  # of another clock
+    stream.configure(SensorConfig("lidar", "point_cloud", stamp="receive"))
+    assert used(1.3, 900) == T0 + round(1.3 * S)
+    stream.configure(SensorConfig("lidar", "point_cloud", stamp="receive", timeout=2.0))
+    assert report(engine, 1.3).state == SensorState.ACTIVE  # other settings forget nothing
+
+
 def test_newest_item_wins_whatever_the_order_of_arrival():
     model = FakeModel()
     engine = make("camera", model=model)
@@ -713,6 +757,24 @@ def test_stages_are_timed():
     assert all(seconds >= 0 for seconds in stages.values())
 
 
+def test_what_each_sensor_costs_is_measured(monkeypatch):
+    clock = itertools.count()
+    model = FakeModel()
+    engine = make("camera", "lidar", "thermal", model=model)
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))  # every look at the clock takes a second
+    embed = model.embed
+    model.process = lambda modality, raw: np.zeros((1, 6 if modality == "image" else 2), np.float32)
+    model.embed = lambda items: [next(clock) for _ in range(7)] and embed(items)
+    push(engine, "camera", 0)
+    push(engine, "lidar", 0)
+    tick(engine, 0)
+    assert engine.costs == {"camera": 1 + 8 * 6 / 8, "lidar": 1 + 8 * 2 / 8}  # encoding by the size of its input
+    tick(engine, 0.1)  # nothing new
+    assert engine.costs == pytest.approx({"camera": 0.9 * 7 + 0.1, "lidar": 0.9 * 3 + 0.1})
+    engine.remove("lidar")
+    assert list(engine.costs) == ["camera"]
+
+
 def test_the_stages_take_no_longer_than_the_tick():
     engine = make("camera")
     push(engine, "camera", 0)
@@ -1053,6 +1115,7 @@ def test_a_given_set_takes_these_items_of_these_sensors():
             push(engine, name, step / 10, header=(name, step))
     selection = engine.select_set(T0 + S // 2, {"camera": T0 + S // 10, "thermal": T0})
     assert selection.sensors == ("camera",) and selection.reference_ns is None
+    assert not selection.by_rate and make().select(T0).by_rate and not make().select(T0, T0).by_rate
     assert selection.picks[0].newest.header == ("camera", 1)
     prediction = engine.compute(selection)
     assert (names(prediction), prediction.header) == (["camera"], ("camera", 1))
@@ -1152,6 +1215,8 @@ def test_settings_of_a_sensor_have_limits():
     for value in (math.inf, math.nan):
         with pytest.raises(ConfigError, match=f"time_offset is {value}"):
             SensorConfig("camera", "image", time_offset=value)
+    with pytest.raises(ConfigError, match="stamp is 'now', expected header or receive"):
+        SensorConfig("camera", "image", stamp="now")
     assert SensorConfig("camera", "image", readmit_after=1).readmit_after == 1
     with pytest.raises(ConfigError, match="readmit_after is 0"):
         SensorConfig("camera", "image", readmit_after=0)

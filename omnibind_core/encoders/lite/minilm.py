@@ -96,11 +96,11 @@ class MiniLMTower(TextTower):
 
     def _load(self) -> MiniLM:
         tokenizer_class = require("tokenizers", "Encoding text").Tokenizer
-        self.tokenizer = tokenizer_class.from_file(str(packaged_file(MINILM_TOKENIZER)))
-        self.tokenizer.enable_truncation(_MAX_TOKENS)
-        self.tokenizer.enable_padding()
+        tokenizer = tokenizer_class.from_file(str(packaged_file(MINILM_TOKENIZER)))
+        tokenizer.enable_truncation(_MAX_TOKENS)
+        tokenizer.enable_padding()
         network = MiniLM.from_package().to(self.anchor.device)
-        self.network = network
+        self.tokenizer, self.network = tokenizer, network  # whole, since two threads may come here at once
         return network
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
