@@ -24,7 +24,9 @@ from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
 from omnibind_ros import msg
 from omnibind_ros.graph.discovery import Adopted, Discovery, name_of
-from omnibind_ros.graph.topics import LATCHED
+from omnibind_ros.graph.judging import Judgement, Offer
+from omnibind_ros.graph.probe import Prober
+from omnibind_ros.graph.topics import LATCHED, node_name
 from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
 from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
@@ -48,6 +50,7 @@ class FusionNode(PerceptionNode):
         self._predictions = 0
         self._alive: tuple[str, ...] = ()
         self._discovery: Discovery | None = None
+        self._prober = Prober(self)
         self._switches: set[str] = set()
         self._reported: Any = None
         self._own_labels: LabelBank | None = None
@@ -103,9 +106,14 @@ class FusionNode(PerceptionNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees the model and lets adopted topics go."""
         for name in list(self._discovery.adopted) if self._discovery is not None else ():
-            self._let_go(name)
+            self._let_go(name, "the node is cleaned up")
         self._discovery = None
         return super().on_cleanup(state)
+
+    def stop(self) -> None:
+        """Ends the worker and a look at topics, and leaves the rest to the end of the process."""
+        self._prober.close()
+        super().stop()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Applies changed labels, threshold and rate.
@@ -135,33 +143,50 @@ class FusionNode(PerceptionNode):
         super()._poll()
 
     def _discover(self, discovery: Discovery, known: Sequence[str]) -> None:
-        graph = {
-            topic: types
-            for topic, types in self.get_topic_names_and_types()
-            if any(info.node_name != self.get_name() for info in self.get_publishers_info_by_topic(topic))
-        }
-        for name in discovery.lost(graph, time.monotonic()):
-            self._let_go(name)
-        used = [self.link(name).topic for name in self.sensors]
-        for topic, ros_type, modality in discovery.candidates(graph.items(), known, used):
-            self._adopt(discovery, topic, ros_type, modality)
+        offers = {}
+        for topic, types in self.get_topic_names_and_types():
+            infos = self.get_publishers_info_by_topic(topic)
+            if any(info.node_name != self.get_name() for info in infos):
+                publishers = tuple(sorted({node_name(info) for info in infos}))
+                offers[topic] = Offer(topic, tuple(types), publishers, self._prober.seen(topic, types[0]))
+        for name in discovery.lost(offers, time.monotonic()):
+            self._let_go(name, "no publisher")
+        self._prober.forget(offers)
+        mine = {item.topic for item in discovery.adopted.values()}
+        used = {self.link(name).topic for name in self.sensors} - mine
+        chosen = {item.offer.topic: item for item in discovery.choose(offers.values(), known, used)}
+        self._prober.look(discovery.pending)
+        for offer in discovery.pending:
+            if offer.topic in self._prober.silent:
+                discovery.excluded[offer.topic] = "its publisher sent nothing while it was looked at"
+        for name, item in list(discovery.adopted.items()):
+            judgement = chosen.get(item.topic)
+            if judgement is not None and judgement.modality == item.judgement.modality:
+                item.judgement = chosen.pop(item.topic)
+            else:
+                self._let_go(name, {**discovery.excluded, **discovery.refused}.get(item.topic, "it has changed"))
+        for judgement in chosen.values():
+            self._adopt(discovery, judgement)
+        if not self._prober.busy and (news := discovery.news()):
+            self.get_logger().info(news)
 
-    def _adopt(self, discovery: Discovery, topic: str, ros_type: str, modality: str) -> None:
+    def _adopt(self, discovery: Discovery, judgement: Judgement) -> None:
+        topic, ros_type = judgement.offer.topic, judgement.offer.types[0]
         name = name_of(topic, self.get_namespace(), set(self.sensors))
         try:
-            sensor = self.parameters.add(name, type=modality, topic=topic, message_type=ros_type)
+            sensor = self.parameters.add(name, type=judgement.modality, topic=topic, message_type=ros_type)
         except ConfigError as error:
             discovery.refused[topic] = str(error)
             return
-        discovery.adopted[name] = Adopted(topic, ros_type, time.monotonic())
+        discovery.adopted[name] = Adopted(judgement, time.monotonic())
         self.sensors[name] = sensor
         self.connect(sensor)
         self._offer_switch(name)
         if self.engine is not None:
             self.engine.add(sensor.config)
-        self.get_logger().info(f"[{name}] adopted {topic}: {modality} by {ros_type}")
+        self.get_logger().info(f"[{name}] adopted {topic}: {judgement.modality} {judgement.reason}")
 
-    def _let_go(self, name: str) -> None:
+    def _let_go(self, name: str, why: str) -> None:
         assert self._discovery is not None
         adopted = self._discovery.adopted.pop(name)
         if self.engine is not None:
@@ -169,16 +194,17 @@ class FusionNode(PerceptionNode):
         self.disconnect(name)
         del self.sensors[name]
         self.parameters.remove(name)
-        self.get_logger().info(f"[{name}] let {adopted.topic} go: no publisher")
+        self.get_logger().info(f"[{name}] let {adopted.topic} go: {why}")
 
     def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
         """What was adopted and what was not."""
         if self._discovery is None:
             return []
-        refused = self._discovery.refused
+        adopted, refused, excluded = self._discovery.adopted, self._discovery.refused, self._discovery.excluded
         level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
-        values = {name: item.topic for name, item in self._discovery.adopted.items()} | refused
-        return [("discovery", (level, f"{len(self._discovery.adopted)} topics adopted, {len(refused)} not", values))]
+        values = {name: f"{item.topic}: {item.judgement.reason}" for name, item in adopted.items()}
+        message = f"{len(adopted)} topics adopted, {len(refused)} not; {len(excluded)} are no sensor's"
+        return [("discovery", (level, message, {**values, **excluded, **refused}))]
 
     def _offer_switch(self, sensor: str) -> None:
         if sensor not in self._switches:  # it stays when a topic is let go: nothing is destroyed while we spin
