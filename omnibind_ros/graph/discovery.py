@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from omnibind_ros.graph.judging import Judgement, Look, Offer, judge, raw_topic, wants_look
+from omnibind_ros.graph.judging import Judgement, Look, Offer, judge, raw_topic, wants_look, words_of
 
 _ENDINGS = ("image", "raw", "color", "colour", "rect", "rgb", "mono", "data", "points", "events", "audio", "compressed")
 _STAYS = 0.5  # by so much a topic must be better than an adopted one to take its place
@@ -18,8 +18,8 @@ class DiscoveryRules:
     """Which topics are adopted.
 
     Attributes:
-        include: One of these must be found in the topic's name, and then names and nodes say nothing against it; empty
-            accepts any.
+        include: One of these must be found in the topic's name; empty accepts any. What one spells out is adopted
+            whatever names say against it.
         exclude: None of these may be found in it.
         limit: Topics adopted at most.
         forget: s without a publisher after which a topic is let go.
@@ -36,6 +36,12 @@ class DiscoveryRules:
             return "discover_include does not name it"
         excluding = next((pattern.pattern for pattern in self.exclude if pattern.search(topic)), "")
         return f"discover_exclude names it ('{excluding}')" if excluding else ""
+
+    def spells_out(self, topic: str) -> bool:
+        """Whether an ``include`` has the words that tell this topic from others: ``debug`` does, a namespace does not."""
+        spelled = frozenset().union(*(words_of(one.pattern) for one in self.include if one.search(topic)))
+        last = words_of(topic.rpartition("/")[2]) - words_of(" ".join(_ENDINGS))
+        return bool(last and last <= spelled) or words_of(topic) <= spelled
 
 
 def modality_of(topic: str, ros_type: str, known: Collection[str], look: Look | None = None) -> str | None:
@@ -118,6 +124,11 @@ class Discovery:
         topics = {offer.topic: offer for offer in offers}
         mine = {item.topic: item for item in self.adopted.values()}
         self.refused, self.excluded, pending, judged = {}, {}, [], []
+        shown: dict[tuple[str, str], str] = {}  # what other sensors show already
+        for topic in set(topics) & set(used):
+            judgement = judge(topics[topic], known, topics, named=True)
+            if judgement is not None and judgement.modality:
+                shown[judgement.device] = topic
         for topic in sorted(set(topics) - set(used)):
             judgement = self._judge(topics[topic], known, topics)
             if judgement is None:
@@ -131,14 +142,14 @@ class Discovery:
                 judged.append(judgement)
         judged += [item.judgement for topic, item in mine.items() if topic not in topics]  # silent for a while
         self.pending = tuple(item.offer for item in sorted(pending, key=lambda item: -item.score))
-        return self._best(judged, set(mine))
+        return self._best(judged, set(mine), shown)
 
     def _judge(self, offer: Offer, known: Collection[str], topics: Mapping[str, Offer]) -> Judgement | None:
         topic = offer.topic
         if raw_topic(topic) != topic and raw_topic(topic) in topics:
             return None  # the compressed form of a picture is no second camera
         against = self.rules.against(topic)
-        judgement = judge(offer, known, topics, named=bool(self.rules.include) and not against)
+        judgement = judge(offer, known, topics, named=self.rules.spells_out(topic))
         if judgement is None or not judgement.modality:
             return judgement
         if against:
@@ -148,7 +159,9 @@ class Discovery:
             return None
         return judgement
 
-    def _best(self, judged: Iterable[Judgement], mine: Collection[str]) -> list[Judgement]:
+    def _best(
+        self, judged: Iterable[Judgement], mine: Collection[str], shown: dict[tuple[str, str], str]
+    ) -> list[Judgement]:
         left = sorted(judged, key=lambda item: item.offer.topic)
         chosen: list[Judgement] = []
         while left:
@@ -156,13 +169,13 @@ class Discovery:
             best = max(left, key=lambda item: item.score + _STAYS * (item.offer.topic in mine) - number[item.modality])
             left.remove(best)
             topic = best.offer.topic
-            twin = next((item.offer.topic for item in chosen if item.device == best.device), "")
-            if twin:
-                self.excluded[topic] = f"it shows what {twin} shows"
+            if best.device in shown:
+                self.excluded[topic] = f"it shows what {shown[best.device]} shows"
             elif len(chosen) >= self.rules.limit:
                 self.refused[topic] = f"{self.rules.limit} topics are adopted already (discover_limit)"
             else:
                 chosen.append(best)
+                shown[best.device] = topic
         return sorted(chosen, key=lambda item: item.offer.topic)
 
     def lost(self, live: Collection[str], now: float) -> list[str]:

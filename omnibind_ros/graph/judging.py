@@ -194,7 +194,7 @@ def judge(offer: Offer, known: Collection[str], others: Mapping[str, Offer], nam
         offer: The topic.
         known: Modalities that may be adopted.
         others: All topics, by name: a depth picture needs its ``CameraInfo``, and is not needed beside a cloud.
-        named: The user names such topics, so what names and nodes say against them does not count.
+        named: The user names it, so what names and nodes say against it does not count.
     """
     ros_type = offer.types[0]
     if ros_type in (messages.MODALITY_FRAME, messages.STRING):

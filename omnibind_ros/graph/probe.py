@@ -32,11 +32,11 @@ class Prober:
         node: The node that it looks for.
 
     Attributes:
-        silent: Topics that said nothing when they were looked at last.
+        silent: Topics that said nothing when they were looked at last, and what is known of that.
     """
 
     def __init__(self, node: Node) -> None:
-        self.silent: frozenset[str] = frozenset()
+        self.silent: dict[str, str] = {}
         self._node = node
         self._looks: dict[tuple[str, str], Look] = {}
         self._tried: dict[str, float] = {}  # when the look at a topic ended, s
@@ -57,7 +57,8 @@ class Prober:
         kept = set(live)
         for key in [key for key in tuple(self._looks) if key[0] not in kept]:
             del self._looks[key]
-        self.silent &= kept
+        for topic in set(self.silent) - kept:
+            del self.silent[topic]
 
     def look(self, offers: Iterable[Offer]) -> None:
         """Looks at topics, the first ones first, unless it is busy. It returns at once."""
@@ -71,7 +72,7 @@ class Prober:
         """Ends a look that goes on."""
         self._closing.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_PATIENCE)
 
     def _run(self, offers: Iterable[Offer]) -> None:
         context = self._node.context
@@ -97,13 +98,14 @@ class Prober:
             end = time.monotonic() + _PATIENCE
             while links and time.monotonic() < end and not self._closing.is_set():
                 for topic in [topic for topic in links if len(heard[topic]) >= _ENOUGH]:
-                    links.pop(topic).close()
-                    self._conclude(topic, heard[topic])
+                    link = links.pop(topic)
+                    self._conclude(link, heard[topic])
+                    link.close()
                 for link in links.values():
                     link.poll()
                 executor.spin_once(timeout_sec=0.05)
-            for topic in links:
-                self._conclude(topic, heard[topic])
+            for topic, link in links.items():
+                self._conclude(link, heard[topic])
         except Exception:
             if context.ok():  # otherwise the process ends, whatever the middleware says about that
                 raise
@@ -112,15 +114,16 @@ class Prober:
             if context.ok():
                 probe.destroy_node()
 
-    def _conclude(self, topic: str, rows: list[tuple[float, str, Any]]) -> None:
+    def _conclude(self, link: TopicLink, rows: list[tuple[float, str, Any]]) -> None:
+        topic = link.topic
         self._tried[topic] = time.monotonic()
         if not rows:
-            self.silent |= {topic}
+            self.silent[topic] = link.obstacle[1] if link.obstacle is not None else link.note
             return
         (begin, ros_type, message), (end, *_) = rows[0], rows[-1]
         rate = (len(rows) - 1) / (end - begin) if end > begin else math.nan
         self._looks[topic, ros_type] = look_of(ros_type, message, rate)
-        self.silent -= {topic}
+        self.silent.pop(topic, None)
 
 
 def _keep(rows: list[tuple[float, str, Any]], ros_type: str, message: Any) -> None:

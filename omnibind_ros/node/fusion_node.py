@@ -158,7 +158,8 @@ class FusionNode(PerceptionNode):
         self._prober.look(discovery.pending)
         for offer in discovery.pending:
             if offer.topic in self._prober.silent:
-                discovery.excluded[offer.topic] = "its publisher sent nothing while it was looked at"
+                told = self._prober.silent[offer.topic]
+                discovery.excluded[offer.topic] = f"nothing came while it was looked at: {told}"
         for name, item in list(discovery.adopted.items()):
             judgement = chosen.get(item.topic)
             if judgement is not None and judgement.modality == item.judgement.modality:

@@ -299,6 +299,14 @@ def test_what_is_adopted_stays_unless_something_is_clearly_better():
     assert discovery.lost([], 11.0) == ["m"]
 
 
+def test_another_form_of_what_is_a_sensors_already_is_left_out():
+    discovery = Discovery(DiscoveryRules())
+    offers = [offer("/front/image_raw"), offer("/front/image_rect"), offer("/rear/image_raw")]
+    (found,) = discovery.choose(offers, modalities.NAMES, {"/front/image_raw"})
+    assert found.offer.topic == "/rear/image_raw"
+    assert discovery.excluded == {"/front/image_rect": "it shows what /front/image_raw shows"}
+
+
 def test_pictures_are_looked_at_before_they_are_adopted():
     discovery = Discovery(DiscoveryRules())
     unseen = [
@@ -318,6 +326,11 @@ def test_lists_of_topics_that_are_wanted_and_unwanted():
     found, left_out = chosen(*offers, include=["debug"])
     assert found == {"/apriltag/debug": "image"}, "whoever names it wants it"
     assert left_out["/front/image_raw"] == "discover_include does not name it"
+    (here, there), left_out = chosen(
+        offer("/r1/debug", IMAGE, "bgr8"), offer("/r1/a"), offer("/r1/b"), include=["^/r1/"]
+    )
+    assert (here, there) == ("/r1/a", "/r1/b") and "drawn it" in left_out["/r1/debug"], "a namespace names no topic"
+    assert set(chosen(offer("/tags/image", by="/apriltag"), include=["^/tags/image$"])[0]) == {"/tags/image"}
     depth = offer("/debug/depth", IMAGE, "16UC1")
     assert not chosen(depth, include=["debug"])[0], "what it shows is no matter of names"
 

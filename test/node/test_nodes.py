@@ -572,7 +572,8 @@ def test_topics_are_looked_at_and_what_is_no_sensor_is_left_alone(rig):
     assert "as a point cloud it would need /oak/stereo/camera_info" in discovery.excluded["/oak/stereo/image_raw"]
     assert discovery.excluded["/front/classes"] == "32SC1: it labels pixels"
     assert "a force-torque reading" in discovery.excluded["/wrench"]
-    assert "sent nothing" in discovery.excluded["/idle/image_raw"]
+    told = "nothing came while it was looked at: /helper should publish on /idle/image_raw"
+    assert discovery.excluded["/idle/image_raw"] == told
     rig.wait(lambda: not node._prober.busy, "the end of the look")
     subscribed = [subscription.topic_name for subscription in node.subscriptions]
     assert "/flir_camera/image_raw" in subscribed and "/front/classes" not in subscribed
