@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from omnibind_ros.graph.judging import Judgement, Look, Offer, judge, raw_topic, wants_look, words_of
 
@@ -38,7 +39,7 @@ class DiscoveryRules:
         return f"discover_exclude names it ('{excluding}')" if excluding else ""
 
     def spells_out(self, topic: str) -> bool:
-        """Whether an ``include`` has the words that tell this topic from others: ``debug`` does, a namespace does not."""
+        """Whether an ``include`` has the words that tell a topic from others: ``debug`` has, a namespace has not."""
         spelled = frozenset().union(*(words_of(one.pattern) for one in self.include if one.search(topic)))
         last = words_of(topic.rpartition("/")[2]) - words_of(" ".join(_ENDINGS))
         return bool(last and last <= spelled) or words_of(topic) <= spelled
@@ -109,6 +110,8 @@ class Discovery:
     excluded: dict[str, str] = field(default_factory=dict)
     pending: tuple[Offer, ...] = ()
     _told: str = ""
+    _asked: tuple[Any, ...] = ()
+    _answer: list[Judgement] = field(default_factory=list)
 
     def choose(self, offers: Iterable[Offer], known: Collection[str], used: Collection[str]) -> list[Judgement]:
         """The topics that should be adopted, those that are already among them, in the order of their names.
@@ -123,6 +126,9 @@ class Discovery:
         """
         topics = {offer.topic: offer for offer in offers}
         mine = {item.topic: item for item in self.adopted.values()}
+        question = topics, tuple(known), set(used), set(mine)
+        if question == self._asked:  # asked four times a second, about hundreds of topics
+            return self._answer
         self.refused, self.excluded, pending, judged = {}, {}, [], []
         shown: dict[tuple[str, str], str] = {}  # what other sensors show already
         for topic in set(topics) & set(used):
@@ -142,7 +148,8 @@ class Discovery:
                 judged.append(judgement)
         judged += [item.judgement for topic, item in mine.items() if topic not in topics]  # silent for a while
         self.pending = tuple(item.offer for item in sorted(pending, key=lambda item: -item.score))
-        return self._best(judged, set(mine), shown)
+        self._asked, self._answer = question, self._best(judged, set(mine), shown)
+        return self._answer
 
     def _judge(self, offer: Offer, known: Collection[str], topics: Mapping[str, Offer]) -> Judgement | None:
         topic = offer.topic

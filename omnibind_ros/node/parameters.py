@@ -134,7 +134,7 @@ FUSION_NODE: tuple[Spec, ...] = (
     Spec(
         "discover_include",
         [""],
-        "regular expressions, one of which the topic must contain; what they spell out is taken for a sensor's; empty: any",
+        "regular expressions, one of which the topic must contain; what they spell out is a sensor's; empty: any",
     ),
     Spec("discover_exclude", list(DISCOVER_EXCLUDE), "regular expressions, none of which it may contain"),
     Spec("discover_limit", 8, "topics adopted at most, the best ones", UNCONFIGURED, 1, 100),
