@@ -217,7 +217,7 @@ class TopicLink:
         if not self.publishers:
             return f"nobody publishes on {self.topic}" + (f", {self._instead}" if self._instead else "")
         told = f"{' and '.join(dict.fromkeys(self.publishers))} should publish on {self.topic}"
-        hint = f"{buffer_warning() or 'large messages'}; docs/transport.md"
+        hint = f"{buffer_warning() or 'large ones need a large receive buffer and a good link'}; docs/transport.md"
         if self.lost:
             return f"{told}; {self.lost} messages were lost on their way ({hint})"
         waited = self._since is not None and time.monotonic() - self._since > _SILENCE

@@ -1214,6 +1214,15 @@ def test_a_depth_picture_is_a_cloud_that_looks_forward_with_z_up(encoding, unit,
     assert np.allclose(decoded, [[1, 0.01, 0.005], [2, 0, 0.01], [4, -0.04, -0.02]])
 
 
+def test_of_a_large_depth_picture_every_second_pixel_is_a_point():
+    depth = np.full((480, 640), 1000, np.uint16)
+    depth[::2, ::2] = 2000
+    info = camera_info(fx=500.0, cx=320.0, cy=240.0, width=640, height=480)
+    decoded = decode(messages.IMAGE, image(depth, "16UC1"), "point_cloud", intrinsics=info)
+    assert decoded.shape == (320 * 240, 3) and (decoded[:, 0] == 2).all()
+    assert np.allclose([decoded[0], decoded[-1]], [[2, 1.28, 0.96], [2, -1.272, -0.952]])
+
+
 def compressed_depth(kept, png, header=b"\0" * 12):
     data = header + cv2.imencode(".png", png)[1].tobytes()
     return SimpleNamespace(format=f"{kept}; compressedDepth png", data=data)
