@@ -121,6 +121,7 @@ def resolve(
     given: Mapping[str, Any],
     namespace: str = "/",
     adopt: bool = False,
+    *,
     bag: Path | None = None,
 ) -> Setup:
     """Finds the sensors of a bag.

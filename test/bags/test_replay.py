@@ -128,6 +128,12 @@ def test_pressure_arrays_and_depth_cameras_are_replayed(tmp_path, tiny_model):
         "oak": "image", "oak_stereo": "point_cloud", "tactile": "touch"
     }  # fmt: skip
     assert any("/classes/image is not taken for a sensor: 32SC1: it labels pixels" in note for note in setup.notes)
+    inspected = {one.topic: one.modality for one in inspect(path).topics}
+    assert (inspected["/oak/rgb/image_raw"], inspected["/classes/image"], inspected["/tactile"]) == (
+        "image",
+        "",
+        "touch",
+    )
     *_, last = Replay(path, setup, load_model(setup, tiny_model)).steps()
     assert {share.name for share in last.prediction.sensors} == set(setup.present), last.reports
     raw = {pick.sensor.name: pick.newest.raw for pick in last.selection.picks}
