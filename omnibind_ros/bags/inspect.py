@@ -16,6 +16,7 @@ from omnibind_core.runtime.types import Encoded
 from omnibind_ros import messages
 from omnibind_ros.bags import read, types
 from omnibind_ros.graph.discovery import modality_of
+from omnibind_ros.graph.judging import look_of
 from omnibind_ros.messages import DecodeOptions, Decoder, PacketDecoder
 
 
@@ -178,6 +179,9 @@ class _Inspector:
             message = types.decode(item)
             if summary.messages == 1:
                 summary.content = _CONTENTS.get(summary.type, lambda _: "")(message)
+                if summary.type in (messages.IMAGE, messages.COMPRESSED_IMAGE):
+                    look = look_of(summary.type, message)
+                    summary.modality = modality_of(summary.topic, summary.type, modalities.names(), look) or ""
             if summary.type == messages.MODALITY_FRAME and message.modality in modalities.names():
                 summary.modality = message.modality
             if summary.events is not None:

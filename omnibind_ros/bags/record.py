@@ -11,6 +11,7 @@ from omnibind_core import modalities
 from omnibind_core.errors import DataError
 from omnibind_ros.bags import types, write
 from omnibind_ros.graph.discovery import Discovery, DiscoveryRules
+from omnibind_ros.graph.judging import Offer, camera_info_topic
 from omnibind_ros.graph.topics import SubscriptionPool, TopicLink
 from omnibind_ros.node.parameters import DISCOVER_EXCLUDE
 
@@ -104,9 +105,10 @@ class Recorder:
         if self._everything:
             return {topic: ros_type for topic, ros_type in single.items() if self._node.count_publishers(topic)}
         rules = DiscoveryRules((), _excluded(), _MOST)
-        offered = [(topic, [ros_type]) for topic, ros_type in single.items()]
-        found = Discovery(rules).candidates(offered, modalities.sensors(), ())
-        return {topic: ros_type for topic, ros_type, _ in found}
+        offers = [Offer(topic, (ros_type,)) for topic, ros_type in single.items()]
+        found = {item.offer.topic for item in Discovery(rules).choose(offers, modalities.sensors(), ())}
+        found |= {camera_info_topic(topic) for topic in found}  # a depth picture says nothing without it
+        return {topic: ros_type for topic, ros_type in single.items() if topic in found}
 
     def _receiver(self, topic: str) -> Callable[[str, Any], None]:
         def receive(ros_type: str, data: bytes) -> None:

@@ -1,16 +1,17 @@
-"""Which topics are sensors: by message type and name, within limits. No ROS is needed to decide that."""
+"""Which of the topics that are sensors' are adopted, within limits. No ROS is needed to decide that."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from omnibind_core import modalities
-from omnibind_ros import messages
+from omnibind_ros.graph.judging import Judgement, Look, Offer, judge, raw_topic, wants_look, words_of
 
 _ENDINGS = ("image", "raw", "color", "colour", "rect", "rgb", "mono", "data", "points", "events", "audio", "compressed")
-_TRANSPORTS = ("compressed", "compressedDepth", "theora", "zstd")
+_STAYS = 0.5  # by so much a topic must be better than an adopted one to take its place
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class DiscoveryRules:
     """Which topics are adopted.
 
     Attributes:
-        include: One of these must be found in the topic's name; empty accepts any.
+        include: One of these must be found in the topic's name; empty accepts any. What one spells out is adopted
+            whatever names say against it.
         exclude: None of these may be found in it.
         limit: Topics adopted at most.
         forget: s without a publisher after which a topic is let go.
@@ -29,32 +31,31 @@ class DiscoveryRules:
     limit: int = 8
     forget: float = 10.0
 
-    def accepts(self, topic: str) -> bool:
-        """Whether the name of a topic is acceptable."""
-        included = not self.include or any(pattern.search(topic) for pattern in self.include)
-        return included and not any(pattern.search(topic) for pattern in self.exclude)
+    def against(self, topic: str) -> str:
+        """What the rules have against a topic; ``""``: nothing."""
+        if self.include and not any(pattern.search(topic) for pattern in self.include):
+            return "discover_include does not name it"
+        excluding = next((pattern.pattern for pattern in self.exclude if pattern.search(topic)), "")
+        return f"discover_exclude names it ('{excluding}')" if excluding else ""
+
+    def spells_out(self, topic: str) -> bool:
+        """Whether an ``include`` has the words that tell a topic from others: ``debug`` has, a namespace has not."""
+        spelled = frozenset().union(*(words_of(one.pattern) for one in self.include if one.search(topic)))
+        last = words_of(topic.rpartition("/")[2]) - words_of(" ".join(_ENDINGS))
+        return bool(last and last <= spelled) or words_of(topic) <= spelled
 
 
-def modality_of(topic: str, ros_type: str, known: Collection[str]) -> str | None:
-    """Modality of a sensor by its topic's type and name; ``None`` if it is no sensor's.
-
-    Text and ``ModalityFrame`` are never adopted: their types do not say that a sensor is behind them. Where several
-    modalities have messages of the type, the topic is of the one that finds its ``topics`` in the name, of two such
-    ones of that which is known for less long (a plug-in's before a built-in one); else of the first without ``topics``.
+def modality_of(topic: str, ros_type: str, known: Collection[str], look: Look | None = None) -> str | None:
+    """Modality of a sensor by its topic's type and name; ``None`` if it is no sensor's. See :func:`judging.judge`.
 
     Args:
         topic: Full name.
         ros_type: For example ``"sensor_msgs/msg/Image"``.
         known: Modalities that may be adopted.
+        look: What its messages say, if that is known.
     """
-    if ros_type == messages.MODALITY_FRAME:
-        return None
-    fitting = [name for name in modalities.sensors() if name in known and ros_type in messages.types_for(name)]
-    if len(fitting) <= 1:
-        return fitting[0] if fitting else None
-    words = {name: modalities.get(name).topics for name in fitting}
-    claims = [name for name in reversed(fitting) if words[name] and re.search(words[name], topic, re.IGNORECASE)]
-    return next(iter(claims), next((name for name in fitting if not words[name]), None))
+    judgement = judge(Offer(topic, (ros_type,), look=look or Look()), known, {})
+    return judgement.modality or None if judgement is not None else None
 
 
 def name_of(topic: str, namespace: str, taken: Collection[str]) -> str:
@@ -78,14 +79,17 @@ class Adopted:
     """A topic that was adopted.
 
     Attributes:
-        topic: Full name.
-        type: Message type.
+        judgement: Why.
         seen: When a publisher was seen last, s.
     """
 
-    topic: str
-    type: str
+    judgement: Judgement
     seen: float
+
+    @property
+    def topic(self) -> str:
+        """Full name."""
+        return self.judgement.offer.topic
 
 
 @dataclass
@@ -95,41 +99,91 @@ class Discovery:
     Attributes:
         rules: Which topics are adopted.
         adopted: By sensor name.
-        refused: Why a topic that looks like a sensor's is not adopted, by topic.
+        refused: Why a sensor's topic is not adopted, by topic: there is something that can be done about it.
+        excluded: Why a topic is taken for no sensor's, or for no further one, by topic.
+        pending: Topics whose messages have to be looked at first.
     """
 
     rules: DiscoveryRules
     adopted: dict[str, Adopted] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
+    pending: tuple[Offer, ...] = ()
+    _told: str = ""
+    _asked: tuple[Any, ...] = ()
+    _answer: list[Judgement] = field(default_factory=list)
 
-    def candidates(
-        self, graph: Iterable[tuple[str, Collection[str]]], known: Collection[str], used: Collection[str]
-    ) -> list[tuple[str, str, str]]:
-        """Topics that should be adopted: ``(topic, type, modality)``, in the order of their names.
+    def choose(self, offers: Iterable[Offer], known: Collection[str], used: Collection[str]) -> list[Judgement]:
+        """The topics that should be adopted, those that are already among them, in the order of their names.
+
+        The best of each modality goes before the second of another. What is adopted stays, unless something is better
+        by :data:`_STAYS`.
 
         Args:
-            graph: Every topic with publishers, and their types.
+            offers: Every topic with publishers.
             known: Modalities that may be adopted.
-            used: Topics that are some sensor's already.
+            used: Topics that are some other sensor's already.
         """
-        topics: Mapping[str, Collection[str]] = dict(graph)
-        taken = {*used, *(item.topic for item in self.adopted.values())}
-        self.refused = {}
-        found: list[tuple[str, str, str]] = []
-        for topic in sorted(set(topics) - taken):
-            modality = modality_of(topic, next(iter(topics[topic])), known)
-            stem, _, ending = topic.rpartition("/")
-            if modality is None or not self.rules.accepts(topic) or (ending in _TRANSPORTS and stem in topics):
-                continue  # the compressed form of a picture is no second camera
-            if len(topics[topic]) > 1:
-                self.refused[topic] = (
-                    f"it has messages of {len(topics[topic])} types: {', '.join(sorted(topics[topic]))}"
-                )
-            elif len(self.adopted) + len(found) >= self.rules.limit:
+        topics = {offer.topic: offer for offer in offers}
+        mine = {item.topic: item for item in self.adopted.values()}
+        question = topics, tuple(known), set(used), set(mine)
+        if question == self._asked:  # asked four times a second, about hundreds of topics
+            return self._answer
+        self.refused, self.excluded, pending, judged = {}, {}, [], []
+        shown: dict[tuple[str, str], str] = {}  # what other sensors show already
+        for topic in set(topics) & set(used):
+            judgement = judge(topics[topic], known, topics, named=True)
+            if judgement is not None and judgement.modality:
+                shown[judgement.device] = topic
+        for topic in sorted(set(topics) - set(used)):
+            judgement = self._judge(topics[topic], known, topics)
+            if judgement is None:
+                continue
+            if not judgement.modality:
+                self.excluded[topic] = judgement.reason
+            elif wants_look(topics[topic]):
+                pending.append(judgement)
+                judged += [mine[topic].judgement] if topic in mine else []
+            else:
+                judged.append(judgement)
+        judged += [item.judgement for topic, item in mine.items() if topic not in topics]  # silent for a while
+        self.pending = tuple(item.offer for item in sorted(pending, key=lambda item: -item.score))
+        self._asked, self._answer = question, self._best(judged, set(mine), shown)
+        return self._answer
+
+    def _judge(self, offer: Offer, known: Collection[str], topics: Mapping[str, Offer]) -> Judgement | None:
+        topic = offer.topic
+        if raw_topic(topic) != topic and raw_topic(topic) in topics:
+            return None  # the compressed form of a picture is no second camera
+        against = self.rules.against(topic)
+        judgement = judge(offer, known, topics, named=self.rules.spells_out(topic))
+        if judgement is None or not judgement.modality:
+            return judgement
+        if against:
+            return replace(judgement, modality="", reason=against)
+        if len(offer.types) > 1:
+            self.refused[topic] = f"it has messages of {len(offer.types)} types: {', '.join(sorted(offer.types))}"
+            return None
+        return judgement
+
+    def _best(
+        self, judged: Iterable[Judgement], mine: Collection[str], shown: dict[tuple[str, str], str]
+    ) -> list[Judgement]:
+        left = sorted(judged, key=lambda item: item.offer.topic)
+        chosen: list[Judgement] = []
+        while left:
+            number = Counter(item.modality for item in chosen)
+            best = max(left, key=lambda item: item.score + _STAYS * (item.offer.topic in mine) - number[item.modality])
+            left.remove(best)
+            topic = best.offer.topic
+            if best.device in shown:
+                self.excluded[topic] = f"it shows what {shown[best.device]} shows"
+            elif len(chosen) >= self.rules.limit:
                 self.refused[topic] = f"{self.rules.limit} topics are adopted already (discover_limit)"
             else:
-                found.append((topic, next(iter(topics[topic])), modality))
-        return found
+                chosen.append(best)
+                shown[best.device] = topic
+        return sorted(chosen, key=lambda item: item.offer.topic)
 
     def lost(self, live: Collection[str], now: float) -> list[str]:
         """Names of the sensors whose topics have had no publisher for too long.
@@ -142,3 +196,15 @@ class Discovery:
             if item.topic in live:
                 item.seen = now
         return [name for name, item in self.adopted.items() if now - item.seen > self.rules.forget]
+
+    def news(self) -> str:
+        """What is adopted and what is left out, and why, for a log; ``""`` if that has been told."""
+        adopted = [f"{name} ({item.topic})" for name, item in sorted(self.adopted.items())]
+        reasons: dict[str, list[str]] = {}
+        for topic, reason in sorted({**self.excluded, **self.refused}.items()):
+            reasons.setdefault(reason, []).append(topic)
+        lines = [f"discovery: {len(adopted)} adopted: {', '.join(adopted) or 'none'}"]
+        lines += [f"left out: {', '.join(topics)}: {reason}" for reason, topics in reasons.items()]
+        text = "\n  ".join(lines)
+        told, self._told = self._told, text
+        return "" if text == told else text

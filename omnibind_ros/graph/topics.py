@@ -7,7 +7,9 @@ Humble (ros2/rclpy#1206). What is not wanted any more is muted, and used again w
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -22,9 +24,15 @@ from rclpy.qos import (
 
 from omnibind_core.errors import ConfigError, MissingDependencyError
 from omnibind_core.runtime.types import SensorState
+from omnibind_ros.graph.judging import explain_type, substitute
+from omnibind_ros.graph.transport import buffer_warning
+from omnibind_ros.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, DecodeOptions
 
 Key = tuple[str, str, ReliabilityPolicy, DurabilityPolicy]
 """What makes a subscription: topic, message type, QoS."""
+
+_SILENCE = 3.0  # s after which a publisher that was found should have sent something
+_INFO_DEPTH = 1  # messages of a CameraInfo that may wait
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """QoS of topics whose last message a late subscriber gets."""
@@ -47,7 +55,7 @@ def message_class(ros_type: str) -> Any:
         raise MissingDependencyError(package, f"the message type {ros_type}", install) from error
 
 
-def _node_name(info: Any) -> str:
+def node_name(info: Any) -> str:
     """Full name of the node behind an endpoint; middlewares know it a little later than the endpoint."""
     if "UNKNOWN" in info.node_name:
         return "an unknown node"
@@ -66,6 +74,7 @@ class SubscriptionPool:
         self._node = node
         self._raw = raw
         self._receivers: dict[Key, Callable[[Any], None] | None] = {}
+        self._lost: dict[Key, int] = {}
 
     def use(self, key: Key, depth: int, receive: Callable[[Any], None], changed: Callable[[], None]) -> None:
         """Gives the messages of a subscription to ``receive``, and makes the subscription if there is none.
@@ -97,13 +106,23 @@ class SubscriptionPool:
                     "a topic keeps its type until the node is started again"
                 )
             self._receivers[key] = None
-            events = SubscriptionEventCallbacks(incompatible_qos=lambda event: changed(), use_default_callbacks=False)
+
+            def lose(event: Any) -> None:
+                self._lost[key] = event.total_count
+
+            events = SubscriptionEventCallbacks(
+                incompatible_qos=lambda event: changed(), message_lost=lose, use_default_callbacks=False
+            )
             try:
                 self._node.create_subscription(type_class, topic, deliver, qos, event_callbacks=events, raw=self._raw)
             except UnsupportedEventTypeError:  # not every middleware tells; polling finds it, too
                 silent = SubscriptionEventCallbacks(use_default_callbacks=False)
                 self._node.create_subscription(type_class, topic, deliver, qos, event_callbacks=silent, raw=self._raw)
         self._receivers[key] = receive
+
+    def lost(self, key: Key) -> int:
+        """Messages that the middleware knows to have been lost on their way, where it tells."""
+        return self._lost.get(key, 0)
 
     def mute(self, key: Key) -> None:
         """Drops what the subscription receives from now on."""
@@ -154,15 +173,20 @@ class TopicLink:
         self._depth = depth
         self._receive = receive
         self._key: Key | None = None
+        self._heard = False
+        self._since: float | None = None  # when publishers were seen that have sent nothing, s
+        self._instead = ""
         if len(self._types) == 1 and qos != "auto":  # nothing has to be found out
             self._subscribe(self._types[0], [])
 
     def poll(self) -> None:
         """Looks at the publishers and follows them; call it now and then."""
         publishers = self._node.get_publishers_info_by_topic(self._requested)
-        self.publishers = tuple(sorted(_node_name(info) for info in publishers))
-        self.wrong_type = self.incompatible = ""
+        self.publishers = tuple(sorted(node_name(info) for info in publishers))
+        self.wrong_type = self.incompatible = self._instead = ""
         if not publishers:
+            self._since = None
+            self._instead = substitute(self.topic, lambda topic: bool(self._node.count_publishers(topic)))
             return  # a publisher that returns is heard by the subscription there is
         offered = {info.topic_type for info in publishers}
         # What the topic has had is kept: two types on one topic are one too many.
@@ -170,7 +194,10 @@ class TopicLink:
         ros_type = next((name for name in known if name in offered), None)
         if ros_type is None:
             self.wrong_type = f"messages of type {', '.join(sorted(offered))}, expected {' or '.join(self._types)}"
+            told = next(filter(None, map(explain_type, sorted(offered))), "")
+            self.wrong_type += f": {told}" if told else ""
             return
+        self._since = time.monotonic() if self._since is None else self._since
         profiles = [info.qos_profile for info in publishers if info.topic_type == ros_type]
         self._subscribe(ros_type, profiles)
         self.incompatible = self._unheard(profiles)
@@ -188,8 +215,20 @@ class TopicLink:
     def note(self) -> str:
         """Who publishes, in words."""
         if not self.publishers:
-            return f"nobody publishes on {self.topic}"
-        return f"{' and '.join(dict.fromkeys(self.publishers))} should publish on {self.topic}"
+            return f"nobody publishes on {self.topic}" + (f", {self._instead}" if self._instead else "")
+        told = f"{' and '.join(dict.fromkeys(self.publishers))} should publish on {self.topic}"
+        hint = f"{buffer_warning() or 'large ones need a large receive buffer and a good link'}; docs/transport.md"
+        if self.lost:
+            return f"{told}; {self.lost} messages were lost on their way ({hint})"
+        waited = self._since is not None and time.monotonic() - self._since > _SILENCE
+        if waited and not self._heard and self._key is not None and self._key[2] == ReliabilityPolicy.BEST_EFFORT:
+            return f"{told}, which is connected: it sends nothing, or all is lost on its way as best effort ({hint})"
+        return told
+
+    @property
+    def lost(self) -> int:
+        """Messages that were lost on their way, as far as the middleware tells."""
+        return self._pool.lost(self._key) if self._key is not None else 0
 
     def close(self) -> None:
         """Stops receiving."""
@@ -214,13 +253,17 @@ class TopicLink:
         if key == self._key:
             return
         try:
-            self._pool.use(key, self._depth, lambda message: self._receive(ros_type, message), self.poll)
+            self._pool.use(key, self._depth, lambda message: self._take(ros_type, message), self.poll)
         except (MissingDependencyError, ConfigError) as error:
             self.wrong_type = str(error)
             return
         if self._key is not None:
             self._pool.mute(self._key)
         self._key, self.ros_type = key, ros_type
+
+    def _take(self, ros_type: str, message: Any) -> None:
+        self._heard = True
+        self._receive(ros_type, message)
 
     def _unheard(self, profiles: Sequence[QoSProfile]) -> str:
         """Why a publisher is not heard; empty if all are."""
@@ -232,3 +275,49 @@ class TopicLink:
             if compatible == QoSCompatibility.ERROR:
                 return f"a publisher's QoS does not match: {reason.strip('; ')}; use qos: auto or sensor_data"
         return ""
+
+
+class CameraInfos:
+    """The newest ``CameraInfo`` beside each topic of depth pictures.
+
+    Args:
+        node: The node.
+        pool: Its subscriptions.
+    """
+
+    def __init__(self, node: Node, pool: SubscriptionPool) -> None:
+        self._node = node
+        self._pool = pool
+        self._links: dict[str, TopicLink] = {}  # by topic: several sensors may have one
+        self._newest: dict[str, Any] = {}
+
+    def follow(self, topic: str, ros_type: str) -> None:
+        """Looks at a publisher and follows it; call it now and then.
+
+        Args:
+            topic: That of the ``CameraInfo``.
+            ros_type: Message type of the sensor's own topic: clouds need nothing beside them.
+        """
+        if ros_type not in (IMAGE, COMPRESSED_IMAGE):
+            return
+        if topic not in self._links:
+
+            def keep(_: str, message: Any) -> None:
+                self._newest[topic] = message
+
+            self._links[topic] = TopicLink(self._node, self._pool, topic, (CAMERA_INFO,), "auto", _INFO_DEPTH, keep)
+        self._links[topic].poll()
+
+    def complete(self, options: DecodeOptions) -> DecodeOptions:
+        """The options of a sensor with what its ``CameraInfo`` says. Safe to call from another thread."""
+        link = self._links.get(options.camera_info)
+        if link is None:
+            return options
+        return replace(options, camera_info=link.topic, intrinsics=self._newest.get(options.camera_info))
+
+    def close(self) -> None:
+        """Stops receiving, and forgets all."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        self._newest.clear()

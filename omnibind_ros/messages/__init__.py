@@ -7,6 +7,7 @@ array may share memory with its message and must not be written to.
 
 from omnibind_ros.messages.clouds import LASER_SCAN, POINT_CLOUD, point_cloud_fields, point_fields
 from omnibind_ros.messages.decoder import Decoder, decode
+from omnibind_ros.messages.depth import CAMERA_INFO
 from omnibind_ros.messages.events import (
     DVS_EVENTS,
     EVENT_ARRAY,
@@ -20,6 +21,7 @@ from omnibind_ros.messages.fields import IMAGE_DECODERS, DecodeOptions, fill, st
 from omnibind_ros.messages.frames import MODALITY_FRAME, STRING, modality_frame_fields
 from omnibind_ros.messages.pictures import COMPRESSED_IMAGE, IMAGE, image_fields, image_pixels
 from omnibind_ros.messages.prediction import prediction_fields, prediction_of, reports_of, sensor_status_fields, tick_of
+from omnibind_ros.messages.pressure import MULTI_ARRAYS
 from omnibind_ros.messages.registry import decodes, types_for
 from omnibind_ros.messages.sound import (
     AUDIO_CHUNK,
@@ -37,6 +39,7 @@ __all__ = [
     "AUDIO_DATA_STAMPED",
     "AUDIO_INFO",
     "AUDIO_STAMPED",
+    "CAMERA_INFO",
     "COMPRESSED_IMAGE",
     "DVS_EVENTS",
     "EVENT_ARRAY",
@@ -45,6 +48,7 @@ __all__ = [
     "IMAGE_DECODERS",
     "LASER_SCAN",
     "MODALITY_FRAME",
+    "MULTI_ARRAYS",
     "OLD_EVENT_PACKET",
     "POINT_CLOUD",
     "PROPHESEE_EVENTS",

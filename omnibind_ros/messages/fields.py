@@ -18,8 +18,8 @@ class DecodeOptions:
     """What a message does not say about itself, and how to decode it.
 
     Attributes:
-        scale: Thermal and touch with 16-bit or float pixels: ``value * scale + offset``, in °C for thermal and
-            0..255 for touch.
+        scale: Thermal and touch with 16-bit or float pixels, and arrays of numbers: ``value * scale + offset``, in °C
+            for thermal and 0..255 for touch.
         offset: See ``scale``.
         sample_rate: Hz, for sound messages that carry none (``audio_common_msgs/AudioData``).
         channels: Interleaved channels of the same messages.
@@ -27,6 +27,9 @@ class DecodeOptions:
         coding_format: How they are coded; only ``wave`` (raw samples) is decoded.
         image_decoder: ``native``; ``cv_bridge`` for all of ``sensor_msgs/Image``; or ``auto``, which leaves to
             cv_bridge, where it is installed, the encodings that ``native`` does not know.
+        rows: Of a pressure array whose message does not say it; 0: it does.
+        camera_info: Topic of the ``CameraInfo`` of a depth camera.
+        intrinsics: The newest message from there; ``None`` before the first.
         model: Identity that a ``ModalityFrame`` must have been made for, ``name@hash``; ``""`` accepts any.
     """
 
@@ -37,6 +40,9 @@ class DecodeOptions:
     sample_format: str = "S16LE"
     coding_format: str = "wave"
     image_decoder: str = "auto"
+    rows: int = 0
+    camera_info: str = ""
+    intrinsics: Any = None
     model: str = ""
 
 

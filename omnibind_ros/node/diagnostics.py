@@ -101,6 +101,7 @@ def sensor_entry(report: SensorReport, link: TopicLink, losses: Mapping[str, int
         "received": report.received,
         "rejected": report.rejected,
         "dropped": report.dropped,
+        "lost": link.lost,
         "familiarity": "n/a" if math.isnan(report.familiarity) else f"{report.familiarity:.2f}",
         **losses,
     }

@@ -25,7 +25,9 @@ from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport
 from omnibind_core.runtime.vocabulary import Between, VocabularyChanges, check_labels
 from omnibind_ros import msg
 from omnibind_ros.graph.discovery import Adopted, Discovery, name_of
-from omnibind_ros.graph.topics import LATCHED
+from omnibind_ros.graph.judging import Judgement, Offer
+from omnibind_ros.graph.probe import Prober
+from omnibind_ros.graph.topics import LATCHED, node_name
 from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
 from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
@@ -53,6 +55,7 @@ class FusionNode(PerceptionNode):
         self._predictions = 0
         self._alive: tuple[str, ...] = ()
         self._discovery: Discovery | None = None
+        self._prober = Prober(self)
         self._switches: set[str] = set()
         self._reported: Any = None
         self._own_labels: LabelBank | None = None
@@ -114,9 +117,14 @@ class FusionNode(PerceptionNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees the model and lets adopted topics go."""
         for name in list(self._discovery.adopted) if self._discovery is not None else ():
-            self._let_go(name)
+            self._let_go(name, "the node is cleaned up")
         self._discovery = None
         return super().on_cleanup(state)
+
+    def stop(self) -> None:
+        """Ends the worker and a look at topics, and leaves the rest to the end of the process."""
+        self._prober.close()
+        super().stop()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Applies changed labels, threshold and rate.
@@ -169,33 +177,51 @@ class FusionNode(PerceptionNode):
         super()._poll()
 
     def _discover(self, discovery: Discovery, known: Sequence[str]) -> None:
-        graph = {
-            topic: types
-            for topic, types in self.get_topic_names_and_types()
-            if any(info.node_name != self.get_name() for info in self.get_publishers_info_by_topic(topic))
-        }
-        for name in discovery.lost(graph, time.monotonic()):
-            self._let_go(name)
-        used = [self.link(name).topic for name in self.sensors]
-        for topic, ros_type, modality in discovery.candidates(graph.items(), known, used):
-            self._adopt(discovery, topic, ros_type, modality)
+        offers = {}
+        for topic, types in self.get_topic_names_and_types():
+            infos = self.get_publishers_info_by_topic(topic)
+            if any(info.node_name != self.get_name() for info in infos):
+                publishers = tuple(sorted({node_name(info) for info in infos}))
+                offers[topic] = Offer(topic, tuple(types), publishers, self._prober.seen(topic, types[0]))
+        for name in discovery.lost(offers, time.monotonic()):
+            self._let_go(name, "no publisher")
+        self._prober.forget(offers)
+        mine = {item.topic for item in discovery.adopted.values()}
+        used = {self.link(name).topic for name in self.sensors} - mine
+        chosen = {item.offer.topic: item for item in discovery.choose(offers.values(), known, used)}
+        self._prober.look(discovery.pending)
+        for offer in discovery.pending:
+            if offer.topic in self._prober.silent:
+                told = self._prober.silent[offer.topic]
+                discovery.excluded[offer.topic] = f"nothing came while it was looked at: {told}"
+        for name, item in list(discovery.adopted.items()):
+            judgement = chosen.get(item.topic)
+            if judgement is not None and judgement.modality == item.judgement.modality:
+                item.judgement = chosen.pop(item.topic)
+            else:
+                self._let_go(name, {**discovery.excluded, **discovery.refused}.get(item.topic, "it has changed"))
+        for judgement in chosen.values():
+            self._adopt(discovery, judgement)
+        if not self._prober.busy and (news := discovery.news()):
+            self.get_logger().info(news)
 
-    def _adopt(self, discovery: Discovery, topic: str, ros_type: str, modality: str) -> None:
+    def _adopt(self, discovery: Discovery, judgement: Judgement) -> None:
+        topic, ros_type = judgement.offer.topic, judgement.offer.types[0]
         name = name_of(topic, self.get_namespace(), set(self.sensors))
         try:
-            sensor = self.parameters.add(name, type=modality, topic=topic, message_type=ros_type)
+            sensor = self.parameters.add(name, type=judgement.modality, topic=topic, message_type=ros_type)
         except ConfigError as error:
             discovery.refused[topic] = str(error)
             return
-        discovery.adopted[name] = Adopted(topic, ros_type, time.monotonic())
+        discovery.adopted[name] = Adopted(judgement, time.monotonic())
         self.sensors[name] = sensor
         self.connect(sensor)
         self._offer_switch(name)
         if self.engine is not None:
             self.engine.add(sensor.config)
-        self.get_logger().info(f"[{name}] adopted {topic}: {modality} by {ros_type}")
+        self.get_logger().info(f"[{name}] adopted {topic}: {judgement.modality} {judgement.reason}")
 
-    def _let_go(self, name: str) -> None:
+    def _let_go(self, name: str, why: str) -> None:
         assert self._discovery is not None
         adopted = self._discovery.adopted.pop(name)
         if self.engine is not None:
@@ -203,18 +229,18 @@ class FusionNode(PerceptionNode):
         self.disconnect(name)
         del self.sensors[name]
         self.parameters.remove(name)
-        self.get_logger().info(f"[{name}] let {adopted.topic} go: no publisher")
+        self.get_logger().info(f"[{name}] let {adopted.topic} go: {why}")
 
     def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
         """The vocabulary; what was adopted and what was not."""
         entries = [("vocabulary", self._vocabulary_entry())]
         if self._discovery is None:
             return entries
-        refused = self._discovery.refused
+        adopted, refused, excluded = self._discovery.adopted, self._discovery.refused, self._discovery.excluded
         level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
-        values = {name: item.topic for name, item in self._discovery.adopted.items()} | refused
-        message = f"{len(self._discovery.adopted)} topics adopted, {len(refused)} not"
-        return [*entries, ("discovery", (level, message, values))]
+        values = {name: f"{item.topic}: {item.judgement.reason}" for name, item in adopted.items()}
+        message = f"{len(adopted)} topics adopted, {len(refused)} not; {len(excluded)} are no sensor's"
+        return [*entries, ("discovery", (level, message, {**values, **excluded, **refused}))]
 
     def _vocabulary_entry(self) -> tuple[bytes, str, dict[str, Any]]:
         failed = self._vocabulary is not None and self._vocabulary.failure

@@ -23,7 +23,7 @@ from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import TickSource, Trigger
 from omnibind_core.runtime.types import EngineSettings, SensorReport
 from omnibind_ros import messages
-from omnibind_ros.graph.topics import SubscriptionPool, TopicLink
+from omnibind_ros.graph.topics import CameraInfos, SubscriptionPool, TopicLink
 from omnibind_ros.node import diagnostics
 from omnibind_ros.node.parameters import UNCONFIGURED, Parameters, Sensor, Spec
 from omnibind_ros.node.tactile import TactileReferences
@@ -61,6 +61,7 @@ class PerceptionNode(LifecycleNode):
         self.sensors: dict[str, Sensor] = {}
         self._pool = SubscriptionPool(self)
         self._links: dict[str, TopicLink] = {}
+        self._cameras = CameraInfos(self, self._pool)
         self._decoders: dict[str, messages.Decoder] = {}
         self._tactile = TactileReferences(self, lambda: self.sensors.values(), self._decode_plain)
         self.inference = diagnostics.Inference("decode", "encode", "fuse", "latency")
@@ -194,6 +195,7 @@ class PerceptionNode(LifecycleNode):
         for link in self._links.values():
             link.close()
         self._links.clear()
+        self._cameras.close()
         self.sensors = {}
         self._tactile.clear()
         self.model = None
@@ -247,7 +249,7 @@ class PerceptionNode(LifecycleNode):
             raise InvalidInputError(name, "a message of a sensor that was let go", "one that is still there")
         if name not in self._decoders:
             self._decoders[name] = messages.Decoder(sensor.config.modality, name)
-        options = dataclasses.replace(sensor.options, model=model.identity)
+        options = self._cameras.complete(dataclasses.replace(sensor.options, model=model.identity))
         return self._decoders[name].decode(*payload, options)
 
     # Topics, parameters, diagnostics --------------------------------------------------------------------------------
@@ -269,6 +271,8 @@ class PerceptionNode(LifecycleNode):
     def _poll(self) -> None:
         for name, link in self._links.items():
             link.poll()
+            if self.sensors[name].config.modality == "point_cloud":
+                self._cameras.follow(self.sensors[name].options.camera_info, link.ros_type)
             if self.engine is None:
                 continue
             self.engine.set_obstacle(name, link.obstacle)

@@ -14,6 +14,7 @@ from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Modality
 from omnibind_core.runtime.types import EngineSettings, SensorConfig
 from omnibind_ros.graph.discovery import DiscoveryRules
+from omnibind_ros.graph.judging import camera_info_topic
 from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, types_for
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ SENSOR_TYPES: Mapping[str, str] = {
 }
 """Modality of each sensor type; the name of a modality is accepted as a type, too."""
 
-DISCOVER_EXCLUDE = ("depth", "mask", "debug", "disparity", "segment", "theora", "omnibind")
-"""Pictures that are no camera's, encodings that are not decoded, and what the nodes of this package publish."""
+DISCOVER_EXCLUDE = ("omnibind",)
+"""What the nodes of this package publish."""
 
 NEVER, UNCONFIGURED, ALWAYS = "never", "unconfigured", "always"
 
@@ -131,10 +132,14 @@ FUSION_NODE: tuple[Spec, ...] = (
         choices=("adaptive", "approximate"),
     ),
     Spec("slop", 0.1, "s between the first and the last message of a set (sync: approximate)", UNCONFIGURED, 0.0, 10.0),
-    Spec("discover", False, "adopt topics by message type and name as they appear, and let them go"),
-    Spec("discover_include", [""], "regular expressions, one of which the topic must contain; empty: any topic"),
+    Spec("discover", False, "adopt the topics that are sensors', by what they say, as they appear, and let them go"),
+    Spec(
+        "discover_include",
+        [""],
+        "regular expressions, one of which the topic must contain; what they spell out is a sensor's; empty: any",
+    ),
     Spec("discover_exclude", list(DISCOVER_EXCLUDE), "regular expressions, none of which it may contain"),
-    Spec("discover_limit", 8, "topics adopted at most", UNCONFIGURED, 1, 100),
+    Spec("discover_limit", 8, "topics adopted at most, the best ones", UNCONFIGURED, 1, 100),
     Spec("discover_forget", 10.0, "s without a publisher after which a topic is let go", UNCONFIGURED, 0.0, 3600.0),
     Spec("publish_embedding", False, "fill Prediction.embedding", ALWAYS),
     Spec("publish_similarities", False, "fill Prediction.similarities", ALWAYS),
@@ -174,8 +179,10 @@ SENSOR: tuple[Spec, ...] = (
     ),
     Spec("qos", "auto", "auto copies the publisher's", choices=("auto", "sensor_data", "reliable")),
     Spec("queue_depth", 0, "messages that may wait; 0: 5 for frames, 100 for streams", minimum=0, maximum=10000),
-    Spec("scale", 1.0, "16-bit or float pixels: value * scale + offset, °C (thermal) or 0..255 (tactile)"),
+    Spec("scale", 1.0, "16-bit or float pixels, arrays: value * scale + offset, °C (thermal) or 0..255 (tactile)"),
     Spec("offset", 0.0, "see scale"),
+    Spec("rows", 0, "rows of a pressure array whose messages do not say it; 0: they do", minimum=0, maximum=65535),
+    Spec("camera_info", "", "topic of the CameraInfo of a depth camera (lidar); empty: camera_info beside its topic"),
     Spec("sample_rate", 16000, "Hz, for sound messages that carry none", minimum=1, maximum=768000),
     Spec("channels", 1, "channels of the same messages", minimum=1, maximum=64),
     Spec("sample_format", "S16LE", "how the same messages store a sample", choices=tuple(SAMPLE_FORMATS)),
@@ -382,6 +389,7 @@ class Parameters:
         if values["message_type"] and values["message_type"] not in types:
             found = f"parameter '{name}.message_type' is '{values['message_type']}'"
             raise ConfigError(f"{found}, expected for {modality} one of {', '.join(types)}")
+        topic = values["topic"] or f"{name}/{definition.topic_ending}"
         return Sensor(
             config=SensorConfig(
                 name=name,
@@ -393,13 +401,15 @@ class Parameters:
                 window=values["window"] or definition.default_window or values["timeout"],
                 readmit_after=values["readmit_after"],
             ),
-            topic=values["topic"] or f"{name}/{definition.topic_ending}",
+            topic=topic,
             message_types=(values["message_type"],) if values["message_type"] else types,
             qos=values["qos"],
             queue_depth=values["queue_depth"] or (100 if definition.is_stream else 5),
             options=DecodeOptions(
                 scale=values["scale"],
                 offset=values["offset"],
+                rows=values["rows"],
+                camera_info=values["camera_info"] or camera_info_topic(topic),
                 sample_rate=values["sample_rate"],
                 channels=values["channels"],
                 sample_format=values["sample_format"],

@@ -190,7 +190,7 @@ class Replay:
             params: Parameter file; ``None`` takes the package's, and topics that look like a sensor's.
         """
         given = read_parameters(params)
-        setup = resolve(read.topics(path), given, adopt=params is None)
+        setup = resolve(read.topics(path), given, adopt=params is None, bag=path)
         loaded = load_model(setup, model) if model is None or isinstance(model, str | Path) else model
         return cls(path, setup, loaded, identity=loaded.identity)
 

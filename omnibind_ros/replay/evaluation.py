@@ -162,7 +162,7 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
 
     torch.set_num_threads(options.threads)
     given = read_parameters(options.params)
-    setup = resolve(read.topics(path), given, options.namespace, adopt=options.params is None)
+    setup = resolve(read.topics(path), given, options.namespace, adopt=options.params is None, bag=path)
     start_ns, end_ns = read.span_ns(path)
     ground_truth = _truth(path, options, start_ns, end_ns)
     plan = scenarios([parse(action, text, setup) for action, text in options.changes])

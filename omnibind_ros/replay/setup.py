@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from omnibind_core import modalities, resources
-from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.errors import ConfigError, DataError, InvalidInputError
+from omnibind_ros import messages
+from omnibind_ros.bags import read
+from omnibind_ros.bags import types as bag_types
 from omnibind_ros.graph.discovery import Discovery, name_of
+from omnibind_ros.graph.judging import Look, Offer, explain_type, look_of, substitute, wants_look
 from omnibind_ros.node.parameters import FUSION_NODE, Parameters, Sensor, Spec
 
 NODE = "fusion_node"
@@ -112,7 +116,14 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str = "/", adopt: bool = False) -> Setup:
+def resolve(
+    topics: Mapping[str, str],
+    given: Mapping[str, Any],
+    namespace: str = "/",
+    adopt: bool = False,
+    *,
+    bag: Path | None = None,
+) -> Setup:
     """Finds the sensors of a bag.
 
     Args:
@@ -120,6 +131,8 @@ def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str 
         given: Parameters, see :func:`read_parameters`.
         namespace: Of the node, for relative topic names.
         adopt: Also take topics that look like a sensor's and are none's, as ``discover: true`` does.
+        bag: The bag, for what only messages say: which pictures are a camera's, and how a depth camera sees; ``None``
+            goes by types and names.
 
     Raises:
         ConfigError: A parameter is unusable.
@@ -133,26 +146,62 @@ def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str 
         notes.append("parameter 'sync' is 'approximate': bags are always evaluated with 'adaptive'")
     if parameters["discover"]:
         discovery = Discovery(parameters.discovery)
-        graph = [(topic, [ros_type]) for topic, ros_type in topics.items()]
-        for topic, ros_type, modality in discovery.candidates(graph, modalities.sensors(), set(full.values())):
+        offers = [Offer(topic, (ros_type,), look=_look(bag, topic, ros_type)) for topic, ros_type in topics.items()]
+        for judgement in discovery.choose(offers, modalities.sensors(), set(full.values())):
+            topic, ros_type = judgement.offer.topic, judgement.offer.types[0]
             name = name_of(topic, namespace, set(sensors))
-            sensors[name] = parameters.add(name, type=modality, topic=topic, message_type=ros_type)
+            sensors[name] = parameters.add(name, type=judgement.modality, topic=topic, message_type=ros_type)
             full[name] = topic
-            notes.append(f"{topic} is taken for sensor '{name}': {modality}, by its type {ros_type} and its name")
-        notes += [f"{topic} is not taken for a sensor: {reason}" for topic, reason in discovery.refused.items()]
+            notes.append(f"{topic} is taken for sensor '{name}': {judgement.modality} {judgement.reason}")
+        left_out = {**discovery.excluded, **discovery.refused}
+        notes += [f"{topic} is not taken for a sensor: {reason}" for topic, reason in left_out.items()]
     refused = {
         name: f"{full[name]} has messages of type {topics[full[name]]}, expected {' or '.join(sensor.message_types)}"
+        + (f": {told}" if (told := explain_type(topics[full[name]])) else "")
         for name, sensor in sensors.items()
         if full[name] in topics and topics[full[name]] not in sensor.message_types
     }
+    for name in [name for name, topic in full.items() if topic in topics and name not in refused]:
+        sensor, ros_type = sensors[name], topics[full[name]]
+        if sensor.config.modality == "point_cloud" and ros_type in (messages.IMAGE, messages.COMPRESSED_IMAGE):
+            info = _resolved(sensor.options.camera_info, namespace)
+            if topics.get(info) != messages.CAMERA_INFO:
+                clouds = " or ".join(kind for kind in sensor.message_types if kind != ros_type)
+                lacks = f"depth is a cloud by its camera, and the bag has no {messages.CAMERA_INFO} on {info}"
+                refused[name] = f"{full[name]} has messages of type {ros_type}: {lacks}; expected {clouds}"
+                continue
+            options = replace(sensor.options, camera_info=info, intrinsics=_first(bag, info))
+            sensors[name] = replace(sensor, options=options)
     types = {topic: topics[topic] for name, topic in full.items() if topic in topics and name not in refused}
     notes += [f"[{name}] {reason}" for name, reason in refused.items()]
-    absent = [f"{name} ({topic})" for name, topic in full.items() if topic not in topics]
+    absent = [
+        f"{name} ({topic}{f', {other}' if (other := substitute(topic, topics.__contains__)) else ''})"
+        for name, topic in full.items()
+        if topic not in topics
+    ]
     notes += [f"the bag has no topic of {', '.join(absent)}"] if absent else []
     if not types:
         held = ", ".join(f"{topic} ({ros_type})" for topic, ros_type in sorted(topics.items())) or "no topics"
         raise DataError(f"no sensor has a usable topic in the bag; it holds {held}; {'; '.join(notes)}")
     return Setup(parameters, sensors, full, types, refused, tuple(notes))
+
+
+def _look(bag: Path | None, topic: str, ros_type: str) -> Look:
+    """What the first message of a topic says, if it says more than the topic's name."""
+    unseen = Offer(topic, (ros_type,), look=None)
+    message = _first(bag, topic) if wants_look(unseen) else None
+    return Look() if message is None else look_of(ros_type, message)
+
+
+def _first(bag: Path | None, topic: str) -> Any:
+    """The first message of a topic; ``None`` if there is none that can be read, which the replay tells."""
+    if bag is None:
+        return None
+    try:
+        item = next(read.messages(bag, [topic]), None)
+        return None if item is None else bag_types.decode(item)
+    except (DataError, InvalidInputError):
+        return None
 
 
 def _resolved(topic: str, namespace: str) -> str:

@@ -27,6 +27,9 @@ class Feed:
         modality: Its modality.
         options: What its messages do not say.
         rate: Pictures or clouds a second that are shown at most; of sound everything is.
+
+    Attributes:
+        options: As given; may be changed.
     """
 
     def __init__(self, canvas: Canvas, name: str, modality: str, options: DecodeOptions, rate: float) -> None:
@@ -34,7 +37,7 @@ class Feed:
         self._canvas = canvas
         self._modality = modalities.get(modality)
         self._decoder = Decoder(modality, name)
-        self._options = options
+        self.options = options
         self._period_ns = round(_SECOND / rate)
         self._shown_ns: int | None = None
         self._chunks: list[tuple[int, Events]] = []
@@ -54,7 +57,7 @@ class Feed:
         if not self._modality.is_stream and not self._due(stamp_ns):
             return  # a frame that will not be shown is not decoded
         try:
-            raw = self._decoder.decode(ros_type, message, self._options)
+            raw = self._decoder.decode(ros_type, message, self.options)
             if isinstance(raw, Encoded):
                 self._show(stamp_ns, raw)
             elif isinstance(raw, Events):

@@ -16,7 +16,8 @@ from rclpy.parameter_client import AsyncParameterClient
 
 from omnibind_core import modalities
 from omnibind_ros import messages, msg
-from omnibind_ros.graph.topics import LATCHED, SubscriptionPool, TopicLink
+from omnibind_ros.graph.judging import camera_info_topic
+from omnibind_ros.graph.topics import LATCHED, CameraInfos, SubscriptionPool, TopicLink
 from omnibind_ros.messages import DecodeOptions, prediction_of, reports_of
 from omnibind_ros.view.canvas import Canvas
 from omnibind_ros.view.feed import Feed
@@ -25,7 +26,7 @@ _POLL_PERIOD = 0.25  # s between looks at the graph
 _PATIENCE = 5.0  # s without a report of the fusion node, after which the user is told
 _UNANSWERED = 3  # reports after which the node's parameters are not waited for any longer
 _STREAM_DEPTH, _FRAME_DEPTH = 100, 1
-_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodeOptions) if field.name != "model")
+_OPTIONS = tuple(field.name for field in dataclasses.fields(DecodeOptions) if field.name not in ("model", "intrinsics"))
 
 
 class LiveView(Node):
@@ -44,6 +45,8 @@ class LiveView(Node):
         self._rate = rate
         self._pool = SubscriptionPool(self)
         self._links: dict[str, TopicLink] = {}
+        self._cameras = CameraInfos(self, self._pool)
+        self._infos: dict[str, str] = {}  # topics of depth cameras' CameraInfo, by sensor
         self._reported: dict[str, int] = {}  # how often each sensor was reported before it was connected
         self._asked: set[str] = set()
         self._client = AsyncParameterClient(self, node)
@@ -94,10 +97,14 @@ class LiveView(Node):
         self._connect(row, DecodeOptions(**given))
 
     def _connect(self, row: Any, options: DecodeOptions) -> None:
+        options = dataclasses.replace(options, camera_info=options.camera_info or camera_info_topic(row.topic))
         feed = Feed(self._canvas, row.name, row.modality, options, self._rate)
+        if row.modality == "point_cloud":
+            self._infos[row.name] = options.camera_info
         depth = _STREAM_DEPTH if modalities.get(row.modality).is_stream else _FRAME_DEPTH
 
         def receive(ros_type: str, message: Any) -> None:
+            feed.options = self._cameras.complete(options)
             feed.push(self._now_ns, ros_type, message)
 
         types = messages.types_for(row.modality)
@@ -105,8 +112,10 @@ class LiveView(Node):
         self.get_logger().info(f"[{row.name}] {row.topic}")
 
     def _poll(self) -> None:
-        for link in self._links.values():
+        for name, link in self._links.items():
             link.poll()
+            if name in self._infos:
+                self._cameras.follow(self._infos[name], link.ros_type)
         if self._begun is not None and time.monotonic() - self._begun > _PATIENCE:
             self._begun = None
             self.get_logger().warning(

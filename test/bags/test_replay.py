@@ -78,6 +78,70 @@ def test_a_topic_of_another_type_is_refused_and_the_others_are_used():
     assert "expected sensor_msgs/msg/PointCloud2" in setup.refused["lidar"]
 
 
+def test_what_the_bag_has_instead_is_told():
+    topics = {"/camera/image_raw/compressed": "sensor_msgs/msg/CompressedImage", "/lidar/points": POINT_CLOUD}
+    topics["/tactile/image_raw"] = "geometry_msgs/msg/WrenchStamped"
+    setup = resolve(topics, read_parameters(None))
+    told = " ".join(setup.notes)
+    assert "camera (/camera/image_raw, but /camera/image_raw/compressed exists: set the sensor's topic to it)" in told
+    assert "a force-torque reading: omnibind has no modality for it" in setup.refused["tactile"]
+
+
+def test_a_depth_camera_without_its_camera_info_says_what_it_waits_for():
+    given = {"sensors": ["lidar", "camera"], "lidar.topic": "/oak/stereo/image_raw"}
+    setup = resolve({"/oak/stereo/image_raw": IMAGE, "/camera/image_raw": IMAGE}, given)
+    assert "the bag has no sensor_msgs/msg/CameraInfo on /oak/stereo/camera_info" in setup.refused["lidar"]
+    assert setup.present == ("camera",)
+    given["lidar.camera_info"] = "/calibration"
+    setup = resolve({"/oak/stereo/image_raw": IMAGE, "/calibration": "sensor_msgs/msg/CameraInfo"}, given)
+    assert setup.present == ("lidar",) and setup.sensors["lidar"].options.camera_info == "/calibration"
+
+
+def test_pressure_arrays_and_depth_cameras_are_replayed(tmp_path, tiny_model):
+    """As a node would adopt them: what the depth picture is, only its encoding says."""
+    depth = np.full((6, 8), 1500, np.uint16)
+    depth[::2, ::3] = 1000
+    colour = messages.image_fields(np.zeros((12, 16, 3), np.uint8), "rgb8")
+    debug = messages.image_fields(np.zeros((12, 16), np.int32), "32SC1")
+    k = np.array([8.0, 0, 4, 0, 8, 3, 0, 0, 1])
+    dims = [{"label": name, "size": size, "stride": 0} for name, size in (("rows", 4), ("columns", 6))]
+    store = types.typestore().types
+    dims = [store["std_msgs/msg/MultiArrayDimension"](**dim) for dim in dims]
+    layout = store["std_msgs/msg/MultiArrayLayout"](dim=dims, data_offset=0)
+    pressure = store["std_msgs/msg/UInt16MultiArray"](layout=layout, data=np.arange(24, dtype=np.uint16))
+    region = store["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    info = {"height": 6, "width": 8, "distortion_model": "plumb_bob", "d": np.zeros(5), "k": k, "r": np.eye(3).ravel()}
+    info |= {"p": np.zeros(12), "binning_x": 0, "binning_y": 0, "roi": region}
+    path = tmp_path / "bag"
+    with write.BagWriter(path) as writer:
+        for step in range(12):
+            time_ns = S + step * S // 5
+            for topic, ros_type, fields in (
+                ("/oak/stereo/image_raw", IMAGE, messages.image_fields(depth, "16UC1")),
+                ("/oak/stereo/camera_info", messages.CAMERA_INFO, info),
+                ("/oak/rgb/image_raw", IMAGE, colour),
+                ("/classes/image", IMAGE, debug),
+            ):
+                writer.write(topic, ros_type, time_ns, types.message(ros_type, fields, time_ns))
+            writer.write("/tactile", "std_msgs/msg/UInt16MultiArray", time_ns, pressure)
+    setup = resolve(read.topics(path), {"sensors": [""]}, adopt=True, bag=path)
+    assert {name: setup.sensors[name].config.modality for name in setup.present} == {
+        "oak": "image", "oak_stereo": "point_cloud", "tactile": "touch"
+    }  # fmt: skip
+    assert any("/classes/image is not taken for a sensor: 32SC1: it labels pixels" in note for note in setup.notes)
+    inspected = {one.topic: one.modality for one in inspect(path).topics}
+    assert (inspected["/oak/rgb/image_raw"], inspected["/classes/image"], inspected["/tactile"]) == (
+        "image",
+        "",
+        "touch",
+    )
+    *_, last = Replay(path, setup, load_model(setup, tiny_model)).steps()
+    assert {share.name for share in last.prediction.sensors} == set(setup.present), last.reports
+    raw = {pick.sensor.name: pick.newest.raw for pick in last.selection.picks}
+    assert raw["tactile"].tolist() == np.arange(24).reshape(4, 6).tolist()
+    assert raw["oak_stereo"].shape == (48, 3) and np.allclose(raw["oak_stereo"][0], [1.0, 0.5, 0.375])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

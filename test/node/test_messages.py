@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import functools
+import importlib
 import io
 import itertools
 import math
@@ -1138,14 +1139,146 @@ def test_the_state_of_a_sensor_round_trips():
     assert messages.reports_of(SimpleNamespace(sensors=[SimpleNamespace(**fields)])) == [report]
 
 
+# Pressure arrays ------------------------------------------------------------------------------------------------------
+
+
+def multi_array(kind, values, *sizes, strides=(), data_offset=0):
+    """A ``std_msgs`` array of rclpy, where that is installed, with everything that its layout says."""
+    strides = strides or [0] * len(sizes)
+    try:
+        classes = importlib.import_module("std_msgs.msg")
+    except ImportError:
+        dims = [SimpleNamespace(label="", size=size, stride=s) for size, s in zip(sizes, strides, strict=True)]
+        return SimpleNamespace(layout=SimpleNamespace(dim=dims, data_offset=data_offset), data=np.asarray(values))
+    dims = [classes.MultiArrayDimension(size=size, stride=s) for size, s in zip(sizes, strides, strict=True)]
+    layout = classes.MultiArrayLayout(dim=dims, data_offset=data_offset)
+    return getattr(classes, f"{kind}MultiArray")(layout=layout, data=values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "strides", "offset", "rows", "values", "expected"),
+    [
+        ("Float32", (2, 3), (), 0, 0, [0, 0.5, 1, 0.25, 0, 1], [[0, 50, 100], [25, 0, 100]]),
+        ("UInt16", (2, 2), (4, 2), 0, 0, [0, 1, 2, 3], [[0, 100], [200, 255]]),
+        ("UInt16", (2, 2), (6, 3), 0, 0, [0, 1, 9, 2, 3, 9], [[0, 100], [200, 255]]),  # a padded row
+        ("UInt16", (2, 2), (2, 1), 1, 0, [9, 0, 1, 2, 0], [[0, 100], [200, 0]]),  # strides in a publisher's own way
+        ("Int16", (1, 2, 2), (), 0, 0, [0, -5, 2, 1], [[0, 0], [200, 100]]),
+        ("UInt8", (), (), 0, 2, [0, 1, 2, 0, 1, 2], [[0, 100, 200], [0, 100, 200]]),
+        ("Float64", (4,), (), 0, 2, [0, 1, math.nan, math.inf], [[0, 100], [0, 255]]),
+    ],
+)
+def test_arrays_of_pressure_have_the_shape_that_they_or_the_parameters_say(
+    kind, sizes, strides, offset, rows, values, expected
+):
+    message = multi_array(kind, values, *sizes, strides=strides, data_offset=offset)
+    decoded = decode(f"std_msgs/msg/{kind}MultiArray", message, "touch", scale=100.0, rows=rows)
+    assert decoded.dtype == np.uint8 and decoded.tolist() == expected
+    assert messages.stamp_ns(message) is None, "no header: the time of receipt"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "values", "complaint"),
+    [
+        ((), 0, [1.0] * 6, "6 values with the layout none, expected rows and columns: set the sensor's parameter rows"),
+        ((6,), 0, [1.0] * 6, "6 values with the layout 6, expected rows and columns: set"),
+        ((6,), 4, [1.0] * 6, r"6 values, expected whole columns in 4 rows \(rows\)"),
+        ((2, 4), 0, [1.0] * 6, "6 values for 2 rows and 4 columns, expected one for each taxel"),
+        ((2, 2, 3), 0, [1.0] * 12, "12 values with the layout 2x2x3, expected rows and columns"),
+        ((1, 2), 0, [math.nan, math.nan], "pressures of which none is finite"),
+        ((0, 2), 0, [], "0 values for 0 rows"),
+    ],
+)
+def test_arrays_of_pressure_that_fit_no_skin_are_refused(sizes, rows, values, complaint):
+    with pytest.raises(InvalidInputError, match=rf"\[front\] got {complaint}"):
+        decode("std_msgs/msg/Float32MultiArray", multi_array("Float32", values, *sizes), "touch", rows=rows)
+
+
+# Depth cameras --------------------------------------------------------------------------------------------------------
+
+
+def camera_info(fx=100.0, cx=1.0, cy=0.5, width=3, height=2, projected=True):
+    k = [fx, 0.0, cx, 0.0, fx, cy, 0.0, 0.0, 1.0]
+    p = [*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0] if projected else [0.0] * 12
+    return SimpleNamespace(width=width, height=height, k=k, p=p)
+
+
+@pytest.mark.parametrize("projected", [True, False])
+@pytest.mark.parametrize(("encoding", "unit"), [("16UC1", 1000), ("mono16", 1000), ("32FC1", 1)])
+def test_a_depth_picture_is_a_cloud_that_looks_forward_with_z_up(encoding, unit, projected):
+    depth = np.array([[1, 2, 0], [0, 0, 4]], np.float32) * unit
+    if encoding == "32FC1":
+        depth[1, :2] = np.nan, np.inf
+    depth = depth.astype(messages.pictures.ENCODINGS[encoding].dtype)
+    decoded = decode(messages.IMAGE, image(depth, encoding), "point_cloud", intrinsics=camera_info(projected=projected))
+    assert decoded.dtype == np.float32
+    assert np.allclose(decoded, [[1, 0.01, 0.005], [2, 0, 0.01], [4, -0.04, -0.02]])
+
+
+def test_of_a_large_depth_picture_every_second_pixel_is_a_point():
+    depth = np.full((480, 640), 1000, np.uint16)
+    depth[::2, ::2] = 2000
+    info = camera_info(fx=500.0, cx=320.0, cy=240.0, width=640, height=480)
+    decoded = decode(messages.IMAGE, image(depth, "16UC1"), "point_cloud", intrinsics=info)
+    assert decoded.shape == (320 * 240, 3) and (decoded[:, 0] == 2).all()
+    assert np.allclose([decoded[0], decoded[-1]], [[2, 1.28, 0.96], [2, -1.272, -0.952]])
+
+
+def compressed_depth(kept, png, header=b"\0" * 12):
+    data = header + cv2.imencode(".png", png)[1].tobytes()
+    return SimpleNamespace(format=f"{kept}; compressedDepth png", data=data)
+
+
+def test_compressed_depth_is_a_cloud_too():
+    info = camera_info()
+    decoded = decode(
+        messages.COMPRESSED_IMAGE, compressed_depth("16UC1", np.full((2, 3), 2000, np.uint16)), "point_cloud",
+        intrinsics=info,
+    )  # fmt: skip
+    assert np.allclose(decoded[:, 0], 2)
+    header = np.array([(0, 100.0, -10.0)], "<i4,<f4,<f4").tobytes()  # depth = 100 / (value + 10)
+    png = np.array([[0, 10, 30], [0, 0, 0]], np.uint16)
+    decoded = decode(messages.COMPRESSED_IMAGE, compressed_depth("32FC1", png, header), "point_cloud", intrinsics=info)
+    assert np.allclose(decoded[:, 0], [5, 2.5])
+    plain = SimpleNamespace(format="16UC1; png compressed", data=cv2.imencode(".png", png)[1].tobytes())
+    assert np.allclose(decode(messages.COMPRESSED_IMAGE, plain, "point_cloud", intrinsics=info)[:, 0], [0.01, 0.03])
+
+
+DEPTH = np.ones((2, 3), np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("ros_type", "message", "options", "complaint"),
+    [
+        (messages.IMAGE, image(DEPTH, "16UC1"), {"camera_info": "/depth/camera_info"},
+         r"a depth picture whose camera is not known yet, expected a sensor_msgs/msg/CameraInfo on /depth/camera_info"),
+        (messages.IMAGE, image(DEPTH, "16UC1"), {"intrinsics": camera_info(width=9)},
+         "a depth picture of 3 x 2 pixels, expected a CameraInfo of as many, not of 9 x 2"),
+        (messages.IMAGE, image(DEPTH, "16UC1"), {"intrinsics": camera_info(fx=0.0)},
+         "a CameraInfo with focal lengths 0 and 0, expected a calibrated camera"),
+        (messages.IMAGE, image(DEPTH * 0, "16UC1"), {"intrinsics": camera_info()}, "in which nothing was measured"),
+        (messages.IMAGE, image(np.zeros((2, 3), np.uint8), "mono8"), {}, "'mono8', expected for a point cloud"),
+        (messages.COMPRESSED_IMAGE, SimpleNamespace(format="16UC1; compressedDepth rvl", data=b"0" * 20), {},
+         "of format '16UC1; compressedDepth rvl', expected compressedDepth as PNG"),
+        (messages.COMPRESSED_IMAGE, compressed_depth("16UC1", np.zeros((2, 3), np.uint8)), {},
+         r"uint8 of shape \[2, 3\] in format"),
+        (messages.COMPRESSED_IMAGE, SimpleNamespace(format="16UC1; compressedDepth png", data=b"0" * 20), {},
+         "nothing that OpenCV can decode"),
+    ],
+)  # fmt: skip
+def test_pictures_that_make_no_cloud_are_refused(ros_type, message, options, complaint):
+    with pytest.raises(InvalidInputError, match=rf"\[front\] got .*{complaint}"):
+        decode(ros_type, message, "point_cloud", **options)
+
+
 # The registry ---------------------------------------------------------------------------------------------------------
 
 
 PICTURES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+NUMBERS_OF = ("Float32", "Float64", "UInt8", "UInt16", "UInt32", "UInt64", "Int8", "Int16", "Int32", "Int64")
 ACCEPTED = {
     "image": PICTURES,
     "text": ("std_msgs/msg/String",),
-    "touch": PICTURES,
+    "touch": (*PICTURES, *(f"std_msgs/msg/{kind}MultiArray" for kind in NUMBERS_OF)),
     "thermal": PICTURES,
     "event": (
         "event_camera_msgs/msg/EventPacket",
@@ -1154,7 +1287,7 @@ ACCEPTED = {
         "prophesee_event_msgs/msg/EventArray",
         "dvs_msgs/msg/EventArray",
     ),
-    "point_cloud": ("sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan"),
+    "point_cloud": ("sensor_msgs/msg/PointCloud2", "sensor_msgs/msg/LaserScan", *PICTURES),
     "audio": (
         "omnibind_ros/msg/AudioChunk",
         "audio_common_msgs/msg/AudioStamped",
@@ -1406,6 +1539,14 @@ ARBITRARY = {
         shape=st.lists(NUMBERS, max_size=4),
         data=BYTES,
     ),
+}
+DIMENSION = fake(label=st.just("rows"), size=NUMBERS, stride=NUMBERS)
+ARBITRARY |= {
+    ros_type: fake(
+        layout=fake(dim=st.lists(DIMENSION, max_size=3), data_offset=NUMBERS),
+        data=st.lists(FLOATS, max_size=20).map(lambda values: array.array("f", values)),
+    )
+    for ros_type in messages.MULTI_ARRAYS
 }
 ARBITRARY[messages.OLD_EVENT_PACKET] = ARBITRARY[messages.EVENT_PACKET]
 ARBITRARY[messages.PROPHESEE_EVENTS] = ARBITRARY[messages.DVS_EVENTS]

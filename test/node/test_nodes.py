@@ -22,6 +22,7 @@ pytest.importorskip("omnibind_ros.msg")
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import WrenchStamped
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.clock import ClockType
@@ -31,8 +32,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, PointCloud2, PointField
-from std_msgs.msg import String
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from std_msgs.msg import String, UInt16MultiArray
 from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger as TriggerService
 
@@ -40,6 +41,7 @@ from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Events, Sound
 from omnibind_ros import messages, msg
+from omnibind_ros.graph import topics
 from omnibind_ros.graph.topics import LATCHED
 from omnibind_ros.node import outputs
 from omnibind_ros.node.fusion_node import FusionNode
@@ -566,6 +568,83 @@ def test_adoption_has_a_limit(rig):
         "the reason",
     )  # fmt: skip
     assert set(node.sensors) == {"a"}
+
+
+def test_topics_are_looked_at_and_what_is_no_sensor_is_left_alone(rig):
+    grey = messages.image_fields(np.zeros((12, 16), np.uint8), "mono8")
+    rig.publish(Image, "oak/stereo/image_raw", messages.image_fields(np.full((6, 8), 1500, np.uint16), "16UC1"))
+    rig.camera("flir_camera/image_raw", "bgr8")
+    rig.publish(Image, "nearir_image", grey)
+    rig.publish(Image, "front/classes", messages.image_fields(np.zeros((12, 16), np.int32), "32SC1"))
+    rig.helper.create_publisher(Image, "idle/image_raw", 10)
+    rig.helper.create_publisher(WrenchStamped, "wrench", 10)
+    node = rig.fusion(sensors=[""], discover=True)
+    rig.wait_for_prediction("flir_camera")
+    assert rig.sensor("flir_camera").modality == "image", "a visible camera, by its colours"
+    discovery = node._discovery
+    rig.wait(lambda: "/idle/image_raw" in discovery.excluded, "the look at a topic that is silent")
+    assert "as a point cloud it would need /oak/stereo/camera_info" in discovery.excluded["/oak/stereo/image_raw"]
+    assert discovery.excluded["/front/classes"] == "32SC1: it labels pixels"
+    assert "a force-torque reading" in discovery.excluded["/wrench"]
+    told = "nothing came while it was looked at: /helper should publish on /idle/image_raw"
+    assert discovery.excluded["/idle/image_raw"] == told
+    rig.wait(lambda: not node._prober.busy, "the end of the look")
+    subscribed = [subscription.topic_name for subscription in node.subscriptions]
+    assert "/flir_camera/image_raw" in subscribed and "/front/classes" not in subscribed
+    assert rig.helper.count_subscribers("/front/classes") == 0, "what was looked at costs nothing any more"
+    rig.publish(CameraInfo, "oak/stereo/camera_info", CAMERA_INFO)
+    rig.wait_for_prediction("flir_camera", "oak_stereo")
+    assert rig.sensor("oak_stereo").modality == "point_cloud"
+
+
+CAMERA_INFO = {"width": 8, "height": 6, "k": np.array([8.0, 0, 4, 0, 8, 3, 0, 0, 1])}
+
+
+# What is on the topic -------------------------------------------------------------------------------------------------
+
+
+def test_depth_and_pressure_arrays_are_sensors_and_their_wants_are_told(rig):
+    rig.fusion(sensors=["lidar", "tactile"], lidar__topic="depth/image", tactile__topic="skin", tactile__rows=4)
+    rig.publish(Image, "depth/image", messages.image_fields(np.full((6, 8), 1500, np.uint16), "16UC1"))
+    rig.publish(UInt16MultiArray, "skin", {"data": np.arange(24, dtype=np.uint16)})
+    rig.wait_for_prediction("tactile")
+    reason = rig.wait_for_state("lidar", msg.SensorStatus.STATE_REJECTED).reason
+    assert "whose camera is not known yet, expected a sensor_msgs/msg/CameraInfo on /depth/camera_info" in reason
+    rig.publish(CameraInfo, "depth/camera_info", CAMERA_INFO)
+    rig.wait_for_prediction("lidar", "tactile")
+
+
+def test_a_topic_that_is_there_in_another_form_or_of_another_kind_is_told(rig):
+    rig.helper.create_publisher(CompressedImage, "camera/image_raw/compressed", 10)
+    rig.helper.create_publisher(WrenchStamped, "tactile/image_raw", 10)
+    rig.fusion(sensors=["camera", "tactile"])
+    told = (
+        "nobody publishes on /camera/image_raw, but /camera/image_raw/compressed exists: set the sensor's topic to it"
+    )
+    rig.wait(lambda: told in rig.sensor("camera").reason, "the other form")
+    reason = rig.wait_for_state("tactile", msg.SensorStatus.STATE_REJECTED).reason
+    assert "WrenchStamped, expected" in reason and "a force-torque reading: omnibind has no modality for it" in reason
+
+
+def test_messages_that_do_not_arrive_are_told_from_silence(rig, monkeypatch):
+    monkeypatch.setattr(topics, "_SILENCE", 0.2)
+    monkeypatch.setattr(topics, "buffer_warning", lambda: "net.core.rmem_max is 1")
+    node = rig.fusion(sensors=["camera", "thermal"])
+    rig.wait(lambda: rig.sensor("camera").reason.endswith("nobody publishes on /camera/image_raw"), "silence")
+    rig.helper.create_publisher(Image, "camera/image_raw", BEST_EFFORT)
+    rig.helper.create_publisher(Image, "thermal/image_raw", 10)
+    told = (
+        "which is connected: it sends nothing, or all is lost on its way as best effort (net.core.rmem_max is 1; docs"
+    )
+    rig.wait(lambda: told in rig.sensor("camera").reason, "the hint")
+    link = node.link("camera")
+    node._pool._lost[link._key] = 7  # what the middleware tells, where a buffer is too small
+    rig.wait(lambda: "; 7 messages were lost on their way (net.core" in rig.sensor("camera").reason, "the number")
+    assert rig.sensor("thermal").reason.endswith("helper should publish on /thermal/image_raw"), "reliable: not lost"
+    rig.wait(
+        lambda: any((v.key, v.value) == ("lost", "7") for a in rig.diagnostics for s in a.status for v in s.values),
+        "the number in the diagnostics",
+    )
 
 
 # Sensor nodes ---------------------------------------------------------------------------------------------------------

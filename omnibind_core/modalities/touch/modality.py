@@ -26,7 +26,7 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
 
     name: ClassVar[str] = "touch"
     role: ClassVar[Role] = Role.STUDENT
-    topics: ClassVar[str] = "tactile|touch|gelsight|digit|gsmini|skin|pressure"
+    topics: ClassVar[str] = r"tactile|touch|gelsight|(?<![a-z])digit(?![a-z])|gsmini|skin|pressure"
     measured: ClassVar[str] = "uint8"
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".npy")
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS

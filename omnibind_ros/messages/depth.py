@@ -1,0 +1,106 @@
+"""Pictures of a depth camera as point clouds, by the ``CameraInfo`` that comes beside them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_ros.messages.fields import DecodeOptions, as_bytes
+from omnibind_ros.messages.pictures import COMPRESSED_IMAGE, IMAGE, image_pixels
+from omnibind_ros.messages.registry import decodes
+
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+_MILLIMETRES = ("16UC1", "mono16")  # REP 118; drivers without it send mono16
+_MOST = 100_000  # pixels that become points: of larger pictures every second or third of a row and column
+_HEADER = np.dtype([("kind", "<i4"), ("a", "<f4"), ("b", "<f4")])  # of compressed_depth_image_transport
+
+
+@decodes(IMAGE, "point_cloud")
+def depth_image(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[np.float32]:
+    """``sensor_msgs/Image`` of a depth camera: mm in 16 bits, or m as floats (REP 118).
+
+    Returns:
+        ``float32 [N, 3]``, metres: x forward, y left, z up (REP 103), as seen from the camera; what it did not measure
+        is left out.
+
+    Raises:
+        InvalidInputError: It is no depth picture, or nothing is known of its camera.
+    """
+    if message.encoding not in (*_MILLIMETRES, "32FC1"):
+        expected = f"for a point cloud a depth picture: {', '.join(_MILLIMETRES)} or 32FC1"
+        raise InvalidInputError(source, f"encoding '{message.encoding}'", expected)
+    return _cloud(image_pixels(message, source), options, source)
+
+
+@decodes(COMPRESSED_IMAGE, "point_cloud")
+def compressed_depth(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[np.float32]:
+    """``sensor_msgs/CompressedImage`` of a depth camera: image_transport's compressedDepth, or a 16-bit PNG.
+
+    Floats come as their reciprocals in 16 bits; RVL is not decoded.
+    """
+    kept, _, coding = message.format.partition(";")
+    data = as_bytes(message.data)
+    deep = "compressedDepth" in coding
+    if "rvl" in coding.lower() or data.size <= _HEADER.itemsize:
+        raise InvalidInputError(source, f"{data.size} bytes of format '{message.format}'", "compressedDepth as PNG")
+    try:
+        pixels = cv2.imdecode(data[_HEADER.itemsize :] if deep else data, cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # more pixels than OpenCV allows
+        pixels = None
+    if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
+        found = "nothing that OpenCV can decode" if pixels is None else f"{pixels.dtype} of shape {list(pixels.shape)}"
+        raise InvalidInputError(source, f"{found} in format '{message.format}'", "depth in 16 bits, as PNG")
+    if not deep or "32FC1" not in kept:
+        return _cloud(pixels, options, source)
+    header = data[: _HEADER.itemsize].view(_HEADER)[0]
+    with np.errstate(all="ignore"):  # what is not finite was not measured
+        metres = np.where(pixels > 0, header["a"] / (pixels - header["b"]), np.nan)
+    return _cloud(metres.astype(np.float32), options, source)
+
+
+def _cloud(depth: NDArray[Any], options: DecodeOptions, source: str) -> NDArray[np.float32]:
+    if options.intrinsics is None:
+        where = options.camera_info or "camera_info beside its topic"
+        raise InvalidInputError(
+            source, "a depth picture whose camera is not known yet", f"a {CAMERA_INFO} on {where} (camera_info)"
+        )
+    step = math.ceil(math.sqrt(depth.size / _MOST))
+    rays = _rays(*depth.shape, step, *_pinhole(options.intrinsics, depth.shape, source))
+    metres = depth[::step, ::step].astype(np.float32).reshape(-1)
+    if depth.dtype.kind == "u":
+        metres *= np.float32(1e-3)
+    measured = np.flatnonzero(np.isfinite(metres) & (metres > 0))
+    if not measured.size:
+        raise InvalidInputError(source, "a depth picture in which nothing was measured", "distances above 0")
+    return rays[measured] * metres[measured, None]
+
+
+def _pinhole(info: Any, shape: tuple[int, ...], source: str) -> tuple[float, float, float, float]:
+    """Focal lengths and centre, pixels: of the projection if the driver has filled it in, else of the camera."""
+    height, width = shape
+    if (info.width, info.height) not in ((width, height), (0, 0)):
+        expected = f"a CameraInfo of as many, not of {info.width} x {info.height}"
+        raise InvalidInputError(source, f"a depth picture of {width} x {height} pixels", expected)
+    p, k = [float(value) for value in info.p], [float(value) for value in info.k]
+    fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if p[0] > 0 else (k[0], k[4], k[2], k[5])
+    if not (np.isfinite((fx, fy, cx, cy)).all() and fx > 0 and fy > 0):
+        expected = "a calibrated camera, whose k or p are filled in"
+        raise InvalidInputError(source, f"a CameraInfo with focal lengths {fx:g} and {fy:g}", expected)
+    return fx, fy, cx, cy
+
+
+@functools.lru_cache(maxsize=4)
+def _rays(height: int, width: int, step: int, fx: float, fy: float, cx: float, cy: float) -> NDArray[np.float32]:
+    """Where the points of every ``step``-th pixel are, a metre along the optical axis: ``[N, 3]`` forward, left, up."""
+    across = (np.arange(0, width, step, dtype=np.float32) - np.float32(cx)) / np.float32(fx)
+    down = (np.arange(0, height, step, dtype=np.float32) - np.float32(cy)) / np.float32(fy)
+    rays = np.ones((down.size, across.size, 3), np.float32)
+    rays[..., 1] = -across
+    rays[..., 2] = -down[:, None]
+    return rays.reshape(-1, 3)
