@@ -130,7 +130,7 @@ def _moments(
     bag: Path, table: Path | None, params: Path | None, moments: int, settle: float, parts: int, cut: Cut
 ) -> Iterator[tuple[str, str, str, Token]]:
     """Label, interval, moment and what a sensor offers then."""
-    setup = resolve(read.topics(bag), read_parameters(params), adopt=params is None)
+    setup = resolve(read.topics(bag), read_parameters(params), adopt=params is None, skipped=read.skipped(bag))
     replay = Replay(bag, setup, _Looking())
     truth = from_table(bag / LABELS if table is None else table, replay.start_ns, replay.end_ns, bag.stem)
     cut.notes.extend(f"{bag.stem}: {note}" for note in (*setup.notes, *truth.notes))
@@ -160,4 +160,4 @@ def _moments(
             if start_ns >= begin:  # all of it lies in the interval
                 yield label, group, f"{group}-{place}", token
     if replay.damage:
-        cut.notes.append(f"{bag.stem}: read up to there only: {replay.damage}")
+        cut.notes.append(f"{bag.stem}: {read.extent(replay.damage, replay.partly)}")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from omnibind_core import modalities, resources
 from omnibind_core.errors import ConfigError, DataError
+from omnibind_ros.bags.read import Skipped
 from omnibind_ros.graph.discovery import Discovery, name_of
 from omnibind_ros.node.parameters import FUSION_NODE, Parameters, Sensor, Spec
 
 NODE = "fusion_node"
+_MOST_SKIPPED = 5  # topics that are told one by one
 
 
 class GivenParameters(Parameters):
@@ -112,7 +115,13 @@ def _flat(block: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str = "/", adopt: bool = False) -> Setup:
+def resolve(
+    topics: Mapping[str, str],
+    given: Mapping[str, Any],
+    namespace: str = "/",
+    adopt: bool = False,
+    skipped: Mapping[str, Skipped] = MappingProxyType({}),
+) -> Setup:
     """Finds the sensors of a bag.
 
     Args:
@@ -120,6 +129,7 @@ def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str 
         given: Parameters, see :func:`read_parameters`.
         namespace: Of the node, for relative topic names.
         adopt: Also take topics that look like a sensor's and are none's, as ``discover: true`` does.
+        skipped: Topics of the bag that cannot be read, by topic.
 
     Raises:
         ConfigError: A parameter is unusable.
@@ -145,10 +155,17 @@ def resolve(topics: Mapping[str, str], given: Mapping[str, Any], namespace: str 
         for name, sensor in sensors.items()
         if full[name] in topics and topics[full[name]] not in sensor.message_types
     }
+    refused |= {
+        name: f"{topic} cannot be read: {skipped[topic].reason}" for name, topic in full.items() if topic in skipped
+    }
     types = {topic: topics[topic] for name, topic in full.items() if topic in topics and name not in refused}
     notes += [f"[{name}] {reason}" for name, reason in refused.items()]
-    absent = [f"{name} ({topic})" for name, topic in full.items() if topic not in topics]
+    absent = [f"{name} ({topic})" for name, topic in full.items() if topic not in {*topics, *skipped}]
     notes += [f"the bag has no topic of {', '.join(absent)}"] if absent else []
+    others = [f"{topic} is left out: {one.reason}" for topic, one in skipped.items() if topic not in full.values()]
+    notes += others[:_MOST_SKIPPED]
+    if len(others) > _MOST_SKIPPED:
+        notes.append(f"{len(others) - _MOST_SKIPPED} other topics are left out: omnibind bag inspect --all says why")
     if not types:
         held = ", ".join(f"{topic} ({ros_type})" for topic, ros_type in sorted(topics.items())) or "no topics"
         raise DataError(f"no sensor has a usable topic in the bag; it holds {held}; {'; '.join(notes)}")

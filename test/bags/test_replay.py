@@ -16,7 +16,7 @@ from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING, predi
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 
-from omnibind_ros.bags import read, recover, scene_bag, types, write  # noqa: E402
+from omnibind_ros.bags import mcap, read, scene_bag, types, write  # noqa: E402
 from omnibind_ros.bags.inspect import inspect  # noqa: E402
 from omnibind_ros.replay import live, scoring, truth  # noqa: E402
 from omnibind_ros.replay.changes import parse, scenarios  # noqa: E402
@@ -438,7 +438,7 @@ def test_a_file_that_is_truncated_off_is_read_as_far_as_it_is_whole(quiet_bag, t
             for _ in read.messages(path):
                 held += 1
         assert held in (0, count)
-        found.add((recover.is_truncated(path), held))
+        found.add((mcap.is_truncated(path), held))
     assert found == {(False, 0), (True, count)}
 
 

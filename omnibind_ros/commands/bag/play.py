@@ -111,7 +111,8 @@ def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]
     from omnibind_ros.replay.live import Listener
     from omnibind_ros.replay.setup import read_parameters, resolve
 
-    setup = resolve(read.topics(args.bag), read_parameters(args.params), args.namespace)
+    given, skipped = read_parameters(args.params), read.skipped(args.bag)
+    setup = resolve(read.topics(args.bag), given, args.namespace, skipped=skipped)
     wanted = sorted({setup.topics[name] for name in setup.present})
     trigger = setup.parameters.settings.trigger
     listener = Listener()
