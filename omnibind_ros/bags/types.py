@@ -20,6 +20,7 @@ PACKAGE = "omnibind_ros"
 ROS1 = "ros1"
 """Encoding of messages as ROS 1 sends them."""
 _RULE = "=" * 80 + "\n"  # stands between the definitions of a type and of the types in it
+_INCLUDE = re.compile(r"^\s*#.*$", re.MULTILINE)  # the parser knows no preprocessor; what is meant stands beside
 _SERVICE = re.compile(r"^---$", re.MULTILINE)  # stands between what is asked and what is answered
 _MOST_WORDS = 200  # letters of a parser's complaint
 
@@ -222,7 +223,7 @@ def parsed_definition(ros_type: str, kind: str, text: str) -> Mapping[str, Any]:
             if kind == "idl":
                 parts = [part.partition("\n")[2] if part.startswith("IDL: ") else part for part in text.split(_RULE)]
                 for part in filter(str.strip, parts):
-                    found.update(typesys.get_types_from_idl(part))
+                    found.update(typesys.get_types_from_idl(_INCLUDE.sub("", part)))
             else:
                 found.update(typesys.get_types_from_msg(text, ros_type))
             if ros_type not in found:
