@@ -28,6 +28,7 @@ _RECORD = struct.Struct("<BQ")  # opcode and length of the content
 _MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, time of the recording, time of publishing
 _CHUNK_HEAD = struct.Struct("<QQQI")  # times of the first and last message, size, checksum
 _STATISTICS_HEAD = struct.Struct("<QHIIIIQQ")
+_MOST_BEFORE_RECORDS = _RECORD.size + _CHUNK_HEAD.size + 12  # bytes of a chunk before the records in it
 _FOOTER_SIZE = _RECORD.size + 20
 _LEAST = {1: 8, 2: 20, 3: 14, 4: 16, 5: 22, 6: 40, 7: 6, 8: 56, 9: 30, 10: 48, 11: 46, 12: 8, 13: 20, 14: 17, 15: 4}
 """Least length of each record's content."""
@@ -216,6 +217,8 @@ def _records_of(data: mmap.mmap, place: int) -> list[tuple[int, bytes]]:
         begin += _RECORD.size
         found.append((opcode, raw[begin : begin + length]))
         begin += length
+    if begin != size:
+        raise UnreadableError("a chunk whose records do not fill it")
     return found
 
 
@@ -286,7 +289,8 @@ def _from_records(data: mmap.mmap) -> _Index:
             after = _next_record(index, data, place)
             if after is None:
                 break
-            index.losses.add(0, after - place)
+            if data[place] != _CHUNK or after - place > _MOST_BEFORE_RECORDS:  # else a chunk that was not finished
+                index.losses.add(0, after - place)
             place = after
         opcode, length = _RECORD.unpack_from(data, place)
         if opcode == _DATA_END:
