@@ -93,7 +93,7 @@ def looks() -> Iterator[Step]:
     yield Step("param", ["set", NODE, "rate", "-1.0"], "Setting parameter failed", wrong=True)
     yield Step("param", ["set", NODE, "labels", "[cup, dog]"], "Set parameter successful")
     yield Step("param", ["get", NODE, "labels"], "'cup', 'dog'")
-    yield Step("service", ["list"], f"{NODE}/set_tactile_reference")
+    yield Step("service", ["list"], f"{NODE}/change_state")
     yield Step("topic", ["echo", "--once", PREDICTION], "confidence")
 
 

@@ -8,12 +8,13 @@ import sqlite3
 import struct
 import sys
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from omnibind_core import cli
-from omnibind_core.errors import DataError, PartlyReadError
+from omnibind_core.errors import DataError, InvalidInputError, PartlyReadError
 from omnibind_ros import messages
 from omnibind_ros.messages import IMAGE, STRING
 
@@ -27,6 +28,7 @@ else:
     zstd = pytest.importorskip("backports.zstd")
 
 from omnibind_ros.bags import mcap, read, types  # noqa: E402
+from omnibind_ros.commands.bag import play  # noqa: E402
 from omnibind_ros.replay.setup import read_parameters, resolve  # noqa: E402
 
 S = 1_000_000_000
@@ -259,6 +261,18 @@ def held_until_error(path):
     return count
 
 
+def test_a_damaged_bag_is_played_to_its_end(tmp_path, capsys):
+    parts = chunks()
+    path = mcap_file(tmp_path / "a.mcap", [*DEFINITIONS, *parts])
+    overwrite(path, path.read_bytes().index(parts[1]) + 150)
+    played = []
+    player = SimpleNamespace(play=lambda go_on, tell: [played.append(one.time_ns) for one in read.messages(path)])
+    whole = play._rounds(SimpleNamespace(bag=path, start=0.0, loop=False), player, lambda: True)
+    assert not whole
+    assert played == STAMPS[:5] + STAMPS[10:]
+    assert "all that is whole was read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["a.mcap", "a.db3", "a.bag", "a.mcap.zstd", "a.db3.zstd", "a.txt"])
 @pytest.mark.parametrize("content", [b"", b"\x89MCAP0\r\n", b"abcdefgh"], ids=["empty", "magic", "noise"])
 def test_a_file_of_eight_bytes_is_refused_in_one_line(name, content, tmp_path, capsys):
@@ -471,6 +485,18 @@ def test_ros_1_bags_are_evaluated_beside_damaged_ones(ros1, tiny_model, tmp_path
         ticks = json.loads((tmp_path / "r" / name / "report.json").read_text())["tables"]["ticks"]["rows"]
         assert len(ticks) == 10  # those behind the damage included
         assert sum("camera" in tick["sensors"] for tick in ticks) >= 6
+
+
+def test_mcap_with_messages_of_ros_1(tmp_path):
+    store = typesys.get_typestore(typesys.Stores.ROS1_NOETIC)
+    definition, _ = store.generate_msgdef(STRING, ros_version=1)
+    raw = bytes(store.serialize_ros1(store.types[STRING]("dog"), STRING))
+    records = [schema(1, "std_msgs/String", "ros1msg", definition), channel(1, 1, "/words", "ros1")]
+    damaged = message(1, T0 + 1, raw[:-1])
+    first, second = read.messages(mcap_file(tmp_path / "a.mcap", [*records, message(1, T0, raw), damaged]))
+    assert (first.type, types.decode(first).data) == (STRING, "dog")
+    with pytest.raises(InvalidInputError, match="0 bytes that are no std_msgs/msg/String"):
+        types.decode(second)
 
 
 def test_a_ros_1_bag_that_was_not_closed_says_what_to_do(ros1):
