@@ -6,6 +6,7 @@ MCAP specification: an opcode, a length, a content. Where a record is no record 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import heapq
 import mmap
@@ -91,16 +92,6 @@ class _Content:
         return found
 
 
-def is_truncated(path: Path) -> bool:
-    """Whether an MCAP file has whole messages, but no end."""
-    try:
-        file = McapFile(path)
-    except (OSError, UnreadableError):
-        return False
-    file.close()
-    return file.losses.cut and file.span_ns is not None
-
-
 class McapFile:
     """An MCAP file; see :class:`omnibind_ros.bags.storage.Storage`.
 
@@ -128,8 +119,7 @@ class McapFile:
         self.connections = list(self._index.connections.values())
         start_ns = self._index.start_ns
         self.span_ns = None if start_ns is None else (start_ns, self._index.end_ns)
-        found = self._index.losses
-        self.losses = Losses(found.messages, found.parts, found.bytes, found.cut)
+        self.losses = dataclasses.replace(self._index.losses)  # what is in the index was found once for all
 
     def count(self, number: int) -> int:
         """Messages of a channel; 0 if unknown."""
@@ -164,7 +154,7 @@ class McapFile:
         try:
             return _records_of(self._data, chunk.place)
         except UnreadableError:
-            self.losses.add(sum(_message_index(self._data, chunk).values()), chunk.length)
+            self.losses.add(_messages_in(self._data, chunk), chunk.length)
             return []
 
     def close(self) -> None:
@@ -222,15 +212,15 @@ def _records_of(data: mmap.mmap, place: int) -> list[tuple[int, bytes]]:
     return found
 
 
-def _message_index(data: mmap.mmap, chunk: _Chunk) -> Counter[int]:
-    """How many messages of each channel a chunk has, by the index behind it."""
-    counts: Counter[int] = Counter()
+def _messages_in(data: mmap.mmap, chunk: _Chunk) -> int | None:
+    """How many messages a chunk has, by the index behind it; None without one."""
+    count = None
     place = chunk.place + chunk.length
     while place + _RECORD.size + 6 <= len(data) and data[place] == _MESSAGE_INDEX:
-        channel, size = struct.unpack_from("<HI", data, place + _RECORD.size)
-        counts[channel] += size // 16
+        size = struct.unpack_from("<I", data, place + _RECORD.size + 2)[0]
+        count = (count or 0) + size // 16
         place += _RECORD.size + _RECORD.unpack_from(data, place)[1]
-    return counts
+    return count
 
 
 # --- the index of a file ----------------------------------------------------------------------------------------------
@@ -290,7 +280,7 @@ def _from_records(data: mmap.mmap) -> _Index:
             if after is None:
                 break
             if data[place] != _CHUNK or after - place > _MOST_BEFORE_RECORDS:  # else a chunk that was not finished
-                index.losses.add(0, after - place)
+                index.losses.add(None, after - place)
             place = after
         opcode, length = _RECORD.unpack_from(data, place)
         if opcode == _DATA_END:
@@ -324,7 +314,7 @@ def _note(index: _Index, data: mmap.mmap, place: int, opcode: int, length: int) 
                     _count(index, channel, time_ns)
     except (UnreadableError, struct.error):
         if opcode != _CHUNK:  # a chunk is counted when it is read
-            index.losses.add(0, _RECORD.size + length)
+            index.losses.add(None, _RECORD.size + length)
 
 
 def _count(index: _Index, channel: int, time_ns: int) -> None:

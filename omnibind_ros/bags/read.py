@@ -167,20 +167,13 @@ class _Bag:
         """
         losses = Losses()
         for part in self.parts:
-            losses.add(part.losses.messages, part.losses.bytes)
-            losses.parts += part.losses.parts - 1
-        cut = any(part.losses.cut for part in self.parts)
-        if losses.parts or self.broken:
-            places = f"{losses.parts} damaged place{'s' * (losses.parts != 1)}"
-            size = f" of {losses.bytes} bytes" if losses.bytes else ""
-            lost = [f"{losses.messages or 'an unknown number of'} messages are lost in {places}{size}"]
-            reasons = [
-                *(lost if losses.parts else []),
-                *self.broken,
-                *(["what was written last is missing"] if cut else []),
-            ]
+            losses.take(part.losses)
+        between = losses.cut and len(self.parts) > 1  # and other files were read behind it
+        if losses.parts or self.broken or between:
+            reasons = [str(losses)] if losses.parts else []
+            reasons += [*self.broken, *(["what was written last into a file is missing"] if losses.cut else [])]
             raise PartlyReadError(f"{self._path} is damaged: {'; '.join(reasons)}")
-        if cut:
+        if losses.cut:
             raise DataError(f"{self._path} is cut off: what was written last is missing")
 
 

@@ -57,7 +57,7 @@ class Ros1File:
             for one, time_ns, data in self._reader.messages(connections, start=start_ns):
                 yield Raw(one.id, time_ns, data)
         except Exception:  # bz2, lz4, struct, ...: whatever damaged bytes lead to
-            self.losses.add(0)
+            self.losses.add(None)
             self.losses.cut = True
 
     def close(self) -> None:

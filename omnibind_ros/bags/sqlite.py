@@ -12,6 +12,7 @@ from typing import Any
 from omnibind_ros.bags.storage import Connection, Losses, Raw, UnreadableError, full_type, is_latched
 
 _FORMATS = {"ros2msg": "msg", "ros2idl": "idl", "unknown": ""}
+_LEAST_ROW = 16  # bytes of a message in a file
 
 
 class SqliteFile:
@@ -31,6 +32,7 @@ class SqliteFile:
                 raise UnreadableError(f"{path.name} does not begin like an SQLite database")
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.losses = Losses()
+        self._size = path.stat().st_size
         try:
             self._database = self._open(path)
             self.connections = self._connections()
@@ -122,6 +124,7 @@ class SqliteFile:
         except sqlite3.DatabaseError:
             losses.cut = True
             last = self._last_before_damage()
+        last = min(last, self._size // _LEAST_ROW)  # a damaged page may hold any number
         found = []
         for number in range(1, last + 1):
             if number in done:

@@ -53,21 +53,39 @@ class Losses:
 
     Attributes:
         messages: Messages that are known to be lost.
+        unknown: Whether there may be more.
         parts: Damaged places.
-        bytes: Their size.
+        bytes: Their size; 0 if unknown.
         cut: Whether the file ends before it was finished.
     """
 
     messages: int = 0
+    unknown: bool = False
     parts: int = 0
     bytes: int = 0
     cut: bool = False
 
-    def add(self, messages: int, size: int = 0) -> None:
-        """Counts a damaged place."""
+    def add(self, messages: int | None, size: int = 0) -> None:
+        """Counts a damaged place; ``None``: nobody knows how many messages were there."""
         self.parts += 1
-        self.messages += messages
+        self.messages += messages or 0
+        self.unknown |= messages is None
         self.bytes += size
+
+    def take(self, other: Losses) -> None:
+        """Adds those of another file."""
+        self.parts += other.parts
+        self.messages += other.messages
+        self.unknown |= other.unknown
+        self.bytes += other.bytes
+        self.cut |= other.cut
+
+    def __str__(self) -> str:
+        """In words."""
+        least = f"at least {self.messages}" if self.messages else "an unknown number of"
+        places = f"{self.parts} damaged place{'s' * (self.parts != 1)}"
+        size = f" of {self.bytes} bytes" if self.bytes else ""
+        return f"{least if self.unknown else self.messages} messages are lost in {places}{size}"
 
 
 class Raw(NamedTuple):
