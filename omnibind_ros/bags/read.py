@@ -202,7 +202,7 @@ def _open(path: Path) -> Iterator[_Bag]:
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, FileNotFoundError):
         return f"there is no {path.name}"
-    return f"{path.name}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    return f"{path.name}: {error.strerror}" if isinstance(error, OSError) else " ".join(str(error).split())
 
 
 def _opened(path: Path) -> Storage:

@@ -13,6 +13,7 @@ from omnibind_ros.bags.storage import Connection, Losses, Raw, UnreadableError, 
 
 _FORMATS = {"ros2msg": "msg", "ros2idl": "idl", "unknown": ""}
 _LEAST_ROW = 16  # bytes of a message in a file
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter where the complaint itself quotes damaged bytes
 
 
 class SqliteFile:
@@ -35,9 +36,10 @@ class SqliteFile:
         self._size = path.stat().st_size
         try:
             self._database = self._open(path)
+            self._database.text_factory = lambda text: text.decode("utf-8", "replace")
             self.connections = self._connections()
             self.span_ns = self._span()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self.close()
             raise UnreadableError(f"{path.name}: {error}") from error
 
@@ -53,7 +55,7 @@ class SqliteFile:
         database = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
         try:
             database.execute("SELECT * FROM sqlite_master").fetchall()
-        except sqlite3.DatabaseError:  # a file that is shorter than it says; whole pages may be read nevertheless
+        except _DAMAGE:  # a file that is shorter than it says; whole pages may be read nevertheless
             database.execute("PRAGMA writable_schema=ON")
             self.losses.cut = True
         return database
@@ -71,18 +73,20 @@ class SqliteFile:
             for name, kind, text in self._rows(
                 "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions ORDER BY id DESC"
             ):
-                definitions[name] = (_FORMATS.get(kind, kind), text) if text else ("", "")
-        return [
-            Connection(number, topic, full_type(name), *definitions.get(name, ("", "")), encoding, is_latched(qos))
-            for number, topic, name, encoding, qos in self._rows(
-                f"SELECT id, name, type, serialization_format, {profiles} FROM topics ORDER BY id"
-            )
-        ]
+                definitions[str(name)] = (_FORMATS.get(kind, str(kind)), str(text)) if text else ("", "")
+        rows = self._rows(f"SELECT id, name, type, serialization_format, {profiles} FROM topics ORDER BY id")
+        found = []
+        for number, *words in rows:
+            topic, name, encoding, qos = (str(word or "") for word in words)  # a damaged page may hold anything
+            known = definitions.get(name, ("", ""))
+            found.append(Connection(number, topic, full_type(name), *known, encoding, is_latched(qos)))
+        return found
 
     def _span(self) -> tuple[int, int] | None:
         try:
-            ((start, end),) = self._rows("SELECT min(timestamp), max(timestamp) FROM messages")
-        except sqlite3.DatabaseError:
+            integers = "WHERE typeof(timestamp) = 'integer'"
+            ((start, end),) = self._rows(f"SELECT min(timestamp), max(timestamp) FROM messages {integers}")
+        except _DAMAGE:
             times = [time_ns for time_ns, _ in self._one_by_one(set(), Losses())]
             start, end = (min(times), max(times)) if times else (None, None)
         return None if start is None else (start, end)
@@ -91,7 +95,7 @@ class SqliteFile:
         """Messages of a topic; 0 if unknown."""
         try:
             return int(self._rows("SELECT count(*) FROM messages WHERE topic_id = ?", number)[0][0])
-        except sqlite3.DatabaseError:
+        except _DAMAGE:
             return 0
 
     def messages(self, wanted: Collection[int], start_ns: int) -> Iterator[Raw]:
@@ -104,24 +108,30 @@ class SqliteFile:
                 f"SELECT id, topic_id, timestamp, data {where} ORDER BY timestamp", (start_ns,)
             ):
                 done.add(number)
-                yield Raw(topic, time_ns, data)
+                if isinstance(time_ns, int) and isinstance(data, bytes):
+                    yield Raw(topic, time_ns, data)
+                else:
+                    self.losses.add(1)
             return
-        except sqlite3.DatabaseError:
+        except _DAMAGE:
             self.losses.add(0)
         for _, number in sorted(self._one_by_one(done, self.losses)):
             try:
                 for topic, time_ns, data in self._rows(
                     f"SELECT topic_id, timestamp, data {where} AND id = ?", start_ns, number
                 ):
-                    yield Raw(topic, time_ns, data)
-            except sqlite3.DatabaseError:
+                    if isinstance(time_ns, int) and isinstance(data, bytes):
+                        yield Raw(topic, time_ns, data)
+                    else:
+                        self.losses.messages += 1
+            except _DAMAGE:
                 self.losses.messages += 1
 
     def _one_by_one(self, done: Collection[int], losses: Losses) -> list[tuple[int, int]]:
         """Time and number of each message that can still be found, each looked for by itself."""
         try:
             last = self._rows("SELECT max(id) FROM messages")[0][0] or 0
-        except sqlite3.DatabaseError:
+        except _DAMAGE:
             losses.cut = True
             last = self._last_before_damage()
         last = min(last, self._size // _LEAST_ROW)  # a damaged page may hold any number
@@ -130,8 +140,9 @@ class SqliteFile:
             if number in done:
                 continue
             try:
-                found += [(row[0], number) for row in self._rows("SELECT timestamp FROM messages WHERE id = ?", number)]
-            except sqlite3.DatabaseError:
+                rows = self._rows("SELECT timestamp FROM messages WHERE id = ?", number)
+                found += [(row[0], number) for row in rows if isinstance(row[0], int)]
+            except _DAMAGE:
                 losses.messages += 1
         return found
 
@@ -141,7 +152,7 @@ class SqliteFile:
         try:
             for row in self._database.execute("SELECT id FROM messages ORDER BY id"):
                 last = row[0]
-        except sqlite3.DatabaseError:
+        except _DAMAGE:
             pass
         return last
 
