@@ -38,6 +38,10 @@ class DataError(OmniBindError, ValueError):
     """A data set is missing, laid out wrongly, or contradicts itself. Names the file and what was expected."""
 
 
+class PartlyReadError(DataError):
+    """Something in a recording is damaged. It is raised after everything else was given, and says what was lost."""
+
+
 class MissingDependencyError(OmniBindError, ImportError):
     """An optional package is needed for what was asked, and is not installed."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omnibind_core import modalities
-from omnibind_core.errors import DataError, InvalidInputError
+from omnibind_core.errors import DataError, InvalidInputError, PartlyReadError
 from omnibind_core.modalities import Events
 from omnibind_core.runtime.types import Encoded
 from omnibind_ros import messages
@@ -71,8 +71,9 @@ class TopicSummary:
         modality: What a node would use it for; ``""``: nothing.
         content: What the first message holds, in words.
         rejected: Messages, of those that were decoded, that cannot be used.
-        reason: Why, of the last one.
+        reason: Why, of the last one, or why the topic cannot be read.
         events: Its events, if it holds events.
+        skipped: Whether the topic cannot be read at all.
     """
 
     topic: str
@@ -85,6 +86,7 @@ class TopicSummary:
     rejected: int = 0
     reason: str = ""
     events: EventSummary | None = None
+    skipped: bool = False
 
     @property
     def span_s(self) -> float:
@@ -105,16 +107,18 @@ class BagSummary:
         path: Where it is.
         topics: Its topics, by name.
         damage: Why it could not be read to its end; ``""`` if it could.
+        partly: Whether all that is whole was read, what lies behind the damage included.
     """
 
     path: str
     topics: list[TopicSummary]
     damage: str = ""
+    partly: bool = False
 
     @property
     def messages(self) -> int:
         """Messages that were read."""
-        return sum(topic.messages for topic in self.topics)
+        return sum(topic.messages for topic in self.topics if not topic.skipped)
 
     @property
     def start_ns(self) -> int | None:
@@ -131,7 +135,7 @@ class BagSummary:
 def inspect(path: Path) -> BagSummary:
     """Reads a bag from beginning to end, and decodes all events and the first message of every other sensor.
 
-    A bag that is damaged further on is summarised up to there.
+    A bag that is damaged is summarised as far as it can be read.
 
     Args:
         path: Folder of the bag, or its only file.
@@ -143,13 +147,16 @@ def inspect(path: Path) -> BagSummary:
     inspectors = {
         topic: _Inspector(TopicSummary(topic, ros_type)) for topic, ros_type in sorted(read.topics(path).items())
     }
-    damage = ""
+    damage, partly = "", False
     try:
         for item in read.messages(path):
             inspectors[item.topic].add(item)
     except DataError as error:
-        damage = str(error)
-    return BagSummary(str(path), [inspector.finish() for inspector in inspectors.values()], damage)
+        damage, partly = str(error), isinstance(error, PartlyReadError)
+    topics = [inspector.finish() for inspector in inspectors.values()]
+    for topic, one in sorted(read.skipped(path).items()):
+        topics.append(TopicSummary(topic, one.type, one.messages, reason=one.reason, skipped=True))
+    return BagSummary(str(path), topics, damage, partly)
 
 
 class _Inspector:

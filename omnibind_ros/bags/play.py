@@ -60,11 +60,15 @@ class Player:
         self._path = path
         self._rate = rate
         types, latched, outdated = read.topics(path), read.latched(path), read.outdated(path)
-        absent = [name for name in topics if name not in types]
+        skipped = read.skipped(path)
+        absent = [name for name in topics if name not in {*types, *skipped}]
         if absent:
             raise DataError(f"{path} has no topic {', '.join(absent)}; it has {', '.join(sorted(types))}")
         self._publishers: dict[str, Any] = {}
-        for name in topics or sorted(types):
+        for name in topics or sorted({*types, *skipped}):
+            if name in skipped:
+                self.missing[name] = skipped[name].reason
+                continue
             if name in outdated:
                 self.missing[name] = f"{types[name]} had other fields when it was recorded"
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,15 @@ from omnibind_core import resources
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.optional import require
 from omnibind_ros.bags.definitions import DEFINITIONS, SAME_NAME
+from omnibind_ros.bags.storage import Connection
 
 PACKAGE = "omnibind_ros"
+ROS1 = "ros1"
+"""Encoding of messages as ROS 1 sends them."""
+_RULE = "=" * 80 + "\n"  # stands between the definitions of a type and of the types in it
+_INCLUDE = re.compile(r"^\s*#.*$", re.MULTILINE)  # the parser knows no preprocessor; what is meant stands beside
+_SERVICE = re.compile(r"^---$", re.MULTILINE)  # stands between what is asked and what is answered
+_MOST_WORDS = 200  # letters of a parser's complaint
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,13 @@ def typestore() -> Any:
 
 
 def _new_typestore(others: Collection[str] = ()) -> Any:
-    """A store of its own, without those types of this package that are to be defined otherwise."""
+    """A store of its own, without those types that are to be defined otherwise."""
     typesys = require("rosbags.typesys", "Reading and writing bags")
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+    if any(name in store.types for name in others):
+        kept = {name: fields for name, fields in store.fielddefs.items() if name not in others}
+        store = typesys.get_typestore(typesys.Stores.EMPTY)
+        store.register(kept)
     store.register({name: fields for name, fields in own_definitions().items() if name not in others})
     return store
 
@@ -65,6 +77,14 @@ def own_definitions() -> Mapping[str, Any]:
     for path in sorted(resources.shared("msg", PACKAGE).glob("*.msg")):
         found.update(parse(path.read_text(encoding="utf-8"), f"{PACKAGE}/msg/{path.stem}"))
     return found
+
+
+def to_cdr(item_type: str, data: bytes, store: Any) -> bytes:
+    """A message of ROS 1 in CDR; nothing if its bytes are not of that type."""
+    try:
+        return bytes(store.ros1_to_cdr(data, item_type))
+    except Exception:  # rosbags unpacks unchecked: whatever damaged bytes lead to
+        return b""
 
 
 def message(ros_type: str, fields: Mapping[str, Any], stamp_ns: int | None = None, frame_id: str = "") -> Any:
@@ -142,14 +162,14 @@ def _referred(definition: Any) -> Iterator[str]:
             yield inner
 
 
-def store_of(connections: Collection[Any]) -> Any:
+def store_of(connections: Collection[Connection]) -> Any:
     """A type store that knows the types of a bag, by its own definition where a type is unknown here or has changed."""
     others: dict[str, Any] = {}
-    for ros_type, definition in {c.msgtype: c.msgdef for c in connections}.items():
-        if ros_type not in typestore().types or ros_type in own_definitions():
-            parsed = parsed_definition(ros_type, definition)
+    for one in {(c.type, c.format, c.definition): c for c in connections}.values():
+        if one.type not in typestore().types or one.type in own_definitions() or one.encoding == ROS1:
+            parsed = parsed_definition(one.type, one.format, one.definition)
             new = {name: fields for name, fields in parsed.items() if name not in typestore().types}
-            others = {**new, **changed(parsed), **others}
+            others = {**new, **changed(one), **others}
     if not others:
         return typestore()
     store = _new_typestore(others)
@@ -157,22 +177,62 @@ def store_of(connections: Collection[Any]) -> Any:
     return store
 
 
-def changed(parsed: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of parsed definitions that are of types of this package, with other fields than here."""
-    own = own_definitions()
-    return {name: definition for name, definition in parsed.items() if name in own and definition[1] != own[name][1]}
+def changed(connection: Connection) -> dict[str, Any]:
+    """Definitions in a bag that differ from those here: of types of this package, and of ROS 1 of any."""
+    parsed = parsed_definition(connection.type, connection.format, connection.definition)
+    known = typestore().fielddefs if connection.encoding == ROS1 else own_definitions()
+    # ROS 1 has a number in each header, which is left out on the way.
+    names = (name for name in parsed if name in known and name != "std_msgs/msg/Header")
+    return {name: parsed[name] for name in names if _fields(parsed[name]) != _fields(known[name])}
 
 
-@functools.lru_cache(maxsize=64)
-def parsed_definition(ros_type: str, definition: Any) -> Mapping[str, Any]:
-    """A type's definition in a bag, or else the one that is known of it, and those of all types in it."""
+def _fields(definition: Any) -> list[tuple[str, Any]]:
+    return [(name.lower(), kind) for name, kind in definition[1]]
+
+
+def unreadable(connection: Connection) -> str:
+    """Why nobody here can read the messages of a topic; ``""``: they can be read, or rejected one by one."""
+    if connection.encoding not in ("cdr", ROS1):
+        return f"its messages are encoded as '{connection.encoding}', expected cdr"
+    if not connection.type:
+        return "its messages have no type"
+    try:
+        parsed = parsed_definition(connection.type, connection.format, connection.definition)
+    except Exception as error:  # of the parser, whatever foreign text leads to
+        text = " ".join(str(error).split()) or type(error).__name__
+        if _SERVICE.search(connection.definition):
+            text = "it is that of a service or an action"
+        return f"the definition of {connection.type} in the bag cannot be parsed: {text[:_MOST_WORDS]}"
+    known = {*parsed, *typestore().types}
+    lacking = sorted({inner for one in parsed.values() for inner in _referred(one) if inner not in known})
+    return f"the definition of {connection.type} in the bag lacks {', '.join(lacking)}" if lacking else ""
+
+
+@functools.lru_cache(maxsize=256)
+def parsed_definition(ros_type: str, kind: str, text: str) -> Mapping[str, Any]:
+    """A type's definition in a bag, or else the one that is known of it, and those of all types in it.
+
+    Raises:
+        Exception: It cannot be parsed, and is known from nowhere else.
+    """
     typesys = require("rosbags.typesys", "Reading bags")
-    if definition.format.name == "MSG":
-        return dict(typesys.get_types_from_msg(definition.data, ros_type))
-    if definition.format.name == "IDL":
-        return dict(typesys.get_types_from_idl(definition.data))
     texts = {**DEFINITIONS, **SAME_NAME.get(ros_type, {})}  # bags of Humble hold no definitions
     found: dict[str, Any] = {}
+    if kind and text:
+        try:
+            if kind == "idl":
+                parts = [part.partition("\n")[2] if part.startswith("IDL: ") else part for part in text.split(_RULE)]
+                for part in filter(str.strip, parts):
+                    found.update(typesys.get_types_from_idl(_INCLUDE.sub("", part)))
+            else:
+                found.update(typesys.get_types_from_msg(text, ros_type))
+            if ros_type not in found:
+                raise ValueError(f"it defines {', '.join(found) or 'nothing'}")
+        except Exception:
+            if ros_type not in {**texts, **typestore().types}:
+                raise
+        else:
+            return found
     for name in _needed(ros_type, texts):
         found.update(typesys.get_types_from_msg(texts[name], name))
     return found

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from omnibind_core import modalities
 from omnibind_core.data import damage
-from omnibind_core.errors import ConfigError, DataError, InvalidInputError
+from omnibind_core.errors import ConfigError, DataError, InvalidInputError, PartlyReadError
 from omnibind_core.runtime.encoding import Recognised, Recogniser, Token
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.sensor import SECOND
@@ -140,6 +140,7 @@ class Replay:
         start_ns: Time of the first message, ns.
         end_ns: Time of the last one.
         damage: Why the bag could not be read to its end; ``""`` if it could. Known after the last step.
+        partly: Whether all that is whole was read, what lies behind the damage included.
         gaps: Beginning and end, s, of times without any message in which no ticks were made.
 
     Raises:
@@ -158,6 +159,7 @@ class Replay:
         self.setup = setup
         self.start_ns, self.end_ns = read.span_ns(path)
         self.damage = ""
+        self.partly = False
         self.gaps: list[tuple[float, float]] = []
         self._path = path
         self._scenario = scenario
@@ -197,7 +199,7 @@ class Replay:
     def steps(self, progress: Callable[[float], None] = lambda seconds: None) -> Iterator[Step]:
         """The ticks, in order of time.
 
-        A bag that is damaged further on is replayed up to there, see :attr:`damage`.
+        A bag that is damaged is replayed as far as it can be read, see :attr:`damage`.
 
         Args:
             progress: Called with the s of the bag that have been replayed.
@@ -209,7 +211,8 @@ class Replay:
             self._push(arrival)
             yield from self._poll(arrival.receive_ns)
             progress((arrival.receive_ns - self.start_ns) / SECOND)
-        yield from self._advance((heard_ns if self.damage else max(heard_ns, self.end_ns)) + 1, heard_ns)
+        to_end = self.partly or not self.damage
+        yield from self._advance((max(heard_ns, self.end_ns) if to_end else heard_ns) + 1, heard_ns)
 
     def tokens(self, step: Step) -> list[Token]:
         """What the latest step was fused from, with embeddings."""
@@ -235,7 +238,7 @@ class Replay:
                     else:
                         yield arrival
         except DataError as error:
-            self.damage = str(error)
+            self.damage, self.partly = str(error), isinstance(error, PartlyReadError)
         while held and held[0].receive_ns <= self.end_ns:
             yield heapq.heappop(held)
 

@@ -183,7 +183,10 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         runs.append(collector.run(scenario))
         if not number:
             damage = replay.damage
-            notes = [f"no message at all from {a:.1f} to {b:.1f} s: no ticks were made there" for a, b in replay.gaps]
+            extent = "is damaged, and all that is whole of it is evaluated"
+            extent = extent if replay.partly else "could not be read to its end, and is evaluated up to there"
+            notes = [f"the bag {extent}: {damage}"] if damage else []
+            notes += [f"no message at all from {a:.1f} to {b:.1f} s: no ticks were made there" for a, b in replay.gaps]
     progress(1.0)
     return Evaluation(
         str(path),
@@ -197,7 +200,7 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         tuple(runs),
         options,
         damage,
-        (*_notes(setup, ground_truth, vocabulary, damage), *notes),
+        (*_notes(setup, ground_truth, vocabulary), *notes),
     )
 
 
@@ -214,10 +217,8 @@ def _truth(path: Path, options: Options, start_ns: int, end_ns: int) -> Truth | 
     return truth.from_table(table, start_ns, end_ns, path.stem)
 
 
-def _notes(setup: Setup, ground_truth: Truth | None, vocabulary: Vocabulary, damage: str) -> list[str]:
+def _notes(setup: Setup, ground_truth: Truth | None, vocabulary: Vocabulary) -> list[str]:
     notes = list(setup.notes)
-    if damage:
-        notes.append(f"the bag could not be read to its end, and is evaluated up to there: {damage}")
     if ground_truth is None:
         notes.append(f"nobody told what was there (--labels, --truth-topic, or {LABELS} in the bag): nothing is scored")
         return notes

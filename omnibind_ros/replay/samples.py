@@ -160,4 +160,4 @@ def _moments(
             if start_ns >= begin:  # all of it lies in the interval
                 yield label, group, f"{group}-{place}", token
     if replay.damage:
-        cut.notes.append(f"{bag.stem}: read up to there only: {replay.damage}")
+        cut.notes.append(f"{bag.stem}: {read.extent(replay.damage, replay.partly)}")

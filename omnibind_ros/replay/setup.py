@@ -19,6 +19,7 @@ from omnibind_ros.graph.judging import Look, Offer, explain_type, look_of, subst
 from omnibind_ros.node.parameters import FUSION_NODE, Parameters, Sensor, Spec
 
 NODE = "fusion_node"
+_MOST_SKIPPED = 5  # topics that are told one by one
 
 
 class GivenParameters(Parameters):
@@ -131,14 +132,15 @@ def resolve(
         given: Parameters, see :func:`read_parameters`.
         namespace: Of the node, for relative topic names.
         adopt: Also take topics that look like a sensor's and are none's, as ``discover: true`` does.
-        bag: The bag, for what only messages say: which pictures are a camera's, and how a depth camera sees; ``None``
-            goes by types and names.
+        bag: The bag, for what only it says: which topics cannot be read, which pictures are a camera's, and how a
+            depth camera sees; ``None`` goes by types and names.
 
     Raises:
         ConfigError: A parameter is unusable.
         DataError: There is no sensor in the bag.
     """
     parameters = GivenParameters({**given, "discover": True} if adopt else given)
+    skipped = {} if bag is None else read.skipped(bag)
     sensors = {sensor.name: sensor for sensor in parameters.sensors}
     full = {name: _resolved(sensor.topic, namespace) for name, sensor in sensors.items()}
     notes = parameters.unknown(given)
@@ -172,14 +174,21 @@ def resolve(
                 continue
             options = replace(sensor.options, camera_info=info, intrinsics=_first(bag, info))
             sensors[name] = replace(sensor, options=options)
+    refused |= {
+        name: f"{topic} cannot be read: {skipped[topic].reason}" for name, topic in full.items() if topic in skipped
+    }
     types = {topic: topics[topic] for name, topic in full.items() if topic in topics and name not in refused}
     notes += [f"[{name}] {reason}" for name, reason in refused.items()]
     absent = [
         f"{name} ({topic}{f', {other}' if (other := substitute(topic, topics.__contains__)) else ''})"
         for name, topic in full.items()
-        if topic not in topics
+        if topic not in {*topics, *skipped}
     ]
     notes += [f"the bag has no topic of {', '.join(absent)}"] if absent else []
+    others = [f"{topic} is left out: {one.reason}" for topic, one in skipped.items() if topic not in full.values()]
+    notes += others[:_MOST_SKIPPED]
+    if len(others) > _MOST_SKIPPED:
+        notes.append(f"{len(others) - _MOST_SKIPPED} other topics are left out: omnibind bag inspect --all says why")
     if not types:
         held = ", ".join(f"{topic} ({ros_type})" for topic, ros_type in sorted(topics.items())) or "no topics"
         raise DataError(f"no sensor has a usable topic in the bag; it holds {held}; {'; '.join(notes)}")

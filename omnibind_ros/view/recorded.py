@@ -65,7 +65,7 @@ def run(
             canvas.states(now_ns, [report for report in step.reports if report.name in setup.present])
     print(f"{path}: {seconds:.1f} s, {ticks} ticks, {predictions} predictions, sensors {', '.join(setup.present)}")
     if replay.damage:
-        print(f"omnibind: read up to there only: {replay.damage}", file=sys.stderr)
+        print(f"omnibind: {read.extent(replay.damage, replay.partly)}", file=sys.stderr)
     return 1 if replay.damage else 0
 
 

@@ -6,35 +6,47 @@ import argparse
 import dataclasses
 import datetime
 import json
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omnibind_ros.bags.inspect import BagSummary, EventSummary, TopicSummary
 
+_FULL = 12  # topics about which all is said
+_SCREEN = 24  # lines of the smallest screen
+_AROUND = 6  # lines of a screen for what stands around the lists
+_WIDEST = 160  # letters of a line
+
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the action."""
     text = "print the topics of a bag, their rates, which modality they feed, and all events"
     inspect = actions.add_parser("inspect", help=text, description=text)
-    inspect.add_argument("bag", type=Path, metavar="BAG", help="folder of a rosbag2 (MCAP or sqlite3), or its file")
+    inspect.add_argument("bag", type=Path, metavar="BAG", help="folder of a rosbag2, or a recording's file")
+    inspect.add_argument(
+        "--all", action="store_true", help="all about every topic, also where it fills several screens"
+    )
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.set_defaults(run=_inspect)
 
 
 def _inspect(args: argparse.Namespace) -> int:
     """Returns 0, or 1 if the bag could not be read to its end."""
+    from omnibind_ros.bags import read
     from omnibind_ros.bags.inspect import inspect
 
     summary = inspect(args.bag)
     if args.json:
         print(json.dumps(_plain(summary), indent=2, ensure_ascii=False))
+    elif args.all or len(summary.topics) <= _FULL:
+        print("\n".join([*_head(summary), *_lines(summary)]))
     else:
-        print("\n".join(_lines(summary)))
+        print("\n".join([*_head(summary), *_overview(summary.topics)]))
     if summary.damage:
-        print(f"omnibind: read up to there only: {summary.damage}", file=sys.stderr)
+        print(f"omnibind: {read.extent(summary.damage, summary.partly)}", file=sys.stderr)
     return 1 if summary.damage else 0
 
 
@@ -54,6 +66,7 @@ def _plain(summary: BagSummary) -> dict[str, Any]:
         "span_s": summary.span_s,
         "messages": summary.messages,
         "damage": summary.damage,
+        "partly": summary.partly,
         "topics": topics,
     }
 
@@ -62,18 +75,55 @@ def _plain_events(events: EventSummary) -> dict[str, Any]:
     return {**dataclasses.asdict(events), "darker": events.events - events.brighter, "span_s": events.span_s}
 
 
-def _lines(summary: BagSummary) -> Iterator[str]:
+def _head(summary: BagSummary) -> Iterator[str]:
     yield f"{summary.path}: {summary.messages} messages on {len(summary.topics)} topics in {summary.span_s:.3f} s"
     if summary.start_ns is not None:
         start = datetime.datetime.fromtimestamp(summary.start_ns / 1e9, datetime.timezone.utc)
         yield f"from {start.isoformat(sep=' ', timespec='milliseconds')}"
-    for topic in summary.topics:
+
+
+def _overview(topics: Sequence[TopicSummary]) -> Iterator[str]:
+    """A line for each sensor, and one for each type of all others, on one screen."""
+    sensors = [topic for topic in topics if topic.modality]
+    others = [topic for topic in topics if not topic.modality]
+    room = max(shutil.get_terminal_size().lines, _SCREEN) - _AROUND
+    shown = sensors[: room if len(sensors) <= room and not others else room // 2]
+    width = max((len(topic.topic) for topic in shown), default=0)
+    for topic in shown:
+        rate = "" if topic.rate is None else f" at {topic.rate:.1f} Hz"
+        what = topic.content or topic.type
+        bad = f"; {topic.rejected} unusable: {topic.reason}" if topic.rejected else ""
+        yield f"{topic.topic:{width}}  {topic.modality:11}  {topic.messages} messages{rate}, {what}{bad}"[:_WIDEST]
+    if len(sensors) > len(shown):
+        yield f"and {len(sensors) - len(shown)} more that feed a modality"
+    groups: dict[tuple[bool, str], list[TopicSummary]] = {}
+    for topic in others:
+        groups.setdefault((topic.skipped, topic.type), []).append(topic)
+    ordered = sorted(groups.values(), key=lambda group: (not group[0].skipped, -len(group)))
+    if others:
+        yield f"{len(others)} topics feed nothing (--all shows each of them):"
+    left = room - len(shown)
+    for group in ordered if len(ordered) <= left else ordered[: left - 1]:
+        names = f"{group[0].topic}, ..." if len(group) > 1 else group[0].topic
+        count = f"{sum(topic.messages for topic in group)} messages"
+        reason = f"; cannot be read: {group[0].reason}" if group[0].skipped else ""
+        yield f"  {len(group):3} {group[0].type or 'without a type'}: {names} ({count}){reason}"[:_WIDEST]
+    if len(ordered) > left:
+        rest = ordered[left - 1 :]
+        yield f"  {sum(map(len, rest)):3} of {len(rest)} other types"
+
+
+def _lines(summary: BagSummary) -> Iterator[str]:
+    for topic in sorted(summary.topics, key=lambda one: not one.modality):
         yield ""
         yield from _topic_lines(topic)
 
 
 def _topic_lines(topic: TopicSummary) -> Iterator[str]:
-    yield f"{topic.topic}  ({topic.type})"
+    yield f"{topic.topic}  ({topic.type or 'without a type'})"
+    if topic.skipped:
+        yield f"  {topic.messages} messages, which cannot be read: {topic.reason}"
+        return
     rate = "" if topic.rate is None else f" at {topic.rate:.2f} Hz"
     yield f"  {topic.messages} messages{rate} in {topic.span_s:.3f} s" + (f": {topic.content}" if topic.content else "")
     yield f"  feeds: {topic.modality or 'nothing'}"

@@ -80,11 +80,11 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
                 player.paused ^= pressed()
                 return not stop.is_set()
 
-            _rounds(args, player, go_on)
+            whole = _rounds(args, player, go_on)
         if setup is None or listener is None:
             if not stop.is_set():
                 player.deliver(_DELIVERY)
-            return 130 if stop.is_set() else 0
+            return 130 if stop.is_set() else 0 if whole else 1
         player.spin(_AFTER)
     finally:
         player.close()
@@ -93,15 +93,25 @@ def _run(args: argparse.Namespace, node: Any, stop: threading.Event) -> int:
     return _compare(args, setup, listener, player)
 
 
-def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> None:
+def _rounds(args: argparse.Namespace, player: Player, go_on: Any) -> bool:
+    """Returns whether the bag is whole; what is whole of it was played."""
+    from omnibind_core.errors import DataError, PartlyReadError
     from omnibind_ros.bags import read
     from omnibind_ros.replay.batch import progress_bar
 
     begin, end = read.span_ns(args.bag)
+    damage = ""
     with progress_bar("playing", (end - begin) / 1e9 - args.start) as progress:
-        player.play(go_on, progress)
-        while args.loop and go_on():
-            player.play(go_on, progress)
+        while True:
+            try:
+                player.play(go_on, progress)
+            except DataError as error:
+                damage = read.extent(str(error), isinstance(error, PartlyReadError))
+            if not (args.loop and go_on()):
+                break
+    if damage:
+        print(f"omnibind: {damage}", file=sys.stderr)
+    return not damage
 
 
 def _prepare(args: argparse.Namespace, player: Player) -> tuple[Setup, Listener]:
