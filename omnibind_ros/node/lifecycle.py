@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _POLL_PERIOD = 0.25  # s between looks at the graph
 _REPORT_PERIOD = 1.0  # s between diagnostics
-_END_PATIENCE = 1.0  # s that a computation may go on when the process ends
+_END_PATIENCE = 0.5  # s that a computation may go on when the process ends
 
 
 class PerceptionNode(LifecycleNode):
