@@ -7,15 +7,20 @@ import omnibind_ros.node.malloc_arenas  # noqa: F401 - first, before threads are
 # isort: split
 import _thread
 import contextlib
+import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
+
+import yaml
 
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.graph.transport import avoid_shared_memory, buffer_warning, share_folder
@@ -124,8 +129,16 @@ def run(make: Callable[[], PerceptionNode]) -> int:
         transport = avoid_shared_memory(
             os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config"
         )
-        rclpy.init()  # its own handling of the signals, which wakes the executor and shuts down, comes on top of ours
         log = rclpy.logging.get_logger("omnibind")
+        problem = _file_problem(sys.argv)
+        if problem is not None:
+            log.fatal(problem)
+            return 1
+        try:
+            rclpy.init()  # its own handling of the signals, which wakes the executor and shuts down, is added to ours
+        except RuntimeError as error:  # of the arguments, or of the middleware
+            log.fatal(_in_words(error))
+            return 1
         log.info(f"transport: {transport.words}")
         warning = buffer_warning() if transport.udp else None
         if warning:
@@ -139,7 +152,29 @@ def run(make: Callable[[], PerceptionNode]) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     finally:
+        context = rclpy.get_default_context()
         rclpy.try_shutdown()
+        context._logging_fini()  # left out where a signal has shut the context down; it writes the log file out
+
+
+def _file_problem(arguments: Sequence[str]) -> str | None:
+    """What is wrong with the parameter files among the arguments; ``None`` if they can be read."""
+    for option, path in itertools.pairwise(arguments):
+        if option == "--params-file":
+            try:
+                yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                return f"parameter file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+            except yaml.YAMLError as error:
+                return f"parameter file {path} is no YAML: {' '.join(str(error).split())}"
+    return None
+
+
+def _in_words(error: Exception) -> str:
+    """What ROS says of arguments that it cannot use, without its own source files."""
+    text = re.sub(r", at /\S+?:\d+", "", " ".join(str(error).split()))
+    names = ", expected names of letters, digits and _, with no digit first"
+    return "cannot start: " + re.sub(r"\. Error: Expect(ed lexeme|ing token).*", names, text)
 
 
 def _spin(make: Callable[[], PerceptionNode]) -> int:

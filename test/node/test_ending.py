@@ -96,13 +96,16 @@ def environment():
     return {**os.environ, "ROS_DOMAIN_ID": str(any_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
-def test_a_signal_ends_a_node_that_is_busy():
-    done = subprocess.run(
-        [sys.executable, "-c", SLOW], env=environment(), stdout=subprocess.PIPE, text=True, timeout=120, check=True
-    )
+def test_a_signal_ends_a_node_that_is_busy(tmp_path):
+    command = [sys.executable, "-c", SLOW]
+    given = {**environment(), "ROS_LOG_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=given, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+    orderly = 0
     for status, seconds, log in map(json.loads, done.stdout.splitlines()):
         assert status == 0 and seconds < SOON, log
         assert "Traceback" not in log and "terminate" not in log, log
+        orderly += "loaded" in log and "without cleaning up" not in log
+    assert sum("loaded" in file.read_text(encoding="utf-8") for file in tmp_path.iterdir()) >= orderly
 
 
 @pytest.mark.parametrize("node", ["fusion_node", "sensor_node"])
