@@ -150,9 +150,7 @@ class Spec:
 _TYPE_NAMES = {bool: "bool", int: "integer", float: "number", str: "string", list: "list of strings"}
 
 _MODEL = Spec("model", "lite", "name of a shipped model, or folder of a saved one")
-_DEVICE = Spec(
-    "device", "auto", "torch device: cpu, cuda, cuda:1, ...; auto takes cuda where there is one", form=DEVICE
-)
+_DEVICE = Spec("device", "auto", "torch device; auto takes cuda where there is one", form=DEVICE)
 _AUTOSTART = Spec("autostart", True, "configure and activate at the start; false leaves it to a manager", NEVER)
 
 FUSION_NODE: tuple[Spec, ...] = (
@@ -213,12 +211,7 @@ SENSOR_NODE: tuple[Spec, ...] = (
 
 SENSOR: tuple[Spec, ...] = (
     Spec("type", "", f"{', '.join(SENSOR_TYPES)}, or a modality, as text; empty: the sensor's name"),
-    Spec(
-        "topic",
-        "",
-        "topic; empty: the name of the sensor and /image_raw, /events, /points, /audio or /text",
-        form=TOPIC,
-    ),
+    Spec("topic", "", "empty: the name of the sensor and /image_raw, /events, /points, /audio or /text", form=TOPIC),
     Spec("message_type", "", "accepted message type; empty: every type of the modality, as found on the topic"),
     Spec("enabled", True, "whether the sensor may take part", ALWAYS),
     Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion; text: 5", ALWAYS, 0.01, 3600.0),
