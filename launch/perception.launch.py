@@ -78,13 +78,14 @@ def _nodes(context: LaunchContext) -> list[Node]:
     labels = [label.strip() for label in value("labels").split(",") if label.strip()]
     if labels:
         fusion["labels"] = labels
+    blocks = _blocks(Path(value("params_file")))
     nodes = []
     processes = value("processes")
     if value("composition"):
         processes = "one" if value("composition") == "true" else "per_sensor"
         get_logger("perception.launch").warning(f"composition:= is an old name; use processes:={processes}")
     if processes == "per_sensor":
-        for sensor in _sensors(Path(value("params_file"))):
+        for sensor in _sensors(blocks):
             fusion |= {
                 f"{sensor}.topic": f"omnibind/{sensor}",
                 f"{sensor}.message_type": f"{PACKAGE}/msg/ModalityFrame",
@@ -109,10 +110,36 @@ def _node(executable: str, name: str, parameters: dict[str, Any], value: Any) ->
     )
 
 
-def _sensors(path: Path) -> list[str]:
-    """Names of the sensors in a parameter file, whatever nodes its blocks are for."""
-    from omnibind_ros.node.parameters import SENSOR_TYPES
+def _blocks(path: Path) -> list[dict[str, Any]]:
+    """The parameters in a file, whatever nodes they are for. Without this launch would leave out what it cannot read.
 
-    blocks = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    lists = [block.get("ros__parameters", {}).get("sensors") for block in blocks.values()]
-    return next((names for names in lists if names), list(SENSOR_TYPES))
+    Raises:
+        RuntimeError: It is no parameter file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RuntimeError(f"params_file:={path} cannot be used: {' '.join(str(error).split())}") from error
+    waiting: list[Any] = [content]
+    blocks: list[dict[str, Any]] = []
+    while waiting:
+        mapping = waiting.pop()
+        for key, value in mapping.items() if isinstance(mapping, dict) else ():
+            if key == "ros__parameters" and isinstance(value, dict | None):
+                blocks.append(value or {})
+            else:
+                waiting.append(value)
+    if not blocks:
+        raise RuntimeError(f"params_file:={path} has no ros__parameters, expected parameters of a node below it")
+    return blocks
+
+
+def _sensors(blocks: list[dict[str, Any]]) -> list[str]:
+    """Names of the sensors in the parameters of a file, checked."""
+    from omnibind_ros.node.parameters import SENSOR_TYPES, check_sensor_names
+
+    names = next((block["sensors"] for block in blocks if block.get("sensors")), list(SENSOR_TYPES))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RuntimeError(f"parameter 'sensors' is {names!r}, expected a list of strings")
+    check_sensor_names(names, "sensors")
+    return names

@@ -5,7 +5,6 @@ from __future__ import annotations
 import omnibind_ros.node.malloc_arenas  # noqa: F401 - first, before threads are started
 
 # isort: split
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +17,6 @@ from std_srvs.srv import SetBool
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
-from omnibind_core.model import saved_config
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
@@ -32,7 +30,7 @@ from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
 from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
 from omnibind_ros.node.parameters import FUSION_NODE
-from omnibind_ros.node.process import run
+from omnibind_ros.node.process import end, interruptible, run
 from omnibind_ros.node.sync import ApproximateSync
 from omnibind_ros.node.tick_loop import Tick
 
@@ -79,6 +77,8 @@ class FusionNode(PerceptionNode):
         """Modalities whose encoders are needed: those of the sensors, and of all that may be adopted."""
         if not self.parameters["discover"]:
             return super().wanted
+        from omnibind_core.model import saved_config  # takes seconds; wrong parameters should be told at once
+
         return super().wanted | set(modalities.sensors()) & set(saved_config(self.parameters["model"]).modalities)
 
     @property
@@ -364,7 +364,8 @@ class FusionNode(PerceptionNode):
 
 def main() -> None:
     """Runs the node."""
-    sys.exit(run(FusionNode))
+    with interruptible():
+        end(run(FusionNode))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import sys
 import time
+import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.time import Time
 
-from omnibind_core.errors import InvalidInputError, OmniBindError
+from omnibind_core.errors import ConfigError, InvalidInputError, OmniBindError
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import TickSource, Trigger
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _POLL_PERIOD = 0.25  # s between looks at the graph
 _REPORT_PERIOD = 1.0  # s between diagnostics
-_END_PATIENCE = 1.0  # s that a computation may go on when the process ends
+_END_PATIENCE = 0.5  # s that a computation may go on when the process ends
 
 
 class PerceptionNode(LifecycleNode):
@@ -72,6 +73,10 @@ class PerceptionNode(LifecycleNode):
         self.create_timer(_REPORT_PERIOD, self._report, clock=steady)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.add_on_set_parameters_callback(self._on_parameters)
+        # rclpy drops the exceptions of these (rclpy#1673).
+        self._callbacks = {state: partial(self._guarded, callback) for state, callback in self._callbacks.items()}
+        service = self._service_change_state
+        service.callback = partial(self._on_change_state, service.callback)
         if self.has_touch:
             self._tactile.offer_service()
 
@@ -178,6 +183,41 @@ class PerceptionNode(LifecycleNode):
         self._free()
         return super().on_shutdown(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees what a transition left that failed by an unexpected error: the node is unconfigured again."""
+        self._halt()
+        self._free()
+        return super().on_error(state)
+
+    def _guarded(
+        self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState
+    ) -> TransitionCallbackReturn:
+        """Does a step of the lifecycle, and says why where it cannot be done."""
+        step = callback.__name__.removeprefix("on_")
+        try:
+            return callback(state)
+        except OmniBindError as error:
+            self.get_logger().error(f"cannot {step}: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self.get_logger().debug(traceback.format_exc())
+            self.get_logger().error(f"cannot {step}: {type(error).__name__}: {' '.join(str(error).split())}")
+            return TransitionCallbackReturn.ERROR
+
+    def _on_change_state(self, change: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+        """Refuses what the state does not allow: rclpy raises, which would end the process (rclpy#1209)."""
+        asked = request.transition
+        known = {number: label for number, label, *_ in self._state_machine.available_transitions}
+        if (asked.label in known.values()) if asked.label else (asked.id in known):
+            return change(request, response)
+        state = self._state_machine.current_state[1]
+        allowed = ", ".join(f"{label} ({number})" for number, label in known.items()) or "nothing"
+        self.get_logger().error(
+            f"transition {asked.label or asked.id} is refused: the node is {state}, expected {allowed}"
+        )
+        response.success = False
+        return response
+
     def start(self) -> bool:
         """Configures and activates. Returns whether both succeeded."""
         steps: tuple[Callable[[], TransitionCallbackReturn], ...] = (self.trigger_configure, self.trigger_activate)
@@ -202,12 +242,23 @@ class PerceptionNode(LifecycleNode):
         _give_memory_back()
 
     def _device(self) -> str:
-        device: str = self.parameters["device"]
-        if device != "auto":
-            return device
+        """The torch device of the parameter.
+
+        Raises:
+            ConfigError: This machine has none of that name.
+        """
         import torch
 
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device: str = self.parameters["device"]
+        if device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+            found = ", ".join(["auto", "cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+            why = str(error).partition("\n")[0]
+            raise ConfigError(f"parameter 'device' is '{device}', expected one of {found}: {why}") from error
+        return device
 
     # Messages -------------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
@@ -35,6 +35,54 @@ DISCOVER_EXCLUDE = ("omnibind",)
 
 NEVER, UNCONFIGURED, ALWAYS = "never", "unconfigured", "always"
 
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+_WORD = f"(?:[A-Za-z_]|{{{_NAME}}})(?:[A-Za-z0-9_]|{{{_NAME}}})*"
+
+
+class Form(NamedTuple):
+    """What a text has to look like.
+
+    Attributes:
+        pattern: Regular expression for all of it.
+        words: The same for people.
+    """
+
+    pattern: str
+    words: str
+
+
+DEVICE = Form(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", "auto, cpu, cuda, cuda:1, ...")
+TOPIC = Form(f"|(~?/)?{_WORD}(/{_WORD})*", "words of letters, digits and _, no digit first, with / between")
+
+
+def good_name(text: str) -> str:
+    """The valid name of a topic or sensor that is most like this one."""
+    words = (re.sub("[^A-Za-z0-9_]+", "_", word.strip()) for word in text.strip(" /~").split("/"))
+    good = "/".join(word if re.fullmatch(_NAME, word) else f"sensor_{word.strip('_')}" for word in words if word)
+    return f"/{good}" if text.strip().startswith("/") else good
+
+
+def check_sensor_names(names: Sequence[str], parameter: str, taken: Collection[str] = ()) -> None:
+    """Checks the names of sensors, which become parts of topics and parameters.
+
+    Args:
+        names: The names.
+        parameter: Where they were given.
+        taken: Names that mean something else.
+
+    Raises:
+        ConfigError: One cannot be used.
+    """
+    for name in names:
+        if not re.fullmatch(_NAME, name):
+            good = good_name(name.replace("/", "_"))
+            found = f"parameter '{parameter}' has '{name}', expected letters, digits and _, with no digit first"
+            raise ConfigError(f"{found}; '{good}' would do")
+        if name in taken:
+            raise ConfigError(f"parameter '{parameter}' has '{name}', expected a name that no other parameter has")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"parameter '{parameter}' names one twice: {', '.join(names)}")
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -49,6 +97,7 @@ class Spec:
         minimum: Smallest value.
         maximum: Largest value.
         choices: Accepted values, if only some are.
+        form: What a text has to look like.
     """
 
     name: str
@@ -58,6 +107,7 @@ class Spec:
     minimum: float = -math.inf
     maximum: float = math.inf
     choices: tuple[str, ...] = ()
+    form: Form | None = None
 
     def check(self, value: Any, name: str) -> Any:
         """Returns the value in the type of the default (an integer where a float is wanted becomes one).
@@ -67,16 +117,21 @@ class Spec:
         """
         if isinstance(self.default, float) and type(value) is int:
             value = float(value)
+        if value is None and isinstance(self.default, list):
+            return []  # what ROS makes of an empty list in a file
         if isinstance(self.default, list):
             if not isinstance(value, Sequence) or isinstance(value, str) or any(type(v) is not str for v in value):
                 raise ConfigError(f"parameter '{name}' is {value!r}, expected a list of strings")
             return [v for v in value if v]
         if type(value) is not type(self.default):
             raise ConfigError(f"parameter '{name}' is {value!r}, expected a {_TYPE_NAMES[type(self.default)]}")
-        if isinstance(value, float | int) and not self.minimum <= value <= self.maximum:
-            raise ConfigError(f"parameter '{name}' is {value}, expected {self.range}")
+        if isinstance(value, float | int) and not (self.minimum <= value <= self.maximum and math.isfinite(value)):
+            raise ConfigError(f"parameter '{name}' is {value}, expected {self.range or 'a finite number'}")
         if self.choices and value not in self.choices:
             raise ConfigError(f"parameter '{name}' is '{value}', expected one of {', '.join(self.choices)}")
+        if self.form is not None and not re.fullmatch(self.form.pattern, value):
+            offer = f"; '{good_name(value)}' would do" if self.form is TOPIC else ""
+            raise ConfigError(f"parameter '{name}' is '{value}', expected {self.form.words}{offer}")
         return value
 
     @property
@@ -84,6 +139,8 @@ class Spec:
         """Accepted values in words; empty if all are."""
         if self.choices:
             return ", ".join(self.choices)
+        if self.form is not None:
+            return self.form.words
         if math.isinf(self.minimum) and math.isinf(self.maximum):
             return ""
         if math.isinf(self.maximum):
@@ -94,7 +151,7 @@ class Spec:
 _TYPE_NAMES = {bool: "bool", int: "integer", float: "number", str: "string", list: "list of strings"}
 
 _MODEL = Spec("model", "lite", "name of a shipped model, or folder of a saved one")
-_DEVICE = Spec("device", "auto", "torch device: cpu, cuda, cuda:1, ...; auto takes cuda where there is one")
+_DEVICE = Spec("device", "auto", "torch device; auto takes cuda where there is one", form=DEVICE)
 _AUTOSTART = Spec("autostart", True, "configure and activate at the start; false leaves it to a manager", NEVER)
 
 FUSION_NODE: tuple[Spec, ...] = (
@@ -161,7 +218,7 @@ SENSOR_NODE: tuple[Spec, ...] = (
 
 SENSOR: tuple[Spec, ...] = (
     Spec("type", "", f"{', '.join(SENSOR_TYPES)}, or a modality, as text; empty: the sensor's name"),
-    Spec("topic", "", "topic; empty: the name of the sensor and /image_raw, /events, /points, /audio or /text"),
+    Spec("topic", "", "empty: the name of the sensor and /image_raw, /events, /points, /audio or /text", form=TOPIC),
     Spec("message_type", "", "accepted message type; empty: every type of the modality, as found on the topic"),
     Spec("enabled", True, "whether the sensor may take part", ALWAYS),
     Spec("timeout", 1.0, "s of silence after which the sensor leaves the fusion; text: 5", ALWAYS, 0.01, 3600.0),
@@ -241,12 +298,9 @@ class Parameters:
             self._declare(spec, spec.name)
         if not self.sensor_names and not ("discover" in self._specs and self["discover"]):
             raise ConfigError("parameter 'sensors' is empty, expected at least one name, or discover: true")
-        if len(set(self.sensor_names)) < len(self.sensor_names):
-            raise ConfigError(f"parameter 'sensors' names one twice: {', '.join(self.sensor_names)}")
+        check_sensor_names(self.sensor_names, "sensor" if "sensor" in self else "sensors", self._specs)
         for sensor in self.sensor_names:
             self.add(sensor)
-        if "trigger" in self:
-            _ = self.settings, self.discovery
 
     def add(self, sensor: str, **defaults: Any) -> Sensor:
         """Declares the block of a sensor.
@@ -307,6 +361,9 @@ class Parameters:
         try:
             self._node.declare_parameter(name, spec.default, descriptor)
         except ParameterException as error:  # a value given at the start is out of range
+            given = self._node._parameter_overrides.get(name)
+            if given is not None:
+                spec.check(given.value, name)
             raise ConfigError(f"parameter '{name}': {error}, expected {spec.range}") from error
 
     def __getitem__(self, name: str) -> Any:
@@ -318,7 +375,17 @@ class Parameters:
         Raises:
             ConfigError: It is unusable.
         """
-        return self._specs[name].check(value, name)
+        value = self._specs[name].check(value, name)
+        if name == "trigger" and value not in ("rate", *self.sensor_names):
+            known = ", ".join(("rate", *self.sensor_names))
+            raise ConfigError(f"parameter 'trigger' is '{value}', expected one of {known}")
+        if name in ("discover_include", "discover_exclude"):
+            for text in value:
+                try:
+                    re.compile(text)
+                except re.error as error:
+                    raise ConfigError(f"parameter '{name}': {text!r} is no regular expression: {error}") from error
+        return value
 
     def changeable(self, name: str) -> str:
         """When the parameter can be changed; parameters that are not ours always can."""
@@ -339,31 +406,18 @@ class Parameters:
 
     @property
     def settings(self) -> EngineSettings:
-        """Settings of the runtime (fusion node).
-
-        Raises:
-            ConfigError: The trigger is no sensor.
-        """
-        if self["trigger"] not in ("rate", *self.sensor_names):
-            known = ", ".join(("rate", *self.sensor_names))
-            raise ConfigError(f"parameter 'trigger' is '{self['trigger']}', expected one of {known}")
+        """Settings of the runtime (fusion node)."""
         names = ("top_k", "max_future", "min_sensors", "max_wait")
         trigger = "" if self["trigger"] == "rate" else self["trigger"]
         return EngineSettings(trigger=trigger, **{name: self[name] for name in names})
 
     @property
     def discovery(self) -> DiscoveryRules:
-        """Which topics are adopted (fusion node).
-
-        Raises:
-            ConfigError: A regular expression is none.
-        """
-        patterns = {}
-        for name in ("discover_include", "discover_exclude"):
-            try:
-                patterns[name] = tuple(re.compile(text, re.IGNORECASE) for text in self[name])
-            except re.error as error:
-                raise ConfigError(f"parameter '{name}': {error.pattern!r} is no regular expression: {error}") from error
+        """Which topics are adopted (fusion node)."""
+        patterns = {
+            name: tuple(re.compile(text, re.IGNORECASE) for text in self[name])
+            for name in ("discover_include", "discover_exclude")
+        }
         return DiscoveryRules(
             patterns["discover_include"], patterns["discover_exclude"], self["discover_limit"], self["discover_forget"]
         )

@@ -1,31 +1,144 @@
-"""A node as a process: from its signals to its exit status."""
+"""A node as a process: from its signals to its exit status. Imports little, so that signals are heard early."""
 
 from __future__ import annotations
 
+import omnibind_ros.node.malloc_arenas  # noqa: F401 - first, before threads are started
+
+# isort: split
+import _thread
+import contextlib
+import itertools
 import logging
 import os
+import re
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
-import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+import yaml
 
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.graph.transport import avoid_shared_memory, buffer_warning, share_folder
-from omnibind_ros.node.lifecycle import PerceptionNode
+
+if TYPE_CHECKING:
+    from omnibind_ros.node.lifecycle import PerceptionNode
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DEADLINE = 2.0  # s from the first signal to the end, whatever the process is doing
+
+
+class _Ending:
+    """What SIGINT and SIGTERM do: the first ends the process, in order if it can be, and by force after two seconds.
+
+    Later ones, as ``ros2 launch`` sends them when Ctrl-C has reached the node already, change nothing.
+
+    Attributes:
+        tidy: Whether there is anything to clean up, so that the end has to be in order.
+        begun: Whether a signal has ended what the main thread was doing.
+        watch: The thread that hears the signals at once: Python's handlers wait until the main thread is back from C.
+    """
+
+    def __init__(self) -> None:
+        self.tidy = self.begun = False
+        receiver, sender = os.pipe()
+        os.set_blocking(sender, False)
+        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+        self.watch = threading.Thread(target=self._watch, args=(receiver,), name="omnibind-ending", daemon=True)
+        self.watch.start()
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.begun or not self.tidy or _imports(frame):
+            return
+        self.begun = True
+        raise KeyboardInterrupt
+
+    def _watch(self, receiver: int) -> None:
+        while os.read(receiver, 1)[0] not in _SIGNALS:
+            pass
+        if not self.tidy:
+            os._exit(0)
+        deadline = time.monotonic() + _DEADLINE
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, 0.05))
+            if not self.begun:
+                _thread.interrupt_main()
+        os.write(2, f"omnibind: not done {_DEADLINE:g} s after a signal to end: ended without cleaning up\n".encode())
+        os._exit(0)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: extensions as PyTorch answer an exception there by SIGABRT."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+_ending: _Ending | None = None
+
+
+def _take_signals() -> _Ending:
+    global _ending  # as the signal handlers are: one a process
+    if _ending is None:
+        _ending = _Ending()
+    return _ending
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """From here on SIGINT and SIGTERM end the process within two seconds, with status 0."""
+    try:
+        _take_signals()
+        yield
+    except KeyboardInterrupt:
+        end(0)
+
+
+def end(status: int) -> NoReturn:
+    """Ends the process with this status, once what there was is cleaned up.
+
+    The interpreter is not taken apart after a signal, nor while a thread is at work: a thread that comes back from
+    PyTorch would be unwound then, which C++ answers by SIGABRT, and a second signal would kill.
+    """
+    idle = {threading.main_thread(), _ending.watch if _ending is not None else None}
+    if (_ending is None or not _ending.begun) and all(thread in idle for thread in threading.enumerate()):
+        sys.exit(status)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def run(make: Callable[[], PerceptionNode]) -> int:
     """Runs a node until SIGINT or SIGTERM, whenever they come. Returns the exit status: 1 if it could not start."""
-    # As SIGINT does; rclpy's own handling, which wakes the executor and shuts the context down, comes on top.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+
+    ending = _take_signals()
+    ending.tidy = True
     try:
         transport = avoid_shared_memory(
             os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config"
         )
-        rclpy.init()
         log = rclpy.logging.get_logger("omnibind")
+        problem = _file_problem(sys.argv)
+        if problem is not None:
+            log.fatal(problem)
+            return 1
+        try:
+            rclpy.init()  # its own handling of the signals, which wakes the executor and shuts down, is added to ours
+        except RuntimeError as error:  # of the arguments, or of the middleware
+            log.fatal(_in_words(error))
+            return 1
         log.info(f"transport: {transport.words}")
         warning = buffer_warning() if transport.udp else None
         if warning:
@@ -33,13 +146,35 @@ def run(make: Callable[[], PerceptionNode]) -> int:
         try:
             return _spin(make)
         except Exception:
-            if rclpy.ok():
+            if rclpy.ok() and not ending.begun:
                 raise
             return 0  # a signal has shut the context down under what was being done
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     finally:
+        context = rclpy.get_default_context()
         rclpy.try_shutdown()
+        context._logging_fini()  # left out where a signal has shut the context down; it writes the log file out
+
+
+def _file_problem(arguments: Sequence[str]) -> str | None:
+    """What is wrong with the parameter files among the arguments; ``None`` if they can be read."""
+    for option, path in itertools.pairwise(arguments):
+        if option == "--params-file":
+            try:
+                yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                return f"parameter file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+            except yaml.YAMLError as error:
+                return f"parameter file {path} is no YAML: {' '.join(str(error).split())}"
+    return None
+
+
+def _in_words(error: Exception) -> str:
+    """What ROS says of arguments that it cannot use, without its own source files."""
+    text = re.sub(r", at /\S+?:\d+", "", " ".join(str(error).split()))
+    names = ", expected names of letters, digits and _, with no digit first"
+    return "cannot start: " + re.sub(r"\. Error: Expect(ed lexeme|ing token).*", names, text)
 
 
 def _spin(make: Callable[[], PerceptionNode]) -> int:
@@ -48,7 +183,10 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
     The executor is rclpy's plain one: callbacks only buffer messages, and the events executor of Jazzy does not end
     its spinning when the context is shut down by a signal.
     """
-    with ExitStack() as ending:
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    with contextlib.ExitStack() as ending:
         try:
             node = make()
         except OmniBindError as error:
@@ -66,7 +204,7 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def _logged_by(node: PerceptionNode) -> Iterator[None]:
     """Sends what the ROS-free parts log to the node's logger."""
     handler = _ToRos(node)

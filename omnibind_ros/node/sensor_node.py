@@ -5,7 +5,6 @@ from __future__ import annotations
 import omnibind_ros.node.malloc_arenas  # noqa: F401 - first, before threads are started
 
 # isort: split
-import sys
 from typing import Any
 
 from rclpy.qos import QoSProfile
@@ -18,7 +17,7 @@ from omnibind_ros import msg
 from omnibind_ros.messages import fill, modality_frame_fields
 from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.parameters import SENSOR_NODE
-from omnibind_ros.node.process import run
+from omnibind_ros.node.process import end, interruptible, run
 from omnibind_ros.node.tick_loop import Tick
 
 
@@ -74,7 +73,8 @@ class SensorNode(PerceptionNode):
 
 def main() -> None:
     """Runs the node."""
-    sys.exit(run(SensorNode))
+    with interruptible():
+        end(run(SensorNode))
 
 
 if __name__ == "__main__":

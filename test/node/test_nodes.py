@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -897,6 +899,79 @@ def test_a_lifecycle_manager_without_bond_drives_the_node(rig):
             rig.wait_for_prediction("camera")
 
 
+PATHS = {  # how to get to a state by ids, and the ids that are right in it
+    State.PRIMARY_STATE_UNCONFIGURED: ([], {1, 5}),
+    State.PRIMARY_STATE_INACTIVE: ([1], {2, 3, 6}),
+    State.PRIMARY_STATE_ACTIVE: ([1, 3], {4, 7}),
+    State.PRIMARY_STATE_FINALIZED: ([5], set()),
+}
+SHUTDOWN = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN - State.PRIMARY_STATE_UNCONFIGURED  # and the same for the others
+
+
+@pytest.mark.parametrize("state", PATHS)
+def test_a_transition_that_the_state_lacks_is_refused_and_the_node_lives_on(rig, capfd, state):
+    rig.fusion(start=False)
+    path, right = PATHS[state]
+    client = rig.helper.create_client(ChangeState, "fusion_node/change_state")
+    assert client.wait_for_service(PATIENCE)
+
+    def change(number, label=""):
+        request = ChangeState.Request(transition=Transition(id=number, label=label))
+        future = client.call_async(request)
+        rig.wait(future.done, f"transition {number} '{label}'")
+        return future.result().success
+
+    assert all(change(number) for number in path)
+    wrong = [(number, "") for number in [*range(9), 10, 20, 30, 40, 50, 60, 99, 200, 255] if number not in right]
+    wrong += [(number, "transition_success") for number in (1, 255)] + [(1, "no such label")]
+    capfd.readouterr()
+    assert not any(change(*transition) for transition in wrong)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == len(wrong) and all("is refused: the node is " in line for line in lines), lines
+    assert rig.call(GetState, "fusion_node/get_state", GetState.Request()).current_state.id == state
+    if right:  # a label counts more than the id, as with nodes in C++
+        assert change(0, "shutdown") if state == 3 else change(SHUTDOWN + state)
+        reached = rig.call(GetState, "fusion_node/get_state", GetState.Request()).current_state.id
+        assert reached == State.PRIMARY_STATE_FINALIZED
+
+
+def test_a_step_that_fails_unexpectedly_says_so_and_can_be_repeated(rig, capfd, monkeypatch):
+    node = rig.fusion(start=False)
+    monkeypatch.setattr(StandIn, "warm_up", lambda *_: {}["a\nmistake"])
+    assert not node.start()
+    lines = [line for line in capfd.readouterr().err.splitlines() if "ERROR" in line]
+    assert len(lines) == 1 and "cannot configure: KeyError: 'a\\nmistake'" in lines[0]
+    assert node.model is None and not node.sensors
+    monkeypatch.undo()
+    monkeypatch.setattr("omnibind_core.model.OmniBind", StandIn)
+    assert node.start()
+
+
+def test_a_device_that_is_not_there_is_refused_before_the_model_is_loaded(rig, capfd):
+    node = rig.fusion(start=False, device="cuda:99", model="missing")
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert "cannot configure: parameter 'device' is 'cuda:99', expected one of auto, cpu" in capfd.readouterr().err
+    assert node.set_parameters([Parameter("device", value="cpu"), Parameter("model", value="lite")])[0].successful
+    assert node.start()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("device", "gpu", "'device' is 'gpu', expected auto, cpu, cuda, cuda:1, ..."),
+        ("trigger", "lidar", "'trigger' is 'lidar', expected one of rate, camera"),
+        ("discover_include", ["("], "is no regular expression"),
+        ("camera.topic", "a b", "'a_b' would do"),
+        ("camera.scale", float("nan"), "'camera.scale' is nan, expected a finite number"),
+    ],
+)
+def test_unusable_values_are_refused_before_they_are_used(rig, name, value, complaint):
+    node = rig.fusion(start=False)
+    result = node.set_parameters([Parameter(name, value=value)])[0]
+    assert not result.successful and complaint in result.reason
+    assert node.start()
+
+
 def test_a_model_that_does_not_exist_fails_the_configuration_and_can_be_corrected(rig):
     node = rig.fusion(start=False, model="missing")
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
@@ -918,6 +993,25 @@ def test_a_model_that_does_not_exist_fails_the_configuration_and_can_be_correcte
         ({"trigger": "lidar"}, "'trigger' is 'lidar', expected one of rate, camera"),
         ({"sensors": [""]}, "'sensors' is empty"),
         ({"discover_exclude": ["("]}, "'discover_exclude': .* is no regular expression"),
+        ({"sensors": []}, "'sensors' is empty, expected at least one name, or discover: true"),
+        ({"sensors": ["front-camera"]}, "'sensors' has 'front-camera', expected letters.*; 'front_camera' would do"),
+        ({"sensors": ["2cam"]}, "'sensors' has '2cam', expected letters.*; 'sensor_2cam' would do"),
+        ({"sensors": ["front/camera"]}, "'front_camera' would do"),
+        ({"sensors": ["cam\u00e9ra"]}, "'cam_ra' would do"),
+        ({"sensors": ["rate"]}, "'sensors' has 'rate', expected a name that no other parameter has"),
+        (
+            {"camera__topic": "front camera/image"},
+            "'camera.topic' is 'front camera/image', .*'front_camera/image' would",
+        ),
+        ({"camera__topic": "/image_raw/"}, "'camera.topic' is '/image_raw/', expected .*; '/image_raw' would do"),
+        ({"camera__topic": "a//b"}, "'a/b' would do"),
+        ({"camera__topic": "2cam/image"}, "'sensor_2cam/image' would do"),
+        ({"device": "gpu"}, "'device' is 'gpu', expected auto, cpu, cuda, cuda:1, ..."),
+        ({"device": ""}, "'device' is '', expected auto"),
+        ({"rate": -1.5}, "'rate' is -1.5, expected 0.1 to 100$"),
+        ({"rate": float("nan")}, "'rate' is nan, expected 0.1 to 100$"),
+        ({"rate": "fast"}, "'rate' is 'fast', expected a number"),
+        ({"camera__enabled": "yes"}, "'camera.enabled' is 'yes', expected a bool"),
     ],
 )
 def test_unusable_parameters_are_refused_by_name(rig, parameters, complaint):
@@ -1067,7 +1161,11 @@ def fail():
     raise RuntimeError("a mistake")
 
 def lost():  # the context is shut down, and KeyboardInterrupt was raised where exceptions are ignored
-    os.kill(os.getpid(), signal.SIGINT)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
     while rclpy.ok():
         time.sleep(0.001)
 
@@ -1087,9 +1185,7 @@ for (owner, name), event in cases:
     if children[-1] == 0:
         plain = getattr(owner, name)
         setattr(owner, name, lambda *args, **kwargs: (event(), plain(*args, **kwargs))[1])
-        if event is lost:
-            signal.signal(signal.SIGINT, lambda *_: None)
-        sys.exit(process.run(FusionNode))
+        process.end(process.run(FusionNode))
 print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
 """
 
@@ -1105,6 +1201,58 @@ def test_a_signal_ends_the_process_cleanly_wherever_its_start_is():
     assert done.stdout.splitlines()[-1] == str([0] * 7 + [1]), done.stderr  # a mistake is told as ever
     assert done.stderr.count("Traceback") == 1, done.stderr
     assert "a mistake" in done.stderr
+
+
+ONE_LINE = """
+import json, os, sys, tempfile
+import torch  # before the children are forked, which saves each the time
+from omnibind_ros.node import fusion_node, sensor_node
+
+children = []
+for name, arguments in json.loads(sys.argv[1]):
+    log = tempfile.TemporaryFile()
+    children.append((os.fork(), log))
+    if children[-1][0] == 0:
+        os.dup2(log.fileno(), 2)
+        sys.argv = [name, "--ros-args", *arguments]
+        {"fusion_node": fusion_node, "sensor_node": sensor_node}[name].main()
+for process, log in children:
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    print(json.dumps([status, os.pread(log.fileno(), 10**6, 0).decode()]))
+"""
+
+
+def test_whatever_is_wrong_at_the_start_is_one_line_and_status_1(tmp_path):
+    broken, flat, none = tmp_path / "broken.yaml", tmp_path / "flat.yaml", tmp_path / "none.yaml"
+    broken.write_text("/**:\n  ros__parameters:\n    rate: [1\n", encoding="utf-8")
+    flat.write_text("fusion_node:\n  rate: 3.0\n", encoding="utf-8")
+    named = tmp_path / "named.yaml"
+    named.write_text(
+        "/**:\n  ros__parameters:\n    sensor: front-camera\n    front-camera: {type: camera}\n", encoding="utf-8"
+    )
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("/**:\n  ros__parameters:\n    sensors: []\n", encoding="utf-8")
+    cases = [
+        ("fusion_node", ["-p", "device:=cuda:99"], "parameter 'device' is 'cuda:99', expected one of auto, cpu"),
+        ("fusion_node", ["-p", "model:=nope"], "no model 'nope': expected"),
+        ("fusion_node", ["-p", "camera.topic:='a b'"], "parameter 'camera.topic' is 'a b', expected"),
+        ("fusion_node", ["--params-file", f"{empty}"], "parameter 'sensors' is empty, expected at least one name"),
+        ("fusion_node", ["--params-file", f"{none}"], f"parameter file {none} cannot be read: No such file"),
+        ("fusion_node", ["--params-file", f"{broken}"], f"parameter file {broken} is no YAML: .*line 3"),
+        ("fusion_node", ["--params-file", f"{flat}"], "Cannot have a value before ros__parameters at line 2"),
+        ("fusion_node", ["-p", "2cam.type:=camera"], "'-p 2cam.type:=camera', expected names of letters"),
+        ("fusion_node", ["-r", "__ns:=/my-robot"], "'-r __ns:=/my-robot', expected names of letters"),
+        ("sensor_node", ["--params-file", f"{named}"], "parameter 'sensor' has 'front-camera', .*'front_camera'"),
+    ]
+    command = [sys.executable, "-c", ONE_LINE, json.dumps([case[:2] for case in cases])]
+    done = subprocess.run(
+        command, env=process_environment(), stdout=subprocess.PIPE, text=True, timeout=120, check=True
+    )
+    for (_, arguments, expected), line in zip(cases, done.stdout.splitlines(), strict=True):
+        status, log = json.loads(line)
+        told = [line for line in log.splitlines() if re.search(r"\[(ERROR|FATAL)\].*\[(omnibind|fusion_node)\]", line)]
+        assert status == 1 and "Traceback" not in log, (arguments, status, log)
+        assert len(told) == 1 and re.search(expected, told[0]), (arguments, log)
 
 
 def test_an_unusable_parameter_ends_the_process_with_one_clear_line():

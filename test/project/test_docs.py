@@ -13,6 +13,7 @@ import pytest
 import yaml
 from domains import any_domain
 
+from omnibind_core.errors import ConfigError
 from omnibind_ros.node import parameters
 
 DOMAIN = any_domain()
@@ -210,6 +211,19 @@ def test_the_launch_file_makes_its_nodes(repo, arguments, nodes):
     assert all(isinstance(node, launch_ros.Node) for node in made)
 
 
+def launch_file(repo, monkeypatch):
+    """With stand-ins for launch, which comes with a ROS installation only."""
+    modules = ["launch", "launch.actions", "launch.logging", "launch.substitutions", "launch_ros", "launch_ros.actions"]
+    fakes = {name: MagicMock() for name in (*modules, "ament_index_python", "ament_index_python.packages")}
+    fakes["launch.substitutions"].LaunchConfiguration = lambda name: SimpleNamespace(perform=lambda given: given[name])
+    fakes["launch_ros.actions"].Node = lambda **settings: settings
+    for name, fake in fakes.items():
+        monkeypatch.setitem(sys.modules, name, fake)
+    defaults = {**dict.fromkeys(ARGUMENTS, ""), "params_file": str(repo / "config" / "perception.yaml")}
+    nodes_of = runpy.run_path(str(repo / "launch" / "perception.launch.py"))["_nodes"]
+    return lambda **given: nodes_of({**defaults, **given}), fakes["launch.logging"].get_logger()
+
+
 @pytest.mark.parametrize(
     ("arguments", "nodes", "named"),
     [
@@ -220,15 +234,29 @@ def test_the_launch_file_makes_its_nodes(repo, arguments, nodes):
     ],
 )
 def test_the_old_name_of_processes_is_understood_and_warned_of(repo, monkeypatch, arguments, nodes, named):
-    """With stand-ins for launch, which comes with a ROS installation only."""
-    modules = ["launch", "launch.actions", "launch.logging", "launch.substitutions", "launch_ros", "launch_ros.actions"]
-    fakes = {name: MagicMock() for name in (*modules, "ament_index_python", "ament_index_python.packages")}
-    fakes["launch.substitutions"].LaunchConfiguration = lambda name: SimpleNamespace(perform=lambda given: given[name])
-    fakes["launch_ros.actions"].Node = lambda **settings: settings
-    for name, fake in fakes.items():
-        monkeypatch.setitem(sys.modules, name, fake)
-    given = {**dict.fromkeys(ARGUMENTS, ""), "params_file": str(repo / "config" / "perception.yaml"), **arguments}
-    made = runpy.run_path(str(repo / "launch" / "perception.launch.py"))["_nodes"](given)
+    nodes_of, log = launch_file(repo, monkeypatch)
+    made = nodes_of(**arguments)
     assert len(made) == nodes
-    warnings = [str(call.args[0]) for call in fakes["launch.logging"].get_logger().warning.call_args_list]
+    warnings = [str(call.args[0]) for call in log.warning.call_args_list]
     assert [named in warning for warning in warnings] == ([True] if named else [])
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "params_file:=.*robot.yaml cannot be used: .*No such file"),
+        ("/**:\n  ros__parameters:\n    rate: [1\n", "params_file:=.*robot.yaml cannot be used: .*line 3"),
+        ("fusion_node:\n  rate: 3.0\n", "has no ros__parameters"),
+        ("", "has no ros__parameters"),
+        ("/**:\n  ros__parameters:\n    sensors: camera\n", "'sensors' is 'camera', expected a list of strings"),
+        ("a:\n  b:\n    ros__parameters:\n      sensors: [2cam]\n", "'sensors' has '2cam', .*'sensor_2cam' would do"),
+    ],
+)
+def test_the_launch_file_names_what_is_wrong_with_the_parameter_file(repo, monkeypatch, tmp_path, content, complaint):
+    nodes_of, _ = launch_file(repo, monkeypatch)
+    path = tmp_path / "robot.yaml"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises((RuntimeError, ConfigError), match=complaint) as caught:
+        nodes_of(params_file=str(path), processes="per_sensor")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,131 @@
+"""How the process of a node ends on signals: whatever it is doing, soon, with status 0 and without a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from domains import any_domain
+
+pytest.importorskip("rclpy")
+pytest.importorskip("omnibind_ros.msg")
+
+pytestmark = pytest.mark.ros
+
+SOON = 10.0  # s; three without load. What goes on when the signal comes would take a minute
+
+SLOW = """
+import json, os, signal, sys, tempfile, time
+from types import SimpleNamespace
+import torch  # before the children are forked, which saves each the time
+import omnibind_core.model
+from omnibind_ros.node import fusion_node
+
+torch.set_num_threads(1)
+
+def sleep():
+    time.sleep(60)
+
+def multiply():
+    matrix = torch.eye(500)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        matrix = torch.mm(matrix, matrix)
+
+def child(place, slow, log):
+    os.dup2(log, 2)
+
+    def busy(*_):
+        os.write(log, b"busy\\n")
+        slow()
+
+    class Model:
+        identity, modalities, threshold, labels = "slow@1", ("image",), 0.1, SimpleNamespace(names=("cup",))
+
+        @classmethod
+        def from_pretrained(cls, *_):
+            if place == "configure":
+                busy()
+            return cls()
+
+        def warm_up(self, wanted):
+            pass
+
+    omnibind_core.model.OmniBind = Model
+    fusion_node.FusionNode.compute = busy
+    sys.argv = ["fusion_node", "--ros-args", "-p", "sensors:=[camera]"]
+    fusion_node.main()
+
+INT, TERM = signal.SIGINT, signal.SIGTERM
+cases = [
+    ("tick", sleep, [INT]), ("tick", multiply, [INT]), ("tick", multiply, [INT, INT]), ("tick", multiply, [TERM]),
+    ("configure", sleep, [INT]), ("configure", multiply, [INT, INT]),
+]
+children = []
+for place, slow, signals in cases:
+    log = tempfile.TemporaryFile()
+    children.append((os.fork(), log, signals))
+    if children[-1][0] == 0:
+        child(place, slow, log.fileno())
+
+def said(log):
+    return os.pread(log.fileno(), 10**6, 0).decode()
+
+for process, log, _ in children:
+    while "busy" not in said(log):
+        assert os.waitpid(process, os.WNOHANG)[0] == 0, said(log)
+        time.sleep(0.01)
+begun = time.monotonic()
+for turn in range(2):
+    for process, _, signals in children:
+        for number in signals[turn:turn + 1]:
+            os.kill(process, number)
+    time.sleep(0.05)
+for process, log, _ in children:
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    print(json.dumps([status, time.monotonic() - begun, said(log)]))
+"""
+
+
+def environment():
+    return {**os.environ, "ROS_DOMAIN_ID": str(any_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+def test_a_signal_ends_a_node_that_is_busy(tmp_path):
+    command = [sys.executable, "-c", SLOW]
+    given = {**environment(), "ROS_LOG_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=given, stdout=subprocess.PIPE, text=True, timeout=120, check=True)
+    orderly = 0
+    for status, seconds, log in map(json.loads, done.stdout.splitlines()):
+        assert status == 0 and seconds < SOON, log
+        assert "Traceback" not in log and "terminate" not in log, log
+        orderly += "loaded" in log and "without cleaning up" not in log
+    assert sum("loaded" in file.read_text(encoding="utf-8") for file in tmp_path.iterdir()) >= orderly
+
+
+@pytest.mark.parametrize("node", ["fusion_node", "sensor_node"])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_node_that_is_importing(repo, node, stop):
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", str(repo / "bin" / node)],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:  # a module that has just been imported
+            if "rclpy" in line:
+                break
+        begun = time.monotonic()
+        process.send_signal(stop)
+        rest = process.communicate(timeout=60)[1]
+        assert process.returncode == 0 and time.monotonic() - begun < SOON, rest
+        assert "Traceback" not in rest and "omnibind_ros.node.lifecycle" not in rest
+    finally:
+        process.kill()
