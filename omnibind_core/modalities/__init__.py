@@ -210,7 +210,7 @@ def doubt(name: str, raw: Any) -> Doubt | None:
     Raises:
         ConfigError: The modality is not known.
     """
-    found: Callable[[Any], Doubt | None] | None = getattr(_plausibility(type(get(name)).__module__), "doubt", None)
+    found: Callable[[Any], Doubt | None] | None = getattr(_plausibility(get(name)), "doubt", None)
     return None if found is None else found(raw)
 
 
@@ -225,14 +225,14 @@ def file_doubt(name: str, path: Path) -> Doubt | None:
         ConfigError: The modality is not known.
     """
     of_file: Callable[[Path], Doubt | None] | None
-    of_file = getattr(_plausibility(type(get(name)).__module__), "file_doubt", None)
+    of_file = getattr(_plausibility(get(name)), "file_doubt", None)
     return None if of_file is None else of_file(path)
 
 
 @functools.cache
-def _plausibility(module: str) -> ModuleType | None:
+def _plausibility(modality: Modality[Any, Any]) -> ModuleType | None:
     """The file beside the module of a modality; None if there is none."""
-    part = f"{module.rpartition('.')[0]}.plausibility"
+    part = f"{type(modality).__module__.rpartition('.')[0]}.plausibility"
     return None if part[0] == "." or importlib.util.find_spec(part) is None else importlib.import_module(part)
 
 
