@@ -24,6 +24,7 @@ from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
 from omnibind_core.fusion import Evidence
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
+from omnibind_core.modalities import Doubt
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
@@ -37,11 +38,12 @@ class Recognition:
 
     Attributes:
         embedding: ``float32 [D]``, fused, unit length.
-        weights: ``float32 [n]``, share of each token, sum 1.
+        weights: ``float32 [n]``, share of each token, sum 1; 0 of those that a doubt excludes, and of all if all are.
         similarities: ``float32 [1 + n, C]`` cosines to every label; row 0 fused, then each token alone.
-        probabilities: ``float32 [1 + n, C]``, calibrated; each row sums to 1.
+        probabilities: ``float32 [1 + n, C]``, calibrated; each row sums to 1, and is uniform where a doubt excludes all
+            that it would be of.
         without: ``float32 [n, C]``, calibrated probabilities of what is left without each token; uniform where nothing
-            is left.
+            is left that says anything.
         familiarity: ``float32 [n]``, how like each token is to those of the training samples of its modality, see
             :class:`omnibind_core.fusion.familiarity.Familiarity`; NaN where it is not known.
     """
@@ -272,12 +274,19 @@ class OmniBind(nn.Module):
         return self.encoders.encode_text(list(sentences))
 
     @torch.inference_mode()
-    def recognise(self, modalities: Sequence[str], embeddings: Tensor | NDArray[np.float32]) -> Recognition:
+    def recognise(
+        self,
+        modalities: Sequence[str],
+        embeddings: Tensor | NDArray[np.float32],
+        doubts: Sequence[Doubt | None] | None = None,
+    ) -> Recognition:
         """Fuses the tokens of one moment and classifies the result and every token alone.
 
         Args:
             modalities: Modality of each token.
             embeddings: ``float32 [n, D]``, unit length, at least one.
+            doubts: What speaks against the reading of each, see :func:`omnibind_core.modalities.doubt`; None if nothing
+                is known.
 
         Raises:
             ConfigError: The model's config has no such modality.
@@ -296,28 +305,30 @@ class OmniBind(nn.Module):
         count = len(modalities)
         modality_ids = torch.tensor([slots.index(name) for name in modalities], device=self.device)
         # Row 0 has all tokens, row i lacks token i: what the answer would be without it costs one batch, not n passes.
-        mask = torch.ones(count + 1, count, dtype=torch.bool, device=self.device)
-        if count > 1:
-            mask[1:].fill_diagonal_(False)
-        fused = self.fusion(tokens.expand(count + 1, -1, -1), mask, modality_ids.expand(count + 1, -1))
+        doubts = [None] * count if doubts is None else doubts
+        speaks = [doubt is None or not doubt.excludes for doubt in doubts]
+        present = [speaks, *([said and other != index for other, said in enumerate(speaks)] for index in range(count))]
+        mask = torch.tensor([row if any(row) else [True] * count for row in present], device=self.device)
+        doubted = None
+        if any(doubts):
+            doubted = torch.tensor([doubt is not None for doubt in doubts], device=self.device).expand(count + 1, -1)
+        fused = self.fusion(tokens.expand(count + 1, -1, -1), mask, modality_ids.expand(count + 1, -1), doubted)
         similarities = self.labels.similarities(torch.cat([fused.embedding, tokens]))
-        sets = [modalities]
-        sets += [[*modalities[:index], *modalities[index + 1 :]] or modalities for index in range(count)]
+        sets = [[name for name, here in zip(modalities, row, strict=True) if here] or modalities for row in present]
         sets += [[name] for name in modalities]
         familiarity = tokens.new_full((count,), torch.nan) if fused.familiarity is None else fused.familiarity[0]
         probabilities = self.calibration.probabilities(
             similarities, sets, _evidence(fused, tokens.expand(count + 1, -1, -1), mask, familiarity)
         )
-        without = (
-            probabilities[1 : count + 1] if count > 1 else torch.full_like(probabilities[:1], 1 / len(self.labels))
-        )
+        silent = torch.tensor([not any(row) for row in present] + [not said for said in speaks], device=self.device)
+        probabilities[silent] = 1 / len(self.labels)
         alone = [0, *range(count + 1, 2 * count + 1)]
         return Recognition(
             fused.embedding[0].cpu().numpy(),
-            fused.weights[0].cpu().numpy(),
+            fused.weights[0].masked_fill(silent[0], 0.0).cpu().numpy(),
             similarities[alone].cpu().numpy(),
             probabilities[alone].cpu().numpy(),
-            without.cpu().numpy(),
+            probabilities[1 : count + 1].cpu().numpy(),
             familiarity.cpu().numpy(),
         )
 

@@ -13,6 +13,7 @@ With ``--json`` one object is printed::
       "inputs": [                     one per usable input, by modality, then in the order given
         {"modality": "image", "source": "dog.jpg", "weight": 0.52,
          "without": {"label": "dog", "score": 0.71},   what the others say without it; null if it is the only one
+         "doubt": null,                what speaks against it, in words: a constant picture, silence, ...
          "label": "dog", "confidence": 0.88, "unknown": false, "entropy": 0.6,
          "top": [{"label": "dog", "score": 0.88}, ...]},
         ...
@@ -56,7 +57,13 @@ class _Input:
     source: str
     raw: Any = field(default=None, repr=False)
     views: Any = field(default=None, repr=False)
+    doubt: modalities.Doubt | None = None
     error: str = ""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether anything can be said from it."""
+        return self.doubt is None or not self.doubt.excludes
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -105,6 +112,12 @@ def run(args: argparse.Namespace) -> int:
         model.set_labels(names)
 
     def process(item: _Input) -> None:
+        of_file = (
+            None if item.modality == "text" else modalities.file_doubt(item.modality, Path(item.source).expanduser())
+        )
+        item.doubt = of_file or modalities.doubt(item.modality, item.raw)
+        if item.doubt is not None:
+            print(f"omnibind: [{item.source}] {item.doubt}", file=sys.stderr)
         item.views = model.process(item.modality, item.raw)
 
     good = _usable(good, process, args.keep_going)
@@ -172,8 +185,13 @@ def _usable(inputs: Sequence[_Input], step: Callable[[_Input], None], keep_going
 
 def _recognise(model: OmniBind, inputs: Sequence[_Input], top_k: int) -> dict[str, Any]:
     embeddings = model.embed([(item.modality, item.views) for item in inputs])
-    recognition = model.recognise([item.modality for item in inputs], embeddings)
-    fused, *alone = (rank(row, model.labels.names, top_k, model.threshold) for row in recognition.probabilities)
+    recognition = model.recognise([item.modality for item in inputs], embeddings, [item.doubt for item in inputs])
+    said = [item.speaks for item in inputs]
+    thresholds = [model.threshold if speaks else math.inf for speaks in (any(said), *said)]  # nothing said is unknown
+    fused, *alone = (
+        rank(row, model.labels.names, top_k, threshold)
+        for row, threshold in zip(recognition.probabilities, thresholds, strict=True)
+    )
     return {
         "model": model.identity,
         "threshold": model.threshold,
@@ -184,7 +202,8 @@ def _recognise(model: OmniBind, inputs: Sequence[_Input], top_k: int) -> dict[st
                 "source": item.source,
                 "weight": float(weight),
                 "familiarity": None if math.isnan(familiarity) else float(familiarity),
-                "without": _best(others, model.labels.names) if len(inputs) > 1 else None,
+                "doubt": None if item.doubt is None else str(item.doubt),
+                "without": _best(others, model.labels.names) if sum(said) > item.speaks else None,
                 **_ranking(ranking),
             }
             for item, weight, familiarity, others, ranking in zip(
@@ -207,7 +226,9 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
 
 def _table(result: dict[str, Any]) -> str:
     best = result["top"][0]["label"]
-    if result["unknown"]:
+    if not any(item["weight"] for item in result["inputs"]):
+        verdict = "unknown (no input says anything)"
+    elif result["unknown"]:
         verdict = f"unknown (nearest: {best}, {result['confidence']:.3f}, below {result['threshold']:.3f})"
     else:
         verdict = f"{best} ({result['confidence']:.3f})"
@@ -216,6 +237,7 @@ def _table(result: dict[str, Any]) -> str:
     rows = [("input", "modality", "weight", "familiar", "score", "label", "others without it")]
     for item in result["inputs"]:
         label = f"unknown ({item['top'][0]['label']}?)" if item["unknown"] else item["label"]
+        label = label if item["weight"] else "nothing to say"
         source = item["source"]
         if len(source) > _WIDEST_SOURCE:  # the start of a sentence says most, and the end of a path
             cut = _WIDEST_SOURCE - 1

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from omnibind_core.config import Config
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.fusion.base import Fused, Fusion, equal_shares, mix
-from omnibind_core.fusion.familiarity import Familiarity
+from omnibind_core.fusion.familiarity import LEAST, Familiarity
 from omnibind_core.fusion.registry import register
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -110,7 +110,7 @@ class AdaptiveFusion(Fusion):
         self.reliability.familiarity.add(slot, tokens)
         return {"centres": self.reliability.familiarity.centres.shape[1]}
 
-    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None) -> Fused:
         """See :meth:`Fusion.fuse`; the modalities are looked at for ``centres`` only.
 
         Raises:
@@ -124,7 +124,7 @@ class AdaptiveFusion(Fusion):
         if self.reliability is None:
             shares, familiarity = equal_shares(mask, tokens.dtype), None
         else:
-            shares, familiarity = self.reliability(tokens, mask, modality_ids)
+            shares, familiarity = self.reliability(tokens, mask, modality_ids, doubted)
         return Fused(F.normalize(mix(shares, hidden), dim=-1), mix(shares, flow), familiarity)
 
 
@@ -160,7 +160,9 @@ class Reliability(nn.Module):
         # Of the network, the familiarity and the agreement; the last two stay 0 where they are not asked for.
         self.gains = nn.Parameter(torch.tensor([1.0, 0.0, 0.0])) if config.centres or config.agreement else None
 
-    def forward(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Shares ``float32 [B, M]`` of the tokens ``[B, M, D]``, and their familiarity.
 
         Each row of the shares sums to 1, absent tokens have 0. The familiarity is None where it is not asked for, and
@@ -175,7 +177,10 @@ class Reliability(nn.Module):
                 raise InvalidInputError(
                     "AF with centres", "no modality_ids", "the modality of each token, int64 [B, M]"
                 )
-            familiarity = self.familiarity(tokens, modality_ids).masked_fill(~mask, torch.nan)
+            familiarity = self.familiarity(tokens, modality_ids)
+            if doubted is not None:
+                familiarity = familiarity.masked_fill(doubted, LEAST)
+            familiarity = familiarity.masked_fill(~mask, torch.nan)
             scores = scores + self.gains[1] * familiarity.nan_to_num(0.0)
         if self.gains is not None and self.agreement:
             others = tokens.sum(dim=1, keepdim=True) - tokens  # absent tokens are zeros

@@ -33,7 +33,9 @@ class Fusion(nn.Module):
 
     gains: nn.Parameter | None = None
 
-    def forward(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None = None) -> Fused:
+    def forward(
+        self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None = None, doubted: Tensor | None = None
+    ) -> Fused:
         """Fuses sets of tokens.
 
         In eval mode padding is cut away first, so a padded batch gives exactly what the unpadded one gives.
@@ -43,14 +45,17 @@ class Fusion(nn.Module):
             mask: ``bool [B, M]``, True where a token is present; at least one in each row.
             modality_ids: ``int64 [B, M]`` modality of each token, an index into the model config's modalities. Mean,
                 Linear and AF without ``centres`` do not need it.
+            doubted: ``bool [B, M]``, True where a token is of an implausible reading: AF with ``centres`` takes it for
+                the least familiar. None if none is.
         """
         if self.training:
             # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
-            return self.fuse(tokens.masked_fill(~mask[..., None], 0.0), mask, modality_ids)
+            return self.fuse(tokens.masked_fill(~mask[..., None], 0.0), mask, modality_ids, doubted)
         order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
         mask = mask.gather(1, order)
         packed = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1])).masked_fill(~mask[..., None], 0.0)
-        fused = self.fuse(packed, mask, None if modality_ids is None else modality_ids.gather(1, order))
+        ids, doubted = (None if rows is None else rows.gather(1, order) for rows in (modality_ids, doubted))
+        fused = self.fuse(packed, mask, ids, doubted)
 
         def placed(rows: Tensor, absent: float) -> Tensor:
             return rows.new_full(tokens.shape[:2], absent).scatter(1, order, rows)
@@ -76,7 +81,7 @@ class Fusion(nn.Module):
         return {}
 
     @abstractmethod
-    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None) -> Fused:
         """What a fusion defines: as :meth:`forward`, with zeros at absent places."""
 
 

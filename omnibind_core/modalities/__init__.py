@@ -1,8 +1,8 @@
 """The modalities, by name: the seven built-in ones, and those that plug-ins add.
 
 A plug-in is one more folder like those in here, named like its modality, with ``modality.py``, ``processing.py`` and
-``corruption.py``; it may have ``drawing.py``, ``encoder.py`` (a trunk of its own) and ``messages.py`` (decoders of ROS
-messages), too.
+``corruption.py``; it may have ``drawing.py``, ``plausibility.py``, ``encoder.py`` (a trunk of its own) and
+``messages.py`` (decoders of ROS messages), too.
 Its code runs only if the user names the folder, by :func:`register`, in the environment variable
 :data:`PLUGINS_VARIABLE` or under ``plugins`` in a training config, or has installed it as a package with an entry point
 in the group :data:`ENTRY_POINTS`. A saved model never brings any.
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from omnibind_core.errors import ConfigError
-from omnibind_core.modalities.base import Corruptions, Events, Modality, PicturePreset, Preset, Role, Sound
+from omnibind_core.modalities.base import Corruptions, Doubt, Events, Modality, PicturePreset, Preset, Role, Sound
 
 NAMES: tuple[str, ...] = ("image", "text", "touch", "thermal", "event", "point_cloud", "audio")
 """The built-in ones; :func:`names` has the plug-ins, too."""
@@ -42,12 +42,15 @@ __all__ = [
     "NAMES",
     "PLUGINS_VARIABLE",
     "Corruptions",
+    "Doubt",
     "Events",
     "Modality",
     "PicturePreset",
     "Preset",
     "Role",
     "Sound",
+    "doubt",
+    "file_doubt",
     "fingerprint",
     "get",
     "names",
@@ -59,7 +62,8 @@ __all__ = [
 
 _FILES = ("modality.py", "processing.py", "corruption.py")
 _RANDOMISATION = "randomisation.py"
-_NO_FEATURES = ("drawing.py", "messages.py", _RANDOMISATION)  # files that no feature of a sample itself depends on
+# Files that no feature of a sample itself depends on.
+_NO_FEATURES = ("drawing.py", "messages.py", "plausibility.py", _RANDOMISATION)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REQUIRED = ("name", "role", "suffixes", "presets")
 
@@ -188,6 +192,48 @@ def randomisation(name: str) -> Callable[[Any, np.random.Generator], Any] | None
         module = importlib.import_module(f"{__name__}.{name}.randomisation")
     found: Callable[[Any, np.random.Generator], Any] | None = getattr(module, "randomise", None)
     return found
+
+
+def doubt(name: str, raw: Any) -> Doubt | None:
+    """What speaks against a checked item of a modality: ``doubt`` of its file ``plausibility.py``.
+
+    Values in no unit of the kind, a constant picture, silence, sound in another sample format, a whole room where a
+    thing is expected: what can be read, but says nothing of what is there. A fraction of what processing costs.
+
+    Args:
+        name: Modality.
+        raw: A checked item; of a stream the window.
+
+    Returns:
+        None if nothing does, or the modality has no such file.
+
+    Raises:
+        ConfigError: The modality is not known.
+    """
+    found: Callable[[Any], Doubt | None] | None = getattr(_plausibility(get(name)), "doubt", None)
+    return None if found is None else found(raw)
+
+
+def file_doubt(name: str, path: Path) -> Doubt | None:
+    """What a file tells against itself that its item does not: ``file_doubt`` of ``plausibility.py``, if it is there.
+
+    Args:
+        name: Modality.
+        path: A file that the modality has read.
+
+    Raises:
+        ConfigError: The modality is not known.
+    """
+    of_file: Callable[[Path], Doubt | None] | None
+    of_file = getattr(_plausibility(get(name)), "file_doubt", None)
+    return None if of_file is None else of_file(path)
+
+
+@functools.cache
+def _plausibility(modality: Modality[Any, Any]) -> ModuleType | None:
+    """The file beside the module of a modality; None if there is none."""
+    part = f"{type(modality).__module__.rpartition('.')[0]}.plausibility"
+    return None if part[0] == "." or importlib.util.find_spec(part) is None else importlib.import_module(part)
 
 
 def fingerprint(name: str, randomised: bool = False) -> str:

@@ -3,7 +3,8 @@
 One folder per modality, those of plug-ins included, each with the same files: ``modality.py`` (the class, file reading,
 checks), ``processing.py`` (raw data to encoder input, with named presets), ``corruption.py`` (augmentation for
 training, damage for robustness tests) and, where it takes more than a line, ``drawing.py`` (an item as a picture for
-people). Nothing here imports torch or ROS.
+people); ``plausibility.py`` where a sensor can deliver what is no reading of the kind. Nothing here imports torch or
+ROS.
 """
 
 from __future__ import annotations
@@ -116,6 +117,25 @@ class Sound:
     def duration(self) -> float:
         """Length in seconds."""
         return self.samples.shape[0] / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What speaks against an item that can be read: see :func:`omnibind_core.modalities.doubt`.
+
+    Attributes:
+        reason: In words, with the measured and the expected value.
+        excludes: Whether nothing can be said from the item: it counts nothing and has no answer of its own. Otherwise
+            it counts as the least familiar.
+        empty: Whether the sensor is as it should be, and there is just nothing, such as silence: nobody is warned.
+    """
+
+    reason: str
+    excludes: bool = True
+    empty: bool = False
+
+    def __str__(self) -> str:
+        return f"{'nothing to say' if self.empty else 'implausible'}: {self.reason}"
 
 
 class Modality(ABC, Generic[RawT, PresetT]):

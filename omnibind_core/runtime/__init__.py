@@ -5,6 +5,7 @@ from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import TickSource, Trigger
 from omnibind_core.runtime.types import (
+    Doubted,
     Encoded,
     EngineSettings,
     Prediction,
@@ -16,6 +17,7 @@ from omnibind_core.runtime.types import (
 from omnibind_core.runtime.worker import LatestWorker
 
 __all__ = [
+    "Doubted",
     "Encoded",
     "EngineSettings",
     "LatestWorker",

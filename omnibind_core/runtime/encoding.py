@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from omnibind_core import modalities
 from omnibind_core.errors import InvalidInputError, OmniBindError
+from omnibind_core.modalities import Doubt
 from omnibind_core.runtime.sensor import SECOND, Item, Pick
-from omnibind_core.runtime.types import Encoded, SensorConfig
+from omnibind_core.runtime.types import Doubted, Encoded, SensorConfig
 
 _UNIT_TOLERANCE = 1e-2  # half-precision embeddings from another host are that near to unit length
 
@@ -88,8 +89,10 @@ class Recogniser(Protocol):
         """Unit-length embeddings ``[n, D]`` (array or tensor) of ``(modality, views)``."""
         ...
 
-    def recognise(self, modalities: Sequence[str], embeddings: NDArray[np.float32]) -> Recognised:
-        """Fuses and classifies ``[n, D]`` embeddings."""
+    def recognise(
+        self, modalities: Sequence[str], embeddings: NDArray[np.float32], doubts: Sequence[Doubt | None] | None = None
+    ) -> Recognised:
+        """Fuses and classifies ``[n, D]`` embeddings; the runtime gives ``doubts`` only where there is one."""
         ...
 
 
@@ -102,12 +105,14 @@ class Token:
         parts: The usable items that it offers, oldest first.
         views: Encoder input, until it is encoded.
         embedding: ``float32 [D]``; ``None`` until it is encoded, and if that failed.
+        doubt: What speaks against what is encoded; ``None`` if nothing does.
     """
 
     sensor: SensorConfig
     parts: tuple[Item, ...]
     views: NDArray[Any] | None = field(default=None, repr=False)
     embedding: NDArray[np.float32] | None = field(default=None, repr=False)
+    doubt: Doubt | None = None
 
     @property
     def newest(self) -> Item:
@@ -140,8 +145,8 @@ class TokenCache:
         model: The model.
         decode: Turns ``(sensor name, payload)`` into a raw item or :class:`Encoded`.
         on_unusable: Called with the sensor's name and the reason for each item that cannot be used.
-        on_verdict: Called with the sensor's name and whether its newest item could be encoded, after new items of it
-            were tried.
+        on_verdict: Called with the sensor's name, whether its newest item could be encoded and what speaks against it
+            (``None``: nothing), after new items of it were tried.
 
     Attributes:
         seconds: What the stages of the last call took: ``decode`` (and preprocess), ``encode``.
@@ -153,7 +158,7 @@ class TokenCache:
         model: Recogniser,
         decode: Callable[[str, Any], Any],
         on_unusable: Callable[[str, str], None],
-        on_verdict: Callable[[str, bool], None],
+        on_verdict: Callable[[str, bool, Doubt | None], None],
     ) -> None:
         self._model = model
         self._decode = decode
@@ -205,7 +210,8 @@ class TokenCache:
         for pick in tried:
             # A window is fused without its broken parts; what speaks for the sensor is the newest part.
             token = tokens.get(pick.sensor.name)
-            self._on_verdict(pick.sensor.name, token is not None and token.newest is pick.newest)
+            usable = token is not None and token.newest is pick.newest
+            self._on_verdict(pick.sensor.name, usable, None if token is None else token.doubt)
         return list(tokens.values())
 
     def _token(self, pick: Pick) -> Token | None:
@@ -221,13 +227,15 @@ class TokenCache:
 
     def _raw(self, sensor: SensorConfig, item: Item) -> Any:
         if not item.decoded:
-            item.raw = self._attempt(sensor.name, self._decode_item, sensor, item.payload)
+            item.raw = self._attempt(sensor.name, self._decode_item, sensor, item)
             item.payload, item.decoded = None, True
         return item.raw
 
-    def _decode_item(self, sensor: SensorConfig, payload: Any) -> Any:
+    def _decode_item(self, sensor: SensorConfig, item: Item) -> Any:
         """The checked raw item, or ``None`` if there is nothing in it."""
-        raw = self._decode(sensor.name, payload)
+        raw = self._decode(sensor.name, item.payload)
+        if isinstance(raw, Doubted):
+            raw, item.doubt = raw.raw, raw.doubt
         if isinstance(raw, Encoded):
             return raw
         modality = modalities.get(sensor.modality)
@@ -245,6 +253,7 @@ class TokenCache:
         elif isinstance(raw, Encoded):
             token.views = raw.array
         else:
+            token.doubt = token.newest.doubt or modalities.doubt(sensor.modality, raw)
             token.views = self._model.process(sensor.modality, raw)
 
     def _embed(self, tokens: Sequence[Token]) -> None:

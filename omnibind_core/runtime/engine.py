@@ -17,6 +17,7 @@ import numpy as np
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
+from omnibind_core.modalities import Doubt
 from omnibind_core.runtime.encoding import Recognised, Recogniser, Token, TokenCache
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.sensor import SECOND, Pick, Sensor
@@ -175,9 +176,10 @@ class PerceptionEngine:
         begin = time.perf_counter()
         modality_of = [token.sensor.modality for token in tokens]
         embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
+        doubts = [[token.doubt for token in tokens]] if any(token.doubt for token in tokens) else []
         while True:
             names = self.model.labels.names
-            recognised = self.model.recognise(modality_of, embeddings)
+            recognised = self.model.recognise(modality_of, embeddings, *doubts)
             if names == self.model.labels.names:  # else another thread swapped the vocabulary
                 break
         if selection.epoch != self._epoch:
@@ -223,22 +225,26 @@ class PerceptionEngine:
         newest = max((token.newest for token in tokens), key=lambda item: item.stamp_ns)
         leaders = (token.newest for token in tokens if token.sensor.name == self.settings.trigger)
         leader = next((item for item in leaders if item.stamp_ns == selection.reference_ns), newest)
-        fused = rank(recognised.probabilities[0], names, self.settings.top_k, self.model.threshold)
+        speaks = [token.doubt is None or not token.doubt.excludes for token in tokens]
+        threshold = self.model.threshold if any(speaks) else math.inf  # nothing said is unknown, whatever the threshold
+        fused = rank(recognised.probabilities[0], names, self.settings.top_k, threshold)
         shares = tuple(
             SensorShare(
                 name=token.sensor.name,
                 modality=token.sensor.modality,
                 weight=float(weight),
                 age=(now_ns - token.newest.stamp_ns) / SECOND,
-                label=names[int(row.argmax())],
+                label=names[int(row.argmax())] if said else "",
                 confidence=float(row.max()),
-                label_without=names[int(others.argmax())] if len(tokens) > 1 else "",
-                confidence_without=float(others.max()) if len(tokens) > 1 else 0.0,
+                label_without=names[int(others.argmax())] if sum(speaks) > said else "",
+                confidence_without=float(others.max()) if sum(speaks) > said else 0.0,
                 stamp_ns=token.newest.stamp_ns,
                 familiarity=math.nan if math.isnan(familiarity) else float(familiarity),  # one NaN: shares are compared
+                doubt=token.doubt,
             )
-            for token, weight, row, others, familiarity in zip(
+            for token, said, weight, row, others, familiarity in zip(
                 tokens,
+                speaks,
                 recognised.weights,
                 recognised.probabilities[1:],
                 recognised.without,
@@ -248,7 +254,7 @@ class PerceptionEngine:
         )
         with self._lock:
             for share in shares:
-                if share.name in self._sensors:
+                if share.name in self._sensors and not share.doubt:
                     self._sensors[share.name].perceived(share.familiarity)
         return Prediction(
             tick_ns=now_ns,
@@ -345,7 +351,7 @@ class PerceptionEngine:
             if sensor in self._sensors:
                 self._sensors[sensor].mark_unusable(reason)
 
-    def _judge(self, sensor: str, usable: bool) -> None:
+    def _judge(self, sensor: str, usable: bool, doubt: Doubt | None) -> None:
         with self._lock:
             if sensor in self._sensors:
-                self._sensors[sensor].judge(usable)
+                self._sensors[sensor].judge(usable, doubt)

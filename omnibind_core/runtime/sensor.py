@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from omnibind_core.modalities import Doubt
 from omnibind_core.runtime.types import EngineSettings, SensorConfig, SensorReport, SensorState
 
 SECOND = 1_000_000_000
@@ -40,6 +41,7 @@ class Item:
         raw: The decoded item, or ``None`` before and if it is unusable.
         decoded: Whether decoding was tried.
         picked: Whether a tick has used it.
+        doubt: What its decoder says against it.
     """
 
     stamp_ns: int
@@ -49,6 +51,7 @@ class Item:
     raw: Any = field(default=None, repr=False)
     decoded: bool = False
     picked: bool = False
+    doubt: Doubt | None = None
 
     @property
     def order(self) -> tuple[int, int]:
@@ -113,6 +116,9 @@ class Sensor:
         self._out = False  # too many messages in a row were of no use
         self._last_rejection = ""
         self._late = ""
+        self._doubt: Doubt | None = None  # what speaks against the newest reading
+        self._doubt_told = False
+        self._plausible_row = 0  # readings
         self._familiarity = math.nan
         self._perceptions = 0
         self._floor: tuple[int, int] | None = None  # order of the frame that was picked last
@@ -168,12 +174,21 @@ class Sensor:
         self._last_rejection = reason
         _log.debug("%s", reason)
 
-    def judge(self, usable: bool) -> None:
+    def judge(self, usable: bool, doubt: Doubt | None = None) -> None:
         """Draws the conclusion after new items were tried.
+
+        A doubt is logged once, and again after as many readings without one as reject a sensor.
 
         Args:
             usable: Whether the newest of them could be encoded.
+            doubt: What speaks against it; ``None`` if nothing does.
         """
+        self._doubt = doubt
+        self._plausible_row = 0 if doubt else self._plausible_row + usable
+        self._doubt_told = self._doubt_told and self._plausible_row < self._settings.reject_after
+        if doubt and not self._doubt_told:
+            self._doubt_told = True
+            _log.log(logging.INFO if doubt.empty else logging.WARNING, "[%s] %s", self.config.name, doubt)
         if usable:
             self._unusable_row = 0
             self._usable_row += 1
@@ -266,6 +281,7 @@ class Sensor:
             self._rejected,
             self._dropped,
             self._familiarity,
+            self._doubt if self._state == SensorState.ACTIVE else None,
         )
 
     def perceived(self, familiarity: float) -> None:
@@ -393,6 +409,8 @@ class Sensor:
         ahead = (self._last.stamp_ns - self._last.receive_ns) / SECOND
         if ahead > _AHEAD:
             reason += f"; stamped {ahead:.2f} s ahead of the time of receipt: {_CLOCK_HINT}"
+        if self._doubt:
+            reason += f"; {self._doubt}"
         if self._last_rejection:
             reason += f"; {self._rejected} messages rejected, the last: {self._last_rejection}"
         return SensorState.ACTIVE, reason

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.modalities import Doubt
 
 
 class SensorState(enum.IntEnum):
@@ -116,10 +117,24 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Doubted:
+    """A raw item that its decoder doubts, for what only the message tells.
+
+    Attributes:
+        raw: The item.
+        doubt: What speaks against it.
+    """
+
+    raw: Any = field(repr=False)
+    doubt: Doubt
+
+
+@dataclass(frozen=True)
 class SensorReport:
     """State of one sensor at one moment; the fields of ``SensorStatus.msg`` that do not depend on ROS.
 
     Beside them, ``familiarity``: that of :class:`SensorShare`, averaged over a hundred predictions; NaN if not known.
+    And ``doubt``: what speaks against its newest reading, which the reason says, too; ``None`` if nothing does.
     """
 
     name: str
@@ -132,6 +147,7 @@ class SensorReport:
     rejected: int
     dropped: int
     familiarity: float = math.nan
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True)
@@ -141,15 +157,16 @@ class SensorShare:
     Attributes:
         name: Sensor name.
         modality: Its modality.
-        weight: Share of the fused embedding, 0..1.
+        weight: Share of the fused embedding, 0..1; 0 of a sensor whose reading says nothing.
         age: s from the item's stamp to the tick.
-        label: What this sensor alone would have said.
+        label: What this sensor alone would have said; ``""`` if its reading says nothing.
         confidence: Calibrated probability of that label.
-        label_without: What the others would have said without this sensor; ``""`` if it is the only one.
+        label_without: What the others would have said without this sensor; ``""`` if no other says anything.
         confidence_without: Calibrated probability of that label; 0 if it is the only one.
         stamp_ns: Stamp of the item, after ``time_offset``.
         familiarity: How like it is to what the sensor's encoder was trained with, -6..1: 0 as half of other samples of
             the same sensors, -1 as the least like 5 % of them; NaN if that is not known.
+        doubt: What speaks against its reading, see :func:`omnibind_core.modalities.doubt`; ``None`` if nothing does.
     """
 
     name: str
@@ -162,6 +179,7 @@ class SensorShare:
     confidence_without: float
     stamp_ns: int
     familiarity: float = math.nan
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities import Doubt
+from omnibind_core.runtime.types import Doubted
 from omnibind_ros.messages import registry
 from omnibind_ros.messages.fields import DecodeOptions
 
@@ -21,6 +23,9 @@ class Decoder:
     Args:
         modality: One of :func:`omnibind_core.modalities.names`.
         source: Sensor name, for error messages.
+
+    Attributes:
+        doubt: What the message decoded last tells against itself, which its item does not; ``None`` if nothing.
     """
 
     def __init__(self, modality: str, source: str) -> None:
@@ -28,6 +33,7 @@ class Decoder:
         self._source = source
         self._accepted = registry.types_for(modality)
         self._functions: dict[str, registry.Function] = {}
+        self.doubt: Doubt | None = None
 
     @property
     def losses(self) -> dict[str, int]:
@@ -58,13 +64,15 @@ class Decoder:
         if ros_type not in self._functions:
             self._functions[ros_type] = registry.make(self._modality, ros_type)
         try:
-            return self._functions[ros_type](message, self._modality, options, self._source)
+            raw = self._functions[ros_type](message, self._modality, options, self._source)
         except AttributeError as error:
             if isinstance(error.obj, np.ndarray | ModuleType):  # our own mistake
                 raise
             raise InvalidInputError(
                 self._source, f"a message without '{error.name}'", f"the fields of {ros_type}"
             ) from error
+        raw, self.doubt = (raw.raw, raw.doubt) if isinstance(raw, Doubted) else (raw, None)
+        return raw
 
 
 def decode(ros_type: str, message: Any, modality: str, options: DecodeOptions, source: str) -> Any:

@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 
 from omnibind_core import modalities
 from omnibind_core.errors import InvalidInputError, MissingDependencyError
+from omnibind_core.modalities import Doubt
+from omnibind_core.modalities.image.plausibility import depth_doubt
+from omnibind_core.modalities.image.processing import to_8_bit
 from omnibind_core.optional import require
+from omnibind_core.runtime.types import Doubted
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes, flat_bytes
 from omnibind_ros.messages.registry import decodes
 
@@ -87,15 +91,36 @@ _BT601 = np.array([[1.164, 0, 1.596], [1.164, -0.391, -0.813], [1.164, 2.018, 0]
 _YUV_TO_RGB = np.column_stack([_BT601, _BT601 @ [-16, -128, -128]])
 
 
+class _Levels:
+    """The range of a sensor's 16-bit pictures: cameras of 10, 12 and 14 bits send them as if they had 16."""
+
+    def __init__(self) -> None:
+        self._highest = 0
+
+    def to_8_bit(self, pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """Stretched by the range of all so far: see :func:`omnibind_core.modalities.image.processing.to_8_bit`."""
+        pixels = pixels.astype(np.uint16, copy=False)
+        self._highest = max(self._highest, int(pixels.max()))
+        return to_8_bit(pixels, self._highest)
+
+
 @decodes(IMAGE, "image", "thermal", "touch")
-def image(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
+class ImageDecoder:
     """``sensor_msgs/Image``; RGB or one channel, a view of the message where it holds that."""
-    encoding = ENCODINGS.get(message.encoding)
-    bridge = _bridge(options.image_decoder, known=encoding is not None)
-    if bridge is not None:
-        return _by_cv_bridge(bridge, message, modality, options, source)
-    pixels = image_pixels(message, source)
-    return pixels if message.encoding == "nv24" else _picture(pixels, message.encoding, modality, options, source)
+
+    def __init__(self) -> None:
+        self._levels = _Levels()
+
+    def __call__(self, message: Any, modality: str, options: DecodeOptions, source: str) -> Any:
+        """See the class; doubted where it is a picture of distances, not of light."""
+        encoding = ENCODINGS.get(message.encoding)
+        bridge = _bridge(options.image_decoder, known=encoding is not None)
+        if bridge is not None:
+            return _by_cv_bridge(bridge, message, modality, options, source, self._levels)
+        pixels = image_pixels(message, source)
+        if message.encoding == "nv24":
+            return pixels
+        return _picture(pixels, message.encoding, modality, options, source, self._levels)
 
 
 def image_pixels(message: Any, source: str) -> NDArray[Any]:
@@ -138,34 +163,51 @@ def image_pixels(message: Any, source: str) -> NDArray[Any]:
 
 
 @decodes(COMPRESSED_IMAGE, "image", "thermal", "touch")
-def compressed_image(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
+class CompressedImageDecoder:
     """``sensor_msgs/CompressedImage``, as image_transport's compressed and (16 bit) compressedDepth plug-ins send."""
-    data = as_bytes(message.data)
-    kept, _, coding = message.format.partition(";")  # "bgr8; jpeg compressed bgr8", or only "jpeg"
-    if "compressedDepth" in coding:
-        if ("16UC1" not in kept and "mono16" not in kept) or "rvl" in coding:
-            raise InvalidInputError(source, f"format '{message.format}'", "compressedDepth of 16UC1 as PNG")
-        data = data[_DEPTH_HEADER:]
-    try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:  # more pixels than OpenCV allows
-        pixels = None
-    if pixels is None:
-        found = f"{data.size} bytes of format '{message.format}' that OpenCV cannot decode"
-        raise InvalidInputError(source, found, "a JPEG, PNG, WebP, BMP or TIFF picture")
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    encoding = _DECODED.get((channels, pixels.dtype.name))
-    if encoding is None:
-        raise InvalidInputError(
-            source, f"a picture of {channels} channels {pixels.dtype}", "grey or colour, 8 or 16 bit"
-        )
-    if channels == 1 and kept.startswith("bayer_"):
-        if kept not in ENCODINGS or ENCODINGS[kept].dtype != ENCODINGS[encoding].dtype:
-            raise InvalidInputError(source, f"format '{message.format}' of {pixels.dtype}", "8 or 16 bit, as it says")
-        encoding = kept
-    elif channels == 3 and re.match("(rgb|bgr)", kept) and "compressed" in coding and "compressed bgr" not in coding:
-        encoding = encoding.replace("bgr", "rgb")  # old plug-ins compressed red as if it were blue
-    return _picture(pixels, encoding, modality, options, source)
+
+    def __init__(self) -> None:
+        self._levels = _Levels()
+
+    def __call__(self, message: Any, modality: str, options: DecodeOptions, source: str) -> Any:
+        """See the class; doubted where it is a picture of distances, or of 16 bits in 8."""
+        data = as_bytes(message.data)
+        kept, _, coding = message.format.partition(";")  # "bgr8; jpeg compressed bgr8", or only "jpeg"
+        if "compressedDepth" in coding:
+            if ("16UC1" not in kept and "mono16" not in kept) or "rvl" in coding:
+                raise InvalidInputError(source, f"format '{message.format}'", "compressedDepth of 16UC1 as PNG")
+            data = data[_DEPTH_HEADER:]
+        try:
+            pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        except cv2.error:  # more pixels than OpenCV allows
+            pixels = None
+        if pixels is None:
+            found = f"{data.size} bytes of format '{message.format}' that OpenCV cannot decode"
+            raise InvalidInputError(source, found, "a JPEG, PNG, WebP, BMP or TIFF picture")
+        channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+        encoding = _DECODED.get((channels, pixels.dtype.name))
+        if encoding is None:
+            raise InvalidInputError(
+                source, f"a picture of {channels} channels {pixels.dtype}", "grey or colour, 8 or 16 bit"
+            )
+        if channels == 1 and kept.startswith("bayer_"):
+            if kept not in ENCODINGS or ENCODINGS[kept].dtype != ENCODINGS[encoding].dtype:
+                raise InvalidInputError(
+                    source, f"format '{message.format}' of {pixels.dtype}", "8 or 16 bit, as it says"
+                )
+            encoding = kept
+        elif (
+            channels == 3 and re.match("(rgb|bgr)", kept) and "compressed" in coding and "compressed bgr" not in coding
+        ):
+            encoding = encoding.replace("bgr", "rgb")  # old plug-ins compressed red as if it were blue
+        if channels == 1 and "16UC1" in kept:
+            encoding = "16UC1" if pixels.dtype == np.uint16 else encoding
+        made = _picture(pixels, encoding, modality, options, source, self._levels)
+        if "jpeg" in coding and re.search("16|32", kept):
+            white = float((pixels == 255).mean())
+            found = f"a JPEG of {kept}, which holds 8 of its bits, {white:.0%} of the pixels at 255"
+            return Doubted(_raw(made), Doubt(f"{found}: set the publisher's format to png"))
+        return made
 
 
 _DEPTH_HEADER = 12  # bytes of compressed_depth_image_transport's header: kind and two parameters for 32FC1
@@ -180,8 +222,17 @@ _DECODED: Mapping[tuple[int, str], str] = {
 }
 
 
-def _picture(pixels: NDArray[Any], name: str, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
-    """Interprets pixels: RGB for colour, values for a modality that measures them with one channel."""
+def _raw(made: Any) -> Any:
+    return made.raw if isinstance(made, Doubted) else made
+
+
+def _picture(
+    pixels: NDArray[Any], name: str, modality: str, options: DecodeOptions, source: str, levels: _Levels
+) -> Any:
+    """Interprets pixels: RGB for colour, values for a modality that measures them with one channel.
+
+    Doubted where distances stand for light.
+    """
     encoding = ENCODINGS[name]
     measured = modalities.get(modality).measured
     if encoding.to_rgb == _GREY and measured:
@@ -199,13 +250,13 @@ def _picture(pixels: NDArray[Any], name: str, modality: str, options: DecodeOpti
     except cv2.error as error:  # for example YUV 4:2:2 of odd width
         found = f"{pixels.shape[1]} x {pixels.shape[0]} pixels {name}"
         raise InvalidInputError(source, found, f"a size that this encoding allows ({error.err})") from error
-    return pixels if encoding.dtype == "u1" else _to_8_bit(pixels)
-
-
-def _to_8_bit(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """65535 becomes 255, as in cv_bridge."""
-    scaled: NDArray[np.uint8] = np.asarray(cv2.convertScaleAbs(pixels.astype(np.uint16, copy=False), alpha=255 / 65535))
-    return scaled.reshape(pixels.shape)
+    if encoding.dtype == "u1":
+        return pixels
+    picture = levels.to_8_bit(pixels)
+    if encoding.to_rgb != _GREY:
+        return picture
+    doubt = depth_doubt(pixels[:, :, 0], named=name == "16UC1")
+    return picture if doubt is None else Doubted(picture, doubt)
 
 
 def _bridge(choice: str, known: bool) -> Any:
@@ -223,7 +274,9 @@ def _installed_bridge() -> Any:
         return None
 
 
-def _by_cv_bridge(bridge: Any, message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[Any]:
+def _by_cv_bridge(
+    bridge: Any, message: Any, modality: str, options: DecodeOptions, source: str, levels: _Levels
+) -> Any:
     """The picture by cv_bridge, which unpacks all and converts what names its colours."""
     encoding = ENCODINGS.get(message.encoding)
     values = encoding is not None and encoding.to_rgb == _GREY and bool(modalities.get(modality).measured)
@@ -234,7 +287,7 @@ def _by_cv_bridge(bridge: Any, message: Any, modality: str, options: DecodeOptio
     except Exception as error:  # CvBridgeError, and what NumPy and Boost raise through it
         found = f"{message.width} x {message.height} pixels '{message.encoding}'"
         raise InvalidInputError(source, found, f"an image that cv_bridge can convert ({error})") from error
-    return _picture(pixels, message.encoding if wanted == "passthrough" else "rgb8", modality, options, source)
+    return _picture(pixels, message.encoding if wanted == "passthrough" else "rgb8", modality, options, source, levels)
 
 
 def image_fields(pixels: NDArray[Any], encoding: str) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def decodes(ros_type: str, *names: str) -> Callable[[_Registered], _Registered]:
 
     The decoder is called with the message, of rclpy or of a bag, of which it reads attributes only; the modality; a
     :class:`~omnibind_ros.messages.DecodeOptions`; and the sensor's name. It returns the raw item, which the modality's
-    ``check`` has still to accept, or raises :class:`~omnibind_core.errors.InvalidInputError`. A class is made once per
+    ``check`` has still to accept, or :class:`~omnibind_core.runtime.types.Doubted`, which holds it and what the message
+    alone tells against it, or raises :class:`~omnibind_core.errors.InvalidInputError`. A class is made once per
     sensor: its instance, which is called in the same way, remembers what later messages build on, and may have
     ``losses``: how much was lost so far, by name.
 

@@ -106,7 +106,9 @@ def sensor_entry(report: SensorReport, link: TopicLink, losses: Mapping[str, int
         **losses,
     }
     level, message = _LEVELS.get(report.state, DiagnosticStatus.WARN), f"{report.state.name}: {report.reason}"
-    if level == DiagnosticStatus.OK and report.familiarity < UNFAMILIAR:
+    if report.doubt is not None:
+        level = level if report.doubt.empty else max(level, DiagnosticStatus.WARN)
+    elif level == DiagnosticStatus.OK and report.familiarity < UNFAMILIAR:
         level = DiagnosticStatus.WARN
         message += (
             f"; not like any {report.modality} the model was trained with (familiarity {report.familiarity:.1f}), so "

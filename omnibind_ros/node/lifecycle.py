@@ -22,7 +22,7 @@ from omnibind_core.errors import ConfigError, InvalidInputError, OmniBindError
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import TickSource, Trigger
-from omnibind_core.runtime.types import EngineSettings, SensorReport
+from omnibind_core.runtime.types import Doubted, EngineSettings, SensorReport
 from omnibind_ros import messages
 from omnibind_ros.graph.topics import CameraInfos, SubscriptionPool, TopicLink
 from omnibind_ros.node import diagnostics
@@ -292,7 +292,9 @@ class PerceptionNode(LifecycleNode):
 
     def _decode(self, name: str, payload: tuple[str, Any]) -> Any:
         """Decodes a message, on the worker's thread."""
-        return self._tactile.decode(name, payload)
+        raw = self._tactile.decode(name, payload)
+        doubt = self._decoders[name].doubt
+        return raw if doubt is None else Doubted(raw, doubt)
 
     def _decode_plain(self, name: str, payload: tuple[str, Any]) -> Any:
         sensor, model = self.sensors.get(name), self.model

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from omnibind_core import modalities
 from omnibind_core.data import damage
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError, PartlyReadError
+from omnibind_core.modalities import Doubt
 from omnibind_core.runtime.encoding import Recognised, Recogniser, Token
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.sensor import SECOND
 from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import Trigger
-from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorState
+from omnibind_core.runtime.types import Doubted, Encoded, Prediction, SensorReport, SensorState
 from omnibind_core.runtime.vocabulary import check_labels
 from omnibind_ros import messages
 from omnibind_ros.bags import read, types
@@ -111,9 +112,11 @@ class RememberingModel:
             self._known.update(zip(fresh, rows, strict=True))
         return np.stack([self._known[key] for key in keys])
 
-    def recognise(self, kinds: Sequence[str], embeddings: NDArray[np.float32]) -> Recognised:
+    def recognise(
+        self, kinds: Sequence[str], embeddings: NDArray[np.float32], doubts: Sequence[Doubt | None] | None = None
+    ) -> Recognised:
         """Fuses and classifies ``[n, D]`` embeddings."""
-        return self.model.recognise(kinds, embeddings)
+        return self.model.recognise(kinds, embeddings, doubts)
 
 
 def _digest(modality: str, views: NDArray[Any]) -> bytes:
@@ -277,8 +280,9 @@ class Replay:
         sensor = self.setup.sensors[name]
         options = dataclasses.replace(sensor.options, model=self._identity)
         raw = self._decoders[name].decode(payload.ros_type, payload.message, options)
+        doubt = self._decoders[name].doubt
         if not payload.damage:
-            return raw
+            return raw if doubt is None else Doubted(raw, doubt)
         if isinstance(raw, Encoded):
             raise ConfigError(f"[{name}] frames of a sensor node cannot be damaged: they are encoded already")
         if isinstance(raw, Sized) and not len(raw):

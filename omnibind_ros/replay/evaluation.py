@@ -317,8 +317,10 @@ class _Collector:
         if len(tokens) < settings.min_sensors:
             return blank
         embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
-        found = self._model.recognise([token.sensor.modality for token in tokens], embeddings)
-        ranking = rank(found.probabilities[0], self._model.labels.names, settings.top_k, self._model.threshold)
+        doubts = [token.doubt for token in tokens]
+        found = self._model.recognise([token.sensor.modality for token in tokens], embeddings, doubts)
+        threshold = self._model.threshold if found.weights.any() else math.inf  # nothing said is unknown
+        ranking = rank(found.probabilities[0], self._model.labels.names, settings.top_k, threshold)
         names = tuple(token.sensor.name for token in tokens)
         weights = tuple(found.weights.tolist())
         return replace(

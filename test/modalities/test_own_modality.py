@@ -238,6 +238,15 @@ def test_a_plug_in_may_have_a_domain_randomisation(empty, tmp_path, files):
     assert seen == [1, 1] if not files else (seen[0] != seen[1] and min(seen) >= 2)
 
 
+def test_a_plug_in_may_doubt_its_items(empty, tmp_path):
+    modalities.register(plugin(tmp_path / "gyro"))
+    assert modalities.doubt("gyro", np.zeros((8, 6), np.float32)) is None
+    own = "from omnibind_core.modalities import Doubt\ndef doubt(raw): return None if raw.any() else Doubt('at rest')"
+    modalities.register(plugin(tmp_path / "imu", plausibility=own))
+    assert str(modalities.doubt("imu", np.zeros((8, 6), np.float32))) == "implausible: at rest"
+    assert modalities.doubt("imu", np.ones((8, 6), np.float32)) is None
+
+
 def test_two_plugins_of_one_name_are_refused(empty, tmp_path):
     modalities.register(plugin(tmp_path / "a" / "imu"))
     with pytest.raises(ConfigError, match=r"b.imu: the modality 'imu' is already that of the plug-in .*a.imu"):

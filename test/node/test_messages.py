@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -307,6 +308,57 @@ def test_compressed_bayer_pictures_get_their_colours(dtype):
     message.format = "bayer_rggb12; png compressed "
     with pytest.raises(InvalidInputError, match="bayer_rggb12"):
         decode(messages.COMPRESSED_IMAGE, message, "image")
+
+
+def decoded(decoder, ros_type, message):
+    return decoder.decode(ros_type, message, DecodeOptions()), decoder.doubt
+
+
+@pytest.mark.parametrize(("bits", "encoding"), [(10, "mono16"), (12, "mono16"), (12, "rgb16"), (14, "mono16")])
+def test_fewer_bits_in_16_are_stretched_by_the_range_of_the_stream(bits, encoding, rng):
+    decoder = messages.Decoder("image", "front")
+    top = (1 << bits) - 1
+    channels = messages.pictures.ENCODINGS[encoding].channels
+    bright = rng.integers(0, top + 1, (20, 30) if channels == 1 else (20, 30, channels)).astype(np.uint16)
+    bright.flat[:channels] = top
+    picture, doubt = decoded(decoder, messages.IMAGE, image(bright, encoding))
+    assert doubt is None and picture.max() == 255
+    np.testing.assert_allclose(picture[..., 0], bright.reshape(20, 30, -1)[..., 0] * (255 / top), atol=0.51)
+    dark, _ = decoded(decoder, messages.IMAGE, image(bright // 8, encoding))
+    assert dark.max() == 32, "a dark picture of the same camera is not made bright"
+    png = cv2.imencode(".png", bright if channels == 1 else bright[..., ::-1])[1]
+    packed = SimpleNamespace(format=f"{encoding}; png compressed ", data=png)
+    again, _ = decoded(messages.Decoder("image", "front"), messages.COMPRESSED_IMAGE, packed)
+    assert again.max() == 255
+
+
+def test_a_depth_picture_is_no_camera(rng):
+    distance = rng.integers(900, 4000, (60, 80)).astype(np.uint16)
+    distance[:20] = 0
+    for encoding, excludes in (("16UC1", True), ("mono16", False)):
+        picture, doubt = decoded(messages.Decoder("image", "front"), messages.IMAGE, image(distance, encoding))
+        assert picture.shape == (60, 80, 3) and picture.dtype == np.uint8
+        assert doubt.excludes == excludes
+        assert re.search("values 9.. to 39.. and 33% zeros: distances in mm, expected light", doubt.reason)
+    for coding, header in (("png compressed ", b""), ("compressedDepth png", bytes(12))):
+        data = header + cv2.imencode(".png", distance)[1].tobytes()
+        packed = SimpleNamespace(format=f"16UC1; {coding}", data=data)
+        assert decoded(messages.Decoder("image", "front"), messages.COMPRESSED_IMAGE, packed)[1].excludes
+    decoder = messages.Decoder("thermal", "front")
+    assert decoded(decoder, messages.IMAGE, image(distance, "16UC1"))[1] is None
+
+
+def test_a_jpeg_of_16_bits_is_doubted(rng):
+    cut = np.minimum(rng.integers(0, 1024, (60, 80)), 255).astype(np.uint8)  # what OpenCV makes of 16 bits
+    data = cv2.imencode(".jpg", cut, [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
+    for modality in ("image", "thermal", "touch"):
+        decoder = messages.Decoder(modality, "front")
+        message = SimpleNamespace(format="mono16; jpeg compressed ", data=data)
+        doubt = decoded(decoder, messages.COMPRESSED_IMAGE, message)[1]
+        assert doubt.excludes and re.search("JPEG of mono16.*[67].% of the pixels at 255.*png", doubt.reason)
+        for format in ("mono8; jpeg compressed ", "jpeg", "mono16; png compressed "):
+            message.format = format
+            assert decoded(decoder, messages.COMPRESSED_IMAGE, message)[1] is None
 
 
 def test_compressed_16_bit_of_the_depth_plug_in():
@@ -831,7 +883,7 @@ class CountingModel:
     def embed(self, items):
         return np.ones((len(items), 1), np.float32)
 
-    def recognise(self, kinds, embeddings):
+    def recognise(self, kinds, embeddings, doubts=None):
         rows = np.ones((1 + len(kinds), 1), np.float32)
         weights = np.full(len(kinds), 1 / len(kinds))
         return SimpleNamespace(

@@ -177,3 +177,32 @@ def test_numbers_must_be_positive(run, capsys):
         run("--image", "image.png", "--top-k", "0")
     assert stop.value.code == 2
     assert "--top-k" in capsys.readouterr().err
+
+
+def test_what_says_nothing_is_told_and_left_out(run, folder, capsys):
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(folder / "silence.wav", np.zeros(16000, np.float32), 16000)
+    assert run("--image", "image.png", "--audio", "silence.wav", "--json") == 0
+    captured = capsys.readouterr()
+    assert "[silence.wav] nothing to say: silence, the loudest sample 0 of" in captured.err
+    image, sound = json.loads(captured.out)["inputs"]
+    assert image["weight"] == pytest.approx(1) and image["doubt"] is None and image["without"] is None
+    assert sound["weight"] == 0 and sound["unknown"] and sound["doubt"].startswith("nothing to say")
+    assert run("--audio", "silence.wav") == 0
+    table = capsys.readouterr().out
+    assert table.startswith("unknown (no input says anything)") and "nothing to say" in table
+
+
+def test_16_bit_pictures_are_stretched_and_depth_is_told(run, folder, capsys):
+    rng = np.random.default_rng(0)
+    light = rng.integers(0, 1024, (60, 80)).astype(np.uint16)
+    depth = np.where(rng.random((60, 80)) < 0.2, 0, rng.integers(900, 4000, (60, 80))).astype(np.uint16)
+    cv2.imwrite(str(folder / "ten_bits.png"), light)
+    cv2.imwrite(str(folder / "depth.png"), depth)
+    picture = modalities.get("image").load(folder / "ten_bits.png")
+    assert picture.shape == (60, 80, 3) and picture.max() == 255
+    np.testing.assert_allclose(picture[..., 1], light * (255 / 1023), atol=0.51)
+    assert run("--image", "ten_bits.png", "depth.png", "--json") == 0
+    captured = capsys.readouterr()
+    assert "ten_bits" not in captured.err
+    assert "[depth.png] implausible: values 9" in captured.err and "zeros: distances in mm" in captured.err

@@ -111,7 +111,7 @@ class FakeModel:
         rows = np.stack([np.cos(np.arange(DIM) * views[0, 1] + views[0, 0]) for _, views in items])
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
-    def recognise(self, kinds, embeddings):
+    def recognise(self, kinds, embeddings, doubts=None):
         if embeddings.shape != (len(kinds), DIM):
             raise InvalidInputError("recognise", str(embeddings.shape), f"{(len(kinds), DIM)}")
         self.fused += 1

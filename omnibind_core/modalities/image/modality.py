@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,8 +35,9 @@ class Image(Modality[NDArray[np.uint8], PicturePreset]):
         return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
 
     def load(self, path: Path) -> NDArray[np.uint8]:
-        """Reads a picture file, turned upright by its EXIF orientation."""
-        return self.check(read_picture(path, self.suffixes, "a picture file"), str(path))
+        """Reads a picture file, turned upright by its EXIF orientation; 16 bits by :func:`.processing.to_8_bit`."""
+        picture = read_picture(path, self.suffixes, "a picture file", cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        return self.check(processing.to_8_bit(picture) if picture.dtype == np.uint16 else picture, str(path))
 
     def process(self, raw: NDArray[np.uint8], preset: PicturePreset) -> NDArray[np.uint8]:
         """RGB picture to ``uint8 [1, 3, 224, 224]``."""

@@ -1,0 +1,43 @@
+"""What speaks against sound."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from omnibind_core.modalities.base import Doubt, Sound
+
+_SAMPLES = 8192  # that are looked at; of a longer sound as many stretches of a part of it
+_STRETCH = 1024
+_SILENCE = 1e-3  # of the full scale, of the loudest sample (-60 dB); training and validation clips have 0.02 and more
+# What sound read in a wrong sample format exceeds, and no window of those clips, whose highest stand beside.
+_LEVEL = 0.6  # root mean square; 0.54
+_OFFSET = 0.4  # mean; 0.23
+_JUMPS = ((1.0, 0.04), (0.5, 0.32))  # step from one sample to the next, and share of steps above it; 0.014 and 0.19
+
+
+def doubt(raw: Sound) -> Doubt | None:
+    """The doubt about a checked window: silence says nothing, nor does noise of samples in a wrong format."""
+    samples = raw.samples
+    if len(samples) > _SAMPLES:  # stretches, for steps between neighbours
+        starts = np.linspace(0, len(samples) - _STRETCH, _SAMPLES // _STRETCH).astype(int)
+        pieces = np.stack([samples[start : start + _STRETCH] for start in starts.tolist()])
+    else:
+        pieces = samples[None]
+    level = float(np.sqrt(np.vdot(pieces, pieces) / pieces.size))
+    if level < _SILENCE:
+        peak = max(float(samples.max()), -float(samples.min()))
+        if peak < _SILENCE:
+            return Doubt(f"silence, the loudest sample {peak:.1g} of the full scale, expected {_SILENCE:g}", empty=True)
+    found = []
+    if level > _LEVEL:
+        found.append(f"a level of {level:.2f} of the full scale")
+    if abs(mean := float(pieces.mean())) > _OFFSET:
+        found.append(f"a mean of {mean:+.2f}")
+    steps = np.abs(np.diff(pieces))
+    for step, most in _JUMPS:
+        share = np.count_nonzero(steps > step) / max(steps.size, 1)
+        if share > most:
+            found.append(f"{share:.0%} of the steps between samples above {step:g}")
+    if not found:
+        return None
+    return Doubt(f"{', '.join(found)}: samples in another format? sample_format, byte order, channels")

@@ -1,0 +1,122 @@
+"""What speaks against a point cloud: that it is no cloud of one thing, but of all that the sensor saw around it.
+
+The bounds are those that no training cloud meets, whatever its unit, and most made-up rooms, halls, streets and floors
+before made-up LiDARs and depth cameras do (docs/data.md#plausibility).
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.modalities.base import Doubt
+
+_POINTS = 1024  # as many, drawn at random, tell as much
+_DRAWN = np.random.default_rng(0).random(_POINTS)
+_PLANE = 1e-4  # thickness by width, as standard deviations: of a laser scan
+_GROUND = 0.008  # the same, of a floor with what a sensor adds to it
+_GROUND_SIZE = 2.0  # m; a smaller piece may be a thing
+_GROUND_SLOPE = 0.35  # cosine between its normal and z: a door stands upright
+_ROOM_SIZE = 3.0  # m
+_SECTORS = 24  # of the circle around the sensor
+_LOOK = 8  # rows and columns that a camera's view is divided into
+
+
+def doubt(raw: NDArray[np.float32]) -> Doubt | None:
+    """The doubt about a checked cloud ``[N, 3]``: a plane, the ground, a room or a whole view says nothing."""
+    points = raw if len(raw) <= _POINTS else raw.take((_DRAWN * len(raw)).astype(np.intp), axis=0)
+    columns = points.T.astype(np.float64)  # NumPy is slow along an axis of three
+    low = columns.min(axis=1)
+    size = columns.max(axis=1) - low
+    extent = float(size.max())
+    if extent < _GROUND_SIZE and float(size.min()) > 0:
+        return None
+    centred = columns - columns.mean(axis=1, keepdims=True)
+    spread, axes = np.linalg.eigh(centred @ centred.T / len(points))
+    thin = math.sqrt(max(float(spread[0]), 0.0) / max(float(spread[2]), 1e-30))
+    if thin < _PLANE:
+        return _no_thing(size, "all points in one plane: a laser scan?")
+    if extent < _GROUND_SIZE:
+        return None
+    if thin < _GROUND and abs(float(axes[2, 0])) > _GROUND_SLOPE:
+        return _no_thing(size, f"a plane that is {100 * thin:.1f} % as thick as wide: the ground?")
+    if extent < _ROOM_SIZE:
+        return None
+    if _is_room(columns, size) or _is_sweep(columns, low, size):
+        return _no_thing(size, "something on all sides: a whole room or street?")
+    if _is_view(columns):
+        return _no_thing(size, "as wide as the view of a depth camera: all that it sees?")
+    return None
+
+
+def _no_thing(size: NDArray[np.float64], what: str) -> Doubt:
+    extents = " x ".join(f"{value:.2f}" for value in size)
+    return Doubt(f"{extents} m, {what} Expected the points of one thing, in metres")
+
+
+def _is_room(columns: NDArray[np.float64], size: NDArray[np.float64]) -> bool:
+    """Whether there are four walls and a floor, and little but those: a room, whatever place it was seen from."""
+    height = float(size[2])
+    if not 1.8 <= height <= 10:
+        return False
+    (_, _), _, angle = cv2.minAreaRect(np.ascontiguousarray(columns[:2].T, np.float32))
+    turn = math.radians(angle)
+    x = math.cos(turn) * columns[0] + math.sin(turn) * columns[1]
+    y = math.cos(turn) * columns[1] - math.sin(turn) * columns[0]
+    ground, above = columns[2] - columns[2].min(), columns[2].max() - columns[2]
+    sides = np.stack([x - x.min(), x.max() - x, y - y.min(), y.max() - y])
+    width, depth = sorted((float(np.ptp(x)), float(np.ptp(y))))
+    if width < 2.5 or not height < depth <= 40:
+        return False
+    at_wall = sides < 0.02 * depth
+    inside = (ground > 0.1 * height) & (above > 0.1 * height) & ~at_wall.any(axis=0)
+    walls, floor = at_wall.mean(axis=1).min(), (ground < 0.03 * depth).mean()
+    return bool(walls > 0.04 and floor > 0.03 and inside.mean() < 0.35)
+
+
+def _is_sweep(columns: NDArray[np.float64], low: NDArray[np.float64], size: NDArray[np.float64]) -> bool:
+    """Whether it lies all around the origin as what a turning LiDAR has measured: as much in every direction."""
+    x, y, _ = columns
+    sector = ((np.arctan2(y, x) + math.pi) * (_SECTORS / (2 * math.pi))).astype(np.intp) % _SECTORS
+    counts = np.bincount(sector, minlength=_SECTORS)
+    if counts.min() == 0:
+        return False
+    extent = float(size.max())
+    rise = float(size[2]) / extent
+    uneven = counts.std() / counts.mean()
+    if uneven < 0.22 and rise < 0.35:
+        return True
+    if uneven < 0.2:
+        near = np.minimum(columns - low[:, None], (low + size)[:, None] - columns)
+        hollow = (np.abs(columns - (low + size / 2)[:, None]) < size[:, None] / 4).all(axis=0).mean() < 0.1
+        return bool(hollow and (near.min(axis=0) < 0.02 * extent).mean() > 0.65)
+    if rise > 0.15:
+        return False
+    cells = np.bincount(((columns - low[:, None]) * (23.99 / extent)).astype(np.intp).T @ np.array([576, 24, 1]))
+    cells = cells[cells > 0]
+    return bool(cells.std() > 2 * cells.mean())  # dense near the sensor, sparse far away
+
+
+def _is_view(columns: NDArray[np.float64]) -> bool:
+    """Whether it fills a rectangle of directions from the origin as evenly as the pixels of a depth camera do."""
+    directions = columns / np.maximum(np.sqrt((columns**2).sum(axis=0)), 1e-9)
+    ahead = directions.mean(axis=1)
+    length = float(np.linalg.norm(ahead))
+    if length < 0.8:
+        return False
+    ahead /= length
+    up = np.array([0.0, 0.0, 1.0]) if abs(ahead[2]) < 0.95 else np.array([0.0, 1.0, 0.0])
+    across = np.cross(up, ahead)
+    across /= np.linalg.norm(across)
+    distance = ahead @ columns
+    seen = np.stack([across, np.cross(ahead, across)]) @ columns[:, distance > 1e-6] / distance[distance > 1e-6]
+    low, high = np.quantile(seen, (0.01, 0.99), axis=1)
+    if np.degrees(np.arctan(high) - np.arctan(low)).min() < 40:
+        return False
+    place = ((seen - low[:, None]) * (_LOOK / (high - low)[:, None])).astype(np.intp)
+    place = place[:, ((place >= 0) & (place < _LOOK)).all(axis=0)]
+    counts = np.bincount(place[0] * _LOOK + place[1], minlength=_LOOK * _LOOK)
+    return bool((counts > 0).mean() > 0.85 and counts.std() < 0.36 * counts.mean())
