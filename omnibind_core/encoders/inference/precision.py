@@ -19,9 +19,10 @@ from omnibind_core.modalities.base import Preset
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 """In which trunks may compute; ``auto`` takes the first half precision that is verified, on a GPU."""
-LEAST_COSINE = 0.9995
-"""Between an embedding in half precision and that in float32, for a trunk to be verified."""
-_PROBES = 4
+LEAST_COSINE = 0.9998
+"""Between embeddings in half precision and those in float32, for a trunk to be verified: of all probes but one."""
+_PROBES = 12
+_SPARED = 1  # probes that may lie where a head jumps, as between the tenth and the eleventh vote of ConSE
 _BLOCK = 16  # pixels of the largest shapes in a made-up picture
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ def lower(
         device: Where the encoders are.
 
     Returns:
-        By trunk, what it computes in now, and the least cosine to float32 that was found.
+        By trunk, what it computes in now, and the least cosine to float32 of what was tried last, NaN if that cannot be
+        computed; nothing where nothing was tried.
 
     Raises:
         ConfigError: There is no such precision, or the device has none of that kind.
@@ -53,12 +55,13 @@ def lower(
     candidates = [precision]
     if precision == "auto":
         candidates = ["float16", "bfloat16"] if device.type == "cuda" else []
+    candidates = [item for item in candidates if item != "float32"]
     found = {}
     for name, trunk in encoders.trunks.items():
         sensors = [key for key in encoders.heads if encoders.trunk_of[key] == name]
-        if sensors and not isinstance(trunk, TextTower) and _dtype(trunk) == torch.float32:
+        if candidates and sensors and not isinstance(trunk, TextTower) and _dtype(trunk) == torch.float32:
             inputs = {key: torch.from_numpy(_probes(presets[key])).to(device) for key in sensors}
-            found[name] = _lowered(encoders, name, inputs, [item for item in candidates if item != "float32"])
+            found[name] = _lowered(encoders, name, inputs, candidates)
     return found
 
 
@@ -67,7 +70,8 @@ def _lowered(
 ) -> tuple[str, float]:
     """Tries precisions on one trunk; what it computes in now, and the least cosine to float32."""
     trunk = encoders.trunks[name]
-    wanted = _embedded(encoders, name, inputs, {}) if candidates else {}
+    wanted = _embedded(encoders, name, inputs, {})
+    least = np.nan
     for candidate in candidates:
         dtype = getattr(torch, candidate)
         tensors = {**dict(trunk.named_parameters()), **dict(trunk.named_buffers())}
@@ -75,19 +79,21 @@ def _lowered(
         try:
             embedded = _embedded(encoders, name, inputs, state)
         except RuntimeError as error:  # torch has no such kernel
+            least = np.nan
             _log.warning("the trunk '%s' does not compute in %s: %s", name, candidate, str(error).splitlines()[0])
             continue
-        cosines = {key: (rows * wanted[key]).sum(dim=1).nan_to_num(-1.0).min().item() for key, rows in embedded.items()}
+        cosines = {key: _least((rows * wanted[key]).sum(dim=1)) for key, rows in embedded.items()}
         worst = min(cosines, key=lambda key: cosines[key])
-        if cosines[worst] >= LEAST_COSINE:
+        least = cosines[worst]
+        if least >= LEAST_COSINE:
             trunk.to(dtype)
-            _log.info("the trunk '%s' computes in %s: least cosine to float32 %.6f", name, candidate, cosines[worst])
-            return candidate, cosines[worst]
+            _log.info("the trunk '%s' computes in %s: least cosine to float32 %.6f", name, candidate, least)
+            return candidate, least
         _log.warning(
             "the trunk '%s' does not compute in %s: the cosine of '%s' to float32 is %.5f, expected at least %g",
-            *(name, candidate, worst, cosines[worst], LEAST_COSINE),
+            *(name, candidate, worst, least, LEAST_COSINE),
         )
-    return "float32", 1.0
+    return "float32", least
 
 
 @torch.inference_mode()
@@ -99,13 +105,18 @@ def _embedded(
     return {key: encoders.embed(key, functional_call(trunk, dict(state), (views,))) for key, views in inputs.items()}
 
 
+def _least(cosines: Tensor) -> float:
+    """The least of the cosines, without those that are spared; -1 if one is no number."""
+    return cosines.sort().values[_SPARED].item() if cosines.isfinite().all() else -1.0
+
+
 def _dtype(trunk: nn.Module) -> torch.dtype | None:
     """Of the weights."""
     return next((parameter.dtype for parameter in trunk.parameters() if parameter.is_floating_point()), None)
 
 
 def _probes(preset: Preset) -> NDArray[Any]:
-    """Made-up views: pictures of blocks, with and without noise; other input at several scales."""
+    """Made-up views: pictures of blocks with more and more noise; other input at several scales."""
     rng = np.random.default_rng(0)
     shape = (_PROBES, *(256 if size < 0 else size for size in preset.shape))
     if preset.dtype != "uint8":
@@ -115,5 +126,5 @@ def _probes(preset: Preset) -> NDArray[Any]:
     for axis in (-2, -1):  # every pixel has the value of its block's first
         at = np.arange(shape[axis]) // _BLOCK * _BLOCK
         blocks = np.take(blocks, at, axis=axis)
-    noise = rng.uniform(-64, 64, shape) * np.linspace(0, 1, _PROBES).reshape(-1, *(1,) * (len(shape) - 1))
+    noise = rng.uniform(-64, 64, shape) * np.linspace(0.2, 1, _PROBES).reshape(-1, *(1,) * (len(shape) - 1))
     return np.clip(blocks + noise, 0, 255).astype(np.uint8)
