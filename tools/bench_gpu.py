@@ -288,15 +288,15 @@ def _median(run: Callable[[Any], Any], inputs: Sequence[Any], count: int = 30) -
     return float(np.median(seconds[3:]))
 
 
-def accuracy(found: Sequence[Way], root: Path, most: int) -> dict[str, dict[str, float]]:
-    """Top-1 of the validation samples of a folder, by way and modality, and how many answers are those of the first."""
+def accuracy(found: Sequence[Way], root: Path, most: int) -> dict[str, dict[str, Any]]:
+    """Top-1 on validation samples of a folder, by way and modality; share of answers, and cosines, as of the first."""
     from omnibind_core.data.concepts import Concepts
     from omnibind_core.data.sources.folder import FolderSource
 
     model = found[0].model
     place = {name: index for index, name in enumerate(model.labels.names)}
     concepts = Concepts.read(WEIGHTS / model.name / "labels.csv")
-    out: dict[str, dict[str, float]] = {way.name: {} for way in found}
+    out: dict[str, dict[str, Any]] = {way.name: {} for way in found}
     for name in SENSORS:
         asked = FolderSource(root).samples(split="val", modality=name)
         known = [(sample, place.get(concepts.get(sample.source, sample.label) or "")) for sample in asked]
@@ -307,15 +307,22 @@ def accuracy(found: Sequence[Way], root: Path, most: int) -> dict[str, dict[str,
         definition = modalities.get(name)
         views = [model.process(name, definition.load(root / sample.path)) for sample, _ in chosen]
         wanted = torch.tensor([label for _, label in chosen])
-        first = None
+        first: Tensor | None = None
         for way in found:
             with arithmetic(way.tf32):
                 rows = torch.cat([way.encode(way.model, [(name, part)]) for part in views])
-            answers = model.labels.similarities(rows.to(model.device)).argmax(dim=1).cpu()
-            first = answers if first is None else first
-            out[way.name][name] = (answers == wanted).double().mean().item()
-            out[way.name][f"{name}, as the first"] = (answers == first).double().mean().item()
-            out[way.name][f"{name}, samples"] = len(chosen)
+            first = rows if first is None else first
+            answers, before = (
+                model.labels.similarities(part.to(model.device)).argmax(dim=1).cpu() for part in (rows, first)
+            )
+            near = (F.normalize(rows.double(), dim=1) * F.normalize(first.double(), dim=1)).sum(dim=1)
+            out[way.name][name] = {
+                "top1": (answers == wanted).double().mean().item(),
+                "same": (answers == before).double().mean().item(),
+                "least_cosine": near.min().item(),
+                "mean_cosine": near.mean().item(),
+                "samples": len(chosen),
+            }
     return out
 
 
@@ -375,10 +382,8 @@ def show(name: str, result: Mapping[str, Any]) -> None:
     views = ", ".join(f"{count} {kind}" for kind, count in result["views"].items())
     work = sum(result["operations"].values()) / 1e9
     print(f"\n{name}: {views}; {work:,.0f} GFLOP a tick; built in {result['built_s']:.1f} s\n")
-    columns = (
-        "way | tick, ms: p50 | quartiles of turns | p99 | times as fast | encoders, ms | share of peak | least cosine"
-    )
-    print(f"| {columns} |")
+    columns = "tick, ms: p50 | quartiles of turns | p99 | times as fast | encoders, ms | share of peak | least cosine"
+    print(f"| way | {columns} |")
     print("|---|---|---|---|---|---|---|---|")
     for way, row in result["ways"].items():
         tick, least = row["tick_ms"], min(row["least_cosine"].items(), key=lambda item: item[1])
@@ -398,10 +403,14 @@ def show(name: str, result: Mapping[str, Any]) -> None:
         told = [f"{trunk} {precision} ({cosine:.6f})" for trunk, (precision, cosine) in trunks.items()]
         print(f"\nprecision {half} gives: {', '.join(told)}")
     if "top1" in result:
-        kinds = [kind for kind in SENSORS if any(kind in row for row in result["top1"].values())]
-        print(f"\n| top-1 (as the first) | {' | '.join(kinds)} |\n|---|{'---|' * len(kinds)}")
+        first = next(iter(result["top1"].values()))
+        heads = [f"{kind} ({values['samples']})" for kind, values in first.items()]
+        print(f"\n| top-1, %; as the first, %; least cosine | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
         for way, row in result["top1"].items():
-            cells = [f"{100 * row[kind]:.1f} ({100 * row[f'{kind}, as the first']:.1f}) %" for kind in kinds]
+            cells = [
+                f"{100 * values['top1']:.1f}; {100 * values['same']:.1f}; {values['least_cosine']:.5f}"
+                for values in row.values()
+            ]
             print(f"| {way} | {' | '.join(cells)} |")
 
 
