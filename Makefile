@@ -29,7 +29,7 @@ MINUTES ?= 30
 SAMPLE ?=
 SEED ?= 1
 
-.PHONY: help setup demo test test-slow test-gpu soak ros2-tools bench bench-backbones docs mutation lint format train clean distclean
+.PHONY: help setup demo test test-slow test-gpu soak ros2-tools bench bench-backbones bench-gpu docs mutation lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench: setup  ## measures speed and memory of the data set at a million rows, an
 
 bench-backbones: setup  ## measures memory and time of loading ImageBind's towers (needs 5 GB of disk and 10 GB of memory)
 	@$(RUN) python tools/bench_backbones.py
+
+bench-gpu: setup  ## measures ticks of six sensors on one GPU, lite and ImageBind-huge with random weights [DATA=DIR]
+	@$(RUN) python tools/bench_gpu.py $(if $(DATA),--data "$(DATA)")
 
 $(DOCS)/venv/done: requirements/docs.txt
 	@mkdir -p $(DOCS)

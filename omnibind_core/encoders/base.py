@@ -44,7 +44,7 @@ class Trunk(nn.Module):
                 normalised here, on this module's device.
 
         Returns:
-            ``float32 [N, feature_dim]``.
+            ``float32 [N, feature_dim]``, in whichever precision the weights are.
         """
 
 

@@ -143,4 +143,4 @@ class EfficientNetLite(Trunk):
         if self._levels:
             pooled.append(x.mean(dim=(2, 3)))
         x = F.relu6(self.head(x), inplace=True).mean(dim=(2, 3))
-        return torch.cat([x, *pooled], dim=1) if pooled else x
+        return (torch.cat([x, *pooled], dim=1) if pooled else x).float()

@@ -30,8 +30,8 @@ class RandomConv(Trunk):
     def forward(self, views: Tensor) -> Tensor:
         """See :meth:`Trunk.forward`."""
         x = views[:, None] if views.ndim == 3 else views.float() / 128 - 1
-        x = F.relu(self.conv(F.avg_pool2d(x, self.pool)))
-        return F.adaptive_avg_pool2d(x, 2).flatten(1)
+        x = F.relu(self.conv(F.avg_pool2d(x, self.pool).to(self.conv.weight.dtype)))
+        return F.adaptive_avg_pool2d(x, 2).flatten(1).float()
 
 
 class HashedText(TextTower):

@@ -69,6 +69,6 @@ class YamNet(Trunk):
 
     def forward(self, views: Tensor) -> Tensor:
         """See :meth:`Trunk.forward`."""
-        x = views[:, None].contiguous(memory_format=torch.channels_last)
+        x = views[:, None].to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
         x = self.layers(F.relu(self.stem(x), inplace=True))
-        return x.mean(dim=(2, 3))
+        return x.mean(dim=(2, 3)).float()
