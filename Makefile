@@ -29,10 +29,10 @@ MINUTES ?= 30
 SAMPLE ?=
 SEED ?= 1
 
-.PHONY: help setup demo test test-slow test-gpu soak ros2-tools bench bench-backbones bench-gpu docs mutation lint format train clean distclean
+.PHONY: help setup demo test test-slow test-gpu soak ros-tools bench bench-backbones bench-gpu docs mutation lint format train clean distclean
 
 help:  ## lists the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## makes .venv, builds the ROS 2 messages, installs the command omnibind [ROS=kilted]
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON). Debian/Ubuntu: sudo apt install python3 python3-venv" >&2; exit 1; }
@@ -53,7 +53,7 @@ test-gpu: setup  ## runs the tests that need a CUDA device
 soak: setup  ## torments the running fusion node with random faults for half an hour and prints a report [MINUTES=30]
 	@$(RUN) python -m omnibind_ros.faults --minutes "$(MINUTES)"
 
-ros2-tools: setup  ## drives the node with the real ros2 launch, lifecycle, param, topic, ... that are installed here
+ros-tools: setup  ## drives the node with the real ros2 launch, lifecycle, param, topic, ... that are installed here
 	@$(RUN) python tools/ros2_tools.py
 
 bench: setup  ## measures speed and memory of the data set at a million rows, and what the feature cache saves

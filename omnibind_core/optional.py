@@ -25,6 +25,8 @@ _INSTALL = {
     "jinja2": "pip install jinja2",
     "sklearn": "pip install scikit-learn",
     "rosbags": "pip install rosbags",
+    "lz4": "pip install rosbags",  # comes with it, as the next
+    "backports": "pip install rosbags",
     "distributed": "pip install distributed",
     "rerun": "pip install rerun-sdk",
     "rclpy": "source a ROS 2 installation, or tools/env.sh",

@@ -39,6 +39,9 @@ class SqliteFile:
             self._database.text_factory = lambda text: text.decode("utf-8", "replace")
             self.connections = self._connections()
             self.span_ns = self._span()
+        except UnreadableError:
+            self.close()
+            raise
         except (sqlite3.Error, UnicodeDecodeError) as error:
             self.close()
             raise UnreadableError(f"{path.name}: {error}") from error

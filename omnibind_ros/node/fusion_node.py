@@ -121,11 +121,6 @@ class FusionNode(PerceptionNode):
         self._discovery = None
         return super().on_cleanup(state)
 
-    def stop(self) -> None:
-        """Ends the worker and a look at topics, and leaves the rest to the end of the process."""
-        self._prober.close()
-        super().stop()
-
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Applies changed labels, threshold and rate.
 
@@ -158,7 +153,8 @@ class FusionNode(PerceptionNode):
         self._vocabulary.request(len(labels or own.names), change)
 
     def stop(self) -> None:
-        """Ends the worker and what is being embedded, and leaves the rest to the end of the process."""
+        """Ends the worker, a look at topics and what is being embedded, and leaves the rest to the end of the process."""
+        self._prober.close()
         if self._vocabulary is not None:
             self._vocabulary.close(_END_PATIENCE)
         super().stop()

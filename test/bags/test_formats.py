@@ -358,6 +358,23 @@ def test_types_as_crystal_named_them(database):
     assert types.decode(next(read.messages(database.parent))).encoding == "bgr8"
 
 
+@pytest.mark.parametrize("suffix", [".mcap", ".db3", ".bag"])
+def test_whatever_is_overwritten_the_error_is_ours_and_one_line(suffix, database, ros1, tmp_path):
+    whole = {".db3": database, ".bag": ros1}.get(suffix) or mcap_file(tmp_path / "a.mcap", [*DEFINITIONS, *chunks()])
+    data = whole.read_bytes()
+    rng = np.random.default_rng(3)
+    path = tmp_path / f"b{suffix}"
+    for number in range(24):
+        place, size = int(rng.integers(len(data) - 200)), (1, 8, 200)[number % 3]
+        path.write_bytes(data[:place] + (rng.bytes(size), b"\xff" * size)[number % 2] + data[place + size :])
+        try:
+            assert set(read.topics(path)) | set(read.skipped(path)) | read.latched(path) | read.outdated(path)
+            read.span_ns(path)
+            assert sum(1 for _ in read.messages(path)) <= 80
+        except DataError as error:
+            assert "\n" not in str(error)
+
+
 # --- compression, metadata, paths -------------------------------------------------------------------------------------
 
 

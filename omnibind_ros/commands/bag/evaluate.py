@@ -23,7 +23,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         type=Path,
         nargs="+",
         metavar="BAG",
-        help="folder of a rosbag2 (MCAP or sqlite3), its file, or a folder of bags",
+        help="folder of a rosbag2, a file (.mcap, .db3, ROS 1 .bag), or a folder of bags",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
     _add_what(parser)
