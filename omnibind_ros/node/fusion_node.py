@@ -153,7 +153,7 @@ class FusionNode(PerceptionNode):
         self._vocabulary.request(len(labels or own.names), change)
 
     def stop(self) -> None:
-        """Ends the worker, a look at topics and what is being embedded, and leaves the rest to the end of the process."""
+        """Ends the worker, a look at topics and what is being embedded; the rest is left to the end of the process."""
         self._prober.close()
         if self._vocabulary is not None:
             self._vocabulary.close(_END_PATIENCE)
