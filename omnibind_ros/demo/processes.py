@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -61,7 +61,11 @@ class Processes:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.is_file() else ""
 
     def close(self) -> None:
-        """Ends all: SIGINT, and SIGKILL for those that do not listen."""
+        """Ends all: SIGINT, and SIGKILL for those that do not listen. A second Ctrl-C does not break it off."""
+        with _uninterrupted():
+            self._close()
+
+    def _close(self) -> None:
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
@@ -76,3 +80,12 @@ class Processes:
         for file in self._files:
             file.close()
         self._files.clear()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

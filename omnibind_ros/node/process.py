@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
@@ -157,17 +157,44 @@ def run(make: Callable[[], PerceptionNode]) -> int:
         context._logging_fini()  # left out where a signal has shut the context down; it writes the log file out
 
 
+def _files(arguments: Sequence[str]) -> list[str]:
+    """The parameter files among the arguments of a process."""
+    return [path for option, path in itertools.pairwise(arguments) if option == "--params-file"]
+
+
 def _file_problem(arguments: Sequence[str]) -> str | None:
     """What is wrong with the parameter files among the arguments; ``None`` if they can be read."""
-    for option, path in itertools.pairwise(arguments):
-        if option == "--params-file":
-            try:
-                yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError) as error:
-                return f"parameter file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-            except yaml.YAMLError as error:
-                return f"parameter file {path} is no YAML: {' '.join(str(error).split())}"
+    for path in _files(arguments):
+        try:
+            yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            return f"parameter file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        except yaml.YAMLError as error:
+            return f"parameter file {path} is no YAML: {' '.join(str(error).split())}"
     return None
+
+
+def unused_file(path: str, node: str) -> str | None:
+    """Says that a parameter file has nothing for a node, which then runs on defaults; ``None`` if it has.
+
+    Args:
+        path: The file, which can be read.
+        node: Full name of the node.
+    """
+    waiting: list[tuple[str, Any]] = [("", yaml.safe_load(Path(path).read_text(encoding="utf-8")))]
+    names = []
+    while waiting:
+        name, content = waiting.pop()
+        if isinstance(content, dict) and "ros__parameters" in content:
+            names.append(name)
+        elif isinstance(content, dict):
+            waiting += [(f"{name}/{str(key).strip('/')}", value) for key, value in content.items()]
+    for name in names:  # ** stands for any number of words, * for one
+        pattern = re.escape(name).replace(r"/\*\*", "(/[^/]+)*").replace(r"\*", "[^/]+")
+        if re.fullmatch(pattern, node):
+            return None
+    found = ", ".join(sorted(names)) or "no node"
+    return f"parameter file {path} has parameters of {found}, none for {node}: it runs without them"
 
 
 def _in_words(error: Exception) -> str:
@@ -193,6 +220,10 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
             rclpy.logging.get_logger("omnibind").fatal(str(error))
             return 1
         ending.callback(node.destroy_node)
+        for path in _files(sys.argv):
+            sentence = unused_file(path, node.get_fully_qualified_name())
+            if sentence is not None:
+                node.get_logger().warning(sentence)
         executor = SingleThreadedExecutor()
         ending.callback(executor.shutdown)
         executor.add_node(node)

@@ -10,10 +10,13 @@ import sys
 import time
 
 import pytest
+import yaml
 from domains import any_domain
 
 pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
+
+from omnibind_ros.node.process import unused_file
 
 pytestmark = pytest.mark.ros
 
@@ -129,3 +132,28 @@ def test_a_signal_ends_a_node_that_is_importing(repo, node, stop):
         assert "Traceback" not in rest and "omnibind_ros.node.lifecycle" not in rest
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize(
+    ("file", "node", "used"),
+    [
+        ({"/**": {}}, "/robot/fusion_node", True),
+        ({"fusion_node": {}}, "/fusion_node", True),
+        ({"/fusion_node": {}}, "/fusion_node", True),
+        ({"/**/fusion_node": {}}, "/a/b/fusion_node", True),
+        ({"/*/fusion_node": {}}, "/a/fusion_node", True),
+        ({"robot": {"fusion_node": {}}}, "/robot/fusion_node", True),
+        ({"fusion_node": {}}, "/robot/fusion_node", False),
+        ({"fusion": {}, "other": {}}, "/fusion_node", False),
+    ],
+)
+def test_a_parameter_file_without_the_node_is_told(tmp_path, file, node, used):
+    def blocks(content):
+        return {key: blocks(value) if value else {"ros__parameters": {"rate": 1.0}} for key, value in content.items()}
+
+    path = tmp_path / "robot.yaml"
+    path.write_text(yaml.safe_dump(blocks(file)), encoding="utf-8")
+    told = unused_file(str(path), node)
+    assert (told is None) == used
+    if told is not None:
+        assert f"has parameters of {', '.join(f'/{key}' for key in file)}, none for {node}" in told
