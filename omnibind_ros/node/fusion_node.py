@@ -206,20 +206,21 @@ class FusionNode(PerceptionNode):
         self.get_logger().info(f"[{name}] let {adopted.topic} go: no publisher")
 
     def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
-        """The vocabulary; what was adopted and what was not."""
-        entries = [("vocabulary", self._vocabulary_entry())]
+        """What was adopted and what was not."""
         if self._discovery is None:
-            return entries
+            return []
         refused = self._discovery.refused
         level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
         values = {name: item.topic for name, item in self._discovery.adopted.items()} | refused
-        message = f"{len(self._discovery.adopted)} topics adopted, {len(refused)} not"
-        return [*entries, ("discovery", (level, message, values))]
+        return [("discovery", (level, f"{len(self._discovery.adopted)} topics adopted, {len(refused)} not", values))]
 
-    def _vocabulary_entry(self) -> tuple[bytes, str, dict[str, Any]]:
-        failed = self._vocabulary is not None and self._vocabulary.failure
-        level = DiagnosticStatus.WARN if failed else DiagnosticStatus.OK
-        return level, self._vocabulary_words() or "all labels answer", {"labels": len(self._label_names)}
+    def _inference_entry(self) -> tuple[bytes, str, dict[str, Any]]:
+        level, message, values = super()._inference_entry()
+        if words := self._vocabulary_words():
+            message = f"{message}; {words}"
+        if self._vocabulary is not None and self._vocabulary.failure:
+            level = max(level, DiagnosticStatus.WARN)
+        return level, message, {**values, "labels": len(self._label_names)}
 
     def _vocabulary_words(self) -> str:
         """What is being done about the labels, or failed; empty if neither."""
