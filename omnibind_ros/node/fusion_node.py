@@ -228,20 +228,22 @@ class FusionNode(PerceptionNode):
         self.get_logger().info(f"[{name}] let {adopted.topic} go: {why}")
 
     def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
-        """The vocabulary; what was adopted and what was not."""
-        entries = [("vocabulary", self._vocabulary_entry())]
+        """What was adopted and what was not."""
         if self._discovery is None:
-            return entries
+            return []
         adopted, refused, excluded = self._discovery.adopted, self._discovery.refused, self._discovery.excluded
         level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
         values = {name: f"{item.topic}: {item.judgement.reason}" for name, item in adopted.items()}
         message = f"{len(adopted)} topics adopted, {len(refused)} not; {len(excluded)} are no sensor's"
-        return [*entries, ("discovery", (level, message, {**values, **excluded, **refused}))]
+        return [("discovery", (level, message, {**values, **excluded, **refused}))]
 
-    def _vocabulary_entry(self) -> tuple[bytes, str, dict[str, Any]]:
-        failed = self._vocabulary is not None and self._vocabulary.failure
-        level = DiagnosticStatus.WARN if failed else DiagnosticStatus.OK
-        return level, self._vocabulary_words() or "all labels answer", {"labels": len(self._label_names)}
+    def _inference_entry(self) -> tuple[bytes, str, dict[str, Any]]:
+        level, message, values = super()._inference_entry()
+        if words := self._vocabulary_words():
+            message = f"{message}; {words}"
+        if self._vocabulary is not None and self._vocabulary.failure:
+            level = max(level, DiagnosticStatus.WARN)
+        return level, message, {**values, "labels": len(self._label_names)}
 
     def _vocabulary_words(self) -> str:
         """What is being done about the labels, or failed; empty if neither."""

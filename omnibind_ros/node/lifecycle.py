@@ -358,8 +358,8 @@ class PerceptionNode(LifecycleNode):
         reports = self.engine.reports(self.now_ns) if self.engine is not None else []
         self.on_report(reports)
         entries = [(f"sensor {r.name}", self._sensor_entry(r)) for r in reports]
-        entries += self.further_diagnostics()
         entries.append(("inference", self._inference_entry()))
+        entries += self.further_diagnostics()
         rows = [
             diagnostics.status(self.get_fully_qualified_name(), name, level, message, values)
             for name, (level, message, values) in entries

@@ -1079,7 +1079,7 @@ def test_predictions_go_on_by_the_old_labels_until_the_new_ones_are_embedded(rig
     rig.wait(lambda: "those before stay: no such text" in rig.statuses[-1].message, "the failure")
 
     def entry():
-        return [s for array in rig.diagnostics for s in array.status if s.name == "fusion_node: vocabulary"][-1]
+        return [s for array in rig.diagnostics for s in array.status if s.name == "fusion_node: inference"][-1]
 
     rig.wait(lambda: entry().level == b"\x01" and "no such text" in entry().message, "the warning")
     assert list(rig.wait_for_prediction("camera").labels) == ["last"]
