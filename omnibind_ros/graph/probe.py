@@ -17,6 +17,7 @@ from omnibind_ros.graph.judging import Look, Offer, look_of
 from omnibind_ros.graph.topics import SubscriptionPool, TopicLink
 
 _PATIENCE = 2.0  # s that a look takes at most
+_POLL_PERIOD = 0.1  # s between looks at the graph
 _ENOUGH = 3  # messages of a topic, for its rate
 _AGAIN = 5.0  # s after which a topic that was silent is looked at again
 _AT_ONCE = 8  # topics: more would be more data than the node itself takes
@@ -95,15 +96,18 @@ class Prober:
                 )
                 for offer in offers
             }
-            end = time.monotonic() + _PATIENCE
-            while links and time.monotonic() < end and not self._closing.is_set():
+            now = due = time.monotonic()
+            end = now + _PATIENCE
+            while links and now < end and not self._closing.is_set():
                 for topic in [topic for topic in links if len(heard[topic]) >= _ENOUGH]:
                     link = links.pop(topic)
                     self._conclude(link, heard[topic])
                     link.close()
-                for link in links.values():
+                for link in links.values() if now >= due else ():
                     link.poll()
+                    due = now + _POLL_PERIOD
                 executor.spin_once(timeout_sec=0.05)
+                now = time.monotonic()
             for topic, link in links.items():
                 self._conclude(link, heard[topic])
         except Exception:
