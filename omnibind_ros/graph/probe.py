@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,7 @@ class Prober:
         now = time.monotonic()
         due = [offer for offer in offers if now - self._tried.get(offer.topic, -math.inf) > _AGAIN][:_AT_ONCE]
         if due and not self.busy and not self._closing.is_set():
+            self._tried.update(dict.fromkeys((offer.topic for offer in due), now))
             self._thread = threading.Thread(target=self._run, args=(due,), name="probe", daemon=True)
             self._thread.start()
 
@@ -75,7 +76,14 @@ class Prober:
         if self._thread is not None:
             self._thread.join(_PATIENCE)
 
-    def _run(self, offers: Iterable[Offer]) -> None:
+    def _run(self, offers: Sequence[Offer]) -> None:
+        try:
+            self._listen(offers)
+        except Exception:
+            if self._node.context.ok():  # otherwise the process ends, whatever the middleware says about that
+                raise
+
+    def _listen(self, offers: Sequence[Offer]) -> None:
         context = self._node.context
         probe = rclpy.create_node(
             f"_{self._node.get_name()}_probe",
@@ -110,9 +118,6 @@ class Prober:
                 now = time.monotonic()
             for topic, link in links.items():
                 self._conclude(link, heard[topic])
-        except Exception:
-            if context.ok():  # otherwise the process ends, whatever the middleware says about that
-                raise
         finally:
             executor.shutdown()
             if context.ok():
@@ -122,7 +127,8 @@ class Prober:
         topic = link.topic
         self._tried[topic] = time.monotonic()
         if not rows:
-            self.silent[topic] = link.obstacle[1] if link.obstacle is not None else link.note
+            lost = "its messages were lost on their way; docs/transport.md" if link.lost else link.note
+            self.silent[topic] = link.obstacle[1] if link.obstacle is not None else lost
             return
         (begin, ros_type, message), (end, *_) = rows[0], rows[-1]
         rate = (len(rows) - 1) / (end - begin) if end > begin else math.nan
