@@ -58,8 +58,9 @@ class Prober:
         kept = set(live)
         for key in [key for key in tuple(self._looks) if key[0] not in kept]:
             del self._looks[key]
-        for topic in set(self.silent) - kept:
-            del self.silent[topic]
+        for topic in self._tried.keys() - kept:
+            del self._tried[topic]
+            self.silent.pop(topic, None)
 
     def look(self, offers: Iterable[Offer]) -> None:
         """Looks at topics, the first ones first, unless it is busy. It returns at once."""
