@@ -130,11 +130,11 @@ class Discovery:
         if question == self._asked:  # asked four times a second, about hundreds of topics
             return self._answer
         self.refused, self.excluded, pending, judged = {}, {}, [], []
-        shown: dict[tuple[str, str], str] = {}  # what other sensors show already
+        shown: dict[tuple[str, ...], str] = {}  # what other sensors show already
         for topic in set(topics) & set(used):
             judgement = judge(topics[topic], known, topics, named=True)
             if judgement is not None and judgement.modality:
-                shown[judgement.device] = topic
+                shown |= dict.fromkeys(judgement.devices, topic)
         for topic in sorted(set(topics) - set(used)):
             judgement = self._judge(topics[topic], known, topics)
             if judgement is None:
@@ -167,7 +167,7 @@ class Discovery:
         return judgement
 
     def _best(
-        self, judged: Iterable[Judgement], mine: Collection[str], shown: dict[tuple[str, str], str]
+        self, judged: Iterable[Judgement], mine: Collection[str], shown: dict[tuple[str, ...], str]
     ) -> list[Judgement]:
         left = sorted(judged, key=lambda item: item.offer.topic)
         chosen: list[Judgement] = []
@@ -176,13 +176,14 @@ class Discovery:
             best = max(left, key=lambda item: item.score + _STAYS * (item.offer.topic in mine) - number[item.modality])
             left.remove(best)
             topic = best.offer.topic
-            if best.device in shown:
-                self.excluded[topic] = f"it shows what {shown[best.device]} shows"
+            twin = next((shown[mark] for mark in best.devices if mark in shown), "")
+            if twin:
+                self.excluded[topic] = f"it shows what {twin} shows"
             elif len(chosen) >= self.rules.limit:
                 self.refused[topic] = f"{self.rules.limit} topics are adopted already (discover_limit)"
             else:
                 chosen.append(best)
-                shown[best.device] = topic
+                shown |= dict.fromkeys(best.devices, topic)
         return sorted(chosen, key=lambda item: item.offer.topic)
 
     def lost(self, live: Collection[str], now: float) -> list[str]:

@@ -59,14 +59,14 @@ class Judgement:
         modality: ``""`` if it is no sensor's.
         score: How good it is, where not all can be taken; of one camera without any doubt 2.
         reason: Why it is one, or none.
-        device: The same for topics that show the same in another form.
+        devices: Marks, one of which two topics share that show the same in another form.
     """
 
     offer: Offer
     modality: str
     score: float
     reason: str
-    device: tuple[str, str] = ("", "")
+    devices: tuple[tuple[str, ...], ...] = ()
 
 
 # What they are, whose topics carry what no built-in modality reads.
@@ -154,8 +154,8 @@ def words_of(name: str) -> frozenset[str]:
     return frozenset(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name))
 
 
+_DEPTH = words_of("depth disparity tof")
 _SAID = {
-    "it shows depth": words_of("depth disparity tof"),
     "it labels pixels": words_of(
         "label labels mask masks segment segmented segmentation seg semantic semantics instance panoptic"
     ),
@@ -167,10 +167,10 @@ _SAID = {
     ),
 }
 _NO_CAMERA = {word: why for why, words in _SAID.items() for word in words}
-_NO_SCAN = words_of(
-    "costmap voxel voxels octomap map maps mapping submap submaps grid obstacle obstacles ground nonground cluster "
-    "clusters marked marking clearing occupied free trajectory path keyframe keyframes features corner surf debug "
-    "footprint frontier frontiers"
+_NO_SCAN = words_of("costmap voxel voxels octomap submap submaps mapping cluster clusters segmentation segmented")
+_NO_SCAN_LAST = words_of(
+    "map maps grid obstacle obstacles ground nonground marked marking clearing occupied free trajectory path keyframe "
+    "keyframes features corner surf debug footprint frontier frontiers"
 )
 _LIDAR_PICTURE = re.compile(r"(range|reflec|reflectivity|signal|nearir|near_ir|intensity|noise)_image\d*$")
 _PROCESSING = words_of(
@@ -181,8 +181,9 @@ _DRIVER = words_of("camera cam driver usb realsense zed oak depthai lidar ouster
 _WORLD = frozenset(("map", "odom", "world", "earth", "camera_init", "global"))  # frames of no sensor
 _UNSURE = re.compile("flir|seek|infrared", re.IGNORECASE)  # makers of cameras of light, too, and names of such ones
 _VISIBLE = words_of("blackfly chameleon grasshopper firefly oryx spinnaker pointgrey nir active")
+_PLAYERS = words_of("bag rosbag player bridge unknown")  # nodes that publish what others have sent
 _FORM = re.compile(
-    r"image|raw|colou?r|rect|rectified|rgb|mono|gr[ae]y|bayer|data|points?\d*|pointcloud\d*|cloud\d*|events|audio|hd|qhd|sd|"
+    r"image|view|raw|colou?r|rect|rectified|rgb|mono|gr[ae]y|bayer|data|points?\d*|pointcloud\d*|cloud\d*|events|audio|hd|qhd|sd|"
     r"compressed|resized|unrectified|stamped"
 )
 
@@ -219,6 +220,7 @@ def judge(offer: Offer, known: Collection[str], others: Mapping[str, Offer], nam
             return Judgement(offer, "", 0.0, against)
     modality = claims[0] if claims else next((name for name in fitting if not patterns[name]), fitting[0])
     score = {messages.LASER_SCAN: 1.5, messages.AUDIO_DATA: 1.75}.get(ros_type, 2.0)
+    score -= 0.5 * bool(words_of(offer.topic) & {"filtered", "downsampled", "downsample", "cropped", "concatenated"})
     return _adopt(offer, modality, score + _circumstances(offer), f"by {ros_type}{_seen(offer)}")
 
 
@@ -229,11 +231,11 @@ def _picture(
     layout = ENCODINGS.get(encoding)
     measured = [name for name in claims if name in ("thermal", "touch")]
     words = words_of(raw_topic(offer.topic))
-    if _is_depth(offer, encoding, words, bool(measured)):
+    if _is_depth(offer.topic, encoding, bool(measured)):
         return _depth(offer, encoding, words, fitting, others)
     if encoding == "32SC1":
         return Judgement(offer, "", 0.0, f"{encoding}: it labels pixels")
-    against = "" if named else _against_picture(offer, words)
+    against = "" if named else _against_picture(offer)
     if against:
         return Judgement(offer, "", 0.0, against)
     if layout is not None and layout.dtype not in ("u1", "u2") and not measured:
@@ -252,12 +254,24 @@ def _picture(
     return _adopt(offer, modality, score + _circumstances(offer), f"by {offer.types[0]}{_seen(offer)}")
 
 
-def _is_depth(offer: Offer, encoding: str, words: frozenset[str], measured: bool) -> bool:
-    if encoding == "compressedDepth" or offer.topic.endswith("/compressedDepth"):
+def _is_depth(topic: str, encoding: str, measured: bool) -> bool:
+    if encoding == "compressedDepth" or topic.endswith("/compressedDepth"):
         return not measured
-    if words & {"depth", "disparity", "tof"}:
+    if encoding in ("16UC1", "32FC1") and not measured:  # REP 118
         return True
-    return encoding in ("16UC1", "32FC1") and not measured  # REP 118
+    parts = raw_topic(topic).split("/")
+    said = [words_of(part) for part in parts if words_of(part) & _DEPTH]
+    if said and all(
+        words & {"camera", "cam", "sensor"} for words in said
+    ):  # the device is named so; its picture is not
+        layout = ENCODINGS.get(encoding)
+        return not (layout is not None and layout.dtype == "u1") and not _last_words(topic) & {"color", "colour", "rgb"}
+    return bool(said)
+
+
+def _last_words(topic: str) -> frozenset[str]:
+    """The words of the last two parts of a name: those before tell where a thing is, not what it is."""
+    return words_of("/".join(raw_topic(topic).split("/")[-2:]))
 
 
 def _depth(
@@ -271,27 +285,26 @@ def _depth(
     if "point_cloud" not in fitting:
         return Judgement(offer, "", 0.0, what)
     info, device = camera_info_topic(offer.topic), raw_topic(offer.topic).rsplit("/", 2)[0]
+    for name, other in sorted(others.items()):
+        near = name.startswith(f"{device}/") if device else bool(words_of(name) & _DEPTH)
+        senders = {sender for sender in offer.publishers if not words_of(sender) & _PLAYERS}
+        if other.types[0] == messages.POINT_CLOUD and (near or senders & set(other.publishers)):
+            return Judgement(offer, "", 0.0, f"{what}; {name} of the same device is its cloud")
     if info not in others or others[info].types[0] != messages.CAMERA_INFO:
         return Judgement(offer, "", 0.0, f"{what}; as a point cloud it would need {info}")
-    for name, other in sorted(others.items()):
-        if other.types[0] == messages.POINT_CLOUD and (
-            name.startswith(f"{device}/") or set(other.publishers) & set(offer.publishers)
-        ):
-            return Judgement(offer, "", 0.0, f"{what}; {name} of the same device is its cloud")
     found = f"as depth with {info}{_seen(offer)}"
-    return Judgement(offer, "point_cloud", 0.75 + _circumstances(offer), found, ("depth", device))
+    return Judgement(offer, "point_cloud", 0.75 + _circumstances(offer), found, (("depth", device),))
 
 
-def _against_picture(offer: Offer, words: frozenset[str]) -> str:
+def _against_picture(offer: Offer) -> str:
     if _LIDAR_PICTURE.search(raw_topic(offer.topic)):
         return "a LiDAR has drawn it of its measurements"
-    return next(
-        (f"{_NO_CAMERA[w]}, by its name ('{w}')" for w in sorted(words & set(_NO_CAMERA))), _against_node(offer)
-    )
+    said = sorted(_last_words(offer.topic) & set(_NO_CAMERA))
+    return f"{_NO_CAMERA[said[0]]}, by its name ('{said[0]}')" if said else _against_node(offer)
 
 
 def _against_cloud(offer: Offer) -> str:
-    said = sorted(words_of(offer.topic) & _NO_SCAN)
+    said = sorted(words_of(offer.topic) & _NO_SCAN | words_of(offer.topic.rpartition("/")[2]) & _NO_SCAN_LAST)
     if said:
         return f"a program has made it, by its name ('{said[0]}')"
     frame = (offer.look or Look()).frame
@@ -301,8 +314,9 @@ def _against_cloud(offer: Offer) -> str:
 
 
 def _against_node(offer: Offer) -> str:
-    said = [sorted(words_of(name) & _PROCESSING) for name in offer.publishers]
-    return f"{offer.publishers[0]} has made it, which is no driver by its name" if said and all(said) else ""
+    words = [words_of(name) for name in offer.publishers]
+    made = bool(words) and all(one & _PROCESSING and not one & _DRIVER for one in words)
+    return f"{offer.publishers[0]} has made it, which is no driver by its name" if made else ""
 
 
 def _is_colour(encoding: str) -> bool:
@@ -343,7 +357,12 @@ def _seen(offer: Offer) -> str:
 
 
 def _adopt(offer: Offer, modality: str, score: float, reason: str) -> Judgement:
-    return Judgement(offer, modality, score, reason, (modality, _device(offer.topic)))
+    marks: tuple[tuple[str, ...], ...] = ((modality, _device(offer.topic)),)
+    frame = (offer.look or Look()).frame
+    if frame and offer.types[0] == messages.POINT_CLOUD:  # of one place, and one part of the robot
+        _, first, *rest = offer.topic.split("/")
+        marks += ((modality, "frame", frame, first if rest else ""),)
+    return Judgement(offer, modality, score, reason, marks)
 
 
 def _device(topic: str) -> str:

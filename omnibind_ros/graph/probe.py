@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from omnibind_ros.graph.judging import Look, Offer, look_of
 from omnibind_ros.graph.topics import SubscriptionPool, TopicLink
 
 _PATIENCE = 2.0  # s that a look takes at most
+_POLL_PERIOD = 0.1  # s between looks at the graph
 _ENOUGH = 3  # messages of a topic, for its rate
 _AGAIN = 5.0  # s after which a topic that was silent is looked at again
 _AT_ONCE = 8  # topics: more would be more data than the node itself takes
@@ -57,14 +58,16 @@ class Prober:
         kept = set(live)
         for key in [key for key in tuple(self._looks) if key[0] not in kept]:
             del self._looks[key]
-        for topic in set(self.silent) - kept:
-            del self.silent[topic]
+        for topic in self._tried.keys() - kept:
+            del self._tried[topic]
+            self.silent.pop(topic, None)
 
     def look(self, offers: Iterable[Offer]) -> None:
         """Looks at topics, the first ones first, unless it is busy. It returns at once."""
         now = time.monotonic()
         due = [offer for offer in offers if now - self._tried.get(offer.topic, -math.inf) > _AGAIN][:_AT_ONCE]
         if due and not self.busy and not self._closing.is_set():
+            self._tried.update(dict.fromkeys((offer.topic for offer in due), now))
             self._thread = threading.Thread(target=self._run, args=(due,), name="probe", daemon=True)
             self._thread.start()
 
@@ -74,7 +77,14 @@ class Prober:
         if self._thread is not None:
             self._thread.join(_PATIENCE)
 
-    def _run(self, offers: Iterable[Offer]) -> None:
+    def _run(self, offers: Sequence[Offer]) -> None:
+        try:
+            self._listen(offers)
+        except Exception:
+            if self._node.context.ok():  # otherwise the process ends, whatever the middleware says about that
+                raise
+
+    def _listen(self, offers: Sequence[Offer]) -> None:
         context = self._node.context
         probe = rclpy.create_node(
             f"_{self._node.get_name()}_probe",
@@ -95,20 +105,20 @@ class Prober:
                 )
                 for offer in offers
             }
-            end = time.monotonic() + _PATIENCE
-            while links and time.monotonic() < end and not self._closing.is_set():
+            now = due = time.monotonic()
+            end = now + _PATIENCE
+            while links and now < end and not self._closing.is_set():
                 for topic in [topic for topic in links if len(heard[topic]) >= _ENOUGH]:
                     link = links.pop(topic)
                     self._conclude(link, heard[topic])
                     link.close()
-                for link in links.values():
+                for link in links.values() if now >= due else ():
                     link.poll()
+                    due = now + _POLL_PERIOD
                 executor.spin_once(timeout_sec=0.05)
+                now = time.monotonic()
             for topic, link in links.items():
                 self._conclude(link, heard[topic])
-        except Exception:
-            if context.ok():  # otherwise the process ends, whatever the middleware says about that
-                raise
         finally:
             executor.shutdown()
             if context.ok():
@@ -118,7 +128,8 @@ class Prober:
         topic = link.topic
         self._tried[topic] = time.monotonic()
         if not rows:
-            self.silent[topic] = link.obstacle[1] if link.obstacle is not None else link.note
+            lost = "its messages were lost on their way; docs/transport.md" if link.lost else link.note
+            self.silent[topic] = link.obstacle[1] if link.obstacle is not None else lost
             return
         (begin, ros_type, message), (end, *_) = rows[0], rows[-1]
         rate = (len(rows) - 1) / (end - begin) if end > begin else math.nan

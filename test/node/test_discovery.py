@@ -248,6 +248,61 @@ DRIVERS = {
             "/points_on_picture": "64FC1, which no camera sends",
         },
     ),
+    "a camera that is named after what else it does": (
+        [
+            offer("/depth_camera/image_raw", IMAGE, "rgb8", by="/depth_camera_controller"),
+            offer("/depth_camera/depth/image_raw", IMAGE, "32FC1", by="/depth_camera_controller"),
+            offer("/depth_camera/points", CLOUD, by="/depth_camera_controller"),
+            offer("/debug_robot/front/image_raw", IMAGE, "bgr8", by="/slam_camera_driver"),
+            offer("/d435/depth/image_rect_raw", IMAGE, "rgb8"),
+        ],
+        {
+            "/depth_camera/image_raw": "image",
+            "/depth_camera/points": "point_cloud",
+            "/debug_robot/front/image_raw": "image",
+        },
+        {
+            "/depth_camera/depth/image_raw": "/depth_camera/points of the same device",
+            "/d435/depth/image_rect_raw": "it shows depth, and measures none",
+        },
+    ),
+    "carla": (
+        [
+            offer("/carla/ego/rgb_front/image", IMAGE, "bgra8", "ego/rgb_front", by="/carla_ros_bridge"),
+            offer("/carla/ego/semantic_segmentation_front/image", IMAGE, "bgra8", by="/carla_ros_bridge"),
+            offer("/carla/ego/depth_front/image", IMAGE, "32FC1", by="/carla_ros_bridge"),
+            offer("/carla/ego/depth_front/camera_info", INFO, by="/carla_ros_bridge"),
+            offer("/carla/ego/lidar", CLOUD, frame="ego/lidar", by="/carla_ros_bridge"),
+        ],
+        {"/carla/ego/rgb_front/image": "image", "/carla/ego/lidar": "point_cloud"},
+        {"/carla/ego/semantic_segmentation_front/image": "it labels pixels"},
+    ),
+    "autoware's LiDAR in many forms": (
+        [
+            offer("/sensing/lidar/top/pointcloud_raw", CLOUD, frame="velodyne_top"),
+            offer("/sensing/lidar/top/mirror_cropped/pointcloud", CLOUD, frame="velodyne_top"),
+            offer("/sensing/lidar/top/outlier_filtered/pointcloud", CLOUD, frame="velodyne_top"),
+            offer("/sensing/lidar/left_corner/pointcloud_raw", CLOUD, frame="velodyne_left"),
+            offer("/perception/obstacle_segmentation/pointcloud", CLOUD, frame="base_link"),
+            offer("/map/pointcloud_map", CLOUD, frame="map"),
+        ],
+        {
+            "/sensing/lidar/top/pointcloud_raw": "point_cloud",
+            "/sensing/lidar/left_corner/pointcloud_raw": "point_cloud",
+        },
+        {"/sensing/lidar/top/outlier_filtered/pointcloud": "it shows what /sensing/lidar/top/pointcloud_raw shows"},
+    ),
+    "a bag that is played": (
+        [
+            offer("/velodyne_points", CLOUD, frame="velodyne", by="/rosbag2_player"),
+            offer("/cam/depth/image_raw", IMAGE, "16UC1", by="/rosbag2_player"),
+            offer("/cam/depth/camera_info", INFO, by="/rosbag2_player"),
+            offer("/optris/thermal_image", IMAGE, "mono16", by="/rosbag2_player"),
+            offer("/optris/thermal_image_view", IMAGE, "rgb8", by="/rosbag2_player"),
+        ],
+        {"/velodyne_points": "point_cloud", "/cam/depth/image_raw": "point_cloud", "/optris/thermal_image": "thermal"},
+        {},
+    ),
     "force, plain words, our own frames": (
         [
             offer("/ft_sensor/wrench", "geometry_msgs/msg/WrenchStamped"),
