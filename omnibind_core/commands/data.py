@@ -41,7 +41,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     inspect = actions.add_parser("inspect", help=text, description=text)
     inspect.add_argument("source", metavar="SOURCE", help=f"data set: {known}")
     inspect.add_argument("root", type=Path, metavar="DIR", help="its folder")
-    inspect.add_argument("--read", action="store_true", help="also read every file")
+    inspect.add_argument(
+        "--read", action="store_true", help="also read every file, and name what cannot be what its sensor measures"
+    )
     inspect.add_argument("--labels", action="store_true", help="count every label")
     inspect.add_argument(
         "--sheet", type=Path, metavar="OUT.png", help="draw a contact sheet: some samples of every modality"
@@ -101,6 +103,10 @@ def _inspect(args: argparse.Namespace) -> int:
         print(f"  {path}: {reason}")
     for problem in found.problems:
         print(f"  {problem}")
+    if args.read:
+        print(f"{len(found.doubted)} samples doubted")
+    for name, reason in found.doubted.items():
+        print(f"  {name}: {reason}")
     for note in found.notes:
         print(f"note: {note}")
     if args.sheet:

@@ -225,7 +225,7 @@ class PerceptionEngine:
         newest = max((token.newest for token in tokens), key=lambda item: item.stamp_ns)
         leaders = (token.newest for token in tokens if token.sensor.name == self.settings.trigger)
         leader = next((item for item in leaders if item.stamp_ns == selection.reference_ns), newest)
-        speaks = [token.doubt is None or not token.doubt.excludes for token in tokens]
+        speaks = [bool(weight) for weight in recognised.weights]
         threshold = self.model.threshold if any(speaks) else math.inf  # nothing said is unknown, whatever the threshold
         fused = rank(recognised.probabilities[0], names, self.settings.top_k, threshold)
         shares = tuple(

@@ -106,7 +106,9 @@ def test_inspect_counts_and_finds_broken_files(tmp_path: Path, capsys: pytest.Ca
     command.add_parser(parser.add_subparsers())
     args = parser.parse_args(["data", "inspect", "folder", str(tmp_path), "--read"])
     assert args.run(args) == 1
-    assert "3 samples, 2 files missing or broken, 1 fine" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 samples, 2 files missing or broken, 1 fine" in printed
+    assert "1 samples doubted\n  p0: implausible: a black picture" in printed
 
 
 def test_shared_data_is_read(shared_data: Path) -> None:

@@ -1,7 +1,7 @@
 """What speaks against a point cloud: that it is no cloud of one thing, but of all that the sensor saw around it.
 
 The bounds are those that no training cloud meets, whatever its unit, and most made-up rooms, halls, streets and floors
-before made-up LiDARs and depth cameras do (docs/data.md#plausibility).
+before made-up LiDARs and depth cameras do (docs/messages.md#what-cannot-be).
 """
 
 from __future__ import annotations

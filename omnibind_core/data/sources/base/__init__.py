@@ -41,6 +41,8 @@ class Inspection:
         counts: Number of samples by (modality, source, label, split).
         broken: Why, by file, for each file that is missing or cannot be read.
         unusable: Number of samples in those files.
+        doubted: What speaks against it, by id, for each sample that was read and cannot be what its modality measures:
+            see :func:`omnibind_core.modalities.doubt`.
         problems: Contradictions: ids that occur twice, groups in two splits.
         notes: What to know about the data set or its split before using it.
     """
@@ -48,6 +50,7 @@ class Inspection:
     counts: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     broken: dict[str, str] = field(default_factory=dict)
     unusable: int = 0
+    doubted: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -231,7 +234,7 @@ class Source(ABC):
         for sample in self.samples():
             found.counts[sample.modality, sample.source, sample.label, sample.split] += 1
             ledger.add(sample)
-            reason = self._defect(sample, read)
+            reason = self._defect(sample, found if read else None)
             if reason:
                 found.broken[sample.file] = reason
                 found.unusable += 1
@@ -239,10 +242,12 @@ class Source(ABC):
         found.notes = [*self._notes(), *_gaps(found, self._labels())]
         return found
 
-    def _defect(self, sample: Sample, read: bool) -> str:
+    def _defect(self, sample: Sample, read: Inspection | None) -> str:
         try:
-            if read:
-                self.load(sample)
+            if read is not None:
+                doubt = modalities.doubt(sample.modality, self.load(sample))
+                if doubt is not None:
+                    read.doubted[sample.id] = str(doubt)
             elif not self.path(sample).stat().st_size:
                 return "an empty file (0 bytes)"
         except OSError:
