@@ -152,11 +152,18 @@ _TYPE_NAMES = {bool: "bool", int: "integer", float: "number", str: "string", lis
 
 _MODEL = Spec("model", "lite", "name of a shipped model, or folder of a saved one")
 _DEVICE = Spec("device", "auto", "torch device; auto takes cuda where there is one", form=DEVICE)
+_PRECISION = Spec(
+    "precision",
+    "float32",
+    "what trunks compute in, where made-up input gives what float32 gives; auto: float16, else bfloat16, on a GPU",
+    choices=("auto", "float32", "bfloat16", "float16"),
+)
 _AUTOSTART = Spec("autostart", True, "configure and activate at the start; false leaves it to a manager", NEVER)
 
 FUSION_NODE: tuple[Spec, ...] = (
     _MODEL,
     _DEVICE,
+    _PRECISION,
     _AUTOSTART,
     Spec("sensors", list(SENSOR_TYPES), "names of the sensors; each has a block of parameters of its name", NEVER),
     Spec("rate", 5.0, "fusion ticks per second, Hz; fewer while there is no time for all", ALWAYS, 0.1, 100.0),
@@ -205,6 +212,7 @@ FUSION_NODE: tuple[Spec, ...] = (
 SENSOR_NODE: tuple[Spec, ...] = (
     _MODEL,
     _DEVICE,
+    _PRECISION,
     _AUTOSTART,
     Spec("sensor", "camera", "name of the sensor; its block of parameters has the same name", NEVER),
     Spec("rate", 10.0, "frames per second that are sent at most, Hz", ALWAYS, 0.1, 100.0),

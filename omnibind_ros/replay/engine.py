@@ -334,7 +334,9 @@ def load_model(setup: Setup, source: str | Path | None = None, device: str = "cp
     from omnibind_core.model import OmniBind  # takes seconds
 
     parameters = setup.parameters
-    model = OmniBind.from_pretrained(parameters["model"] if source is None else source, device, setup.modalities)
+    precision = None if device == "cpu" else parameters["precision"]  # a robot's parameters may be of its GPU
+    source = parameters["model"] if source is None else source
+    model = OmniBind.from_pretrained(source, device, setup.modalities, precision)
     labels = parameters["labels"]
     check_labels(labels)
     if labels:

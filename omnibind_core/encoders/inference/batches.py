@@ -186,11 +186,11 @@ class TrunkBatches:
         plan[:, :size] = torch.eye(size)
         host = tuple(part.pin_memory() if fast else part for part in (views, plan))
         there = tuple(part.to(self._device, copy=True) for part in host)
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(self._device))  # for weights and buffers
         features = self._encoders.trunks[self._trunk](there[0][:1])
         for name in self._heads:
             self._encoders.embed(name, features)  # the first time, class embeddings may be made
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))  # for these, weights and buffers
         run = self._capture(self._step, there)
         rows = torch.zeros(size, self._encoders.embed_dim, pin_memory=fast)
         return _Slot((host[0], host[1]), (there[0], there[1]), run, rows)
