@@ -33,13 +33,13 @@ class GraphRecorder:
         Raises:
             RuntimeError: It does something that cannot be recorded, such as waiting for the GPU.
         """
-        with torch.cuda.stream(self._stream):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):  # a recording that fails leaves the stream as the current one
             for _ in range(_WARM_UPS):
                 step(*inputs)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU meanwhile: only what this one does must be fit to be recorded.
-        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-            result = step(*inputs)
+            # Other threads may use the GPU meanwhile: only what this one does must be fit to be recorded.
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                result = step(*inputs)
 
         def replay() -> Tensor:
             graph.replay()
