@@ -21,7 +21,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -37,9 +37,11 @@ from std_srvs.srv import Trigger as TriggerService
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Events, Sound
+from omnibind_core.runtime.types import SensorReport, SensorState
 from omnibind_ros import messages, msg
 from omnibind_ros.graph.topics import LATCHED
 from omnibind_ros.node import outputs
+from omnibind_ros.node.diagnostics import sensor_entry
 from omnibind_ros.node.fusion_node import FusionNode
 from omnibind_ros.node.sensor_node import SensorNode
 
@@ -649,6 +651,16 @@ def test_diagnostics_tell_the_stage_times_and_a_node_that_is_too_slow(rig):
     assert entry("inference").level == b"\x01"
     values = {value.key: value.value for value in entry("sensor camera").values}
     assert values["topic"] == "/camera/image_raw" and values["publishers"] == "/helper"
+
+
+def test_diagnostics_warn_of_what_cannot_be_but_not_of_silence():
+    link = SimpleNamespace(topic="/camera/image_raw", ros_type=messages.IMAGE, publishers=())
+    black, silence = modalities.Doubt("a black picture, 0 of 255"), modalities.Doubt("silence", empty=True)
+    for doubt, warned in ((None, False), (black, True), (silence, False)):
+        reason = f"newest item 0.10 s old; {doubt}"
+        report = SensorReport("camera", "image", SensorState.ACTIVE, reason, 0.1, 10.0, 5, 0, 0, -0.1, doubt)
+        level, message, _ = sensor_entry(report, link, {})
+        assert (level == DiagnosticStatus.WARN) == warned and str(doubt) in message
 
 
 def test_diagnostics_tell_what_a_sensor_lost(rig, monkeypatch):
