@@ -23,7 +23,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import WrenchStamped
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -42,10 +42,12 @@ from std_srvs.srv import Trigger as TriggerService
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Events, Sound
+from omnibind_core.runtime.types import SensorReport, SensorState
 from omnibind_ros import messages, msg
 from omnibind_ros.graph import topics
 from omnibind_ros.graph.topics import LATCHED
 from omnibind_ros.node import outputs
+from omnibind_ros.node.diagnostics import sensor_entry
 from omnibind_ros.node.fusion_node import FusionNode
 from omnibind_ros.node.sensor_node import SensorNode
 
@@ -774,6 +776,16 @@ def test_a_node_that_is_too_slow_lowers_its_rate_and_returns_to_it(rig, monkeypa
     node.model.embed = embed
     rig.wait(lambda: "too slow" not in rig.statuses[-1].message, "the asked rate")
     rig.wait(lambda: entry()[1] == "running", "the diagnostics of that")
+
+
+def test_diagnostics_warn_of_what_cannot_be_but_not_of_silence():
+    link = SimpleNamespace(topic="/camera/image_raw", ros_type=messages.IMAGE, publishers=())
+    black, silence = modalities.Doubt("a black picture, 0 of 255"), modalities.Doubt("silence", empty=True)
+    for doubt, warned in ((None, False), (black, True), (silence, False)):
+        reason = f"newest item 0.10 s old; {doubt}"
+        report = SensorReport("camera", "image", SensorState.ACTIVE, reason, 0.1, 10.0, 5, 0, 0, -0.1, doubt)
+        level, message, _ = sensor_entry(report, link, {})
+        assert (level == DiagnosticStatus.WARN) == warned and str(doubt) in message
 
 
 def test_diagnostics_tell_what_a_sensor_lost(rig, monkeypatch):
