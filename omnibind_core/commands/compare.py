@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from omnibind_core import modalities
     from omnibind_core.evaluation.comparison import experiments, summary
     from omnibind_core.evaluation.comparison.away import away
+    from omnibind_core.evaluation.comparison.held_back import held_back
     from omnibind_core.training.config import load
     from omnibind_core.training.engine import be_deterministic
 
@@ -99,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         measured = list(
             away(bench, settings, args.away, args.away_labels)
             if name == "away"
-            else experiments.TABLES[name](bench, settings)
+            else {**experiments.TABLES, "held-back": held_back}[name](bench, settings)
         )
         told = {"config": config.model_dump(mode="json"), "model": args.model, "modalities": args.modalities}
         told |= {"seeds": list(seeds), "count": args.count, "shots": list(shots), "folds": args.folds}

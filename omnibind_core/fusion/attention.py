@@ -110,7 +110,11 @@ class AdaptiveFusion(Fusion):
         self.reliability.familiarity.add(slot, tokens)
         return {"centres": self.reliability.familiarity.centres.shape[1]}
 
-    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None) -> Fused:
+    def fuse_doubted(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor) -> Fused:
+        """See :meth:`Fusion.fuse_doubted`."""
+        return self.fuse(tokens, mask, modality_ids, doubted)
+
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None = None) -> Fused:
         """See :meth:`Fusion.fuse`; the modalities are looked at for ``centres`` only.
 
         Raises:

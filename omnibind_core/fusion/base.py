@@ -50,18 +50,23 @@ class Fusion(nn.Module):
         """
         if self.training:
             # Absent places may hold anything, even NaN, which an attention weight of zero would not remove.
-            return self.fuse(tokens.masked_fill(~mask[..., None], 0.0), mask, modality_ids, doubted)
+            return self._fused(tokens.masked_fill(~mask[..., None], 0.0), mask, modality_ids, doubted)
         order = mask.int().argsort(dim=1, descending=True, stable=True)[:, : int(mask.sum(dim=1).max())]
         mask = mask.gather(1, order)
         packed = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1])).masked_fill(~mask[..., None], 0.0)
         ids, doubted = (None if rows is None else rows.gather(1, order) for rows in (modality_ids, doubted))
-        fused = self.fuse(packed, mask, ids, doubted)
+        fused = self._fused(packed, mask, ids, doubted)
 
         def placed(rows: Tensor, absent: float) -> Tensor:
             return rows.new_full(tokens.shape[:2], absent).scatter(1, order, rows)
 
         familiarity = None if fused.familiarity is None else placed(fused.familiarity, torch.nan)
         return Fused(fused.embedding, placed(fused.weights, 0.0), familiarity)
+
+    def _fused(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None) -> Fused:
+        if doubted is None:
+            return self.fuse(tokens, mask, modality_ids)
+        return self.fuse_doubted(tokens, mask, modality_ids, doubted)
 
     def extend(self, slots: int) -> None:
         """Makes room for so many modalities, in place; nothing to do for a fusion that does not know their number."""
@@ -81,8 +86,12 @@ class Fusion(nn.Module):
         return {}
 
     @abstractmethod
-    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None) -> Fused:
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
         """What a fusion defines: as :meth:`forward`, with zeros at absent places."""
+
+    def fuse_doubted(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor) -> Fused:
+        """As :meth:`fuse`, where some tokens are of implausible readings; ignored by a fusion without a use for it."""
+        return self.fuse(tokens, mask, modality_ids)
 
 
 def equal_shares(mask: Tensor, dtype: torch.dtype) -> Tensor:

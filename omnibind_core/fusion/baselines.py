@@ -90,7 +90,7 @@ class UnseenConfig(Config):
 class MeanFusion(Fusion):
     """The normalised mean of the present tokens: what fusion by hand does."""
 
-    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None) -> Fused:
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
         """See :meth:`omnibind_core.fusion.base.Fusion.fuse`."""
         weights = equal_shares(mask, tokens.dtype)
         return Fused(F.normalize(mix(weights, tokens), dim=-1), weights)
@@ -107,7 +107,7 @@ class LinearFusion(Fusion):
         super().__init__()
         self.linear = nn.Linear(dim, dim)
 
-    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None) -> Fused:
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
         """See :meth:`omnibind_core.fusion.base.Fusion.fuse`."""
         weights = equal_shares(mask, tokens.dtype)
         return Fused(F.normalize(self.linear(mix(weights, tokens)), dim=-1), weights)
@@ -141,7 +141,7 @@ class SlotFusion(Fusion):
             raise ConfigError(f"this fusion.type needs the model's modalities, got {', '.join(slots) or 'none'}")
         self.slots = tuple(slots)
 
-    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None, doubted: Tensor | None) -> Fused:
+    def fuse(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor | None) -> Fused:
         """See :meth:`omnibind_core.fusion.base.Fusion.fuse`.
 
         Raises:

@@ -164,7 +164,9 @@ def wrong_with_ros2(words):
             name for name in given if name not in known and name.rpartition(".")[2] not in of_sensors | {"use_sim_time"}
         )
     if words[:2] == ["param", "set"] and len(words) > 3:
-        return "" if words[3] in {spec.name for spec in FUSION_NODE} else f"no parameter {words[3]}"
+        known = {spec.name for spec in FUSION_NODE}
+        given = words[3].rpartition(".")[2] in {spec.name for spec in SENSOR} if "." in words[3] else words[3] in known
+        return "" if given else f"no parameter {words[3]}"
     return ""
 
 

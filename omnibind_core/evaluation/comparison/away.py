@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,13 @@ from omnibind_core.evaluation import methods, samples
 from omnibind_core.evaluation.bench import Bench
 from omnibind_core.evaluation.bootstrap import auroc
 from omnibind_core.evaluation.comparison.summary import CONFIDENCE_OF, ERROR, UNKNOWN, Measurement
+from omnibind_core.evaluation.comparison.ways import Way, ways
 from omnibind_core.evaluation.methods import AF, MEAN, PROBES, FusionMethod, LateFusion, Method, Training
 from omnibind_core.evaluation.samples import TestData, embeddings
 from omnibind_core.evaluation.tables.accuracy import BEST, best_single
 from omnibind_core.evaluation.tables.trust import answers, error
-from omnibind_core.features.calibration import calibrate
 from omnibind_core.features.combinations import Combinations, EmbeddedSplit, Split
-from omnibind_core.fusion import Fusion, MeanFusion
-from omnibind_core.model import OmniBind
+from omnibind_core.fusion import MeanFusion
 from omnibind_core.training import dataset
 
 if TYPE_CHECKING:
@@ -33,33 +31,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-BOTH, ONE_CERTAIN = "both", "the certainty alone"
-RELIABILITY, FAMILIARITY = {"preset": "reliability"}, {"preset": "familiarity"}
-WAYS: Mapping[str, tuple[Mapping[str, Any], bool]] = {
-    BOTH: (FAMILIARITY, True),
-    "the fusion alone": (FAMILIARITY, False),
-    ONE_CERTAIN: ({**FAMILIARITY, "agreement": False}, True),
-    "neither": (RELIABILITY, False),
-}
-"""By name: the fusion, and whether its answers have a certainty or only temperatures. The certainty alone has a
-familiarity to ask, but weighs the tokens as without."""
 _ONE = "one sensor"
 _SIZES = {1: _ONE, 2: "pairs", 3: "three"}
-
-
-@dataclass(frozen=True)
-class Way:
-    """A fusion with its calibration.
-
-    Attributes:
-        name: Of :data:`WAYS`.
-        model: The encoders with it, and its calibration.
-        certain: Whether its answers have a certainty.
-    """
-
-    name: str
-    model: OmniBind
-    certain: bool
 
 
 def away(comparison: Comparison, settings: Settings, root: Path, table: Path | None) -> Iterator[Measurement]:
@@ -80,7 +53,7 @@ def away(comparison: Comparison, settings: Settings, root: Path, table: Path | N
         train = dataset.embed(comparison.data, model, "train")
         held_out, _ = _half(dataset.embed(comparison.data, model, "shifted"), seed)
         clean, asked = _half(dataset.embed(comparison.data, model, "val"), seed)
-        found = ways(comparison, model, train, held_out, clean, settings.count, seed)
+        found = ways(comparison.fused, model, train, held_out, clean, settings.count, seed)
         files = samples.load(root, "val", model, comparison.data.concepts, given)
         home = TestData(
             "home", "val", Split(asked.names, asked.sets), Split(files.known.names, {}), {}, {}, files.source
@@ -89,42 +62,6 @@ def away(comparison: Comparison, settings: Settings, root: Path, table: Path | N
             for figure, condition, method, value in _figures(comparison, found, data, settings.count, seed):
                 yield Measurement(f"{place}, {figure}" if figure else place, condition, method, seed, value)
         _logger.info("away: seed %d done", seed)
-
-
-def ways(
-    comparison: Comparison,
-    model: OmniBind,
-    train: EmbeddedSplit,
-    held_out: EmbeddedSplit,
-    clean: EmbeddedSplit,
-    count: int,
-    seed: int,
-) -> list[Way]:
-    """All of :data:`WAYS` on the same encoders.
-
-    Args:
-        comparison: The experiment.
-        model: The encoders and the vocabulary.
-        train: What the fusions learn on.
-        held_out: What they are settled on, with its variants.
-        clean: What they are calibrated on.
-        count: Combinations of each size for the calibration.
-        seed: Of the initial weights and everything drawn.
-    """
-    found = []
-    for name, (part, certain) in WAYS.items():
-        module = comparison.fused(train, held_out, model.labels, part, seed)
-        if name == ONE_CERTAIN:
-            _weigh_by_the_network_alone(module)
-        calibration = calibrate(clean, model.labels, module, count, seed, held_out if certain else None)
-        found.append(Way(name, OmniBind(model.config, model.encoders, module, model.labels, calibration), certain))
-    return found
-
-
-def _weigh_by_the_network_alone(module: Fusion) -> None:
-    gains = module.gains
-    assert gains is not None
-    gains.data[1:] = 0.0
 
 
 def _half(split: EmbeddedSplit, seed: int) -> tuple[EmbeddedSplit, EmbeddedSplit]:

@@ -30,9 +30,8 @@ from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.evaluation.bench import CONFLICTING, Bench
-from omnibind_core.evaluation.comparison.away import BOTH, ways
-from omnibind_core.evaluation.comparison.held_back import held_back
 from omnibind_core.evaluation.comparison.summary import ERROR, Measurement
+from omnibind_core.evaluation.comparison.ways import BOTH, ways
 from omnibind_core.evaluation.held_out import HELD_OUT
 from omnibind_core.evaluation.methods import (
     AF,
@@ -303,7 +302,7 @@ class Comparison:
         the other sources of the modality teach: alone, and beside a sample of another modality. That is of a left-out
         source where the label has one, else a validation sample of the others. ``AF at home`` is the same model on
         validation samples of the sources that were kept. AF's fusion and certainty are measured alone, too, and an AF
-        that has neither (:data:`~omnibind_core.evaluation.comparison.away.WAYS`).
+        that has neither (:data:`~omnibind_core.evaluation.comparison.ways.WAYS`).
 
         Raises:
             DataError: No source can be left out.
@@ -570,7 +569,7 @@ class Comparison:
         asked = TestData("", "", known, Split(self.data.vocabulary, {}), {}, {}, self.files())
         bench = Bench(model, asked, compared, None, Training(self.config.fuse, ()), settings.count, DAMAGED, seed)
         every = [(bench, method) for method in compared.values()]
-        for way in ways(self, model, train, held_out, kept, settings.count, seed):
+        for way in ways(self.fused, model, train, held_out, kept, settings.count, seed):
             if way.name != BOTH:
                 other = FusionMethod(way.name, tokens, [way.model.fusion], model.labels, slots, certain=way.certain)
                 every.append((dataclasses.replace(bench, model=way.model, methods={AF: other}), other))
@@ -660,7 +659,6 @@ TABLES = {
     "few-shot": Comparison.few_shot,
     "left-out": Comparison.left_out,
     "left-out-source": Comparison.left_out_source,
-    "held-back": held_back,
     "zero-shot": Comparison.zero_shot,
 }
 """The comparisons by name."""
