@@ -6,6 +6,7 @@ import contextlib
 
 import rclpy
 from omnibind_ros.msg import Prediction
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
 
@@ -19,5 +20,5 @@ if __name__ == "__main__":
     rclpy.init()
     node = Node("minimal_subscriber")
     node.create_subscription(Prediction, "/omnibind/prediction", on_prediction, 10)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)

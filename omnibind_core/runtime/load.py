@@ -17,6 +17,7 @@ _FULL = 1.0  # ticks that take more of the time than this cannot be kept up
 _AIM = 0.8  # share of the time that planned ticks take: the rest is for ticks that take longer
 _SPARE = 0.7  # ticks that take less of the time than this may come more often
 _RISE = 2.0  # by which they do at once at most
+_LEFT = 0.5  # of the cost of the last look: if less is left, sensors have gone
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ class LoadPlan:
     Without it ticks are skipped where a computation happens to be under way, and what is computed is as old as the
     computation before took. Every two seconds or eight ticks, whatever is longer, it looks what ticks took, the longest
     left out, and how often they came: if that is more than all time, so many are left out that it is 80 % of it; if it
-    is less than 70 %, they come more often again, up to every one that is asked for.
+    is less than 70 %, they come more often again, up to every one that is asked for. Where sensors leave that took half
+    of the time or more, it does not wait for the next look.
 
     It looks at no clock. Thread-safe, as ticks begin on one thread and end on another.
 
@@ -86,6 +88,11 @@ class LoadPlan:
             Whether :attr:`share` has changed.
         """
         with self._lock:
+            if self.share < 1 and sum(costs.values()) < _LEFT * sum(self._costs.values()):
+                self.share = min(1.0, self.share * sum(self._costs.values()) / max(sum(costs.values()), 1e-9))
+                self._costs, self._start = dict(costs), None
+                self._busy.clear()
+                return True
             if self._start is None or now - self._start < _WINDOW or len(self._busy) < _TICKS:
                 return False
             seconds, busy, got = now - self._start, sorted(self._busy)[:-1], len(self._busy)

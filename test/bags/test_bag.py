@@ -263,7 +263,9 @@ def test_predictions_recorded_before_sensor_share_are_read_like_those_of_today(s
     old = write(tmp_path / "old", store, [("/prediction", PREDICTION, T0, old_prediction(store))], storage)
     share = types.typestore().types["omnibind_ros/msg/SensorShare"]
     fields = [dataclasses.asdict(one) for one in EXPECTED_SHARES]
-    shares = [share(**{name: value for name, value in one.items() if name != "stamp_ns"}) for one in fields]
+    shares = [
+        share(**{name: value for name, value in one.items() if name not in ("stamp_ns", "doubt")}) for one in fields
+    ]
     message = types.message(PREDICTION, {**NUMBERS, "sensors": shares}, T0, "frame")
     new = write(tmp_path / "new", types.typestore(), [("/prediction", PREDICTION, T0, message)], storage)
     assert (read.outdated(old), read.outdated(new)) == ({"/prediction"}, set())

@@ -779,7 +779,7 @@ def test_a_node_that_is_too_slow_lowers_its_rate_and_returns_to_it(rig, monkeypa
 
 
 def test_diagnostics_warn_of_what_cannot_be_but_not_of_silence():
-    link = SimpleNamespace(topic="/camera/image_raw", ros_type=messages.IMAGE, publishers=())
+    link = SimpleNamespace(topic="/camera/image_raw", ros_type=messages.IMAGE, publishers=(), lost=0)
     black, silence = modalities.Doubt("a black picture, 0 of 255"), modalities.Doubt("silence", empty=True)
     for doubt, warned in ((None, False), (black, True), (silence, False)):
         reason = f"newest item 0.10 s old; {doubt}"
@@ -804,7 +804,8 @@ def test_diagnostics_tell_what_a_sensor_lost(rig, monkeypatch):
 
 def test_a_sensor_like_none_in_training_is_told_with_what_to_do(rig):
     rig.fusion()
-    rig.camera()
+    picture = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)  # a black one would be doubted
+    rig.publish(Image, "camera/image_raw", messages.image_fields(picture, "rgb8"))
     assert rig.wait_for_prediction("camera").sensors[0].familiarity == -3.0
 
     def entry():

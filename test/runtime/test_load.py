@@ -127,3 +127,18 @@ def test_ticks_of_a_trigger_are_left_out_evenly():
     kept = [plan.admits(Selection(0, (), 0, 5, by_rate=False)) for _ in range(100)]
     assert sum(kept) == 40 and "".join("01"[one] for one in kept[:10]) in ("0010100101", "0100101001", "0010100100")
     assert all(plan.admits(Selection(0, (), 0)) for _ in range(10))  # it is the rate that is lowered
+
+
+def test_what_sensors_took_that_have_gone_is_free_at_once():
+    plan = LoadPlan()
+    for number in range(40):
+        assert plan.admits(Selection(0, (), 0))
+        plan.begun(100 + number / 5)
+        plan.look(100 + number / 5, {"camera": 0.1, "lidar": 0.7})
+        plan.finished(0.8)
+    low = plan.share
+    assert low < 0.3
+    assert not plan.look(108.1, {"camera": 0.1, "lidar": 0.6})
+    assert plan.look(108.2, {"camera": 0.1})
+    assert plan.share == pytest.approx(min(1.0, 8 * low))
+    assert not plan.look(108.3, {"camera": 0.1})
