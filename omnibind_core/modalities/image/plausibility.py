@@ -54,15 +54,14 @@ def file_doubt(path: Path) -> Doubt | None:
 
 def doubt(raw: NDArray[np.uint8]) -> Doubt | None:
     """The doubt about a checked picture ``uint8 [H, W, 3]``: a constant one says nothing, a dark one little."""
-    row, column = (-(-side // _PIXELS) for side in raw.shape[:2])
-    pixels = np.ascontiguousarray(raw[::row, ::column])
+    pixels = _grid(raw, _PIXELS)
     means, deviations = cv2.meanStdDev(pixels)
     if deviations.max() >= _CONSTANT and means.mean() >= _DARK:
         return None
-    pixels = np.ascontiguousarray(raw)  # the grid misses what is small
+    pixels = _grid(raw, 8 * _PIXELS)  # that one misses what is small
     spread = float(cv2.meanStdDev(pixels)[1].max())
     values = np.cumsum(cv2.calcHist([pixels.reshape(-1, 1)], [0], None, [256], [0, 256]))
-    bright, peak = (int(np.searchsorted(values, share * raw.size)) for share in (0.99, _LIGHT))
+    bright, peak = (int(np.searchsorted(values, share * pixels.size)) for share in (0.99, _LIGHT))
     if bright < _BLACK and peak < _DARK:
         return Doubt(f"a black picture, 99 % of its values at most {bright} of 255: is the lens covered?")
     if spread < _CONSTANT:
@@ -72,3 +71,9 @@ def doubt(raw: NDArray[np.uint8]) -> Doubt | None:
         found = f"an almost black picture, 99 % of its values at most {bright} of 255"
         return Doubt(f"{found}, expected {_DARK} and more: light, exposure or gain", excludes=False)
     return None
+
+
+def _grid(raw: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Pixels of at most so many rows and columns, evenly spaced."""
+    row, column = (-(-side // count) for side in raw.shape[:2])
+    return np.ascontiguousarray(raw[::row, ::column])
