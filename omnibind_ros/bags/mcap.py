@@ -185,7 +185,7 @@ def _records_of(data: mmap.mmap, place: int) -> list[tuple[int, bytes]]:
     Raises:
         UnreadableError: It is damaged.
     """
-    if data[place] != _CHUNK:
+    if place >= len(data) or data[place] != _CHUNK:
         raise UnreadableError("no chunk where the index says")
     content = _Content(_content(data, place))
     _, _, size, checksum = _CHUNK_HEAD.unpack(content.take(_CHUNK_HEAD.size))

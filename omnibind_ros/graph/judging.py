@@ -285,10 +285,14 @@ def _depth(
     if "point_cloud" not in fitting:
         return Judgement(offer, "", 0.0, what)
     info, device = camera_info_topic(offer.topic), raw_topic(offer.topic).rsplit("/", 2)[0]
+    if not device:  # /rgbd_camera/depth_image, but not /depth/image
+        parent = raw_topic(offer.topic).rpartition("/")[0]
+        device = "" if words_of(parent) & _DEPTH else parent
     for name, other in sorted(others.items()):
         near = name.startswith(f"{device}/") if device else bool(words_of(name) & _DEPTH)
         senders = {sender for sender in offer.publishers if not words_of(sender) & _PLAYERS}
-        if other.types[0] == messages.POINT_CLOUD and (near or senders & set(other.publishers)):
+        sensed = other.types[0] == messages.POINT_CLOUD and not _against_cloud(other)
+        if sensed and (near or senders & set(other.publishers)):
             return Judgement(offer, "", 0.0, f"{what}; {name} of the same device is its cloud")
     if info not in others or others[info].types[0] != messages.CAMERA_INFO:
         return Judgement(offer, "", 0.0, f"{what}; as a point cloud it would need {info}")

@@ -187,6 +187,7 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
             extent = extent if replay.partly else "could not be read to its end, and is evaluated up to there"
             notes = [f"the bag {extent}: {damage}"] if damage else []
             notes += [f"no message at all from {a:.1f} to {b:.1f} s: no ticks were made there" for a, b in replay.gaps]
+            notes += collector.doubts()
     progress(1.0)
     return Evaluation(
         str(path),
@@ -256,6 +257,7 @@ class _Collector:
         self._rows: list[Row] = []
         self._states: list[tuple[SensorState, ...]] = []
         self._reports: tuple[SensorReport, ...] = ()
+        self._doubts: dict[str, list[str]] = {}
         self._worst: dict[tuple[Any, ...], Mistake] = {}
         self._combinations: dict[tuple[str, ...], list[Row]] = {}
         if ablate:
@@ -273,6 +275,9 @@ class _Collector:
         self._rows.append(row)
         self._states.append(tuple(report.state for report in step.reports))
         self._reports = step.reports
+        for report in step.reports:
+            if report.doubt is not None and not report.doubt.empty:
+                self._doubts.setdefault(report.name, []).append(str(report.doubt))
         wrong = row.scored and bool(row.labels) and row.label not in row.meant and since >= self._settle
         if not (wrong or self._combinations):
             return
@@ -286,6 +291,11 @@ class _Collector:
         """What was collected."""
         worst = sorted(self._worst.values(), key=lambda mistake: (-mistake.row.confidence, mistake.row.time_s))[:_WORST]
         return Run(scenario, tuple(self._rows), tuple(self._states), self._reports, self._combinations, tuple(worst))
+
+    def doubts(self) -> list[str]:
+        """What spoke against sensors, a sentence each."""
+        ticks = len(self._rows)
+        return [f"{name} at {len(said)} of {ticks} ticks, at first: {said[0]}" for name, said in self._doubts.items()]
 
     def _remember(self, row: Row, tokens: Sequence[Token]) -> None:
         """Keeps the most confident mistake of a kind, at most twice as many as are shown."""

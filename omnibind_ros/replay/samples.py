@@ -112,6 +112,7 @@ def write(
             writer = csv.DictWriter(file, (*COLUMNS, *OPTIONAL), lineterminator="\n")
             writer.writeheader()
             for bag, name in zip(bags, names, strict=True):
+                doubts: dict[str, list[str]] = {}
                 for label, group, pair, token in _moments(bag, table, params, moments, settle, parts, cut):
                     modality, sensor = token.sensor.modality, token.sensor.name
                     data, suffix = encode(modality, token.content)
@@ -121,6 +122,10 @@ def write(
                     (fresh / row["path"]).write_bytes(data)
                     writer.writerow(row)
                     cut.counts[modality, label] += 1
+                    if token.doubt is not None:
+                        doubts.setdefault(sensor, []).append(str(token.doubt))
+                for sensor, said in doubts.items():
+                    cut.notes.append(f"{name}: {len(said)} samples of {sensor} are doubted, the first: {said[0]}")
         if not cut.counts:
             raise DataError(f"no sensor has usable data in any interval of {', '.join(names)}; " + "; ".join(cut.notes))
     return cut

@@ -196,6 +196,19 @@ def test_without_labels_the_predictions_are_reported(small, tiny_model, tmp_path
     assert len(found["ticks"]) == 15
 
 
+def test_a_camera_that_was_covered_for_a_while_is_told(tiny_model, tmp_path, capsys):
+    with write.BagWriter(tmp_path / "dark") as writer:
+        for number in range(20):
+            time_ns = scene_bag.EPOCH_NS + number * S // 10
+            pixels = np.random.default_rng(0).integers(0, 256 if number > 9 else 4, (48, 64, 3)).astype(np.uint8)
+            item = types.message(scene_bag.IMAGE, scene_bag.image_fields(pixels, "rgb8"), time_ns)
+            writer.write("/camera/image_raw", scene_bag.IMAGE, time_ns, item)
+    assert omnibind("bag", "eval", tmp_path / "dark", "--model", tiny_model, "--out", tmp_path / "r") == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "black picture" in line]
+    assert "dark: camera at 5 of 10 ticks, at first: implausible: a black picture, 99 % of its values at most 3" in told
+    assert any("black picture" in one["note"] for one in tables(tmp_path / "r")["notes"])
+
+
 def test_a_bag_that_is_cut_off_is_evaluated_up_to_there(demo, tmp_path, capsys):
     path = tmp_path / "cut"
     shutil.copytree(demo, path)

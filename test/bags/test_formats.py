@@ -251,6 +251,23 @@ def test_a_chunk_that_the_summary_knows_is_counted_as_lost(tmp_path):
     assert held_until_error(path) == total
 
 
+def test_a_summary_that_points_beyond_the_file_is_no_traceback(tmp_path):
+    with rosbag2.Writer(tmp_path / "bag", version=9, storage_plugin=rosbag2.StoragePlugin.MCAP) as writer:
+        to = writer.add_connection(CAMERA, IMAGE, typestore=types.typestore())
+        for stamp in STAMPS:
+            writer.write(to, stamp, cdr(picture(stamp), IMAGE))
+    path = next((tmp_path / "bag").glob("*.mcap"))
+    data = bytearray(path.read_bytes())
+    at = struct.unpack_from("<Q", data, len(data) - 28)[0]
+    while data[at] != 8:  # the index of a chunk
+        at += 9 + struct.unpack_from("<Q", data, at + 1)[0]
+    data[at + 9 + 16 + 7] = 0xFF  # highest byte of its place
+    data[-12:-8] = bytes(4)  # no checksum, as rosbags writes it
+    path.write_bytes(data)
+    with pytest.raises(PartlyReadError, match="damaged place"):
+        list(read.messages(path))
+
+
 def held_until_error(path):
     count = 0
     try:

@@ -47,7 +47,9 @@ def table(tmp_path_factory):
 def test_moments_lie_in_their_interval_and_stay_together(bag, table, tmp_path, capsys):
     out = tmp_path / "out"
     assert omnibind(bag, "--labels", table, "--moments", 3, "--settle", 0.5, "--out", out) == 0
-    assert "touch           6 samples of 2 labels" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "touch           6 samples of 2 labels" in output.out
+    assert output.err.count("nothing to say: no contact") == 1 and "day: 6 samples of tactile are doubted" in output.err
     source = FolderSource(out)
     found = source.samples()
     assert [one.label for one in found] == ["cup"] * 3 + ["dog"] * 3

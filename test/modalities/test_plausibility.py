@@ -24,6 +24,12 @@ def photo(rng, low=0, high=256):
     return rng.integers(low, high, (120, 160, 3), dtype=np.uint8)
 
 
+def lamp(picture):
+    """With a light of 0.5 % of its pixels."""
+    picture[50:58, 70:82] = 250
+    return picture
+
+
 def box(rng, count, low, high):
     """Points on the surface of an upright box."""
     low, high = np.asarray(low, float), np.asarray(high, float)
@@ -78,7 +84,11 @@ def integers(rng):
 
 
 GOOD = {
-    "image": [photo, lambda rng: photo(rng, 20, 90)],
+    "image": [
+        photo,
+        lambda rng: photo(rng, 20, 90),
+        lambda rng: np.tile(np.repeat(np.array([0, 255], np.uint8), 10)[:, None], (480, 32, 3)),  # a grid misses it
+    ],
     "thermal": [
         lambda rng: rng.uniform(18, 36, (48, 64)).astype(np.float32),
         lambda rng: rng.uniform(291, 309, (48, 64)).astype(np.float32),  # kelvin
@@ -108,6 +118,7 @@ BAD = {
         (lambda rng: np.full((60, 80, 3), 128, np.uint8), True, "constant picture, standard deviation 0.0 of 255"),
         (lambda rng: np.full((60, 80, 3), (200, 20, 20), np.uint8), True, "constant picture"),
         (lambda rng: photo(rng, 0, 6), True, "black picture, 99 % of its values at most 5 of 255"),
+        (lambda rng: lamp(photo(rng, 0, 6)), False, "almost black picture, 99 % of its values at most 5 of 255"),
         (lambda rng: photo(rng, 0, 16), False, "almost black picture, 99 % of its values at most 15 of 255"),
     ],
     "thermal": [
@@ -140,6 +151,12 @@ BAD = {
         ),
         (lambda rng: Sound(tone(rng).view("<i2").astype(np.float32) / 32768, 16000), True, "steps between samples"),
         (lambda rng: Sound(np.full(32000, -1, np.float32), 16000), True, r"a mean of -1\.00"),
+        (lambda rng: Sound(np.sin(np.arange(32000) * 1.2).astype(np.float32), 16000), False, "level of 0.71.*clipped"),
+        (
+            lambda rng: Sound(np.clip(np.sin(np.arange(32000, dtype=np.float32) / 8) * 2, -1, 1), 16000),
+            False,
+            "level of 0.*clipped",
+        ),
     ],
     "point_cloud": [
         (laser_scan, True, "all points in one plane: a laser scan"),

@@ -303,6 +303,25 @@ DRIVERS = {
         {"/velodyne_points": "point_cloud", "/cam/depth/image_raw": "point_cloud", "/optris/thermal_image": "thermal"},
         {},
     ),
+    "gazebo's depth camera over its bridge": (
+        [
+            offer("/rgbd_camera/image", IMAGE, "rgb8", by="/ros_gz_bridge"),
+            offer("/rgbd_camera/depth_image", IMAGE, "32FC1", by="/ros_gz_bridge"),
+            offer("/rgbd_camera/camera_info", INFO, by="/ros_gz_bridge"),
+            offer("/rgbd_camera/points", CLOUD, by="/ros_gz_bridge"),
+        ],
+        {"/rgbd_camera/image": "image", "/rgbd_camera/points": "point_cloud"},
+        {"/rgbd_camera/depth_image": "/rgbd_camera/points of the same device is its cloud"},
+    ),
+    "a depth camera whose only cloud is a map": (
+        [
+            offer("/zed/zed_node/depth/depth_registered", IMAGE, "32FC1", by="/zed/zed_node"),
+            offer("/zed/zed_node/depth/camera_info", INFO, by="/zed/zed_node"),
+            offer("/zed/zed_node/mapping/fused_cloud", CLOUD, frame="map", by="/zed/zed_node"),
+        ],
+        {"/zed/zed_node/depth/depth_registered": "point_cloud"},
+        {"/zed/zed_node/mapping/fused_cloud": "a program has made it"},
+    ),
     "force, plain words, our own frames": (
         [
             offer("/ft_sensor/wrench", "geometry_msgs/msg/WrenchStamped"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from omnibind_core.modalities.base import Doubt, Sound
 
@@ -13,6 +14,8 @@ _SILENCE = 1e-3  # of the full scale, of the loudest sample (-60 dB); training a
 _LEVEL = 0.6  # root mean square; 0.54
 _OFFSET = 0.4  # mean; 0.23
 _JUMPS = ((1.0, 0.04), (0.5, 0.32))  # step from one sample to the next, and share of steps above it; 0.014 and 0.19
+_SURPRISE = 0.1  # energy that the two samples before do not tell; of sound in a wrong format 0.105 and more, of tones 0
+_SMALL = 0.05  # share of samples below half of the full scale, of sound that is only loud
 
 
 def doubt(raw: Sound) -> Doubt | None:
@@ -40,4 +43,17 @@ def doubt(raw: Sound) -> Doubt | None:
             found.append(f"{share:.0%} of the steps between samples above {step:g}")
     if not found:
         return None
+    small = np.count_nonzero(np.abs(pieces) < 0.5) / pieces.size  # an unsigned sample read as signed is near -1 or 1
+    if abs(mean) <= _OFFSET and small > _SMALL and _surprise(pieces) < _SURPRISE:
+        return Doubt(f"{', '.join(found)}: clipped? gain, or else sample_format", excludes=False)
     return Doubt(f"{', '.join(found)}: samples in another format? sample_format, byte order, channels")
+
+
+def _surprise(pieces: NDArray[np.float32]) -> float:
+    """Share of the energy that a linear prediction from the two samples before leaves: an alarm has little, too."""
+    after = pieces[:, 2:].ravel()
+    before = np.stack([pieces[:, 1:-1].ravel(), pieces[:, :-2].ravel()], axis=1)
+    if not len(after):
+        return 1.0
+    left = after - before @ np.linalg.lstsq(before, after, rcond=None)[0]
+    return float(np.vdot(left, left) / max(float(np.vdot(after, after)), 1e-30))

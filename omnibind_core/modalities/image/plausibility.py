@@ -13,7 +13,7 @@ from omnibind_core.modalities.base import Doubt
 _PIXELS = 32  # rows and columns of the grid that is looked at
 _CONSTANT = 2.0  # of 255, standard deviation; training and validation pictures have 12 and more
 _BLACK, _DARK = 8, 32  # of 255, that 99 % of the values are below; in those pictures 92 and more
-
+_LIGHT = 0.999  # share of the values, whose highest is below _DARK where there is no light at all
 
 _HOLES = 0.02  # share of the pixels that a depth camera could not measure, at least
 _NEAREST = 0.05  # of the farthest distance; between it and the holes is nothing
@@ -54,14 +54,15 @@ def file_doubt(path: Path) -> Doubt | None:
 
 def doubt(raw: NDArray[np.uint8]) -> Doubt | None:
     """The doubt about a checked picture ``uint8 [H, W, 3]``: a constant one says nothing, a dark one little."""
-    row, column = (-(-side // _PIXELS) for side in raw.shape[:2])
-    pixels = np.ascontiguousarray(raw[::row, ::column])
+    pixels = _grid(raw, _PIXELS)
     means, deviations = cv2.meanStdDev(pixels)
-    spread = float(deviations.max())
-    if spread >= _CONSTANT and means.mean() >= _DARK:
+    if deviations.max() >= _CONSTANT and means.mean() >= _DARK:
         return None
-    bright = int(np.percentile(pixels, 99, method="lower"))
-    if bright < _BLACK:
+    pixels = _grid(raw, 8 * _PIXELS)  # that one misses what is small
+    spread = float(cv2.meanStdDev(pixels)[1].max())
+    values = np.cumsum(cv2.calcHist([pixels.reshape(-1, 1)], [0], None, [256], [0, 256]))
+    bright, peak = (int(np.searchsorted(values, share * pixels.size)) for share in (0.99, _LIGHT))
+    if bright < _BLACK and peak < _DARK:
         return Doubt(f"a black picture, 99 % of its values at most {bright} of 255: is the lens covered?")
     if spread < _CONSTANT:
         found = f"a constant picture, standard deviation {spread:.1f} of 255"
@@ -70,3 +71,9 @@ def doubt(raw: NDArray[np.uint8]) -> Doubt | None:
         found = f"an almost black picture, 99 % of its values at most {bright} of 255"
         return Doubt(f"{found}, expected {_DARK} and more: light, exposure or gain", excludes=False)
     return None
+
+
+def _grid(raw: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Pixels of at most so many rows and columns, evenly spaced."""
+    row, column = (-(-side // count) for side in raw.shape[:2])
+    return np.ascontiguousarray(raw[::row, ::column])

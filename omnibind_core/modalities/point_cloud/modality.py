@@ -17,6 +17,7 @@ from omnibind_core.modalities.point_cloud import corruption, drawing, processing
 from omnibind_core.optional import require
 
 MIN_POINTS = 8  # fewer say nothing about a shape
+_FARTHEST = 1e9  # in any unit; drivers mark what they did not measure by the highest float, too
 
 
 class PointCloud(Modality[NDArray[np.float32], Preset]):
@@ -30,7 +31,7 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
     corruptions: ClassVar[Corruptions[NDArray[np.float32]]] = corruption.CORRUPTIONS
 
     def check(self, raw: NDArray[np.float32], source: str) -> NDArray[np.float32]:
-        """Accepts any float or integer ``[N, 3 or more]``; further columns and rows with NaN or inf are dropped."""
+        """Accepts any float or integer ``[N, 3 or more]``; drops further columns, and rows with NaN or beyond 1e9."""
         expected = f"float32 [N, 3] with at least {MIN_POINTS} finite points"
         if not isinstance(raw, np.ndarray) or raw.dtype.kind not in "uif":
             found = f"dtype {raw.dtype}" if isinstance(raw, np.ndarray) else type(raw).__name__
@@ -39,8 +40,9 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
             raise InvalidInputError(source, f"shape {list(raw.shape)}", expected)
         with np.errstate(over="ignore"):  # beyond float32 becomes inf, which is dropped below
             points = raw[:, :3].astype(np.float32, copy=False)
-        if not np.isfinite(points).all():
-            points = points[np.isfinite(points).all(axis=1)]
+        measured = np.abs(points) <= _FARTHEST  # also no NaN
+        if not measured.all():
+            points = points[measured.all(axis=1)]
         if len(points) < MIN_POINTS:
             raise InvalidInputError(source, f"{len(raw)} points, {len(points)} of them finite", expected)
         if (points == points[0]).all():
