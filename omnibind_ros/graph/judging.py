@@ -162,7 +162,8 @@ _SAID = {
     "a program has drawn it": words_of(
         "debug dbg overlay annotated annotation annotations visualization visualisation viz rendered rendering render "
         "detection detections detected tracked result results heatmap colormap plot marker markers keypoints features "
-        "matches matched edges canny contours threshold thresholded confidence saliency costmap map grid bev occupancy "
+        "feature track tracks tracking boxes flow matches matched edges canny contours "
+        "threshold thresholded confidence saliency costmap map grid bev occupancy "
         "trajectory diff statistics"
     ),
 }
@@ -329,7 +330,9 @@ def _is_colour(encoding: str) -> bool:
 
 
 def _is_of_light(offer: Offer, others: Mapping[str, Offer], colour: bool) -> bool:
-    """Whether a camera whose name may mean heat sees light: by colour, its product, or the depth it serves for."""
+    """Whether a camera whose name may mean heat sees light: by colour, its mosaic beside the topic, its product, or the
+    depth it serves for.
+    """
     pattern = modalities.get("thermal").topics
     if re.search(pattern, _UNSURE.sub("", offer.topic), re.IGNORECASE):
         return False  # more than that says heat
@@ -337,7 +340,12 @@ def _is_of_light(offer: Offer, others: Mapping[str, Offer], colour: bool) -> boo
     device = raw_topic(offer.topic).rsplit("/", 2)[0]
     # An infrared camera of a device that measures depth sees the light of its own lamp.
     lit = "infrared" in told and any("depth" in words_of(name) and name.startswith(f"{device}/") for name in others)
-    return colour or lit or bool(told & _VISIBLE)
+    beside = f"{raw_topic(offer.topic).rpartition('/')[0]}/"
+    mosaic = any(
+        name.startswith(beside) and (other.look or Look()).encoding.startswith("bayer")
+        for name, other in others.items()
+    )
+    return colour or lit or mosaic or bool(told & _VISIBLE)
 
 
 def _circumstances(offer: Offer) -> float:

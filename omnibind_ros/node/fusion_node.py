@@ -114,13 +114,6 @@ class FusionNode(PerceptionNode):
         self._discovery = Discovery(self.parameters.discovery) if self.parameters["discover"] else None
         return super().on_configure(state)
 
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Frees the model and lets adopted topics go."""
-        for name in list(self._discovery.adopted) if self._discovery is not None else ():
-            self._let_go(name, "the node is cleaned up")
-        self._discovery = None
-        return super().on_cleanup(state)
-
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Applies changed labels, threshold and rate.
 
@@ -160,6 +153,9 @@ class FusionNode(PerceptionNode):
         super().stop()
 
     def _free(self) -> None:
+        for name in list(self._discovery.adopted) if self._discovery is not None else ():
+            self._let_go(name, "the node is cleaned up")
+        self._discovery = None
         if self._vocabulary is not None:
             self._vocabulary.close(_END_PATIENCE)
         self._vocabulary = self._own_labels = None

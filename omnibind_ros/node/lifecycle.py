@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.time import Time
 
 from omnibind_core.errors import ConfigError, InvalidInputError, OmniBindError
@@ -336,6 +337,9 @@ class PerceptionNode(LifecycleNode):
 
     def _on_parameters(self, parameters: Sequence[Any]) -> SetParametersResult:
         try:
+            for parameter in parameters:
+                if parameter.name in self.parameters and parameter.type_ == Parameter.Type.NOT_SET:
+                    return _refusal(f"parameter '{parameter.name}' cannot be deleted, expected a value")
             changes = {
                 parameter.name: self.parameters.check(parameter.name, parameter.value)
                 for parameter in parameters

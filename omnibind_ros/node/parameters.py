@@ -13,6 +13,7 @@ from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Modality
 from omnibind_core.runtime.types import EngineSettings, SensorConfig
+from omnibind_core.runtime.vocabulary import check_labels
 from omnibind_ros.graph.discovery import DiscoveryRules
 from omnibind_ros.graph.judging import camera_info_topic
 from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, types_for
@@ -77,7 +78,7 @@ def check_sensor_names(names: Sequence[str], parameter: str, taken: Collection[s
         if not re.fullmatch(_NAME, name):
             good = good_name(name.replace("/", "_"))
             found = f"parameter '{parameter}' has '{name}', expected letters, digits and _, with no digit first"
-            raise ConfigError(f"{found}; '{good}' would do")
+            raise ConfigError(f"{found}; '{good}' would do" if good else found)
         if name in taken:
             raise ConfigError(f"parameter '{parameter}' has '{name}', expected a name that no other parameter has")
     if len(set(names)) < len(names):
@@ -130,7 +131,8 @@ class Spec:
         if self.choices and value not in self.choices:
             raise ConfigError(f"parameter '{name}' is '{value}', expected one of {', '.join(self.choices)}")
         if self.form is not None and not re.fullmatch(self.form.pattern, value):
-            offer = f"; '{good_name(value)}' would do" if self.form is TOPIC else ""
+            good = good_name(value) if self.form is TOPIC else ""
+            offer = f"; '{good}' would do" if good.strip("/") else ""
             raise ConfigError(f"parameter '{name}' is '{value}', expected {self.form.words}{offer}")
         return value
 
@@ -247,7 +249,12 @@ SENSOR: tuple[Spec, ...] = (
     Spec("scale", 1.0, "16-bit or float pixels, arrays: value * scale + offset, °C (thermal) or 0..255 (tactile)"),
     Spec("offset", 0.0, "see scale"),
     Spec("rows", 0, "rows of a pressure array whose messages do not say it; 0: they do", minimum=0, maximum=65535),
-    Spec("camera_info", "", "topic of the CameraInfo of a depth camera (lidar); empty: camera_info beside its topic"),
+    Spec(
+        "camera_info",
+        "",
+        "topic of the CameraInfo of a depth camera (lidar); empty: camera_info beside its topic",
+        form=TOPIC,
+    ),
     Spec("sample_rate", 16000, "Hz, for sound messages that carry none", minimum=1, maximum=768000),
     Spec("channels", 1, "channels of the same messages", minimum=1, maximum=64),
     Spec("sample_format", "S16LE", "how the same messages store a sample", choices=tuple(SAMPLE_FORMATS)),
@@ -346,6 +353,16 @@ class Parameters:
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
 
+    def _resolve(self, name: str, topic: str) -> None:
+        """Has ROS resolve a topic: it may be too long, or stand for something that does not exist."""
+        from rclpy.exceptions import NameValidationException
+
+        try:
+            self._node.resolve_topic_name(topic)
+        except (NameValidationException, RuntimeError) as error:  # the latter is rcl's
+            why = " ".join(str(error).partition(", at /")[0].split())
+            raise ConfigError(f"parameter '{name}' is '{topic}', expected one that ROS can resolve: {why}") from error
+
     def _withdraw(self, name: str) -> None:
         if self._node.has_parameter(name):
             self._node.undeclare_parameter(name)
@@ -393,6 +410,10 @@ class Parameters:
                     re.compile(text)
                 except re.error as error:
                     raise ConfigError(f"parameter '{name}': {text!r} is no regular expression: {error}") from error
+        if name == "labels":
+            check_labels(value)
+        if value and self._specs[name].form is TOPIC and self._node is not None:
+            self._resolve(name, value)
         return value
 
     def changeable(self, name: str) -> str:

@@ -54,7 +54,7 @@ class _Ending:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.begun or not self.tidy or _imports(frame):
+        if self.begun or not self.tidy or _deaf(frame):
             return
         self.begun = True
         raise KeyboardInterrupt
@@ -73,10 +73,12 @@ class _Ending:
         os._exit(0)
 
 
-def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: extensions as PyTorch answer an exception there by SIGABRT."""
+def _deaf(frame: FrameType | None) -> bool:
+    """Whether an exception would not end what is being done: Python prints and drops those of a ``__del__``, and
+    extensions as PyTorch answer one while they are imported by SIGABRT.
+    """
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
         frame = frame.f_back
     return False
@@ -110,6 +112,8 @@ def end(status: int) -> NoReturn:
     """
     idle = {threading.main_thread(), _ending.watch if _ending is not None else None}
     if (_ending is None or not _ending.begun) and all(thread in idle for thread in threading.enumerate()):
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # while the interpreter is taken apart they would kill
         sys.exit(status)
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -211,6 +215,7 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
     its spinning when the context is shut down by a signal.
     """
     import rclpy
+    from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.executors import SingleThreadedExecutor
 
     with contextlib.ExitStack() as ending:
@@ -218,6 +223,9 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
             node = make()
         except OmniBindError as error:
             rclpy.logging.get_logger("omnibind").fatal(str(error))
+            return 1
+        except (ParameterException, NameValidationException) as error:  # of parameters and names that are rclpy's
+            rclpy.logging.get_logger("omnibind").fatal(_in_words(error))
             return 1
         ending.callback(node.destroy_node)
         for path in _files(sys.argv):

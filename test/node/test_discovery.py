@@ -151,6 +151,25 @@ DRIVERS = {
         {"/flir/image_raw": "image"},
         {},
     ),
+    "flir_camera, its grey picture": (
+        [
+            offer("/flir_camera/image_raw", IMAGE, "bayer_rggb8", by="/flir_camera"),
+            offer("/flir_camera/image_mono", IMAGE, "mono8", by="/flir_camera"),
+        ],
+        {"/flir_camera/image_raw": "image"},
+        {"/flir_camera/image_mono": "shows what"},
+    ),
+    "visual odometry": (
+        [
+            offer("/vins_estimator/image_track", IMAGE, "bgr8", by="/vins_estimator"),
+            offer("/feature_tracker/feature_img", IMAGE, "bgr8", by="/feature_tracker"),
+            offer("/orb_slam3/tracking_image", IMAGE, "bgr8", by="/orb_slam3"),
+        ],
+        {},
+        dict.fromkeys(
+            ["/vins_estimator/image_track", "/feature_tracker/feature_img", "/orb_slam3/tracking_image"], "has drawn it"
+        ),
+    ),
     "flir_boson_usb": (
         [offer("/flir_boson/image_raw", IMAGE, "bgr8", "boson_camera", by="/flir_boson/flir_boson_usb_node")],
         {"/flir_boson/image_raw": "thermal"},

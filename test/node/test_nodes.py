@@ -561,6 +561,26 @@ def test_a_clock_since_boot_is_offered_the_time_of_receipt_and_takes_part_by_it(
     assert not refused.successful and "'a.stamp' is 'now', expected one of header, receive" in refused.reason
 
 
+def test_what_was_adopted_is_adopted_again_after_an_unexpected_error(rig, monkeypatch):
+    node = rig.fusion(sensors=[""], discover=True)
+    rig.camera("front/camera/image_raw")
+    rig.wait(lambda: "front_camera" in node.sensors, "adoption")
+    change = "fusion_node/change_state"
+
+    def step(number):
+        request = ChangeState.Request(transition=Transition(id=number))
+        return rig.call(ChangeState, change, request).success
+
+    assert step(Transition.TRANSITION_DEACTIVATE)
+    monkeypatch.setattr(FusionNode, "make_trigger", lambda *_: {}["a mistake"])
+    assert not step(Transition.TRANSITION_ACTIVATE)
+    assert not node.sensors and "front_camera.type" not in node.parameters
+    monkeypatch.undo()
+    monkeypatch.setattr("omnibind_core.model.OmniBind", StandIn)
+    assert step(Transition.TRANSITION_CONFIGURE) and step(Transition.TRANSITION_ACTIVATE)
+    rig.wait_for_prediction("front_camera")
+
+
 def test_adoption_has_a_limit(rig):
     node = rig.fusion(sensors=[""], discover=True, discover_limit=1)
     rig.camera("a/image_raw")
@@ -979,6 +999,8 @@ def test_a_device_that_is_not_there_is_refused_before_the_model_is_loaded(rig, c
         ("discover_include", ["("], "is no regular expression"),
         ("camera.topic", "a b", "'a_b' would do"),
         ("camera.scale", float("nan"), "'camera.scale' is nan, expected a finite number"),
+        ("camera.topic", "/{robot}/x", "'camera.topic' is '/{robot}/x', expected one that ROS can resolve"),
+        ("labels", None, "'labels' cannot be deleted"),  # as by 'ros2 param delete'
     ],
 )
 def test_unusable_values_are_refused_before_they_are_used(rig, name, value, complaint):
@@ -1188,13 +1210,17 @@ def lost():  # the context is shut down, and KeyboardInterrupt was raised where 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
+class Last:
+    def __del__(self):  # where Python prints an exception and drops it
+        interrupt()
+
 def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 init, log = (process, "avoid_shared_memory"), (process, "buffer_warning")
 node, start = (FusionNode, "create_publisher"), (FusionNode, "start")
 cases = [(init, terminate), (log, interrupt), (node, interrupt), (node, terminate), (start, interrupt)]
-cases += [(node, lost), (start, lost), (node, fail)]
+cases += [(node, lost), (start, lost), (node, Last), (node, fail)]
 children = []
 for (owner, name), event in cases:
     children.append(os.fork())
@@ -1214,7 +1240,7 @@ def test_a_signal_ends_the_process_cleanly_wherever_its_start_is():
         text=True,
         timeout=60,
     )
-    assert done.stdout.splitlines()[-1] == str([0] * 7 + [1]), done.stderr  # a mistake is told as ever
+    assert done.stdout.splitlines()[-1] == str([0] * 8 + [1]), done.stderr  # a mistake is told as ever
     assert done.stderr.count("Traceback") == 1, done.stderr
     assert "a mistake" in done.stderr
 
@@ -1256,6 +1282,13 @@ def test_whatever_is_wrong_at_the_start_is_one_line_and_status_1(tmp_path):
         ("fusion_node", ["--params-file", f"{none}"], f"parameter file {none} cannot be read: No such file"),
         ("fusion_node", ["--params-file", f"{broken}"], f"parameter file {broken} is no YAML: .*line 3"),
         ("fusion_node", ["--params-file", f"{flat}"], "Cannot have a value before ros__parameters at line 2"),
+        ("fusion_node", ["-p", "camera.topic:='/{robot}/x'"], "'camera.topic' is '/{robot}/x', .*unknown substitution"),
+        ("fusion_node", ["-p", f"camera.topic:=/{'x' * 300}"], "parameter 'camera.topic' is '/xxx.* length"),
+        ("fusion_node", ["-p", "lidar.camera_info:='/a b'"], "parameter 'lidar.camera_info' is '/a b', .*'/a_b'"),
+        ("fusion_node", ["-p", "labels:=['a', 'a']"], "parameter 'labels' has one twice: a"),
+        ("fusion_node", ["-p", "use_sim_time:='yes'"], "'use_sim_time' to 'yes' .*expecting type 'BOOL'"),
+        ("fusion_node", ["-p", f"sensors:=[{'x' * 300}]", "-p", f"{'x' * 300}.type:=camera"], "Invalid service name"),
+        ("sensor_node", ["-p", "sensor:=''"], "parameter 'sensor' has '', expected letters, .*first$"),
         ("fusion_node", ["-p", "2cam.type:=camera"], "'-p 2cam.type:=camera', expected names of letters"),
         ("fusion_node", ["-r", "__ns:=/my-robot"], "'-r __ns:=/my-robot', expected names of letters"),
         ("sensor_node", ["--params-file", f"{named}"], "parameter 'sensor' has 'front-camera', .*'front_camera'"),
