@@ -271,8 +271,12 @@ def _is_depth(topic: str, encoding: str, measured: bool) -> bool:
 
 
 def _last_words(topic: str) -> frozenset[str]:
-    """The words of the last two parts of a name: those before tell where a thing is, not what it is."""
-    return words_of("/".join(raw_topic(topic).split("/")[-2:]))
+    """The words of the last two parts of a name: those before tell where a thing is, not what it is.
+
+    A part that says it is a camera, as ``map_camera``, is the name of one.
+    """
+    parts = raw_topic(topic).split("/")[-2:]
+    return words_of("/".join(part for part in parts if not re.search(r"(^|_)cam(era)?\d*$", part)))
 
 
 def _depth(

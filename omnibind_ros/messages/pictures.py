@@ -206,10 +206,11 @@ class CompressedImageDecoder:
         if "jpeg" in coding and re.search("16|32", kept):
             white = float((pixels == 255).mean())
             found = f"a JPEG of {kept}, which holds 8 of its bits, {white:.0%} of the pixels at 255"
-            return Doubted(_raw(made), Doubt(f"{found}: set the publisher's format to png"))
+            return Doubted(_raw(made), Doubt(f"{found}: set the publisher's format to png", excludes=white > _CUT))
         return made
 
 
+_CUT = 0.5  # share of the pixels of a JPEG of 16 bits at 255, above which what they show is lost
 _DEPTH_HEADER = 12  # bytes of compressed_depth_image_transport's header: kind and two parameters for 32FC1
 _DECODED: Mapping[tuple[int, str], str] = {
     (1, "uint8"): "mono8",

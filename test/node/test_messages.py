@@ -359,6 +359,10 @@ def test_a_jpeg_of_16_bits_is_doubted(rng):
         for format in ("mono8; jpeg compressed ", "jpeg", "mono16; png compressed "):
             message.format = format
             assert decoded(decoder, messages.COMPRESSED_IMAGE, message)[1] is None
+    good = cv2.imencode(".jpg", rng.integers(0, 256, (60, 80), np.uint8))[1]
+    message = SimpleNamespace(format="rgb16; jpeg compressed bgr8", data=good)
+    doubt = decoded(messages.Decoder("image", "front"), messages.COMPRESSED_IMAGE, message)[1]
+    assert not doubt.excludes and "0% of the pixels at 255" in doubt.reason
 
 
 def test_compressed_16_bit_of_the_depth_plug_in():

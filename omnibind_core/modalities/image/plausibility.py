@@ -17,6 +17,7 @@ _LIGHT = 0.999  # share of the values, whose highest is below _DARK where there 
 
 _HOLES = 0.02  # share of the pixels that a depth camera could not measure, at least
 _NEAREST = 0.05  # of the farthest distance; between it and the holes is nothing
+_DEEP = 100  # mm that the farthest distance is at least: less is noise on black
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,10 +37,10 @@ def depth_doubt(pixels: NDArray[np.uint16], named: bool = False) -> Doubt | None
         return None
     low, high = (int(value) for value in np.percentile(measured, (1, 99)))
     holes = 1 - measured.size / values.size
-    if not named and not (holes > _HOLES and low > _NEAREST * high and high > low):
+    if not named and not (holes > _HOLES and low > _NEAREST * high and high > max(low, _DEEP)):
         return None
     found = f"{'16UC1, ' if named else ''}values {low} to {high} and {holes:.0%} zeros: distances in mm, expected light"
-    return Doubt(f"{found}. Depth is no camera; as a cloud it is type: point_cloud", excludes=named)
+    return Doubt(f"{found}. Depth is no camera; as a cloud it is type: lidar", excludes=named)
 
 
 def file_doubt(path: Path) -> Doubt | None:

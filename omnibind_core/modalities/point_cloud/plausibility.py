@@ -54,7 +54,8 @@ def doubt(raw: NDArray[np.float32]) -> Doubt | None:
 
 def _no_thing(size: NDArray[np.float64], what: str) -> Doubt:
     extents = " x ".join(f"{value:.2f}" for value in size)
-    return Doubt(f"{extents} m, {what} Expected the points of one thing, in metres")
+    # A thing that lies flat, or in another unit, may look like that: it keeps its answer, and counts little.
+    return Doubt(f"{extents} m, {what} Expected the points of one thing, in metres", excludes=False)
 
 
 def _is_room(columns: NDArray[np.float64], size: NDArray[np.float64]) -> bool:
