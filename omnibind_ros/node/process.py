@@ -40,11 +40,12 @@ class _Ending:
     Attributes:
         tidy: Whether there is anything to clean up, so that the end has to be in order.
         begun: Whether a signal has ended what the main thread was doing.
+        past: Whether there is nothing left that a signal has to end: the main thread cleans up.
         watch: The thread that hears the signals at once: Python's handlers wait until the main thread is back from C.
     """
 
     def __init__(self) -> None:
-        self.tidy = self.begun = False
+        self.tidy = self.begun = self.past = False
         receiver, sender = os.pipe()
         os.set_blocking(sender, False)
         signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
@@ -54,7 +55,7 @@ class _Ending:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.begun or not self.tidy or _deaf(frame):
+        if self.begun or self.past or not self.tidy or _deaf(frame):
             return
         self.begun = True
         raise KeyboardInterrupt
@@ -124,11 +125,23 @@ def end(status: int) -> NoReturn:
 
 def run(make: Callable[[], PerceptionNode]) -> int:
     """Runs a node until SIGINT or SIGTERM, whenever they come. Returns the exit status: 1 if it could not start."""
+    ending = _take_signals()
+    ending.tidy = True
+    try:
+        try:
+            return _run(make, ending)
+        finally:
+            ending.past = True
+            _clean_up()
+    except KeyboardInterrupt:  # on the way out, before that was known: the only one
+        _clean_up()
+        return 0
+
+
+def _run(make: Callable[[], PerceptionNode], ending: _Ending) -> int:
     import rclpy
     from rclpy.executors import ExternalShutdownException
 
-    ending = _take_signals()
-    ending.tidy = True
     try:
         transport = avoid_shared_memory(
             os.environ, rclpy.get_rmw_implementation_identifier(), share_folder() / "config"
@@ -147,18 +160,21 @@ def run(make: Callable[[], PerceptionNode]) -> int:
         warning = buffer_warning() if transport.udp else None
         if warning:
             log.warning(warning)
-        try:
-            return _spin(make)
-        except Exception:
-            if rclpy.ok() and not ending.begun:
-                raise
-            return 0  # a signal has shut the context down under what was being done
+        return _spin(make)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
-    finally:
-        context = rclpy.get_default_context()
-        rclpy.try_shutdown()
-        context._logging_fini()  # left out where a signal has shut the context down; it writes the log file out
+    except Exception:
+        if rclpy.ok() and not ending.begun:
+            raise
+        return 0  # a signal has shut the context down under what was being done
+
+
+def _clean_up() -> None:
+    import rclpy
+
+    context = rclpy.get_default_context()
+    rclpy.try_shutdown()
+    context._logging_fini()  # left out where a signal has shut the context down; it writes the log file out
 
 
 def _files(arguments: Sequence[str]) -> list[str]:
