@@ -155,7 +155,7 @@ def _options(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
             if action.option_strings and action.nargs != 0:
                 choices = action.dest.upper() if action.choices is None else "|".join(map(str, action.choices))
                 option += f" {action.metavar or choices}"
-            text = (action.help or "") % {"default": action.default, "prog": name}
+            text = (action.help or "") % {**vars(action), "prog": name}
             yield row(f"`{name}`", f"`{option}`", text)
     if inner is not None:
         for key, sub in inner.choices.items():
@@ -396,11 +396,20 @@ def encodings() -> Iterator[str]:
         yield row(kind, ", ".join(f"`{name}`" for name in names))
 
 
+def formats() -> Iterator[str]:
+    """Files that every modality reads, and the optional packages of them."""
+    yield row("modality", "files")
+    yield row(*["---"] * 2)
+    for modality in modalities.NAMES:
+        yield row(modality, re.sub(r"\.\w+", r"`\g<0>`", modalities.get(modality).formats()))
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "training": training,
     "building": building,
     "sources": published,
     "cli": commands,
+    "formats": formats,
     "launch": launching,
     "accepted": accepted,
     "encodings": encodings,

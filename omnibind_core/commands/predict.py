@@ -66,6 +66,16 @@ class _Input:
         return self.doubt is None or not self.doubt.excludes
 
 
+@dataclass(frozen=True)
+class _Formats:
+    """The files that a modality reads, which is imported only when they are told."""
+
+    modality: str
+
+    def __str__(self) -> str:
+        return modalities.get(self.modality).formats()
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the sub-command."""
     parser = subparsers.add_parser(
@@ -77,8 +87,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     for name in modalities.names():
         flag, words = f"--{name.replace('_', '-')}", name.replace("_", " ")
-        metavar, what = ("SENTENCE", "a description") if name == "text" else ("FILE", f"{words} file")
-        parser.add_argument(flag, nargs="+", action="extend", default=[], metavar=metavar, help=what)
+        metavar = "SENTENCE" if name == "text" else "FILE"
+        action = parser.add_argument(flag, nargs="+", action="extend", default=[], metavar=metavar)
+        action.help = "a description" if name == "text" else f"{words} file: %(formats)s"
+        action.formats = _Formats(name)  # type: ignore[attr-defined]  # what help may name
     parser.add_argument("--model", default="lite", help="name of a model, or its folder (default: %(default)s)")
     parser.add_argument("--labels", metavar="A,B,C|FILE", help=_LABELS)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="N", help="labels shown (default: %(default)s)")

@@ -156,7 +156,9 @@ class Modality(ABC, Generic[RawT, PresetT]):
         measured: Where a ROS picture of one channel holds measured values, which the sensor's ``scale`` and ``offset``
             bring to the raw form's unit: their dtype, ``"float32"`` or ``"uint8"`` (then cut to 0..255). ``""`` for
             pictures of light, and for all that are no pictures.
-        suffixes: File endings that :meth:`load` reads, lower-case with the dot.
+        suffixes: File endings that :meth:`load` reads, lower-case with the dot, the most usual ones first.
+        needs: Of those, what an optional package reads: its import name, as :func:`omnibind_core.optional.require`
+            takes it. ``omnibind predict --help`` and docs/data.md list both.
         presets: Presets by name. The first is the default.
         corruptions: What :meth:`corrupt` can do to an item, by name.
     """
@@ -172,6 +174,7 @@ class Modality(ABC, Generic[RawT, PresetT]):
     sensor_defaults: ClassVar[Mapping[str, Any]] = {}
     measured: ClassVar[str] = ""
     suffixes: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[Mapping[str, str]] = {}
     presets: ClassVar[Mapping[str, Any]]
     corruptions: ClassVar[Corruptions[Any]] = {}
 
@@ -187,6 +190,14 @@ class Modality(ABC, Generic[RawT, PresetT]):
             InvalidInputError: Empty, not finite, wrong shape or out of range; names the source, the value and what was
                 expected.
         """
+
+    def formats(self) -> str:
+        """The file endings that are read, in words: those that need nothing, then the others with what they need."""
+        by_package: dict[str, list[str]] = {}
+        for suffix in self.suffixes:
+            by_package.setdefault(self.needs.get(suffix, ""), []).append(suffix)
+        plain = [", ".join(by_package.pop(""))] if "" in by_package else []
+        return "; ".join(plain + [f"with {name}: {', '.join(found)}" for name, found in sorted(by_package.items())])
 
     @abstractmethod
     def load(self, path: Path) -> RawT:

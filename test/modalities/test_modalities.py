@@ -60,6 +60,8 @@ def test_attributes(name: str) -> None:
     assert (modality.role is Role.TEACHER) == (name in ("image", "text"))
     assert modality.is_stream == (name in ("event", "audio")) == (modality.default_window > 0)
     assert modality.suffixes and modality.corruptions
+    assert modality.needs.keys() <= set(modality.suffixes)
+    assert all(suffix in modality.formats() for suffix in modality.suffixes)
     assert all(key == preset.name for key, preset in modality.presets.items())
     assert modality.preset() is next(iter(modality.presets.values()))
 

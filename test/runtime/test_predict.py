@@ -80,6 +80,16 @@ def test_all_modalities_as_json(run, capsys):
     assert result["rejected"] == []
 
 
+def test_help_lists_the_files_of_every_modality(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100000")
+    parser = argparse.ArgumentParser()
+    predict.add_parser(commands := parser.add_subparsers())
+    text = commands.choices["predict"].format_help()
+    for name in set(modalities.NAMES) - {"text"}:
+        assert f"{name.replace('_', ' ')} file: {modalities.get(name).formats()}\n" in text
+    assert "with open3d: .pcd, .ply" in text
+
+
 def test_single_input_is_the_fusion(run, capsys):
     assert run("--image", "image.png", "--json") == 0
     result = json.loads(capsys.readouterr().out)

@@ -29,6 +29,7 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
     suffixes: ClassVar[tuple[str, ...]] = (".npz", ".npy", ".bin", ".pcd", ".ply")
     presets: ClassVar[dict[str, Preset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[np.float32]]] = corruption.CORRUPTIONS
+    needs: ClassVar[dict[str, str]] = {".pcd": "open3d", ".ply": "open3d"}
 
     def check(self, raw: NDArray[np.float32], source: str) -> NDArray[np.float32]:
         """Accepts any float or integer ``[N, 3 or more]``; drops further columns, and rows with NaN or beyond 1e9."""
