@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LabelBank", "OmniBind", "__version__"]
+__all__ = ["LabelBank", "OmniBind", "__version__", "load"]
 
 if TYPE_CHECKING:
     from omnibind_core.labels import LabelBank
+    from omnibind_core.modalities import load
     from omnibind_core.model import OmniBind
 
 
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from omnibind_core.labels import LabelBank
 
         return LabelBank
+    if name == "load":
+        from omnibind_core.modalities import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from omnibind_core.encoders.inference import BatchedEncoders, lower
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
 from omnibind_core.fusion import Evidence
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
-from omnibind_core.modalities import Doubt
+from omnibind_core.modalities import Doubt, Reading
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
@@ -47,6 +47,9 @@ class Recognition:
             is left that says anything.
         familiarity: ``float32 [n]``, how like each token is to those of the training samples of its modality, see
             :class:`omnibind_core.fusion.familiarity.Familiarity`; NaN where it is not known.
+        names: The ``C`` labels.
+        speaks: Of each token, whether anything can be said from it: False if a doubt excludes it.
+        threshold: Confidence below which the answer is unknown.
     """
 
     embedding: NDArray[np.float32]
@@ -55,6 +58,24 @@ class Recognition:
     probabilities: NDArray[np.float32]
     without: NDArray[np.float32]
     familiarity: NDArray[np.float32]
+    names: tuple[str, ...] = field(kw_only=True)
+    speaks: tuple[bool, ...] = field(kw_only=True)
+    threshold: float = field(kw_only=True)
+
+    @property
+    def label(self) -> str:
+        """What it is; ``""`` if that is unknown."""
+        return "" if self.unknown else self.names[int(self.probabilities[0].argmax())]
+
+    @property
+    def confidence(self) -> float:
+        """Calibrated probability of the most probable label, 0..1."""
+        return float(self.probabilities[0].max())
+
+    @property
+    def unknown(self) -> bool:
+        """Whether nothing says anything, or the confidence is below the threshold."""
+        return not any(self.speaks) or self.confidence < self.threshold
 
 
 class OmniBind(nn.Module):
@@ -242,16 +263,79 @@ class OmniBind(nn.Module):
         return torch.device("cpu") if parameter is None else parameter.device
 
     def process(self, modality: str, raw: Any) -> NDArray[Any]:
-        """Encoder input ``[views, ...]`` of one checked raw item, by the preset of the model's config.
+        """Encoder input ``[views, ...]`` of one raw item, which is checked, by the preset of the model's config.
+
+        Args:
+            modality: Its modality.
+            raw: In the modality's raw form; :func:`omnibind_core.load` makes it of other things.
 
         Raises:
             ConfigError: The model has no such modality.
+            InvalidInputError: The item is not in its raw form, or out of range.
         """
         part = self.config.modalities.get(modality)  # no encoder is needed
         if part is None:
             raise self._unknown(modality)
         found = modalities.get(modality)
-        return found.process(raw, found.preset(part.preset))
+        return found.process(found.check(raw, modality), found.preset(part.preset))
+
+    def encode(self, readings: Sequence[Reading], batch_size: int = 32) -> NDArray[np.float32]:
+        """Embeddings of readings, each alone: to be searched, clustered, or fused later by :meth:`recognise`.
+
+        All modalities share the space of text, so the cosine of two is their product: with each other, and with
+        :meth:`embed_text` of this model. Those of another :attr:`identity` are not comparable.
+
+        Args:
+            readings: What :func:`omnibind_core.load` gave, of any modalities.
+            batch_size: Readings that are encoded at once.
+
+        Returns:
+            ``float32 [n, D]``, unit length, in the order of the readings, on the CPU.
+
+        Raises:
+            ConfigError: The model has no such modality.
+        """
+        out = np.empty((len(readings), self.config.embed_dim), np.float32)
+        for start in range(0, len(readings), batch_size):
+            part = readings[start : start + batch_size]
+            views = [(reading.modality, self.process(reading.modality, reading.raw)) for reading in part]
+            out[start : start + len(part)] = self.embed(views).cpu().numpy()
+        return out
+
+    def predict(self, readings: Sequence[Reading]) -> Recognition:
+        """Recognises what readings of one moment show: all fused, and each alone.
+
+        Args:
+            readings: What :func:`omnibind_core.load` gave, at least one, of any modalities.
+
+        Raises:
+            ConfigError: The model has no such modality.
+            InvalidInputError: There is no reading.
+        """
+        return self.predict_batch([readings])[0]
+
+    def predict_batch(self, scenes: Sequence[Sequence[Reading]], batch_size: int = 32) -> list[Recognition]:
+        """As :meth:`predict`, for many moments, whose readings are encoded together.
+
+        Args:
+            scenes: The readings of each; the same sensors need not be there in all.
+            batch_size: Readings that are encoded at once.
+
+        Raises:
+            ConfigError: The model has no such modality.
+            InvalidInputError: One of them has no reading.
+        """
+        if not all(scenes):
+            raise InvalidInputError("predict", "no reading", "at least one for every answer")
+        rows = iter(self.encode([reading for scene in scenes for reading in scene], batch_size))
+        return [
+            self.recognise(
+                [reading.modality for reading in scene],
+                np.stack([next(rows) for _ in scene]),
+                [reading.doubt for reading in scene],
+            )
+            for scene in scenes
+        ]
 
     @torch.inference_mode()
     def embed(self, items: Sequence[tuple[str, NDArray[Any]]]) -> Tensor:
@@ -362,7 +446,10 @@ class OmniBind(nn.Module):
                 probabilities[alone],
                 probabilities[1 : count + 1],
                 familiarity,
-            )
+            ),
+            names=self.labels.names,
+            speaks=tuple(speaks),
+            threshold=self.threshold,
         )
 
     def _part(self, modality: str) -> Any:

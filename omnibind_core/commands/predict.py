@@ -20,6 +20,12 @@ With ``--json`` one object is printed::
       ],
       "rejected": [{"modality": "audio", "source": "bad.wav", "error": "..."}]   with --keep-going
     }
+
+With ``--each`` nothing is fused: "label", "confidence", "unknown", "entropy" and "top" stand in the inputs only.
+
+``--embeddings`` writes an ``.npz`` archive: ``embeddings`` (``float32 [n, D]``, unit length, of the inputs in the order
+of the JSON), ``fused`` (``float32 [D]``, not with ``--each``), ``modality``, ``source`` and ``doubt`` (``str [n]``) and
+``model``, as in the JSON: only embeddings of the same model are comparable.
 """
 
 from __future__ import annotations
@@ -28,8 +34,8 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +43,15 @@ from omnibind_core import modalities
 from omnibind_core.commands.loading import load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
+from omnibind_core.files import write_atomically
+from omnibind_core.modalities import Reading
 from omnibind_core.runtime.ranking import Ranking, rank
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from omnibind_core.model import OmniBind
+    from omnibind_core.model import Recognition
 
 _LABELS = "own vocabulary: names, a text file with one a line, or YAML or JSON that maps names to lists of descriptions"
 _WIDEST_SOURCE = 48  # characters of an input's name in the table
@@ -51,19 +59,12 @@ _WIDEST_SOURCE = 48  # characters of an input's name in the table
 
 @dataclass
 class _Input:
-    """One input on its way: what was asked for, and what it became."""
+    """One input: what was asked for, and what it became."""
 
     modality: str
     source: str
-    raw: Any = field(default=None, repr=False)
-    views: Any = field(default=None, repr=False)
-    doubt: modalities.Doubt | None = None
+    reading: Reading | None = None
     error: str = ""
-
-    @property
-    def speaks(self) -> bool:
-        """Whether anything can be said from it."""
-        return self.doubt is None or not self.doubt.excludes
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "predict",
         help="recognise what files show",
         description="Recognises what files of any modalities show, each alone and all fused. Every option that takes "
-        "files takes several, and may be repeated.",
+        "files takes several, and may be repeated; a folder stands for all files in it that the modality reads.",
         epilog="Exit status: 0 recognised, 2 unusable input (each named on standard error).",
     )
     for name in modalities.names():
@@ -97,6 +98,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument(
+        "--unit",
+        action="append",
+        default=[],
+        metavar="MODALITY.UNIT=VALUE",
+        help="what the numbers in the files of a modality mean, such as touch.full_scale=4095 (docs/python.md)",
+    )
+    parser.add_argument("--each", action="store_true", help="every input is a thing of its own: fuse nothing")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="also write the embeddings, as .npz")
     parser.add_argument("--keep-going", action="store_true", help="use the good inputs when others are unusable")
     parser.set_defaults(run=run)
 
@@ -111,34 +121,49 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: No input was given, or the model, the labels or the device are not there.
         WeightsError: The model's weights cannot be read.
     """
-    inputs = [_Input(name, source) for name in modalities.names() for source in getattr(args, name)]
+    inputs = [
+        _Input(name, file)
+        for name in modalities.names()
+        for given in getattr(args, name)
+        for file in _files(name, given)
+    ]
     if not inputs:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in modalities.names())
         raise ConfigError(f"nothing to recognise: give at least one of {flags}")
     names = None if args.labels is None else read_labels(args.labels)
-    good = _usable(inputs, _load, args.keep_going)
-    if not good:
+    units = read_units(args.unit)
+    for item in inputs:
+        _load(item, units.get(item.modality, {}))
+    readings = [item.reading for item in inputs if item.reading is not None]
+    if not readings or (len(readings) < len(inputs) and not args.keep_going):
         return 2
-    model = load_model(args.model, args.device, {item.modality for item in good}, args.threads)
+    model = load_model(args.model, args.device, {reading.modality for reading in readings}, args.threads)
     if names is not None:
         model.set_labels(names)
-
-    def process(item: _Input) -> None:
-        of_file = (
-            None if item.modality == "text" else modalities.file_doubt(item.modality, Path(item.source).expanduser())
+    embeddings = model.encode(readings)
+    scenes = [[index] for index in range(len(readings))] if args.each else [list(range(len(readings)))]
+    answers = [
+        model.recognise(
+            [readings[index].modality for index in scene],
+            embeddings[scene],
+            [readings[index].doubt for index in scene],
         )
-        item.doubt = of_file or modalities.doubt(item.modality, item.raw)
-        if item.doubt is not None:
-            print(f"omnibind: [{item.source}] {item.doubt}", file=sys.stderr)
-        item.views = model.process(item.modality, item.raw)
-
-    good = _usable(good, process, args.keep_going)
-    if not good:
-        return 2
-    result = _recognise(model, good, args.top_k)
+        for scene in scenes
+    ]
+    result: dict[str, Any] = {"model": model.identity, "threshold": model.threshold}
+    if args.each:
+        pairs = zip(answers, readings, strict=True)
+        result["inputs"] = [row for answer, reading in pairs for row in _inputs(answer, [reading], args.top_k)]
+    else:
+        threshold = model.threshold if any(answers[0].speaks) else math.inf  # nothing said is unknown
+        result |= _ranking(rank(answers[0].probabilities[0], answers[0].names, args.top_k, threshold))
+        result["inputs"] = _inputs(answers[0], readings, args.top_k)
     result["rejected"] = [
         {"modality": item.modality, "source": item.source, "error": item.error} for item in inputs if item.error
     ]
+    if args.embeddings is not None:
+        fused = {} if args.each else {"fused": answers[0].embedding}
+        _write(args.embeddings, result, embeddings=embeddings, **fused)
     print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else _table(result))
     return 0
 
@@ -175,54 +200,96 @@ def _positive(text: str) -> int:
     return value
 
 
-def _load(item: _Input) -> None:
-    modality = modalities.get(item.modality)
-    if item.modality == "text":
-        item.raw = modality.check(item.source, "--text")
-    else:
-        item.raw = modality.load(Path(item.source).expanduser())
+def read_units(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Units by modality, of ``MODALITY.UNIT=VALUE``; numbers as such.
 
-
-def _usable(inputs: Sequence[_Input], step: Callable[[_Input], None], keep_going: bool) -> list[_Input]:
-    """Runs one step on every input and names those that fail; the rest, or nothing if one failing is too many."""
-    for item in inputs:
+    Raises:
+        ConfigError: One is of another form, or no such modality or unit is known.
+    """
+    units: dict[str, dict[str, Any]] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        name, dot, unit = key.replace("-", "_").partition(".")
+        if not (equals and dot):
+            raise ConfigError(f"--unit is '{text}', expected MODALITY.UNIT=VALUE, such as touch.full_scale=4095")
+        if unit not in modalities.get(name).units:
+            known = ", ".join(modalities.get(name).units) or "none"
+            raise ConfigError(f"--unit is '{text}': {name} has no unit '{unit}'; it has {known}")
         try:
-            step(item)
-        except (InvalidInputError, MissingDependencyError) as error:
-            item.error = str(error) if item.source in str(error) else f"[{item.source}] {error}"
-            print(f"omnibind: {item.error}", file=sys.stderr)
-    good = [item for item in inputs if not item.error]
-    return good if keep_going or len(good) == len(inputs) else []
+            units.setdefault(name, {})[unit] = float(value)
+        except ValueError:
+            units[name][unit] = value
+    return units
 
 
-def _recognise(model: OmniBind, inputs: Sequence[_Input], top_k: int) -> dict[str, Any]:
-    embeddings = model.embed([(item.modality, item.views) for item in inputs])
-    recognition = model.recognise([item.modality for item in inputs], embeddings, [item.doubt for item in inputs])
-    said = [item.speaks for item in inputs]
-    thresholds = [model.threshold if speaks else math.inf for speaks in (any(said), *said)]  # nothing said is unknown
-    fused, *alone = (
-        rank(row, model.labels.names, top_k, threshold)
-        for row, threshold in zip(recognition.probabilities, thresholds, strict=True)
+def _files(name: str, given: str) -> list[str]:
+    """What an argument stands for: itself, or the files of a folder that the modality reads, by name.
+
+    Raises:
+        ConfigError: The folder has none.
+    """
+    folder = Path(given).expanduser()
+    modality = modalities.get(name)
+    if not modality.is_sensor or not folder.is_dir():
+        return [given]
+    files = sorted(
+        str(file) for file in folder.iterdir() if file.suffix.lower() in modality.suffixes and file.is_file()
     )
-    return {
-        "model": model.identity,
-        "threshold": model.threshold,
-        **_ranking(fused),
-        "inputs": [
-            {
-                "modality": item.modality,
-                "source": item.source,
-                "weight": float(weight),
-                "familiarity": None if math.isnan(familiarity) else float(familiarity),
-                "doubt": None if item.doubt is None else str(item.doubt),
-                "without": _best(others, model.labels.names) if sum(said) > item.speaks else None,
-                **_ranking(ranking),
-            }
-            for item, weight, familiarity, others, ranking in zip(
-                inputs, recognition.weights, recognition.familiarity, recognition.without, alone, strict=True
-            )
-        ],
-    }
+    if not files:
+        raise ConfigError(f"{given} has no {name} file, expected {modality.formats()}")
+    return files
+
+
+def _load(item: _Input, units: dict[str, Any]) -> None:
+    try:
+        item.reading = modalities.load(item.modality, item.source, **units)
+    except (InvalidInputError, MissingDependencyError) as error:
+        told = item.modality != "text" and item.source in str(error)
+        item.error = str(error) if told else f"{'--text' if item.modality == 'text' else f'[{item.source}]'} {error}"
+        print(f"omnibind: {item.error}", file=sys.stderr)
+    else:
+        if item.reading.doubt is not None:
+            print(f"omnibind: [{item.source}] {item.reading.doubt}", file=sys.stderr)
+
+
+def _inputs(answer: Recognition, readings: Sequence[Reading], top_k: int) -> list[dict[str, Any]]:
+    """What each reading is by itself, and its part in the answer."""
+    alone = [
+        rank(row, answer.names, top_k, answer.threshold if said else math.inf)
+        for row, said in zip(answer.probabilities[1:], answer.speaks, strict=True)
+    ]
+    return [
+        {
+            "modality": reading.modality,
+            "source": reading.source,
+            "weight": float(weight),
+            "familiarity": None if math.isnan(familiarity) else float(familiarity),
+            "doubt": None if reading.doubt is None else str(reading.doubt),
+            "without": _best(others, answer.names) if sum(answer.speaks) > said else None,
+            **_ranking(ranking),
+        }
+        for reading, weight, familiarity, others, said, ranking in zip(
+            readings, answer.weights, answer.familiarity, answer.without, answer.speaks, alone, strict=True
+        )
+    ]
+
+
+def _write(path: Path, result: Mapping[str, Any], **arrays: NDArray[np.float32]) -> None:
+    """Writes embeddings with what they are of.
+
+    Raises:
+        ConfigError: The file cannot be written, or its name does not end in ``.npz``.
+    """
+    import numpy as np
+
+    if path.suffix != ".npz":
+        raise ConfigError(f"--embeddings is '{path}', expected a file name that ends in .npz")
+    told = {key: np.array([row[key] or "" for row in result["inputs"]]) for key in ("modality", "source", "doubt")}
+    try:
+        with write_atomically(path) as temporary:
+            np.savez(temporary, allow_pickle=False, model=np.array(result["model"]), **arrays, **told)
+    except OSError as error:
+        raise ConfigError(f"--embeddings: {path} cannot be written: {error}") from error
 
 
 def _best(probabilities: NDArray[np.float32], names: Sequence[str]) -> dict[str, Any]:
@@ -237,6 +304,13 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
 
 
 def _table(result: dict[str, Any]) -> str:
+    return "\n".join([*_verdict(result), *_rows(result)])
+
+
+def _verdict(result: dict[str, Any]) -> list[str]:
+    """What all are together; nothing where nothing was fused."""
+    if "top" not in result:
+        return []
     best = result["top"][0]["label"]
     if not any(item["weight"] for item in result["inputs"]):
         verdict = "unknown (no input says anything)"
@@ -244,8 +318,11 @@ def _table(result: dict[str, Any]) -> str:
         verdict = f"unknown (nearest: {best}, {result['confidence']:.3f}, below {result['threshold']:.3f})"
     else:
         verdict = f"{best} ({result['confidence']:.3f})"
-    lines = [verdict, "", "score  label"]
-    lines += [f"{entry['score']:.3f}  {entry['label']}" for entry in result["top"]]
+    return [verdict, "", "score  label"] + [f"{entry['score']:.3f}  {entry['label']}" for entry in result["top"]] + [""]
+
+
+def _rows(result: dict[str, Any]) -> list[str]:
+    """What every input is."""
     rows = [("input", "modality", "weight", "familiar", "score", "label", "others without it")]
     for item in result["inputs"]:
         label = f"unknown ({item['top'][0]['label']}?)" if item["unknown"] else item["label"]
@@ -260,6 +337,4 @@ def _table(result: dict[str, Any]) -> str:
         weight, score = f"{item['weight']:.3f}", f"{item['confidence']:.3f}"
         rows.append((source, item["modality"], weight, familiar, score, label, others))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines.append("")
-    lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

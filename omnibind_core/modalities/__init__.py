@@ -28,7 +28,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from omnibind_core.errors import ConfigError
-from omnibind_core.modalities.base import Corruptions, Doubt, Events, Modality, PicturePreset, Preset, Role, Sound
+from omnibind_core.modalities.base import (
+    Corruptions,
+    Doubt,
+    Events,
+    Modality,
+    PicturePreset,
+    Preset,
+    Reading,
+    Role,
+    Sound,
+)
 
 NAMES: tuple[str, ...] = ("image", "text", "touch", "thermal", "event", "point_cloud", "audio")
 """The built-in ones; :func:`names` has the plug-ins, too."""
@@ -47,12 +57,14 @@ __all__ = [
     "Modality",
     "PicturePreset",
     "Preset",
+    "Reading",
     "Role",
     "Sound",
     "doubt",
     "file_doubt",
     "fingerprint",
     "get",
+    "load",
     "names",
     "plugin_module",
     "register",
@@ -192,6 +204,35 @@ def randomisation(name: str) -> Callable[[Any, np.random.Generator], Any] | None
         module = importlib.import_module(f"{__name__}.{name}.randomisation")
     found: Callable[[Any, np.random.Generator], Any] | None = getattr(module, "randomise", None)
     return found
+
+
+def load(name: str, given: Any, *, source: str = "", **units: Any) -> Reading:
+    """One item of a modality, checked, with what speaks against it: of a file or of what a program has at hand.
+
+    What can mean one thing only is converted, and everything else refused: docs/python.md lists both.
+
+    Args:
+        name: Modality.
+        given: A file, as ``str`` or ``Path``; of text, a ``str`` is the text itself. Or an array, a torch tensor, a PIL
+            picture, the raw form of the modality, or what its :meth:`Modality.convert` says.
+        source: What the item is called in messages and results; by default the file, the text or the modality.
+        units: What the numbers mean: some of the modality's :attr:`Modality.units`.
+
+    Raises:
+        ConfigError: The modality is not known, or has no such unit.
+        InvalidInputError: The item cannot be used: names the source, what was found, and what was expected.
+        MissingDependencyError: The file needs a package that is not installed.
+    """
+    modality = get(name)
+    wrong = sorted(units.keys() - modality.units.keys())
+    if wrong:
+        raise ConfigError(f"{name} has no unit '{wrong[0]}'; it has {', '.join(modality.units) or 'none'}")
+    if isinstance(given, os.PathLike) or (isinstance(given, str) and modality.is_sensor):
+        path = Path(given).expanduser()
+        raw = modality.convert(modality.read(path), str(path), **units)
+        return Reading(name, raw, source or str(given), file_doubt(name, path) or doubt(name, raw))
+    raw = modality.convert(given, source or name, **units)
+    return Reading(name, raw, source or (given if isinstance(given, str) else name), doubt(name, raw))
 
 
 def doubt(name: str, raw: Any) -> Doubt | None:

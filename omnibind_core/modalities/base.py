@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities.drawing import Picture, view_picture
+from omnibind_core.modalities.objects import as_array, is_array_like
 
 RawT = TypeVar("RawT")
 PresetT = TypeVar("PresetT", bound="Preset")
@@ -138,6 +139,23 @@ class Doubt:
         return f"{'nothing to say' if self.empty else 'implausible'}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One checked item, ready to be recognised: see :func:`omnibind_core.modalities.load`.
+
+    Attributes:
+        modality: What kind of sensor it is of.
+        raw: In the raw form of the modality.
+        source: File path, or what the caller named it.
+        doubt: What speaks against it; None if nothing does.
+    """
+
+    modality: str
+    raw: Any = field(repr=False)
+    source: str
+    doubt: Doubt | None = None
+
+
 class Modality(ABC, Generic[RawT, PresetT]):
     """One kind of sensor data. Instances hold no state; get them by :func:`omnibind_core.modalities.get`.
 
@@ -159,6 +177,7 @@ class Modality(ABC, Generic[RawT, PresetT]):
         suffixes: File endings that :meth:`load` reads, lower-case with the dot, the most usual ones first.
         needs: Of those, what an optional package reads: its import name, as :func:`omnibind_core.optional.require`
             takes it. ``omnibind predict --help`` and docs/data.md list both.
+        units: What :meth:`convert` takes beside the numbers, by name: in words, with the unit.
         presets: Presets by name. The first is the default.
         corruptions: What :meth:`corrupt` can do to an item, by name.
     """
@@ -175,12 +194,15 @@ class Modality(ABC, Generic[RawT, PresetT]):
     measured: ClassVar[str] = ""
     suffixes: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[Mapping[str, str]] = {}
+    units: ClassVar[Mapping[str, str]] = {}
     presets: ClassVar[Mapping[str, Any]]
     corruptions: ClassVar[Corruptions[Any]] = {}
 
     @abstractmethod
     def check(self, raw: RawT, source: str) -> RawT:
         """Checks one item and brings it into the canonical raw form (dtype, channels), without a copy where possible.
+
+        What it returns passes again unchanged: :meth:`omnibind_core.model.OmniBind.process` checks everything.
 
         Args:
             raw: The item.
@@ -206,6 +228,31 @@ class Modality(ABC, Generic[RawT, PresetT]):
         Raises:
             InvalidInputError: The file is missing, of another format, truncated or unusable.
         """
+
+    def read(self, path: Path) -> Any:
+        """What a file holds, as :meth:`convert` takes it.
+
+        Here the checked item of :meth:`load`; another where the numbers of a file may be in several units.
+
+        Raises:
+            InvalidInputError: As :meth:`load`.
+        """
+        return self.load(path)
+
+    def convert(self, given: Any, source: str, **units: Any) -> RawT:
+        """Turns what a program has at hand into a checked item, where it can mean one thing only.
+
+        Here the raw form itself, and arrays as all that :func:`.objects.as_array` takes.
+
+        Args:
+            given: The raw form, an array, a torch tensor, a PIL picture, or what the modality says.
+            source: Sensor name or file path, for the error message.
+            units: Some of :attr:`units`.
+
+        Raises:
+            InvalidInputError: It cannot be used, or could mean several things; says what would be accepted.
+        """
+        return self.check(cast(RawT, as_array(given, source)) if is_array_like(given) else given, source)
 
     @abstractmethod
     def process(self, raw: RawT, preset: PresetT) -> NDArray[Any]:
@@ -318,6 +365,20 @@ def _sized(preset: Any, name: str, pixels: str) -> Any:
     channels, side, _ = preset.shape
     size = int(pixels)
     return replace(preset, name=name, shape=(channels, size, size), resize=round(preset.resize * size / side))
+
+
+def positive(units: Mapping[str, Any], name: str, source: str) -> float | None:
+    """A unit that is a number above 0; None if it is not given.
+
+    Raises:
+        InvalidInputError: It is no such number.
+    """
+    value = units.get(name)
+    if value is None:
+        return None
+    if not (isinstance(value, (int, float, np.number)) and 0 < value < float("inf")):
+        raise InvalidInputError(source, f"{name}={value!r}", "a number above 0")
+    return float(value)
 
 
 def readable_file(path: Path, suffixes: tuple[str, ...], what: str) -> Path:

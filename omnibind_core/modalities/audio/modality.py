@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.audio import corruption, drawing, processing
 from omnibind_core.modalities.audio.processing import AudioPreset
-from omnibind_core.modalities.base import Corruptions, Modality, Role, Sound, readable_file
+from omnibind_core.modalities.base import Corruptions, Modality, Role, Sound, positive, readable_file
 from omnibind_core.modalities.drawing import Picture
+from omnibind_core.modalities.objects import as_array
 from omnibind_core.optional import require
 
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
@@ -33,6 +34,7 @@ class Audio(Modality[Sound, AudioPreset]):
     suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".mp3")
     presets: ClassVar[dict[str, AudioPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[Sound]] = corruption.CORRUPTIONS
+    units: ClassVar[Mapping[str, str]] = {"sample_rate": "Hz; an array needs it"}
 
     def check(self, raw: Sound, source: str) -> Sound:
         """Accepts ``[T]`` or ``[T, channels]``, float on -1..1 or 16-bit integers; channels are averaged.
@@ -69,6 +71,28 @@ class Audio(Modality[Sound, AudioPreset]):
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise InvalidInputError(str(path), f"a file that cannot be decoded ({error})", "a sound file") from error
         return self.check(Sound(samples, rate), str(path))
+
+    def convert(self, given: Any, source: str, **units: Any) -> Sound:
+        """Accepts a :class:`Sound`, or an array ``[T]``, ``[T, channels]`` or ``[channels, T]`` with ``sample_rate``.
+
+        Floats are on -1..1, ``int16`` and ``int32`` of full scale, ``uint8`` around 128, as in WAV files.
+        """
+        rate = positive(units, "sample_rate", source)
+        if rate is None and not isinstance(given, Sound):
+            found = f"{type(given).__name__} without a sample rate"
+            raise InvalidInputError(source, found, "a sound file, or an array with sample_rate= in Hz")
+        samples = as_array(given.samples if isinstance(given, Sound) else given, source)
+        if samples.ndim == 2 and samples.shape[0] <= MAX_CHANNELS < samples.shape[1]:
+            samples = samples.T
+        if samples.dtype == np.uint8:
+            samples = (samples.astype(np.float32) - 128) / 128
+        elif samples.dtype == np.int32 and samples.size:
+            peak = int(np.abs(samples.astype(np.int64)).max())
+            if 0 < peak < 1 << 24:
+                raise InvalidInputError(source, f"int32 samples up to {peak}, of 16, 24 or 32 bits", "int16 or float")
+            samples = samples / np.float32(1 << 31)
+        found_rate = given.sample_rate if rate is None else int(rate) if rate.is_integer() else rate
+        return self.check(Sound(samples, found_rate), source)  # type: ignore[arg-type]  # the check refuses fractions
 
     def process(self, raw: Sound, preset: AudioPreset) -> NDArray[np.float32]:
         """Sound to log-mel patches or clips."""

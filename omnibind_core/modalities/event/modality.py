@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Corruptions, Events, Modality, Role, readable_file
 from omnibind_core.modalities.drawing import Picture
-from omnibind_core.modalities.event import corruption, drawing, processing
+from omnibind_core.modalities.event import conversion, corruption, drawing, processing
 from omnibind_core.modalities.event.processing import EventPreset
 
 MAX_SIDE = 8192  # pixels; larger than any event camera, and two count maps of it still fit in memory
@@ -34,6 +34,7 @@ class Event(Modality[Events, EventPreset]):
     suffixes: ClassVar[tuple[str, ...]] = (".npz", ".bin")
     presets: ClassVar[dict[str, EventPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[Events]] = corruption.CORRUPTIONS
+    units: ClassVar[Mapping[str, str]] = conversion.UNITS
 
     def check(self, raw: Events, source: str) -> Events:
         """Accepts integer coordinates and stamps; polarity as 0 and 1, -1 and 1, or bool."""
@@ -75,6 +76,10 @@ class Event(Modality[Events, EventPreset]):
         readable_file(path, self.suffixes, "an event file")
         events = _read_atis(path) if path.suffix.lower() == ".bin" else _read_npz(path)
         return self.check(events, str(path))
+
+    def convert(self, given: Any, source: str, **units: Any) -> Events:
+        """Accepts :class:`Events`, and columns by name: see :func:`.conversion.from_columns`."""
+        return self.check(conversion.from_columns(given, source, units), source)
 
     def process(self, raw: Events, preset: EventPreset) -> NDArray[np.uint8]:
         """Events to ``uint8 [views, 3, 224, 224]``."""

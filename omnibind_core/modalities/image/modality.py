@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role
 from omnibind_core.modalities.drawing import Picture
-from omnibind_core.modalities.image import corruption, processing
+from omnibind_core.modalities.image import corruption, plausibility, processing
+from omnibind_core.modalities.objects import as_array, channels_last, light
 from omnibind_core.modalities.pictures import check_layout, read_picture
 
 
@@ -38,6 +39,20 @@ class Image(Modality[NDArray[np.uint8], PicturePreset]):
         """Reads a picture file, turned upright by its EXIF orientation; 16 bits by :func:`.processing.to_8_bit`."""
         picture = read_picture(path, self.suffixes, "a picture file", cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         return self.check(processing.to_8_bit(picture) if picture.dtype == np.uint16 else picture, str(path))
+
+    def convert(self, given: Any, source: str, **units: Any) -> NDArray[np.uint8]:
+        """Accepts what :meth:`check` does, PIL pictures, channels first, floats on 0..1, and integers on 0..255.
+
+        16 bits become 8 as those of files do, unless they look like distances.
+        """
+        picture = channels_last(as_array(given, source))
+        if picture.dtype != np.uint16 or not picture.size:
+            return self.check(light(picture, source), source)
+        if picture.ndim == 2 and plausibility.depth_doubt(picture) is not None:
+            raise InvalidInputError(
+                source, "uint16 [H, W] that looks like distances in mm", "a picture of light, or uint8"
+            )
+        return self.check(processing.to_8_bit(picture), source)
 
     def process(self, raw: NDArray[np.uint8], preset: PicturePreset) -> NDArray[np.uint8]:
         """RGB picture to ``uint8 [1, 3, 224, 224]``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Corruptions, Modality, Preset, Role, readable_file
+from omnibind_core.modalities.base import Corruptions, Modality, Preset, Role, positive, readable_file
 from omnibind_core.modalities.drawing import Picture
+from omnibind_core.modalities.objects import as_array
 from omnibind_core.modalities.pictures import read_array
 from omnibind_core.modalities.point_cloud import corruption, drawing, processing
 from omnibind_core.optional import require
@@ -30,6 +32,7 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
     presets: ClassVar[dict[str, Preset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[np.float32]]] = corruption.CORRUPTIONS
     needs: ClassVar[dict[str, str]] = {".pcd": "open3d", ".ply": "open3d"}
+    units: ClassVar[Mapping[str, str]] = {"scale": "metres of one unit of the numbers, such as 0.001 for mm"}
 
     def check(self, raw: NDArray[np.float32], source: str) -> NDArray[np.float32]:
         """Accepts any float or integer ``[N, 3 or more]``; drops further columns, and rows with NaN or beyond 1e9."""
@@ -66,6 +69,18 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
         else:
             points = _read_open3d(path)
         return self.check(points, str(path))
+
+    def convert(self, given: Any, source: str, **units: Any) -> NDArray[np.float32]:
+        """Accepts what :meth:`check` does, ``[3 or 4, N]``, fields ``x, y, z``, and objects with ``points``."""
+        cloud = as_array(getattr(given, "points", given), source)
+        if cloud.dtype.names is not None and {*"xyz"} <= set(cloud.dtype.names):
+            cloud = np.stack([cloud[name].ravel() for name in "xyz"], axis=1)
+        if cloud.ndim == 2 and cloud.shape[0] in (3, 4) and cloud.shape[1] >= MIN_POINTS:  # too few points otherwise
+            cloud = cloud.T
+        scale = positive(units, "scale", source)
+        if scale is not None and cloud.dtype.kind in "uif":
+            cloud = cloud[:, :3] * scale if cloud.ndim == 2 else cloud
+        return self.check(cloud, source)
 
     def process(self, raw: NDArray[np.float32], preset: Preset) -> NDArray[Any]:
         """Cloud to ``float32 [1, points, 3]`` in the unit ball, or to ``uint8 [views, 3, 224, 224]`` pictures."""

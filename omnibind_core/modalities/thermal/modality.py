@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Corruptions, Modality, Role
 from omnibind_core.modalities.drawing import Picture, coloured
+from omnibind_core.modalities.objects import as_array, channels_last
 from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
 from omnibind_core.modalities.thermal import corruption, processing
 from omnibind_core.modalities.thermal.processing import ThermalPreset
@@ -56,6 +57,10 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
     def load(self, path: Path) -> NDArray[Any]:
         """Reads a picture file (8 or 16 bit grey, colour, float TIFF) or a ``.npy`` array."""
         return self.check(read_picture(path, self.suffixes, "a thermal picture", AS_STORED), str(path))
+
+    def convert(self, given: Any, source: str, **units: Any) -> NDArray[Any]:
+        """Accepts what :meth:`check` does, PIL pictures, and channels first."""
+        return self.check(channels_last(as_array(given, source)), source)
 
     def process(self, raw: NDArray[Any], preset: ThermalPreset) -> NDArray[Any]:
         """Thermal picture to ``[1, *preset.shape]``."""

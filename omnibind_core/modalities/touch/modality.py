@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role
+from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role, positive
 from omnibind_core.modalities.drawing import Picture, rgb
+from omnibind_core.modalities.objects import as_array, channels_last, light
 from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
 from omnibind_core.modalities.touch import corruption, processing
 
+_FEW_BITS = 1 << 12  # that 16-bit integers below may be of a sensor with fewer bits
 _TOLERANCE = 0.1  # of the full scale: noise and drift around no pressure and around saturation
 
 
@@ -31,6 +34,9 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".npy")
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
+    units: ClassVar[Mapping[str, str]] = {
+        "full_scale": "highest value of the sensor, in the unit of the numbers: 4095, 65535, 40 for 40 kPa, ..."
+    }
 
     def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
         """Accepts ``uint8`` grey or colour pictures, ``uint16 [H, W]`` (65535 = full scale) and pressure 0..1."""
@@ -51,7 +57,37 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
 
     def load(self, path: Path) -> NDArray[Any]:
         """Reads a picture file, grey as grey, or a ``.npy`` array."""
-        return self.check(read_picture(path, self.suffixes, "a tactile picture", AS_STORED), str(path))
+        return self.check(self.read(path), str(path))
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """The numbers as they are in the file."""
+        return read_picture(path, self.suffixes, "a tactile picture", AS_STORED)
+
+    def convert(self, given: Any, source: str, **units: Any) -> NDArray[Any]:
+        """Accepts what :meth:`check` does, PIL pictures, channels first, and pressure of a given ``full_scale``.
+
+        16-bit integers that would fit into 12 bits need it: whether 65535 is full scale, nothing else tells.
+        """
+        picture = channels_last(as_array(given, source))
+        if picture.ndim == 3 and picture.shape[2] == 1:
+            picture = picture[:, :, 0]
+        full_scale = positive(units, "full_scale", source)
+        if picture.ndim == 3:
+            if full_scale is not None:
+                raise InvalidInputError(source, f"a full_scale of shape {list(picture.shape)}", "pressure [H, W]")
+            return self.check(light(picture, source), source)
+        if picture.dtype.kind not in "uif" or not picture.size or (full_scale is None and picture.dtype == np.uint8):
+            return self.check(picture, source)
+        high = float(picture.max())
+        if full_scale is None:
+            few_bits = picture.dtype == np.uint16 and 0 < high < _FEW_BITS
+            if few_bits or (picture.dtype != np.uint16 and high > 1 + _TOLERANCE):
+                expected = "pressure on 0..1, or full_scale=, such as 4095 for 12 bits, 65535 for 16"
+                raise InvalidInputError(source, f"{picture.dtype} up to {high:.4g} of unknown full scale", expected)
+            return self.check(picture, source)
+        if high > (1 + _TOLERANCE) * full_scale:
+            raise InvalidInputError(source, f"values up to {high:.4g}", f"at most full_scale={full_scale:g}")
+        return self.check((picture / full_scale).astype(np.float32), source)
 
     def process(self, raw: NDArray[Any], preset: PicturePreset) -> NDArray[np.uint8]:
         """Tactile picture to ``uint8 [1, 3, 224, 224]``."""
