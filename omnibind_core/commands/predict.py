@@ -35,9 +35,11 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from omnibind_core import modalities
 from omnibind_core.commands.loading import load_model
@@ -48,22 +50,21 @@ from omnibind_core.modalities import Reading
 from omnibind_core.runtime.ranking import Ranking, rank
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from omnibind_core.model import Recognition
 
 _LABELS = "own vocabulary: names, a text file with one a line, or YAML or JSON that maps names to lists of descriptions"
+_BATCH = 32  # inputs that are read and encoded at once
 _WIDEST_SOURCE = 48  # characters of an input's name in the table
 
 
 @dataclass
 class _Input:
-    """One input: what was asked for, and what it became."""
+    """One input, and why it cannot be used."""
 
     modality: str
     source: str
-    reading: Reading | None = None
     error: str = ""
 
 
@@ -132,15 +133,23 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"nothing to recognise: give at least one of {flags}")
     names = None if args.labels is None else read_labels(args.labels)
     units = read_units(args.unit)
-    for item in inputs:
-        _load(item, units.get(item.modality, {}))
-    readings = [item.reading for item in inputs if item.reading is not None]
-    if not readings or (len(readings) < len(inputs) and not args.keep_going):
+    if args.embeddings is not None and args.embeddings.suffix != ".npz":
+        raise ConfigError(f"--embeddings is '{args.embeddings}', expected a file name that ends in .npz")
+    model, readings, rows = None, [], []
+    for start in range(0, len(inputs), _BATCH):  # a folder may hold more than memory does
+        part = inputs[start : start + _BATCH]
+        good = [reading for item in part if (reading := _load(item, units.get(item.modality, {}))) is not None]
+        if good and (args.keep_going or not any(item.error for item in inputs)):
+            if model is None:
+                wanted = {item.modality for item in inputs if not item.error}
+                model = load_model(args.model, args.device, wanted, args.threads)
+            rows.append(model.encode(good))
+            readings += [replace(reading, raw=None) for reading in good]
+    if model is None or (len(readings) < len(inputs) and not args.keep_going):
         return 2
-    model = load_model(args.model, args.device, {reading.modality for reading in readings}, args.threads)
     if names is not None:
         model.set_labels(names)
-    embeddings = model.encode(readings)
+    embeddings = np.concatenate(rows)
     scenes = [[index] for index in range(len(readings))] if args.each else [list(range(len(readings)))]
     answers = [
         model.recognise(
@@ -153,10 +162,13 @@ def run(args: argparse.Namespace) -> int:
     result: dict[str, Any] = {"model": model.identity, "threshold": model.threshold}
     if args.each:
         pairs = zip(answers, readings, strict=True)
-        result["inputs"] = [row for answer, reading in pairs for row in _inputs(answer, [reading], args.top_k)]
+        result["inputs"] = [
+            row | _fused(answer, args.top_k)
+            for answer, reading in pairs
+            for row in _inputs(answer, [reading], args.top_k)
+        ]
     else:
-        threshold = model.threshold if any(answers[0].speaks) else math.inf  # nothing said is unknown
-        result |= _ranking(rank(answers[0].probabilities[0], answers[0].names, args.top_k, threshold))
+        result |= _fused(answers[0], args.top_k)
         result["inputs"] = _inputs(answers[0], readings, args.top_k)
     result["rejected"] = [
         {"modality": item.modality, "source": item.source, "error": item.error} for item in inputs if item.error
@@ -240,16 +252,24 @@ def _files(name: str, given: str) -> list[str]:
     return files
 
 
-def _load(item: _Input, units: dict[str, Any]) -> None:
+def _load(item: _Input, units: dict[str, Any]) -> Reading | None:
+    """The reading of an input; None if there is none, which is told, as is what speaks against it."""
     try:
-        item.reading = modalities.load(item.modality, item.source, **units)
+        reading = modalities.load(item.modality, item.source, **units)
     except (InvalidInputError, MissingDependencyError) as error:
         told = item.modality != "text" and item.source in str(error)
         item.error = str(error) if told else f"{'--text' if item.modality == 'text' else f'[{item.source}]'} {error}"
         print(f"omnibind: {item.error}", file=sys.stderr)
-    else:
-        if item.reading.doubt is not None:
-            print(f"omnibind: [{item.source}] {item.reading.doubt}", file=sys.stderr)
+        return None
+    if reading.doubt is not None:
+        print(f"omnibind: [{item.source}] {reading.doubt}", file=sys.stderr)
+    return reading
+
+
+def _fused(answer: Recognition, top_k: int) -> dict[str, Any]:
+    """What all readings are together."""
+    threshold = answer.threshold if any(answer.speaks) else math.inf  # nothing said is unknown
+    return _ranking(rank(answer.probabilities[0], answer.names, top_k, threshold))
 
 
 def _inputs(answer: Recognition, readings: Sequence[Reading], top_k: int) -> list[dict[str, Any]]:
@@ -278,12 +298,8 @@ def _write(path: Path, result: Mapping[str, Any], **arrays: NDArray[np.float32])
     """Writes embeddings with what they are of.
 
     Raises:
-        ConfigError: The file cannot be written, or its name does not end in ``.npz``.
+        ConfigError: The file cannot be written.
     """
-    import numpy as np
-
-    if path.suffix != ".npz":
-        raise ConfigError(f"--embeddings is '{path}', expected a file name that ends in .npz")
     told = {key: np.array([row[key] or "" for row in result["inputs"]]) for key in ("modality", "source", "doubt")}
     try:
         with write_atomically(path) as temporary:

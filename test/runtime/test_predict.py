@@ -216,3 +216,84 @@ def test_16_bit_pictures_are_stretched_and_depth_is_told(run, folder, capsys):
     captured = capsys.readouterr()
     assert "ten_bits" not in captured.err
     assert "[depth.png] implausible: values 9" in captured.err and "zeros: distances in mm" in captured.err
+
+
+def test_a_folder_stands_for_its_files_and_each_is_a_thing_of_its_own(run, folder, capsys):
+    (folder / "photos" / "deeper").mkdir(parents=True)
+    (folder / "photos" / "notes.txt").write_text("no picture")
+    for name in ("b.png", "a.PNG"):
+        (folder / "photos" / name).write_bytes((folder / "image.png").read_bytes())
+    cv2.imwrite(str(folder / "photos" / "c.png"), np.zeros((20, 20, 3), np.uint8))
+    assert run("--each", "--image", "photos", "--audio", "audio.wav", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert "label" not in result and "top" not in result
+    *pictures, black, sound = result["inputs"]
+    assert [item["source"] for item in result["inputs"]] == [
+        "photos/a.PNG",
+        "photos/b.png",
+        "photos/c.png",
+        "audio.wav",
+    ]
+    assert run("--image", "image.png", "--json") == 0
+    alone = json.loads(capsys.readouterr().out)
+    for item in pictures:
+        assert item["confidence"] == pytest.approx(alone["confidence"], abs=1e-5)
+        assert (item["weight"], item["without"], item["top"][0]["label"]) == (1, None, alone["top"][0]["label"])
+    assert black["unknown"] and black["weight"] == 0 and sound["weight"] == 1
+    assert run("--each", "--image", "photos") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("input") and len(lines) == 4
+    (folder / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"empty has no point_cloud file, expected .*\.npz.*open3d"):
+        run("--point-cloud", "empty")
+
+
+def test_many_files_are_read_in_parts(run, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "_BATCH", 2)
+    assert run(*EVERYTHING, "--json") == 0
+    parts = json.loads(capsys.readouterr().out)
+    assert [item["modality"] for item in parts["inputs"]] == list(modalities.NAMES)
+    monkeypatch.setattr(predict, "_BATCH", 99)
+    assert run(*EVERYTHING, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["confidence"] == pytest.approx(parts["confidence"], abs=1e-5)
+    monkeypatch.setattr(predict, "_BATCH", 2)
+    assert run("--image", "image.png", "image.png", "bad.png", "--audio", "missing.wav") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "bad.png" in err and "missing.wav" in err
+    assert run("--keep-going", "--image", "bad.png", "image.png", "image.png", "image.png", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["inputs"]) == 3
+
+
+def test_embeddings_are_written(run, folder, tmp_path, capsys):
+    path = tmp_path / "new" / "out.npz"
+    assert run(*EVERYTHING, "--embeddings", str(path), "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    model = OmniBind.from_pretrained(folder / "model")
+    with np.load(path) as found:
+        assert str(found["model"]) == result["model"]
+        assert found["modality"].tolist() == [item["modality"] for item in result["inputs"]]
+        assert found["source"].tolist() == [item["source"] for item in result["inputs"]]
+        assert found["doubt"].tolist() == [""] * 7
+        rows, fused = found["embeddings"], found["fused"]
+    np.testing.assert_allclose(rows[1], model.embed_text(["a red cup"])[0].numpy(), atol=1e-5)
+    recognised = model.recognise(list(modalities.NAMES), rows)
+    np.testing.assert_allclose(recognised.embedding, fused, atol=1e-5)
+    assert run("--each", "--image", "image.png", "--embeddings", str(path)) == 0
+    with np.load(path) as found:
+        assert found["embeddings"].shape == (1, model.config.embed_dim) and "fused" not in found
+    with pytest.raises(ConfigError, match=r"out\.csv', expected a file name that ends in \.npz"):
+        run("--image", "image.png", "--embeddings", "out.csv")
+
+
+def test_units_of_the_numbers_in_files(run, folder, capsys):
+    cv2.imwrite(str(folder / "skin.png"), np.random.default_rng(0).integers(0, 4096, (16, 16)).astype(np.uint16))
+    assert run("--touch", "skin.png") == 2
+    assert "[skin.png] got uint16 up to 40" in capsys.readouterr().err
+    assert run("--touch", "skin.png", "--unit", "touch.full_scale=4095", "--unit", "point-cloud.scale=0.001") == 0
+    for unit, message in (
+        ("full_scale=3", "expected MODALITY.UNIT=VALUE"),
+        ("touch.scale=3", "touch has no unit 'scale'; it has full_scale"),
+        ("smell.scale=3", "unknown modality 'smell'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run("--touch", "skin.png", "--unit", unit)
