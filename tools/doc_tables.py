@@ -404,12 +404,22 @@ def formats() -> Iterator[str]:
         yield row(modality, re.sub(r"\.\w+", r"`\g<0>`", modalities.get(modality).formats()))
 
 
+def units() -> Iterator[str]:
+    """What tells the meaning of numbers."""
+    yield row("modality", "unit", "meaning")
+    yield row(*["---"] * 3)
+    for modality in modalities.NAMES:
+        for name, meaning in modalities.get(modality).units.items():
+            yield row(modality, f"`{name}`", meaning)
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "training": training,
     "building": building,
     "sources": published,
     "cli": commands,
     "formats": formats,
+    "units": units,
     "launch": launching,
     "accepted": accepted,
     "encodings": encodings,

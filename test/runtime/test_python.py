@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -28,6 +31,54 @@ def readings():
         load("text", "a red cup"),
         load("touch", rng.uniform(0, 1, (16, 16)), source="skin"),
     ]
+
+
+def snippets(path, heading=""):
+    """The Python blocks of a document, or of one of its sections, as one program."""
+    text = path.read_text(encoding="utf-8")
+    section = text.partition(f"\n{heading}\n")[2].partition("\n#")[0] if heading else text
+    found = re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)
+    assert found
+    return "\n".join(found)
+
+
+@pytest.fixture
+def at_hand(tmp_path, monkeypatch):
+    """The files that the documents name."""
+    soundfile = pytest.importorskip("soundfile")
+    monkeypatch.chdir(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    for name in ("dog.jpg", "photos/a.jpg", "photos/b.jpg"):
+        cv2.imwrite(str(tmp_path / name), picture)
+    soundfile.write(tmp_path / "bark.wav", SAMPLES, 16000)
+    return tmp_path
+
+
+def test_the_example_of_the_readme_runs(repo, at_hand, capsys):
+    program = snippets(repo / "README.md", "## Without ROS")
+    names: dict = {"samples": SAMPLES}
+    exec(compile(program, "README.md", "exec"), names)
+    answer, model = names["answer"], names["model"]
+    assert model.identity.startswith("lite@") and answer.speaks == (True, True)
+    assert capsys.readouterr().out == f"{answer.label or 'unknown'} {answer.confidence} {answer.weights}\n"
+    views = [
+        ("image", model.process("image", names["picture"].raw)),
+        ("audio", model.process("audio", Sound(SAMPLES, 16000))),
+    ]
+    by_hand = model.recognise(["image", "audio"], model.embed(views))
+    np.testing.assert_allclose(answer.probabilities, by_hand.probabilities, atol=1e-5)
+
+
+def test_the_examples_of_the_page_run(repo, model, at_hand, monkeypatch, capsys):
+    monkeypatch.setattr(OmniBind, "from_pretrained", lambda *args, **kwargs: model)
+    names: dict = {}
+    exec(compile(snippets(repo / "docs" / "python.md"), "python.md", "exec"), names)
+    assert [[reading.modality for reading in scene] for scene in names["scenes"]] == [["image", "audio"], ["image"]]
+    assert "photos/a.jpg" in capsys.readouterr().out
+    with np.load(at_hand / "photos.npz") as kept:
+        np.testing.assert_allclose(kept["embeddings"], model.encode(names["readings"]), atol=1e-6)
+        assert kept["source"].tolist() == ["photos/a.jpg", "bark.wav", "photos/b.jpg"]
 
 
 def test_process_checks_what_it_gets(model):
