@@ -381,6 +381,36 @@ def positive(units: Mapping[str, Any], name: str, source: str) -> float | None:
     return float(value)
 
 
+SCALING: Mapping[str, str] = {
+    "scale": "with offset: value * scale + offset is {unit}, as in the node's parameters of these names",
+    "offset": "see scale; 0 by default",
+}
+"""Units of measured values; ``{unit}`` is what they become."""
+
+
+def rescaled(values: NDArray[Any], units: Mapping[str, Any], source: str) -> NDArray[np.float32] | None:
+    """``values * scale + offset``; None if neither is given.
+
+    Args:
+        values: Numbers of any shape.
+        units: May have ``scale`` and ``offset``.
+        source: For the error message.
+
+    Raises:
+        InvalidInputError: One is no finite number, the scale is 0, or the values are no numbers.
+    """
+    scale, offset = units.get("scale", 1.0), units.get("offset", 0.0)
+    if "scale" not in units and "offset" not in units:
+        return None
+    for name, value in (("scale", scale), ("offset", offset)):
+        if not isinstance(value, (int, float, np.number)) or not np.isfinite(value) or (name == "scale" and not value):
+            raise InvalidInputError(source, f"{name}={value!r}", "a number" + (" other than 0" * (name == "scale")))
+    if values.dtype.kind not in "uif":
+        raise InvalidInputError(source, f"a scale of dtype {values.dtype}", "numbers")
+    scaled: NDArray[np.float32] = (values * float(scale) + float(offset)).astype(np.float32)
+    return scaled
+
+
 def readable_file(path: Path, suffixes: tuple[str, ...], what: str) -> Path:
     """Returns the path if it is a file with one of the endings.
 

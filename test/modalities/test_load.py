@@ -159,6 +159,16 @@ def test_units_say_what_numbers_mean(tmp_path: Any) -> None:
     same(load("touch", tmp_path / "kpa.npy", full_scale=40).raw, expected)
     cv2.imwrite(str(tmp_path / "twelve_bits.png"), PRESSURE)
     same(load("touch", tmp_path / "twelve_bits.png", full_scale=4095).raw, expected)
+    np.testing.assert_allclose(load("touch", PRESSURE, scale=255 / 4095).raw, expected, rtol=1e-6)
+    below = load("touch", PRESSURE, scale=255 / 4095, offset=-255).raw  # what leaves the range is cut, as by the node
+    assert below.dtype == np.float32 and (below == 0).all()
+    counts = np.array([[29315, 30315], [29815, 31015]], np.uint16)  # hundredths of a kelvin
+    np.testing.assert_allclose(load("thermal", counts, scale=0.01, offset=-273.15).raw, [[20, 30], [25, 37]], atol=1e-4)
+    np.save(tmp_path / "counts.npy", counts)
+    same(
+        load("thermal", tmp_path / "counts.npy", scale=0.01, offset=-273.15).raw,
+        load("thermal", counts, scale=0.01, offset=-273.15).raw,
+    )
     with pytest.raises(InvalidInputError, match=r"twelve_bits\.png\] got uint16 up to 40\d\d of unknown full scale"):
         load("touch", tmp_path / "twelve_bits.png")
 
@@ -177,6 +187,10 @@ def test_units_say_what_numbers_mean(tmp_path: Any) -> None:
         ("touch", PRESSURE * 1.0, {}, r"float64 up to 40\d\d of unknown full scale, expected pressure on"),
         ("touch", PRESSURE, {"full_scale": 1023}, r"values up to 40\d\d, expected at most full_scale=1023"),
         ("touch", PRESSURE, {"full_scale": -1}, "full_scale=-1, expected a number above 0"),
+        ("touch", PRESSURE, {"full_scale": 255, "scale": 2}, "full_scale and scale, expected one of them"),
+        ("thermal", PRESSURE, {"scale": 0}, "scale=0, expected a number other than 0"),
+        ("thermal", PRESSURE, {"offset": "K"}, "offset='K', expected a number"),
+        ("thermal", PICTURE, {"scale": 2}, r"scale of shape \[20, 30, 3\], expected values \[H, W\]"),
         ("touch", PICTURE, {"full_scale": 255}, r"full_scale of shape \[20, 30, 3\]"),
         ("audio", SAMPLES, {}, r"ndarray without a sample rate, expected a sound file, or an array with sample_rate="),
         ("audio", SAMPLES * 1.0, {"sample_rate": 16000}, "samples that reach 16"),

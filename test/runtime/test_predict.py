@@ -292,7 +292,7 @@ def test_units_of_the_numbers_in_files(run, folder, capsys):
     assert run("--touch", "skin.png", "--unit", "touch.full_scale=4095", "--unit", "point-cloud.scale=0.001") == 0
     for unit, message in (
         ("full_scale=3", "expected MODALITY.UNIT=VALUE"),
-        ("touch.scale=3", "touch has no unit 'scale'; it has full_scale"),
+        ("touch.metres=3", "touch has no unit 'metres'; it has full_scale, scale, offset"),
         ("smell.scale=3", "unknown modality 'smell'"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Corruptions, Modality, Role
+from omnibind_core.modalities.base import SCALING, Corruptions, Modality, Role, rescaled
 from omnibind_core.modalities.drawing import Picture, coloured
 from omnibind_core.modalities.objects import as_array, channels_last
 from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
@@ -35,6 +36,7 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
     suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
     presets: ClassVar[dict[str, ThermalPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
+    units: ClassVar[Mapping[str, str]] = {name: meaning.format(unit="°C") for name, meaning in SCALING.items()}
 
     def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
         """Accepts the raw forms and any other integer or float ``[H, W]``, which becomes ``float32``.
@@ -59,8 +61,12 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
         return self.check(read_picture(path, self.suffixes, "a thermal picture", AS_STORED), str(path))
 
     def convert(self, given: Any, source: str, **units: Any) -> NDArray[Any]:
-        """Accepts what :meth:`check` does, PIL pictures, and channels first."""
-        return self.check(channels_last(as_array(given, source)), source)
+        """Accepts what :meth:`check` does, PIL pictures, channels first, and values with ``scale`` and ``offset``."""
+        picture = channels_last(as_array(given, source))
+        if units and picture.ndim == 3 and picture.shape[2] != 1:
+            raise InvalidInputError(source, f"{next(iter(units))} of shape {list(picture.shape)}", "values [H, W]")
+        scaled = rescaled(picture, units, source)
+        return self.check(picture if scaled is None else scaled, source)
 
     def process(self, raw: NDArray[Any], preset: ThermalPreset) -> NDArray[Any]:
         """Thermal picture to ``[1, *preset.shape]``."""

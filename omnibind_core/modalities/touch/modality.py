@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role, positive
+from omnibind_core.modalities.base import SCALING, Corruptions, Modality, PicturePreset, Role, positive, rescaled
 from omnibind_core.modalities.drawing import Picture, rgb
 from omnibind_core.modalities.objects import as_array, channels_last, light
 from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
@@ -35,7 +35,8 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
     units: ClassVar[Mapping[str, str]] = {
-        "full_scale": "highest value of the sensor, in the unit of the numbers: 4095, 65535, 40 for 40 kPa, ..."
+        "full_scale": "highest value of the sensor, in the unit of the numbers: 4095, 65535, 40 for 40 kPa, ...",
+        **{name: meaning.format(unit="0 (no pressure) to 255 (full scale)") for name, meaning in SCALING.items()},
     }
 
     def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
@@ -64,18 +65,25 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
         return read_picture(path, self.suffixes, "a tactile picture", AS_STORED)
 
     def convert(self, given: Any, source: str, **units: Any) -> NDArray[Any]:
-        """Accepts what :meth:`check` does, PIL pictures, channels first, and pressure of a given ``full_scale``.
+        """Accepts what :meth:`check` does, PIL pictures, channels first, and pressure of a given ``full_scale`` or
+        ``scale`` and ``offset``.
 
         16-bit integers that would fit into 12 bits need it: whether 65535 is full scale, nothing else tells.
         """
         picture = channels_last(as_array(given, source))
         if picture.ndim == 3 and picture.shape[2] == 1:
             picture = picture[:, :, 0]
-        full_scale = positive(units, "full_scale", source)
+        full_scale, scaled = positive(units, "full_scale", source), rescaled(picture, units, source)
         if picture.ndim == 3:
-            if full_scale is not None:
-                raise InvalidInputError(source, f"a full_scale of shape {list(picture.shape)}", "pressure [H, W]")
+            if units:
+                raise InvalidInputError(
+                    source, f"{next(iter(units))} of shape {list(picture.shape)}", "pressure [H, W]"
+                )
             return self.check(light(picture, source), source)
+        if scaled is not None:
+            if full_scale is not None:
+                raise InvalidInputError(source, "full_scale and scale", "one of them")
+            return self.check(np.clip(scaled / 255, 0, 1), source)
         if picture.dtype.kind not in "uif" or not picture.size or (full_scale is None and picture.dtype == np.uint8):
             return self.check(picture, source)
         high = float(picture.max())
