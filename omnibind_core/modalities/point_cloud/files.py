@@ -22,6 +22,9 @@ from omnibind_core.optional import require
 _log = logging.getLogger(__name__)
 SURFACE_POINTS = 16384  # drawn on a mesh: twice what the finest preset takes
 _CHUNK = 1_000_000  # points that are unpacked at once
+_PLY_BYTES = {"short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8} | {
+    f"{kind}{bits}": bits // 8 for kind in ("int", "uint", "float") for bits in (16, 32, 64)
+}  # of the types with more than one
 _Y_IS_UP = (".glb", ".gltf")  # by their specification
 
 
@@ -145,14 +148,22 @@ def _read_mesh(path: Path) -> NDArray[np.float64]:
 
 
 def _check_ply(path: Path) -> None:
-    """Refuses a header that claims more lines than the file has: of those in binary, the library sees to it itself."""
+    """Refuses a header that claims more than the file holds before anything is made room for."""
     data = path.read_bytes()
-    header, end, body = data.partition(b"end_header")
-    if end and re.search(rb"^format\s+ascii", header, re.MULTILINE):
-        claimed = sum(int(count) for count in re.findall(rb"^element\s+\S+\s+(\d+)", header, re.MULTILINE))
-        held = sum(bool(line.strip()) for line in body.splitlines())
-        if held < claimed:
-            raise InvalidInputError(str(path), f"a header of {claimed} lines above {held}", "a complete PLY file")
+    head, _, body = data.partition(b"end_header")
+    least, count = 0, 0
+    is_text = re.search(rb"^format\s+ascii", head, re.MULTILINE) is not None
+    for words in map(bytes.split, head.splitlines()):
+        if words[:1] == [b"element"] and len(words) > 2 and words[2].isdigit():
+            count = int(words[2])
+            least += count if is_text else 0
+        elif words[:1] == [b"property"] and len(words) > 2 and not is_text:
+            kind = words[2 if words[1] == b"list" else 1].decode("latin-1")  # of a list, its length
+            least += count * _PLY_BYTES.get(kind, 1)
+    held = sum(bool(line.strip()) for line in body.splitlines()) if is_text else len(body) - 1
+    if held < least:
+        found = f"a header of at least {least} {'lines' if is_text else 'bytes'} above {held}"
+        raise InvalidInputError(str(path), found, "a complete PLY file")
 
 
 @contextmanager
