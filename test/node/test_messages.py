@@ -498,6 +498,16 @@ def test_what_saw_nothing_is_dropped():
     assert decode(messages.POINT_CLOUD, cloud(points), "point_cloud").tolist() == [[1, 2, 3], [4, 0, 0]]
 
 
+def test_cloud_in_map_coordinates_keeps_its_shape(rng):
+    points = rng.random((50, 3))
+    places = [{"name": name, "offset": 8 * at, "datatype": 8} for at, name in enumerate("xyz")]
+    data = (points + np.array([5e5, 5.4e6, 300])).tobytes()
+    message = cloud(points, fields=places, point_step=24, row_step=1200, data=data, is_bigendian=False)
+    decoded = decode(messages.POINT_CLOUD, message, "point_cloud")
+    assert decoded.dtype == np.float32
+    assert decoded - decoded[0] == pytest.approx(points - points[0], abs=1e-6)
+
+
 @pytest.mark.parametrize("endian", ["<", ">"])
 def test_organised_cloud_of_mixed_types_in_any_byte_order(endian):
     layout = np.dtype(

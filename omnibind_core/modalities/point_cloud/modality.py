@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +14,10 @@ from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Corruptions, Modality, Preset, Role, positive, readable_file
 from omnibind_core.modalities.drawing import Picture
 from omnibind_core.modalities.objects import as_array
-from omnibind_core.modalities.pictures import read_array
-from omnibind_core.modalities.point_cloud import corruption, drawing, processing
-from omnibind_core.optional import require
+from omnibind_core.modalities.point_cloud import cleaning, corruption, drawing, files, processing
 
+_log = logging.getLogger(__name__)
 MIN_POINTS = 8  # fewer say nothing about a shape
-_FARTHEST = 1e9  # in any unit; drivers mark what they did not measure by the highest float, too
 
 
 class PointCloud(Modality[NDArray[np.float32], Preset]):
@@ -28,53 +26,48 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
     name: ClassVar[str] = "point_cloud"
     role: ClassVar[Role] = Role.STUDENT
     topic_ending: ClassVar[str] = "points"
-    suffixes: ClassVar[tuple[str, ...]] = (".npz", ".npy", ".bin", ".pcd", ".ply")
+    suffixes: ClassVar[tuple[str, ...]] = tuple(files.READERS)
     presets: ClassVar[dict[str, Preset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[np.float32]]] = corruption.CORRUPTIONS
-    needs: ClassVar[dict[str, str]] = {".pcd": "open3d", ".ply": "open3d"}
+    needs: ClassVar[dict[str, str]] = {
+        ".pcd": "open3d",
+        **dict.fromkeys((".las", ".laz"), "laspy"),
+        **dict.fromkeys((".ply", ".off", ".obj", ".stl", ".glb", ".gltf"), "trimesh"),
+    }
     units: ClassVar[Mapping[str, str]] = {"scale": "metres of one unit of the numbers, such as 0.001 for mm"}
 
-    def check(self, raw: NDArray[np.float32], source: str) -> NDArray[np.float32]:
-        """Accepts any float or integer ``[N, 3 or more]``; drops further columns, and rows with NaN or beyond 1e9."""
-        expected = f"float32 [N, 3] with at least {MIN_POINTS} finite points"
-        if not isinstance(raw, np.ndarray) or raw.dtype.kind not in "uif":
-            found = f"dtype {raw.dtype}" if isinstance(raw, np.ndarray) else type(raw).__name__
-            raise InvalidInputError(source, found, expected)
-        if raw.ndim != 2 or raw.shape[1] < 3:
-            raise InvalidInputError(source, f"shape {list(raw.shape)}", expected)
-        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which is dropped below
-            points = raw[:, :3].astype(np.float32, copy=False)
-        measured = np.abs(points) <= _FARTHEST  # also no NaN
-        if not measured.all():
-            points = points[measured.all(axis=1)]
-        if len(points) < MIN_POINTS:
-            raise InvalidInputError(source, f"{len(raw)} points, {len(points)} of them finite", expected)
-        if (points == points[0]).all():
-            raise InvalidInputError(source, f"{len(points)} points at one place", "points at different places")
-        return points
+    def check(self, raw: NDArray[Any], source: str) -> NDArray[np.float32]:
+        """Accepts any float or integer ``[N, 3 or more]``, or a structured array with fields x, y and z.
+
+        Drops further columns, and rows that are no points of the thing: see :func:`.cleaning.clean`.
+        """
+        return self._clean(raw, source).points
 
     def load(self, path: Path) -> NDArray[np.float32]:
-        """Reads ``.npz`` (``points``), ``.npy``, ``.pcd``, ``.ply`` or ``.bin`` (KITTI: float32 x, y, z, intensity)."""
-        what = "a point cloud file"
-        readable_file(path, self.suffixes, what)
-        suffix = path.suffix.lower()
-        if suffix == ".npz":
-            points = _read_npz(path)
-        elif suffix == ".npy":
-            points = read_array(path, what)
-        elif suffix == ".bin":
-            if path.stat().st_size % 16:
-                raise InvalidInputError(str(path), f"{path.stat().st_size} bytes", "four float32 (16 bytes) per point")
-            points = np.fromfile(path, "<f4").reshape(-1, 4)
-        else:
-            points = _read_open3d(path)
-        return self.check(points, str(path))
+        """Reads a cloud, or points on the surface of a mesh: see :func:`.files.read`."""
+        readable_file(path, self.suffixes, "a point cloud file")
+        cleaned = self._clean(files.read(path), str(path))
+        if cleaned.unmeasured or cleaned.apart:
+            left_out = "%s: left out %d points that are not finite or at the origin, and %d far away from all others"
+            _log.info(left_out, path, cleaned.unmeasured, cleaned.apart)
+        return cleaned.points
+
+    def _clean(self, raw: NDArray[Any], source: str) -> cleaning.Cleaned:
+        values = _coordinates(raw, source)
+        cleaned = cleaning.clean(values)
+        points = cleaned.points
+        if len(points) < MIN_POINTS:
+            found = f"{len(values)} points, {len(points)} of them finite and off the origin"
+            raise InvalidInputError(source, found, f"float32 [N, 3] with at least {MIN_POINTS} finite points")
+        if (points == points[0]).all():
+            raise InvalidInputError(source, f"{len(points)} points at one place", "points at different places")
+        return cleaned
 
     def convert(self, given: Any, source: str, **units: Any) -> NDArray[np.float32]:
         """Accepts what :meth:`check` does, ``[3 or 4, N]``, fields ``x, y, z``, and objects with ``points``."""
         cloud = as_array(getattr(given, "points", given), source)
-        if cloud.dtype.names is not None and {*"xyz"} <= set(cloud.dtype.names):
-            cloud = np.stack([cloud[name].ravel() for name in "xyz"], axis=1)
+        if cloud.dtype.names is not None:
+            cloud = _coordinates(cloud, source)
         if cloud.ndim == 2 and cloud.shape[0] in (3, 4) and cloud.shape[1] >= MIN_POINTS:  # too few points otherwise
             cloud = cloud.T
         scale = positive(units, "scale", source)
@@ -99,25 +92,21 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
         return drawing.draw(raw, height)
 
 
-def _read_npz(path: Path) -> NDArray[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "points" in archive:
-                points: NDArray[Any] = archive["points"]
-                return points
-            found = f"an archive with {', '.join(archive) or 'no arrays'}"
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(str(path), f"a file that NumPy cannot read ({error})", "an .npz archive") from error
-    raise InvalidInputError(str(path), found, "an array 'points' [N, 3]")
-
-
-def _read_open3d(path: Path) -> NDArray[np.float64]:
-    open3d = require("open3d", "Reading .pcd and .ply files")
-    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        cloud = open3d.io.read_point_cloud(str(path), remove_nan_points=True)
-    if cloud.is_empty():
-        raise InvalidInputError(str(path), "no points that open3d can read", "a point cloud file")
-    return np.asarray(cloud.points)
+def _coordinates(raw: Any, source: str) -> NDArray[Any]:
+    """x, y and z of an array ``[N, 3 or more]`` or of a structured one with such fields, ``[N, 3]``."""
+    expected = f"float32 [N, 3] with at least {MIN_POINTS} finite points"
+    if not isinstance(raw, np.ndarray):
+        raise InvalidInputError(source, type(raw).__name__, expected)
+    names = {name.lower(): name for name in reversed(raw.dtype.names or ())}
+    if names.keys() >= {"x", "y", "z"}:
+        raw = np.stack([raw[names[axis]].ravel() for axis in "xyz"], axis=1)
+    elif names:
+        raise InvalidInputError(source, f"an array with the fields {', '.join(names)}", "fields x, y and z")
+    if raw.dtype.kind not in "uif":
+        raise InvalidInputError(source, f"dtype {raw.dtype}", expected)
+    if raw.ndim != 2 or raw.shape[1] < 3:
+        raise InvalidInputError(source, f"shape {list(raw.shape)}", expected)
+    return raw[:, :3]
 
 
 MODALITY = PointCloud()

@@ -1,0 +1,203 @@
+"""Point cloud files: which program or library reads which ending. Coordinates stay as exact as they were written."""
+
+from __future__ import annotations
+
+import logging
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.pictures import read_array
+from omnibind_core.modalities.point_cloud.columns import read_bin
+from omnibind_core.modalities.point_cloud.text import read_ptx, read_text
+from omnibind_core.optional import require
+
+_log = logging.getLogger(__name__)
+SURFACE_POINTS = 16384  # drawn on a mesh: twice what the finest preset takes
+_CHUNK = 1_000_000  # points that are unpacked at once
+_PLY_BYTES = {"short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8} | {
+    f"{kind}{bits}": bits // 8 for kind in ("int", "uint", "float") for bits in (16, 32, 64)
+}  # of the types with more than one
+_Y_IS_UP = (".glb", ".gltf")  # by their specification
+
+
+def read(path: Path) -> NDArray[Any]:
+    """Reads a file with one of the endings of :data:`READERS`: ``[N, 3 or more]``, or structured with x, y and z.
+
+    Of a mesh, :data:`SURFACE_POINTS` points are drawn on its surface, everywhere equally dense, always the same ones.
+    Nothing is scaled: the unit is the file's own. glTF, whose y is up by its specification, is turned to z up.
+
+    Raises:
+        InvalidInputError: The file is of another format, truncated, or says that it holds more than it does.
+        MissingDependencyError: The library that reads the format is not installed.
+    """
+    return READERS[path.suffix.lower()](path)
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    return read_array(path, "a point cloud file")
+
+
+def _read_npz(path: Path) -> NDArray[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "points" in archive:
+                points: NDArray[Any] = archive["points"]
+                return points
+            found = f"an archive with {', '.join(archive) or 'no arrays'}"
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(str(path), f"a file that NumPy cannot read ({error})", "an .npz archive") from error
+    raise InvalidInputError(str(path), found, "an array 'points' [N, 3]")
+
+
+def _read_las(path: Path) -> NDArray[np.float64]:
+    laspy = require("laspy", f"Reading {path.suffix} files")
+    if path.suffix.lower() == ".laz":
+        require("lazrs", "Reading .laz files")
+    expected = "a complete LAS or LAZ file"
+    try:
+        with _quiet("laspy"), laspy.open(path) as file:
+            count = file.header.point_count
+            least = 0 if path.suffix.lower() == ".laz" else count * file.header.point_format.size
+            if file.header.offset_to_point_data + least > path.stat().st_size:
+                raise InvalidInputError(
+                    str(path), f"a header of {count} points in {path.stat().st_size} bytes", expected
+                )
+            parts = [np.stack([chunk.x, chunk.y, chunk.z], axis=1) for chunk in file.chunk_iterator(_CHUNK)]
+    except InvalidInputError:
+        raise
+    except Exception as error:  # laspy and its decoder have many
+        raise InvalidInputError(str(path), f"a file that laspy cannot read ({_words(error)})", expected) from error
+    points = np.concatenate(parts) if parts else np.empty((0, 3))
+    if len(points) < count:
+        raise InvalidInputError(str(path), f"{len(points)} points of {count}", expected)
+    return points
+
+
+def _read_pcd(path: Path) -> NDArray[np.float64]:
+    _check_pcd(path)
+    open3d = require("open3d", "Reading .pcd files")
+    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
+        cloud = open3d.io.read_point_cloud(str(path))
+    if cloud.is_empty():
+        raise InvalidInputError(str(path), "no points that open3d can read", "a point cloud file")
+    return np.asarray(cloud.points)
+
+
+def _check_pcd(path: Path) -> None:
+    """Refuses a file that holds less than its header says: the library would return what was in memory before."""
+    data = path.read_bytes()
+    match = re.search(rb"^DATA\s+(\w+)[^\n]*\n", data, re.MULTILINE)
+    header = (
+        dict(re.findall(r"^(\w+) +(.+?)\s*$", data[: match.start()].decode("latin-1"), re.MULTILINE)) if match else {}
+    )
+    expected = "a complete PCD file"
+    try:
+        sizes = [int(size) for size in header["SIZE"].split()]
+        counts = [int(count) for count in header.get("COUNT", " ".join("1" * len(sizes))).split()]
+        step, points = sum(size * count for size, count in zip(sizes, counts, strict=True)), int(header["POINTS"])
+    except (KeyError, ValueError) as error:
+        raise InvalidInputError(str(path), f"a file without the header of a PCD ({error})", expected) from error
+    assert match is not None  # else there were no sizes
+    body = memoryview(data)[match.end() :]
+    kind = match[1]
+    if kind == b"ascii":
+        held = sum(bool(line.strip()) for line in bytes(body).splitlines())
+    elif kind == b"binary":
+        held = len(body) // max(step, 1)
+    else:
+        packed, unpacked = np.frombuffer(body[:8], "<u4") if len(body) >= 8 else (0, 0)
+        held = int(unpacked) // max(step, 1) if packed <= len(body) - 8 else 0
+    if held < points:
+        raise InvalidInputError(str(path), f"a header of {points} points above {held}", expected)
+
+
+def _read_mesh(path: Path) -> NDArray[np.float64]:
+    trimesh = require("trimesh", f"Reading {path.suffix} files")
+    expected = "a complete file with points or a surface"
+    if path.suffix.lower() == ".ply":
+        _check_ply(path)
+    try:
+        with _quiet("trimesh"):
+            parts = trimesh.load_scene(path, process=False, skip_materials=True).dump()
+    except Exception as error:  # of many types, from many parsers
+        found = f"a file that trimesh cannot read ({_words(error)})"
+        raise InvalidInputError(str(path), found, expected) from error
+    surfaces = [part for part in parts if len(getattr(part, "faces", ()))]
+    if surfaces:
+        surface = trimesh.util.concatenate(surfaces)
+        if not np.isfinite(surface.vertices).all() or not surface.area > 0:
+            raise InvalidInputError(str(path), "a surface without area, or that is not finite", expected)
+        points = trimesh.sample.sample_surface(surface, SURFACE_POINTS, seed=0)[0]
+        extents = " x ".join(f"{extent:.3g}" for extent in surface.extents)
+        _log.debug("%s: %d points on a surface of %s, in the file's unit", path, len(points), extents)
+    else:
+        clouds = [part.vertices for part in parts if hasattr(part, "vertices")]
+        if not clouds:
+            raise InvalidInputError(str(path), "neither points nor a surface", expected)
+        points = np.concatenate(clouds)
+    points = np.asarray(points, np.float64)
+    return np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1) if path.suffix.lower() in _Y_IS_UP else points
+
+
+def _check_ply(path: Path) -> None:
+    """Refuses a header that claims more than the file holds before anything is made room for."""
+    data = path.read_bytes()
+    head, _, body = data.partition(b"end_header")
+    least, count = 0, 0
+    is_text = re.search(rb"^format\s+ascii", head, re.MULTILINE) is not None
+    for words in map(bytes.split, head.splitlines()):
+        if words[:1] == [b"element"] and len(words) > 2 and words[2].isdigit():
+            count = int(words[2])
+            least += count if is_text else 0
+        elif words[:1] == [b"property"] and len(words) > 2 and not is_text:
+            kind = words[2 if words[1] == b"list" else 1].decode("latin-1")  # of a list, its length
+            least += count * _PLY_BYTES.get(kind, 1)
+    held = sum(bool(line.strip()) for line in body.splitlines()) if is_text else len(body) - 1
+    if held < least:
+        found = f"a header of at least {least} {'lines' if is_text else 'bytes'} above {held}"
+        raise InvalidInputError(str(path), found, "a complete PLY file")
+
+
+@contextmanager
+def _quiet(library: str) -> Iterator[None]:
+    """Without what a library logs: the error that it raises says it, too."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+
+
+READERS: Mapping[str, Callable[[Path], NDArray[Any]]] = {
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".bin": read_bin,
+    ".pcd": _read_pcd,
+    ".ply": _read_mesh,
+    ".las": _read_las,
+    ".laz": _read_las,
+    ".xyz": read_text,
+    ".txt": read_text,
+    ".csv": read_text,
+    ".pts": read_text,
+    ".ptx": read_ptx,
+    ".off": _read_mesh,
+    ".obj": _read_mesh,
+    ".stl": _read_mesh,
+    ".glb": _read_mesh,
+    ".gltf": _read_mesh,
+}
