@@ -69,6 +69,8 @@ def _read_sndfile(path: Path) -> Sound:
     except errors as error:
         raise _undecodable(path, error) from error
     with file:
+        if file.format == "RAW":  # it takes any bytes for µ-law if the name ends in .au or .snd
+            raise InvalidInputError(str(path), "a file without a header", "a sound file")
         blocks = _Blocks(path, file.samplerate, file.channels)
         with contextlib.suppress(*errors):  # the end of what is whole
             while blocks.wants_more and len(block := file.read(_BLOCK // file.channels, "float32", always_2d=True)):
