@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.audio import corruption, drawing, processing
+from omnibind_core.modalities.audio import corruption, drawing, processing, reading
 from omnibind_core.modalities.audio.processing import AudioPreset
 from omnibind_core.modalities.base import Corruptions, Modality, Role, Sound, positive, readable_file
 from omnibind_core.modalities.drawing import Picture
 from omnibind_core.modalities.objects import as_array
-from omnibind_core.optional import require
 
 MIN_RATE, MAX_RATE = 1000, 768_000  # Hz
-MAX_CHANNELS = 64
 MAX_PEAK = 4.0  # resampling and lossy decoding overshoot 1; far more means another scale, such as 16-bit integers
 JOIN_TOLERANCE = 0.02  # s by which a stamp may miss the end of the chunk before and still continue it
 
@@ -31,9 +29,10 @@ class Audio(Modality[Sound, AudioPreset]):
     is_stream: ClassVar[bool] = True
     default_window: ClassVar[float] = 2.0
     topic_ending: ClassVar[str] = "audio"
-    suffixes: ClassVar[tuple[str, ...]] = (".wav", ".flac", ".ogg", ".mp3")
+    suffixes: ClassVar[tuple[str, ...]] = reading.BY_SNDFILE + reading.BY_AV
     presets: ClassVar[dict[str, AudioPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[Sound]] = corruption.CORRUPTIONS
+    needs: ClassVar[dict[str, str]] = dict.fromkeys(reading.BY_AV, "av")
     units: ClassVar[Mapping[str, str]] = {"sample_rate": "Hz; an array needs it"}
 
     def check(self, raw: Sound, source: str) -> Sound:
@@ -47,7 +46,8 @@ class Audio(Modality[Sound, AudioPreset]):
         if not (isinstance(rate, (int, np.integer)) and MIN_RATE <= rate <= MAX_RATE):
             raise InvalidInputError(source, f"sample rate {rate}", f"whole Hz from {MIN_RATE} to {MAX_RATE}")
         samples = raw.samples
-        if samples.ndim not in (1, 2) or samples.size == 0 or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
+        channels = samples.shape[1] if samples.ndim == 2 else 1
+        if samples.ndim not in (1, 2) or samples.size == 0 or channels > reading.MAX_CHANNELS:
             raise InvalidInputError(source, f"samples of shape {list(samples.shape)}", "[T] or [T, channels], T > 0")
         if samples.dtype == np.int16:
             samples = samples / np.float32(32768)
@@ -63,14 +63,9 @@ class Audio(Modality[Sound, AudioPreset]):
         return raw if samples is raw.samples else Sound(samples, int(rate))
 
     def load(self, path: Path) -> Sound:
-        """Reads a sound file at its own sample rate."""
+        """Reads a sound file, or a video's sound track, at its own sample rate: see :mod:`.reading`."""
         readable_file(path, self.suffixes, "a sound file")
-        soundfile = require("soundfile", "Reading sound files")
-        try:
-            samples, rate = soundfile.read(path, dtype="float32")
-        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-            raise InvalidInputError(str(path), f"a file that cannot be decoded ({error})", "a sound file") from error
-        return self.check(Sound(samples, rate), str(path))
+        return self.check(reading.read(path), str(path))
 
     def convert(self, given: Any, source: str, **units: Any) -> Sound:
         """Accepts a :class:`Sound`, or an array ``[T]``, ``[T, channels]`` or ``[channels, T]`` with ``sample_rate``.
@@ -82,7 +77,7 @@ class Audio(Modality[Sound, AudioPreset]):
             found = f"{type(given).__name__} without a sample rate"
             raise InvalidInputError(source, found, "a sound file, or an array with sample_rate= in Hz")
         samples = as_array(given.samples if isinstance(given, Sound) else given, source)
-        if samples.ndim == 2 and samples.shape[0] <= MAX_CHANNELS < samples.shape[1]:
+        if samples.ndim == 2 and samples.shape[0] <= reading.MAX_CHANNELS < samples.shape[1]:
             samples = samples.T
         if samples.dtype == np.uint8:
             samples = (samples.astype(np.float32) - 128) / 128

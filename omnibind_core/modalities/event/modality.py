@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,9 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Corruptions, Events, Modality, Role, readable_file
 from omnibind_core.modalities.drawing import Picture
-from omnibind_core.modalities.event import conversion, corruption, drawing, processing
+from omnibind_core.modalities.event import conversion, corruption, drawing, processing, reading
+from omnibind_core.modalities.event.headers import MAX_SIDE
 from omnibind_core.modalities.event.processing import EventPreset
-
-MAX_SIDE = 8192  # pixels; larger than any event camera, and two count maps of it still fit in memory
-_ATIS_WIDTH, _ATIS_HEIGHT = 240, 180  # N-Caltech101
-_ATIS_OVERFLOW_ROW, _ATIS_OVERFLOW = 240, 1 << 13  # a row that no pixel has marks a clock overflow, µs
 
 
 class Event(Modality[Events, EventPreset]):
@@ -31,9 +27,10 @@ class Event(Modality[Events, EventPreset]):
     is_stream: ClassVar[bool] = True
     default_window: ClassVar[float] = 0.2
     topic_ending: ClassVar[str] = "events"
-    suffixes: ClassVar[tuple[str, ...]] = (".npz", ".bin")
+    suffixes: ClassVar[tuple[str, ...]] = tuple(reading.READERS)
     presets: ClassVar[dict[str, EventPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[Events]] = corruption.CORRUPTIONS
+    needs: ClassVar[dict[str, str]] = {".aedat4": "aedat", ".h5": "h5py", ".hdf5": "h5py"}
     units: ClassVar[Mapping[str, str]] = conversion.UNITS
 
     def check(self, raw: Events, source: str) -> Events:
@@ -69,13 +66,9 @@ class Event(Modality[Events, EventPreset]):
         )
 
     def load(self, path: Path) -> Events:
-        """Reads ``.npz`` (``x, y, t, p, width, height``; or ``frame``, net polarity counts ``[H, W]``) or ``.bin``.
-
-        ``.bin`` is the ATIS format of N-Caltech101: 5 bytes per event.
-        """
+        """Reads a file of events, by its ending: see :mod:`.reading`."""
         readable_file(path, self.suffixes, "an event file")
-        events = _read_atis(path) if path.suffix.lower() == ".bin" else _read_npz(path)
-        return self.check(events, str(path))
+        return self.check(reading.read(path), str(path))
 
     def convert(self, given: Any, source: str, **units: Any) -> Events:
         """Accepts :class:`Events`, and columns by name: see :func:`.conversion.from_columns`."""
@@ -125,64 +118,6 @@ def _polarity(p: NDArray[Any], source: str) -> NDArray[np.uint8]:
     if low < -1 or high > 1:
         raise InvalidInputError(source, f"polarity from {low} to {high}", "0 and 1, or -1 and 1")
     return (p > 0).astype(np.uint8) if low < 0 else p.astype(np.uint8, copy=False)
-
-
-def from_frame(frame: NDArray[Any], source: str) -> Events:
-    """Events that give back a frame of net polarity counts: ``|v|`` events at a pixel of value ``v``, all at t = 0.
-
-    Args:
-        frame: Signed integers ``[H, W]``: brighter minus darker events per pixel.
-        source: File path or sensor name, for the error message.
-
-    Raises:
-        InvalidInputError: Not a signed integer picture.
-    """
-    if frame.ndim != 2 or frame.dtype.kind != "i":
-        raise InvalidInputError(source, f"frame {frame.dtype} {list(frame.shape)}", "signed integers [H, W]")
-    y, x = np.nonzero(frame)
-    value = frame[y, x].astype(np.int64)
-    repeats = np.abs(value)
-    return Events(
-        np.repeat(x, repeats).astype(np.uint16),
-        np.repeat(y, repeats).astype(np.uint16),
-        np.zeros(int(repeats.sum()), np.int64),
-        np.repeat(value > 0, repeats).astype(np.uint8),
-        frame.shape[1],
-        frame.shape[0],
-    )
-
-
-def _read_npz(path: Path) -> Events:
-    expected = "an .npz archive with x, y, t, p, width, height, or with frame"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(str(path), f"a file that NumPy cannot read ({error})", expected) from error
-    if "frame" in arrays:
-        return from_frame(arrays["frame"], str(path))
-    missing = [name for name in ("x", "y", "t", "p", "width", "height") if name not in arrays]
-    if missing:
-        raise InvalidInputError(str(path), f"an archive without {', '.join(missing)}", expected)
-    width, height = arrays["width"], arrays["height"]
-    if width.size != 1 or height.size != 1 or width.dtype.kind not in "ui" or height.dtype.kind not in "ui":
-        raise InvalidInputError(str(path), "width or height that is not one integer", expected)
-    return Events(arrays["x"], arrays["y"], arrays["t"], arrays["p"], width.item(), height.item())
-
-
-def _read_atis(path: Path) -> Events:
-    """x, y, then polarity in the top bit and the time in µs in the 23 bits below, big-endian."""
-    data = np.fromfile(path, np.uint8)
-    if data.size % 5:
-        raise InvalidInputError(str(path), f"{data.size} bytes", "5 bytes per event")
-    x, y, high, middle, low = data.reshape(-1, 5).astype(np.int64).T
-    t = (high & 127) << 16 | middle << 8 | low
-    overflow = y == _ATIS_OVERFLOW_ROW
-    t += np.cumsum(overflow) * _ATIS_OVERFLOW
-    x, y, t, p = (array[~overflow] for array in (x, y, t, high >> 7))
-    width = max(_ATIS_WIDTH, int(x.max(initial=0)) + 1)
-    height = max(_ATIS_HEIGHT, int(y.max(initial=0)) + 1)
-    return Events(x, y, t, p.astype(np.uint8), width, height)
 
 
 MODALITY = Event()

@@ -1,0 +1,316 @@
+"""Event files, by their ending: recordings of cameras, HDF5, NumPy's arrays and tables of text.
+
+Where nothing says otherwise, whole times are microseconds and times with fractions are seconds, and the sensor is the
+smallest known one that has all events; both is said once. Of more than :data:`.headers.LAST` events the last ones are
+used.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.base import Events
+from omnibind_core.modalities.event import aedat, prophesee
+from omnibind_core.modalities.event.headers import LAST, MAX_SIDE, TAIL, chosen, guessed_sensor, say_once
+from omnibind_core.optional import require
+
+_ATIS_WIDTH, _ATIS_HEIGHT = 240, 180  # N-Caltech101
+_ATIS_OVERFLOW_ROW, _ATIS_OVERFLOW = 240, 1 << 13  # a row that no pixel has marks a clock overflow, µs
+
+_NAMES = {
+    "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
+    "x": ("x", "xs"),
+    "y": ("y", "ys"),
+    "p": ("p", "ps", "pol", "pols", "polarity", "polarities", "on"),
+}
+_ORDERS = (
+    "txyp",
+    "xytp",
+    "xypt",
+    "tpxy",
+    "tyxp",
+)  # of the columns of a table without names, in the order they are tried
+_COLUMNS = "x, y, t and p"
+_SECONDS = 1e5  # a recording with fractions of times is not longer, if they are seconds
+_ECF = 36559  # HDF5's number of Prophesee's compression
+_GEOMETRY = re.compile(r"(\d+)x(\d+)")
+
+
+def read(path: Path) -> Events:
+    """Reads a file; what it holds is not checked.
+
+    Raises:
+        InvalidInputError: It is in no format of its ending, or holds no events.
+        MissingDependencyError: The package that reads it is not installed.
+    """
+    events = READERS[path.suffix.lower()](path)
+    return chosen(events, slice(-LAST, None)) if len(events) > LAST else events
+
+
+def from_frame(frame: NDArray[Any], source: str) -> Events:
+    """Events that give back a frame of net polarity counts: ``|v|`` events at a pixel of value ``v``, all at t = 0.
+
+    Args:
+        frame: Signed integers ``[H, W]``: brighter minus darker events per pixel.
+        source: File path or sensor name, for the error message.
+
+    Raises:
+        InvalidInputError: Not a signed integer picture.
+    """
+    if frame.ndim != 2 or frame.dtype.kind != "i":
+        raise InvalidInputError(source, f"frame {frame.dtype} {list(frame.shape)}", "signed integers [H, W]")
+    y, x = np.nonzero(frame)
+    value = frame[y, x].astype(np.int64)
+    repeats = np.abs(value)
+    return Events(
+        np.repeat(x, repeats).astype(np.uint16),
+        np.repeat(y, repeats).astype(np.uint16),
+        np.zeros(int(repeats.sum()), np.int64),
+        np.repeat(value > 0, repeats).astype(np.uint8),
+        frame.shape[1],
+        frame.shape[0],
+    )
+
+
+def _read_npz(path: Path) -> Events:
+    expected = f"an .npz archive with {_COLUMNS}, or with frame"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidInputError(str(path), f"a file that NumPy cannot read ({error})", expected) from error
+    if "frame" in arrays:
+        return from_frame(arrays["frame"], str(path))
+    size = [arrays.pop(name, None) for name in ("width", "height")]
+    if any(one is not None and (one.size != 1 or one.dtype.kind not in "ui") for one in size):
+        raise InvalidInputError(str(path), "width or height that is not one integer", expected)
+    if len(arrays) == 1:
+        return _read_array(next(iter(arrays.values())), str(path))
+    names = _named(arrays)
+    if len(names) < 4:
+        missing = ", ".join(name for name in "xytp" if name not in names)
+        raise InvalidInputError(str(path), f"an archive without {missing}", expected)
+    columns = {name: arrays[names[name]] for name in names}
+    return _events(columns, str(path), None if size[0] is None or size[1] is None else (size[0].item(), size[1].item()))
+
+
+def _read_npy(path: Path) -> Events:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        found = f"a file that NumPy cannot read ({str(error).partition('.')[0]})"
+        raise InvalidInputError(str(path), found, f"an array with {_COLUMNS}") from error
+    return _read_array(array, str(path))
+
+
+def _read_array(array: Any, source: str, size: tuple[int, int] | None = None) -> Events:
+    """Events of an array or data set: ``[N]`` with named fields, ``[N, 4]`` or ``[4, N]``."""
+    if array.ndim == 1 and array.dtype.names:
+        names = _named(array.dtype.names)
+        rows = array[-LAST:]
+        if len(names) == 4:
+            return _events({name: rows[names[name]] for name in names}, source, size)
+    elif array.ndim == 2 and 4 in array.shape and array.dtype.kind in "uif":
+        return _events(_columns(array[-LAST:] if array.shape[1] == 4 else array[:, -LAST:].T, source), source, size)
+    fields = f" with the fields {', '.join(array.dtype.names)}" if array.dtype.names else f" {array.dtype}"
+    raise InvalidInputError(
+        source, f"an array {list(array.shape)}{fields}", f"[N] with the fields {_COLUMNS}, or [N, 4]"
+    )
+
+
+def _read_hdf5(path: Path) -> Events:
+    h5py = require("h5py", "Reading HDF5")
+    try:
+        with h5py.File(path, "r") as file:
+            found = _first_events(file, h5py)
+            if found is None:
+                raise InvalidInputError(str(path), "no data sets of events", f"a group or data set with {_COLUMNS}")
+            for data in found.values():
+                _require_filters(data, h5py, path)
+            size = _size(file) or _size(next(iter(found.values())).parent)
+            if "" in found:
+                return _read_array(found[""], str(path), size)
+            return _events({name: data[-LAST:] for name, data in found.items()}, str(path), size)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(str(path), f"a file that cannot be read ({error})", "HDF5 with events") from error
+
+
+def _first_events(file: Any, h5py: Any) -> dict[str, Any] | None:
+    """The data sets ``x, y, t, p`` of the first group that has them, or one with all of them as ``""``."""
+
+    def look(_: str, item: Any) -> dict[str, Any] | None:
+        if isinstance(item, h5py.Dataset):
+            table = item.ndim == 2 and item.shape[1] == 4 and item.dtype.kind in "uif"
+            return {"": item} if table or (item.ndim == 1 and len(_named(item.dtype.names or ())) == 4) else None
+        names = _named(item)
+        data = {name: item[names[name]] for name in names}
+        return data if len(data) == 4 and all(getattr(one, "ndim", 0) == 1 for one in data.values()) else None
+
+    found: dict[str, Any] | None = look("", file) or file.visititems(look)
+    return found
+
+
+def _require_filters(data: Any, h5py: Any, path: Path) -> None:
+    """Brings what a data set is compressed with."""
+    filters = data.id.get_create_plist()
+    for number in (filters.get_filter(i)[0] for i in range(filters.get_nfilters())):
+        if not h5py.h5z.filter_avail(number) and number != _ECF:
+            require("hdf5plugin", "Reading compressed HDF5")
+        if not h5py.h5z.filter_avail(number):
+            what = (
+                "Prophesee's compression ECF" if number == _ECF else f"a compression that HDF5 lacks (number {number})"
+            )
+            way = "its plugin on HDF5_PLUGIN_PATH, or a file converted to .raw, .dat or .csv by the camera's tools"
+            raise InvalidInputError(str(path), f"events in {what}", way)
+
+
+def _size(item: Any) -> tuple[int, int] | None:
+    """Width and height as a group has them, beside the events or as attributes."""
+    if all(name in item.attrs for name in ("width", "height")):
+        return int(item.attrs["width"]), int(item.attrs["height"])
+    if all(name in item and item[name].ndim == 0 for name in ("width", "height")):
+        return int(item["width"][()]), int(item["height"][()])
+    geometry = _GEOMETRY.fullmatch(str(item.attrs.get("geometry", "")))
+    return (int(geometry[1]), int(geometry[2])) if geometry else None
+
+
+def _read_text(path: Path) -> Events:
+    """A table with blanks or commas; a line of names and one with the size of the sensor may come before it."""
+    is_long = path.stat().st_size > TAIL
+    with path.open("rb") as file:
+        head = file.read(1 << 12).decode("utf-8", "replace").splitlines()
+        file.seek(-TAIL if is_long else 0, 2 if is_long else 0)
+        lines = file.read().decode("utf-8", "replace").splitlines(keepends=True)
+    order: list[str] = []
+    size, above = None, 0
+    for line in head:
+        words = _words(line)
+        if len(words) > 2 and _is_numbers(words):
+            break
+        above += 1
+        if len(words) == 2 and _is_numbers(words):
+            size = round(float(words[0])), round(float(words[1]))
+        elif len(_named(words)) == 4:
+            order = words
+    lines = lines[1 if is_long else above :]
+    if len(lines) > 1 and not lines[-1].endswith("\n") and len(_words(lines[-1])) < len(_words(lines[-2])):
+        lines.pop()  # the file was cut off in it
+    if not lines:
+        raise InvalidInputError(str(path), "no table of numbers", f"lines with {_COLUMNS}")
+    try:
+        rows = np.loadtxt(lines, delimiter="," if "," in lines[0] else None, comments=("#", "%"), ndmin=2)
+    except ValueError as error:
+        raise InvalidInputError(str(path), f"no table of numbers ({error})", f"lines with {_COLUMNS}") from error
+    if rows.shape[1] != (len(order) or 4):
+        raise InvalidInputError(str(path), f"lines of {rows.shape[1]} numbers", f"lines with {_COLUMNS}")
+    if not order:
+        return _events(_columns(rows, str(path)), str(path), size)
+    names = _named(order)
+    return _events({name: rows[:, order.index(names[name])] for name in names}, str(path), size)
+
+
+def _words(line: str) -> list[str]:
+    return [word for word in re.split(r"[,\s]+", line.strip("#%, \t\r\n")) if word]
+
+
+def _is_numbers(words: Sequence[str]) -> bool:
+    try:
+        return all(np.isfinite(float(word)) for word in words)
+    except ValueError:
+        return False
+
+
+def _read_atis(path: Path) -> Events:
+    """x, y, then polarity in the top bit and the time in µs in the 23 bits below, big-endian."""
+    data = np.fromfile(path, np.uint8)
+    if data.size % 5:
+        raise InvalidInputError(str(path), f"{data.size} bytes", "5 bytes per event")
+    x, y, high, middle, low = data.reshape(-1, 5).astype(np.int64).T
+    t = (high & 127) << 16 | middle << 8 | low
+    overflow = y == _ATIS_OVERFLOW_ROW
+    t += np.cumsum(overflow) * _ATIS_OVERFLOW
+    x, y, t, p = (array[~overflow] for array in (x, y, t, high >> 7))
+    width = max(_ATIS_WIDTH, int(x.max(initial=0)) + 1)
+    height = max(_ATIS_HEIGHT, int(y.max(initial=0)) + 1)
+    return Events(x, y, t, p.astype(np.uint8), width, height)
+
+
+def _read_dat(path: Path) -> Events:
+    """Prophesee's, or what jAER wrote with the ending of its first version."""
+    with path.open("rb") as file:
+        is_aedat = file.read(5) == b"#!AER"
+    return aedat.read(path) if is_aedat else prophesee.read_dat(path)
+
+
+def _named(names: Iterable[str]) -> dict[str, str]:
+    """Which of the names stands for ``x``, ``y``, ``t`` and ``p``, as far as they are there."""
+    lower = {name.lower(): name for name in names}
+    found = {key: next((lower[other] for other in others if other in lower), None) for key, others in _NAMES.items()}
+    return {key: name for key, name in found.items() if name is not None}
+
+
+def _columns(rows: NDArray[Any], source: str) -> dict[str, NDArray[Any]]:
+    """The columns of a table ``[N, 4]`` without names: the first usual order that they can be in."""
+    columns = list(np.asarray(rows).T)
+    for order in _ORDERS:
+        named = dict(zip(order, columns, strict=True))
+        place = all((named[name] >= 0).all() and (named[name] < MAX_SIDE).all() for name in "xy")
+        if place and np.isin(named["p"], (-1, 0, 1)).all() and (named["t"][1:] >= named["t"][:-1]).all():
+            return named
+    raise InvalidInputError(
+        source,
+        f"{len(rows)} lines of four numbers that are no events",
+        f"{_COLUMNS} in one of the orders {', '.join(' '.join(order) for order in _ORDERS)}, t not decreasing",
+    )
+
+
+def _events(columns: Mapping[str, NDArray[Any]], source: str, size: tuple[int, int] | None = None) -> Events:
+    """Events of columns of any type of number."""
+    x, y, p = (_whole(np.asarray(columns[name])) for name in "xyp")
+    t = _microseconds(np.asarray(columns["t"]))
+    if size is None:
+        size = guessed_sensor(x, y, source)
+    return Events(x, y, t, p, *size)
+
+
+def _whole(column: NDArray[Any]) -> NDArray[Any]:
+    """Floats that are whole numbers, as integers; others stay, and the check refuses them."""
+    if column.dtype.kind != "f" or not (np.abs(column) < 1 << 31).all() or (column != np.rint(column)).any():
+        return column
+    return column.astype(np.int64)
+
+
+def _microseconds(t: NDArray[Any]) -> NDArray[Any]:
+    """Times as integers; floats with fractions are seconds, if the recording is not absurdly long then."""
+    if t.dtype.kind != "f" or not len(t) or not np.isfinite(t).all():
+        return t
+    t = t - t[0]
+    if (t != np.rint(t)).any() and float(np.ptp(t)) < _SECONDS:
+        say_once("times with fractions: taken as seconds")
+        t = t * 1e6
+    return np.rint(t).astype(np.int64)
+
+
+READERS: dict[str, Callable[[Path], Events]] = {
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".bin": _read_atis,
+    ".raw": prophesee.read_raw,
+    ".dat": _read_dat,
+    ".aedat": aedat.read,
+    ".aedat4": aedat.read,
+    ".h5": _read_hdf5,
+    ".hdf5": _read_hdf5,
+    ".txt": _read_text,
+    ".csv": _read_text,
+}
