@@ -64,7 +64,7 @@ _FILES = ("modality.py", "processing.py", "corruption.py")
 _RANDOMISATION = "randomisation.py"
 # Files that no feature of a sample itself depends on.
 _NO_FEATURES = ("drawing.py", "messages.py", "plausibility.py", _RANDOMISATION)
-_SHARED = ("pictures.py", "pillow_pictures.py")  # beside the folders of the built-in ones, which need them
+_SHARED = ("pictures.py", "pillow_pictures.py", "tables.py")  # beside the folders of the built-in ones, which need them
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REQUIRED = ("name", "role", "suffixes", "presets")
 

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role
+from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role, readable_file
 from omnibind_core.modalities.drawing import Picture, rgb
-from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
+from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, check_layout, read_picture
+from omnibind_core.modalities.tables import SUFFIXES as TABLES
+from omnibind_core.modalities.tables import read_table
 from omnibind_core.modalities.touch import corruption, processing
 
 _TOLERANCE = 0.1  # of the full scale: noise and drift around no pressure and around saturation
@@ -28,7 +30,7 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
     role: ClassVar[Role] = Role.STUDENT
     topics: ClassVar[str] = r"tactile|touch|gelsight|(?<![a-z])digit(?![a-z])|gsmini|skin|pressure"
     measured: ClassVar[str] = "uint8"
-    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".npy")
+    suffixes: ClassVar[tuple[str, ...]] = (*SUFFIXES, ".npy", *TABLES)
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
 
@@ -50,8 +52,13 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
         return picture.astype(np.float32, copy=False)
 
     def load(self, path: Path) -> NDArray[Any]:
-        """Reads a picture file, grey as grey, or a ``.npy`` array."""
-        return self.check(read_picture(path, self.suffixes, "a tactile picture", AS_STORED), str(path))
+        """Reads a picture file, grey as grey, a ``.npy`` array, or a table of pressures as text."""
+        what = "a tactile picture"
+        readable_file(path, self.suffixes, what)
+        is_table = path.suffix.lower() in TABLES
+        return self.check(
+            read_table(path, what) if is_table else read_picture(path, self.suffixes, what, AS_STORED), str(path)
+        )
 
     def process(self, raw: NDArray[Any], preset: PicturePreset) -> NDArray[np.uint8]:
         """Tactile picture to ``uint8 [1, 3, 224, 224]``."""
