@@ -37,6 +37,7 @@ from omnibind_core import modalities
 from omnibind_core.commands.loading import load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
+from omnibind_core.modalities.pictures import Measuring, parse_scale
 from omnibind_core.runtime.ranking import Ranking, rank
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
     from omnibind_core.model import OmniBind
 
 _LABELS = "own vocabulary: names, a text file with one a line, or YAML or JSON that maps names to lists of descriptions"
+_SCALE = (
+    "unit of the files: value * A + B is °C (thermal; 0.01,-273.15 for hundredths of a kelvin) or 0..255 (touch; A is "
+    "255 / the pressure at full scale, in the unit of the files)"
+)
 _WIDEST_SOURCE = 48  # characters of an input's name in the table
 
 
@@ -81,6 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument(flag, nargs="+", action="extend", default=[], metavar=metavar, help=what)
     parser.add_argument("--model", default="lite", help="name of a model, or its folder (default: %(default)s)")
     parser.add_argument("--labels", metavar="A,B,C|FILE", help=_LABELS)
+    parser.add_argument("--scale", action="append", default=[], metavar="MODALITY=A[,B]", help=_SCALE)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="N", help="labels shown (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
@@ -104,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in modalities.names())
         raise ConfigError(f"nothing to recognise: give at least one of {flags}")
     names = None if args.labels is None else read_labels(args.labels)
-    good = _usable(inputs, _load, args.keep_going)
+    scales = dict(map(_scale, args.scale))
+    good = _usable(inputs, lambda item: _load(item, scales.get(item.modality)), args.keep_going)
     if not good:
         return 2
     model = load_model(args.model, args.device, {item.modality for item in good}, args.threads)
@@ -163,9 +170,27 @@ def _positive(text: str) -> int:
     return value
 
 
-def _load(item: _Input) -> None:
+def _scale(text: str) -> tuple[str, tuple[float, float]]:
+    """Modality, scale and offset.
+
+    Raises:
+        ConfigError: It is no modality with a scale, or no number follows.
+    """
+    name, _, values = text.partition("=")
+    scaled = [known for known in modalities.names() if isinstance(modalities.get(known), Measuring)]
+    if name not in scaled:
+        raise ConfigError(f"--scale: '{text}', expected MODALITY=A or MODALITY=A,B with one of {', '.join(scaled)}")
+    try:
+        return name, parse_scale(values)
+    except ValueError as error:
+        raise ConfigError(f"--scale {name}: {error}") from error
+
+
+def _load(item: _Input, scale: tuple[float, float] | None) -> None:
     modality = modalities.get(item.modality)
-    if item.modality == "text":
+    if scale is not None and isinstance(modality, Measuring):
+        item.raw = modality.load_scaled(Path(item.source).expanduser(), *scale)
+    elif item.modality == "text":
         item.raw = modality.check(item.source, "--text")
     else:
         item.raw = modality.load(Path(item.source).expanduser())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities import pillow_pictures
-from omnibind_core.modalities.base import Corruption, Corruptions, PicturePreset, readable_file
+from omnibind_core.modalities.base import Corruption, Corruptions, Modality, PicturePreset, PresetT, readable_file
 
 SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".gif", ".avif",
@@ -24,6 +25,57 @@ SUFFIXES = (
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # grey stays grey, 16 bit stay 16 bit; EXIF orientation applied
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
+
+
+class Measuring(Modality[NDArray[Any], PresetT]):
+    """A modality whose pictures hold measured values, which may be in another unit than that of the raw form."""
+
+    @abstractmethod
+    def read(self, path: Path) -> NDArray[Any]:
+        """Reads one file, without checks of its values.
+
+        Raises:
+            InvalidInputError: The file is missing, of another format, or truncated.
+        """
+
+    def load(self, path: Path) -> NDArray[Any]:
+        """Reads one file of values in the unit of the raw form and checks them."""
+        return self.check(self.read(path), str(path))
+
+    def load_scaled(self, path: Path, scale: float, offset: float = 0.0) -> NDArray[Any]:
+        """Reads one file of values in another unit and checks them.
+
+        Args:
+            path: The file.
+            scale: Value * scale + offset is in °C, or on 0..255 where that is the sensor's full scale (touch); as the
+                node's parameters of these names.
+            offset: See there.
+
+        Raises:
+            InvalidInputError: The file cannot be read, or has more than one value a pixel.
+        """
+        expected = "a picture with one value a pixel, which a scale is for"
+        raw = check_layout(self.read(path), str(path), expected)
+        if raw.ndim == 3:
+            raise InvalidInputError(str(path), "a picture in colours", expected)
+        values = raw.astype(np.float32) * np.float32(scale) + np.float32(offset)
+        return self.check(np.clip(values / 255, 0, 1) if self.measured == "uint8" else values, str(path))
+
+
+def parse_scale(text: str) -> tuple[float, float]:
+    """Scale and offset for :meth:`Measuring.load_scaled` from ``0.01,-273.15``, or from a scale alone.
+
+    Raises:
+        ValueError: It is neither one number nor two, or the scale is 0; says what was expected.
+    """
+    try:
+        scale, offset = [*map(float, text.replace(",", " ").split()), 0.0][:2]
+        number = len(text.replace(",", " ").split())
+    except ValueError:
+        number = 0
+    if number not in (1, 2) or not np.isfinite((scale, offset)).all() or not scale:
+        raise ValueError(f"'{text}', expected a number, or two with a comma between: scale and offset")
+    return scale, offset
 
 
 def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:

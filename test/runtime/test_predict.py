@@ -206,3 +206,30 @@ def test_16_bit_pictures_are_stretched_and_depth_is_told(run, folder, capsys):
     captured = capsys.readouterr()
     assert "ten_bits" not in captured.err
     assert "[depth.png] implausible: values 9" in captured.err and "zeros: distances in mm" in captured.err
+
+
+def test_pressures_in_another_unit_take_a_scale(run, folder, capsys):
+    kilopascal = np.zeros((16, 16))
+    kilopascal[4:9, 5:12] = 32.0
+    np.save(folder / "kpa.npy", kilopascal)
+    np.savetxt(folder / "share.csv", kilopascal / 40, delimiter=",")
+    assert run("--touch", "kpa.npy") == 2
+    assert "255 / the pressure at full scale" in capsys.readouterr().err
+    assert run("--touch", "kpa.npy", "--scale", f"touch={255 / 40}", "--json") == 0
+    scaled = json.loads(capsys.readouterr().out)["inputs"][0]["top"]
+    assert run("--touch", "share.csv", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inputs"][0]["top"] == scaled
+
+
+def test_hundredths_of_a_kelvin_take_the_scale_that_the_doubt_names(run, folder, capsys):
+    cv2.imwrite(str(folder / "kelvin.tif"), np.linspace(29000, 31000, 3072).reshape(48, 64).astype(np.uint16))
+    assert run("--thermal", "kelvin.tif") == 0
+    assert "scale: 0.01, offset: -273.15" in capsys.readouterr().err
+    assert run("--thermal", "kelvin.tif", "--scale", "thermal=0.01,-273.15") == 0
+    assert "implausible" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", ["touch", "touch=", "touch=kPa", "touch=0", "touch=1,2,3", "touch=nan", "image=1"])
+def test_a_bad_scale_is_refused(run, scale):
+    with pytest.raises(ConfigError, match="--scale"):
+        run("--touch", "touch.png", "--scale", scale)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Corruptions, Modality, Role, readable_file
+from omnibind_core.modalities.base import Corruptions, Role, readable_file
 from omnibind_core.modalities.drawing import Picture, coloured
-from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, check_layout, read_picture
+from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, Measuring, check_layout, read_picture
 from omnibind_core.modalities.tables import SUFFIXES as TABLES
 from omnibind_core.modalities.tables import read_table
 from omnibind_core.modalities.thermal import corruption, flir, processing
@@ -21,7 +21,7 @@ from omnibind_core.modalities.thermal.processing import ThermalPreset
 MAX_INVALID = 0.25  # share of pixels without a finite value up to which they are filled
 
 
-class Thermal(Modality[NDArray[Any], ThermalPreset]):
+class Thermal(Measuring[ThermalPreset]):
     """Thermal picture.
 
     Raw form: ``float32 [H, W]`` (°C, or any unit that grows with temperature), ``uint8`` or ``uint16 [H, W]`` counts,
@@ -55,7 +55,7 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
             return picture
         return _fill_invalid(picture.astype(np.float32, copy=False), source)
 
-    def load(self, path: Path) -> NDArray[Any]:
+    def read(self, path: Path) -> NDArray[Any]:
         """Reads a picture file (8 or 16 bit grey, colour, float TIFF), a ``.npy`` array or a table of values as text.
 
         Of FLIR's radiometric JPEG and the first frame of its sequences: the temperatures.
@@ -64,9 +64,9 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
         readable_file(path, self.suffixes, what)
         suffix = path.suffix.lower()
         celsius = flir.read(path) if suffix in (".jpg", ".jpeg", *flir.SUFFIXES) else None
-        if celsius is None:
-            celsius = read_table(path, what) if suffix in TABLES else read_picture(path, self.suffixes, what, AS_STORED)
-        return self.check(celsius, str(path))
+        if celsius is not None:
+            return celsius
+        return read_table(path, what) if suffix in TABLES else read_picture(path, self.suffixes, what, AS_STORED)
 
     def process(self, raw: NDArray[Any], preset: ThermalPreset) -> NDArray[Any]:
         """Thermal picture to ``[1, *preset.shape]``."""

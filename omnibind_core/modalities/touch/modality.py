@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, Role, readable_file
+from omnibind_core.modalities.base import Corruptions, PicturePreset, Role, readable_file
 from omnibind_core.modalities.drawing import Picture, rgb
-from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, check_layout, read_picture
+from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, Measuring, check_layout, read_picture
 from omnibind_core.modalities.tables import SUFFIXES as TABLES
 from omnibind_core.modalities.tables import read_table
 from omnibind_core.modalities.touch import corruption, processing
@@ -19,7 +19,7 @@ from omnibind_core.modalities.touch import corruption, processing
 _TOLERANCE = 0.1  # of the full scale: noise and drift around no pressure and around saturation
 
 
-class Touch(Modality[NDArray[Any], PicturePreset]):
+class Touch(Measuring[PicturePreset]):
     """Tactile picture.
 
     Raw form: ``uint8 [H, W]`` or RGB ``uint8 [H, W, 3]``, or pressure as ``float32 [H, W]``, a share 0..1 of the
@@ -48,17 +48,16 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
         if not (np.isfinite(low) and np.isfinite(high)):  # NaN passes through min and max
             raise InvalidInputError(source, "pressure that is not finite", expected)
         if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            raise InvalidInputError(source, f"pressure {low:.3g} to {high:.3g}", expected)
+            unit = "kPa or another unit takes a scale, which is 255 / the pressure at full scale"
+            raise InvalidInputError(source, f"pressure {low:.3g} to {high:.3g}", f"{expected}; {unit}")
         return picture.astype(np.float32, copy=False)
 
-    def load(self, path: Path) -> NDArray[Any]:
+    def read(self, path: Path) -> NDArray[Any]:
         """Reads a picture file, grey as grey, a ``.npy`` array, or a table of pressures as text."""
         what = "a tactile picture"
         readable_file(path, self.suffixes, what)
         is_table = path.suffix.lower() in TABLES
-        return self.check(
-            read_table(path, what) if is_table else read_picture(path, self.suffixes, what, AS_STORED), str(path)
-        )
+        return read_table(path, what) if is_table else read_picture(path, self.suffixes, what, AS_STORED)
 
     def process(self, raw: NDArray[Any], preset: PicturePreset) -> NDArray[np.uint8]:
         """Tactile picture to ``uint8 [1, 3, 224, 224]``."""
