@@ -25,6 +25,8 @@ _INSTALL = {
     "aedat": "pip install aedat",
     "h5py": "pip install h5py",
     "hdf5plugin": "pip install hdf5plugin",
+    "PIL": "pip install pillow",
+    "pillow_heif": "pip install pillow-heif",
     "tokenizers": "pip install tokenizers",
     "ftfy": "pip install ftfy",
     "transformers": "pip install transformers",

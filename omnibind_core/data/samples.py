@@ -10,7 +10,7 @@ from typing import Any, Protocol
 Box = tuple[int, int, int, int]
 """Part of a picture: left, top, width, height, in pixels."""
 
-_BOX = re.compile(r"#(\d+),(\d+),(\d+),(\d+)$")
+_PART = re.compile(r"(?:#(\d+),(\d+),(\d+),(\d+))?(?:#scale=([^#,]+),([^#,]+))?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class Sample:
         modality: One of :func:`omnibind_core.modalities.names`.
         source: Name of the data set it comes from; labels are compared within and between these.
         path: File, relative to the source's root, with forward slashes. ``#x,y,w,h`` at its end means that part of the
-            picture, in pixels from the top left: ``infrared/test/190001.jpg#540,310,62,140``.
+            picture, in pixels from the top left: ``infrared/test/190001.jpg#540,310,62,140``. ``#scale=a,b`` at its end
+            brings values to the unit of the modality's raw form: value * a + b.
         label: The data set's own word.
         split: ``"train"``, ``"val"`` or ``"test"``.
         group: What must stay together in one split: a recording, a mesh, a scene, a fold. Equal groups of different
@@ -42,17 +43,23 @@ class Sample:
 
     @property
     def file(self) -> str:
-        """The path without the part of the picture."""
-        return _BOX.sub("", self.path)
+        """The path without the part of the picture and the scale."""
+        return _PART.sub("", self.path)
 
     @property
     def box(self) -> Box | None:
         """Which part of the picture, or None for the whole file."""
-        found = _BOX.search(self.path)
-        if found is None:
+        found = _PART.search(self.path)
+        if found is None or found[1] is None:
             return None
-        left, top, width, height = map(int, found.groups())
+        left, top, width, height = map(int, found.groups()[:4])
         return left, top, width, height
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Factor and offset of the values in the file, or None if they are in the unit of the raw form."""
+        found = _PART.search(self.path)
+        return None if found is None or found[5] is None else (float(found[5]), float(found[6]))
 
 
 class Loads(Protocol):

@@ -76,6 +76,7 @@ _FILES = ("modality.py", "processing.py", "corruption.py")
 _RANDOMISATION = "randomisation.py"
 # Files that no feature of a sample itself depends on.
 _NO_FEATURES = ("drawing.py", "messages.py", "plausibility.py", _RANDOMISATION)
+_SHARED = ("pictures.py", "pillow_pictures.py", "tables.py")  # beside the folders of the built-in ones, which need them
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REQUIRED = ("name", "role", "suffixes", "presets")
 
@@ -290,7 +291,7 @@ def fingerprint(name: str, randomised: bool = False) -> str:
     files = [file for file in files if file.name not in _NO_FEATURES or (randomised and file.name == _RANDOMISATION)]
     if name not in _plugins:
         own = Path(__file__).parent
-        files += [own / "pictures.py", own / "randomising.py"] if randomised else [own / "pictures.py"]
+        files += [own / name for name in _SHARED] + ([own / "randomising.py"] if randomised else [])
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())

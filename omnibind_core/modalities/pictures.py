@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import struct
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +14,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError, InvalidInputError
-from omnibind_core.modalities.base import Corruption, Corruptions, PicturePreset, readable_file
+from omnibind_core.modalities import pillow_pictures
+from omnibind_core.modalities.base import Corruption, Corruptions, Modality, PicturePreset, PresetT, readable_file
 
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".gif", ".avif",
+    ".heic", ".heif", ".hif", ".jp2", ".j2k",
+)  # fmt: skip
+"""Endings of picture files. What is in a file, its first bytes say."""
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # grey stays grey, 16 bit stay 16 bit; EXIF orientation applied
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
 
 
+class Measuring(Modality[NDArray[Any], PresetT]):
+    """A modality whose pictures hold measured values, which may be in another unit than that of the raw form."""
+
+    @abstractmethod
+    def read(self, path: Path) -> NDArray[Any]:
+        """Reads one file, without checks of its values.
+
+        Raises:
+            InvalidInputError: The file is missing, of another format, or truncated.
+        """
+
+    def load(self, path: Path) -> NDArray[Any]:
+        """Reads one file of values in the unit of the raw form and checks them."""
+        return self.check(self.read(path), str(path))
+
+    def load_scaled(self, path: Path, scale: float, offset: float = 0.0) -> NDArray[Any]:
+        """Reads one file of values in another unit and checks them.
+
+        Args:
+            path: The file.
+            scale: Value * scale + offset is in °C, or on 0..255 where that is the sensor's full scale (touch); as the
+                node's parameters of these names.
+            offset: See there.
+
+        Raises:
+            InvalidInputError: The file cannot be read, or has more than one value a pixel.
+        """
+        return self.convert(self.read(path), str(path), scale=scale, offset=offset)
+
+
+def parse_scale(text: str) -> tuple[float, float]:
+    """Scale and offset for :meth:`Measuring.load_scaled` from ``0.01,-273.15``, or from a scale alone.
+
+    Raises:
+        ValueError: It is neither one number nor two, or the scale is 0; says what was expected.
+    """
+    try:
+        scale, offset = [*map(float, text.replace(",", " ").split()), 0.0][:2]
+        number = len(text.replace(",", " ").split())
+    except ValueError:
+        number = 0
+    if number not in (1, 2) or not np.isfinite((scale, offset)).all() or not scale:
+        raise ValueError(f"'{text}', expected a number, or two with a comma between: scale and offset")
+    return scale, offset
+
+
 def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:
-    """Decodes a compressed picture (JPEG, PNG, BMP, WebP, PPM, TIFF) held in memory.
+    """Decodes a compressed picture held in memory: the first one, where there are several.
+
+    JPEG, PNG, BMP, WebP, PPM and TIFF of measured values are OpenCV's; GIF, AVIF, HEIF, JPEG 2000 and TIFF photos take
+    Pillow. Colour (``IMREAD_COLOR``) stands on white where the picture is transparent; otherwise transparency is no
+    part of what was measured, and is dropped.
 
     Args:
         data: ``uint8 [N]``, the bytes of the file.
@@ -31,20 +90,96 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
 
     Raises:
         InvalidInputError: No picture, or a truncated one.
+        MissingDependencyError: Pillow or pillow-heif is needed and not installed.
     """
-    what = "a complete JPEG, PNG, BMP, WebP, PPM or TIFF picture"
+    what = "a complete JPEG, PNG, BMP, WebP, PPM, TIFF, GIF, AVIF, HEIF or JPEG 2000 picture"
     if data.size == 0:
         raise InvalidInputError(source, "0 bytes", what)
     # Older OpenCV fills the missing rows of a cut JPEG with grey and reports nothing.
     if data[:2].tobytes() == b"\xff\xd8" and not _jpeg_is_complete(data.tobytes()):
         raise InvalidInputError(source, f"a JPEG that ends early ({data.size} bytes)", what)
+    colour = flags != cv2.IMREAD_UNCHANGED and bool(flags & cv2.IMREAD_COLOR)
+    picture = None
+    kind = pillow_pictures.format_of(data[:64].tobytes())
+    if kind and (colour or kind != "TIFF"):
+        picture = pillow_pictures.decode(data.tobytes(), kind, source, what)
+        if picture is None:  # of more bits than 8, which OpenCV refuses as colour
+            picture = _by_opencv(data, source, AS_STORED, what)
+    elif colour and _may_be_transparent(data):
+        stored = _by_opencv(data, source, cv2.IMREAD_UNCHANGED, what)
+        if stored.ndim == 3 and stored.shape[2] == 4:
+            picture = upright(stored, exif_orientation(data.tobytes()))
+    if picture is None:
+        picture = _by_opencv(data, source, flags, what)
+    if not colour:
+        drops = picture.ndim == 3 and flags != cv2.IMREAD_UNCHANGED
+        return np.ascontiguousarray(picture[:, :, :3]) if drops else picture
+    if picture.dtype == np.uint16 and not flags & cv2.IMREAD_ANYDEPTH:
+        picture = (picture >> 8).astype(np.uint8)
+    if picture.ndim == 2:
+        return np.repeat(picture[:, :, None], 3, axis=2)
+    return on_white(picture) if picture.shape[2] == 4 else picture
+
+
+def _by_opencv(data: NDArray[np.uint8], source: str, flags: int, what: str) -> NDArray[Any]:
+    """``[H, W]``, RGB or RGBA."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error says it, in one sentence
     try:
         picture = cv2.imdecode(data, flags)
     except cv2.error as error:
         raise InvalidInputError(source, f"{data.size} bytes that cannot be decoded ({error.err})", what) from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if picture is None:
         raise InvalidInputError(source, f"{data.size} bytes that cannot be decoded", what)
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if picture.ndim == 3 else picture
+    if picture.ndim == 2:
+        return picture
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+
+
+def _may_be_transparent(data: NDArray[np.uint8]) -> bool:
+    """Whether the header of a PNG, WebP or BMP leaves room for transparency; JPEG and PPM have none."""
+    start = data[:64].tobytes()
+    if start[:2] == b"BM":
+        return start[28:30] == b"\x20\0"  # bits of a pixel
+    if start[:4] == b"\x89PNG":
+        return start[25:26] in (b"\x04", b"\x06") or b"tRNS" in data.tobytes().partition(b"IDAT")[0]
+    return start[8:12] == b"WEBP" and start[12:16] in (b"VP8L", b"VP8X")
+
+
+def on_white(picture: NDArray[Any]) -> NDArray[Any]:
+    """``uint8`` or ``uint16`` RGBA ``[H, W, 4]`` as RGB ``[H, W, 3]`` on a white ground."""
+    white = np.iinfo(picture.dtype).max
+    alpha = picture[:, :, 3:]
+    if (alpha == white).all():
+        return np.ascontiguousarray(picture[:, :, :3])
+    share = alpha.astype(np.float32) / np.float32(white)
+    return np.rint(white + (picture[:, :, :3].astype(np.float32) - white) * share).astype(picture.dtype)
+
+
+def exif_orientation(data: bytes) -> int:
+    """How a JPEG, PNG or WebP is to be turned, by its EXIF: 1 (not at all) to 8."""
+    found = re.search(rb"(?:Exif\0\0|eXIf|EXIF.{4})(?=II\*\0|MM\0\*)", data, re.DOTALL)
+    if found is None:
+        return 1
+    exif = memoryview(data)[found.end() :]
+    order = "<" if exif[0] == ord("I") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        entries = [struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry) for entry in range(count)]
+    except struct.error:
+        return 1
+    return next((value for tag, _, _, value in entries if tag == 0x0112), 1)
+
+
+def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turns a picture by its EXIF orientation; one that is none changes nothing."""
+    if orientation in (5, 6, 7, 8):
+        picture = picture.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(picture[::rows, ::columns])
 
 
 def _jpeg_is_complete(data: bytes) -> bool:

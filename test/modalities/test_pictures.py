@@ -75,7 +75,7 @@ def encoded(picture: np.ndarray, suffix: str) -> np.ndarray:
     return cv2.imencode(suffix, picture)[1]
 
 
-@pytest.mark.parametrize("suffix", IMAGE.suffixes)
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"])
 def test_image_files_are_rgb(suffix: str, tmp_path: Path) -> None:
     bgr = np.zeros((40, 60, 3), np.uint8)
     bgr[:, :, 2] = 250  # red

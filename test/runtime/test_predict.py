@@ -87,7 +87,7 @@ def test_help_lists_the_files_of_every_modality(monkeypatch):
     text = commands.choices["predict"].format_help()
     for name in set(modalities.NAMES) - {"text"}:
         assert f"{name.replace('_', ' ')} file: {modalities.get(name).formats()}\n" in text
-    assert "with open3d: .pcd, .ply" in text
+    assert "with open3d: .pcd" in text
 
 
 def test_single_input_is_the_fusion(run, capsys):
@@ -297,3 +297,30 @@ def test_units_of_the_numbers_in_files(run, folder, capsys):
     ):
         with pytest.raises(ConfigError, match=message):
             run("--touch", "skin.png", "--unit", unit)
+
+
+def test_pressures_in_another_unit_take_a_scale(run, folder, capsys):
+    kilopascal = np.zeros((16, 16))
+    kilopascal[4:9, 5:12] = 32.0
+    np.save(folder / "kpa.npy", kilopascal)
+    np.savetxt(folder / "share.csv", kilopascal / 40, delimiter=",")
+    assert run("--touch", "kpa.npy") == 2
+    assert "255 / the pressure at full scale" in capsys.readouterr().err
+    assert run("--touch", "kpa.npy", "--scale", f"touch={255 / 40}", "--json") == 0
+    scaled = json.loads(capsys.readouterr().out)["inputs"][0]["top"]
+    assert run("--touch", "share.csv", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inputs"][0]["top"] == scaled
+
+
+def test_hundredths_of_a_kelvin_take_the_scale_that_the_doubt_names(run, folder, capsys):
+    cv2.imwrite(str(folder / "kelvin.tif"), np.linspace(29000, 31000, 3072).reshape(48, 64).astype(np.uint16))
+    assert run("--thermal", "kelvin.tif") == 0
+    assert "scale: 0.01, offset: -273.15" in capsys.readouterr().err
+    assert run("--thermal", "kelvin.tif", "--scale", "thermal=0.01,-273.15") == 0
+    assert "implausible" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", ["touch", "touch=", "touch=kPa", "touch=0", "touch=1,2,3", "touch=nan", "image=1"])
+def test_a_bad_scale_is_refused(run, scale):
+    with pytest.raises(ConfigError, match="--scale"):
+        run("--touch", "touch.png", "--scale", scale)

@@ -10,9 +10,10 @@ from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import SPLITS, Source, register
 from omnibind_core.data.sources.base.tables import accept, read_rows
+from omnibind_core.modalities.pictures import Measuring, parse_scale
 
 COLUMNS = ("id", "modality", "source", "path", "label", "split", "group")
-OPTIONAL = ("pair",)
+OPTIONAL = ("pair", "scale")
 
 
 @register
@@ -20,7 +21,8 @@ class FolderSource(Source):
     """Samples listed in ``samples.csv``; files are read when they are asked for.
 
     Its ``path`` column is relative to the folder and stays inside of it; links there are followed, wherever they lead.
-    ``group`` may be empty: the sample then is a group of its own.
+    ``group`` may be empty: the sample then is a group of its own. ``scale`` is what
+    :func:`omnibind_core.modalities.pictures.parse_scale` takes.
 
     Raises:
         DataError: The table is missing or contradicts itself; names the lines, what was expected, and how many other
@@ -45,7 +47,9 @@ class FolderSource(Source):
             if problem:
                 problems.append(f"line {line}: {problem}")
             else:
-                good.append(Sample(**{**row, "group": row["group"] or row["id"]}))
+                scale = row.pop("scale")
+                path = row["path"] if not scale else "{}#scale={},{}".format(row["path"], *parse_scale(scale))
+                good.append(Sample(**{**row, "path": path, "group": row["group"] or row["id"]}))
         self._rows = accept(table, good, problems)
 
     def samples(self, *, split: str | None = None, modality: str | None = None) -> list[Sample]:
@@ -68,4 +72,14 @@ def _problem(row: dict[str, str]) -> str:
     path = PurePosixPath(row["path"].replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         return f"path '{row['path']}' leads out of the folder"
+    return _scale_problem(row["scale"], row["modality"]) if row["scale"] else ""
+
+
+def _scale_problem(text: str, modality: str) -> str:
+    if not isinstance(modalities.get(modality), Measuring):
+        return f"scale '{text}', but values of {modality} have none"
+    try:
+        parse_scale(text)
+    except ValueError as error:
+        return f"scale {error}"
     return ""

@@ -14,7 +14,7 @@ from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, 
 from omnibind_core.modalities.drawing import Picture
 from omnibind_core.modalities.image import corruption, plausibility, processing
 from omnibind_core.modalities.objects import as_array, channels_last, light
-from omnibind_core.modalities.pictures import check_layout, read_picture
+from omnibind_core.modalities.pictures import SUFFIXES, check_layout, on_white, read_picture
 
 
 class Image(Modality[NDArray[np.uint8], PicturePreset]):
@@ -23,20 +23,28 @@ class Image(Modality[NDArray[np.uint8], PicturePreset]):
     name: ClassVar[str] = "image"
     role: ClassVar[Role] = Role.TEACHER
     is_camera: ClassVar[bool] = True
-    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[np.uint8]]] = corruption.CORRUPTIONS
 
     def check(self, raw: NDArray[np.uint8], source: str) -> NDArray[np.uint8]:
-        """Accepts ``uint8`` ``[H, W]``, ``[H, W, 1]``, RGB ``[H, W, 3]`` and RGBA ``[H, W, 4]``."""
+        """Accepts ``uint8`` ``[H, W]``, ``[H, W, 1]``, RGB ``[H, W, 3]`` and RGBA ``[H, W, 4]``.
+
+        RGBA is put on white, unless its fourth channel is the same everywhere: drivers leave it at anything.
+        """
         expected = "a picture uint8 [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4]"
         picture = check_layout(raw, source, expected)
         if picture.dtype != np.uint8:
             raise InvalidInputError(source, f"dtype {picture.dtype}", expected)
+        if picture.ndim == 3 and raw.shape[2] == 4 and (raw[:, :, 3] != raw[0, 0, 3]).any():
+            return on_white(raw)
         return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
 
     def load(self, path: Path) -> NDArray[np.uint8]:
-        """Reads a picture file, turned upright by its EXIF orientation; 16 bits by :func:`.processing.to_8_bit`."""
+        """Reads a picture file, turned upright by its EXIF orientation, on white where it is transparent.
+
+        16 bits by :func:`.processing.to_8_bit`.
+        """
         picture = read_picture(path, self.suffixes, "a picture file", cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         return self.check(processing.to_8_bit(picture) if picture.dtype == np.uint16 else picture, str(path))
 

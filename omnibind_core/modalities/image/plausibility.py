@@ -19,6 +19,7 @@ _HOLES = 0.02  # share of the pixels that a depth camera could not measure, at l
 _NEAREST = 0.05  # of the farthest distance; between it and the holes is nothing
 _DEEP = 100  # mm that the farthest distance is at least: less is noise on black
 _PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*")
 
 
 def depth_doubt(pixels: NDArray[np.uint16], named: bool = False) -> Doubt | None:
@@ -44,13 +45,16 @@ def depth_doubt(pixels: NDArray[np.uint16], named: bool = False) -> Doubt | None
 
 
 def file_doubt(path: Path) -> Doubt | None:
-    """The doubt about a file: of a PNG of 16 bits and one channel, see :func:`depth_doubt`."""
+    """The doubt about a file: of a PNG or TIFF of 16 bits and one channel, see :func:`depth_doubt`."""
     with path.open("rb") as file:
         header = file.read(26)
-    if header[:8] != _PNG or header[24:26] != b"\x10\x00":  # bits of a value, kind of colour
+    is_png = header[:8] == _PNG and header[24:26] == b"\x10\x00"  # bits of a value, kind of colour
+    if not is_png and header[:4] not in _TIFF:
         return None
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return None if pixels is None else depth_doubt(np.asarray(pixels, np.uint16))
+    if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
+        return None
+    return depth_doubt(np.asarray(pixels, np.uint16))
 
 
 def doubt(raw: NDArray[np.uint8]) -> Doubt | None:

@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import SCALING, Corruptions, Modality, Role, rescaled
+from omnibind_core.modalities.base import SCALING, Corruptions, Role, readable_file, rescaled
 from omnibind_core.modalities.drawing import Picture, coloured
 from omnibind_core.modalities.objects import as_array, channels_last
-from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
-from omnibind_core.modalities.thermal import corruption, processing
+from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, Measuring, check_layout, read_picture
+from omnibind_core.modalities.tables import SUFFIXES as TABLES
+from omnibind_core.modalities.tables import read_table
+from omnibind_core.modalities.thermal import corruption, flir, processing
 from omnibind_core.modalities.thermal.processing import ThermalPreset
 
 MAX_INVALID = 0.25  # share of pixels without a finite value up to which they are filled
 
 
-class Thermal(Modality[NDArray[Any], ThermalPreset]):
+class Thermal(Measuring[ThermalPreset]):
     """Thermal picture.
 
     Raw form: ``float32 [H, W]`` (°C, or any unit that grows with temperature), ``uint8`` or ``uint16 [H, W]`` counts,
@@ -33,7 +35,7 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
     is_camera: ClassVar[bool] = True
     topics: ClassVar[str] = "thermal|infrared|lwir|flir|lepton|boson|seek"
     measured: ClassVar[str] = "float32"
-    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".npy")
+    suffixes: ClassVar[tuple[str, ...]] = (*SUFFIXES, ".npy", *TABLES, *flir.SUFFIXES)
     presets: ClassVar[dict[str, ThermalPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
     units: ClassVar[Mapping[str, str]] = {name: meaning.format(unit="°C") for name, meaning in SCALING.items()}
@@ -56,9 +58,18 @@ class Thermal(Modality[NDArray[Any], ThermalPreset]):
             return picture
         return _fill_invalid(picture.astype(np.float32, copy=False), source)
 
-    def load(self, path: Path) -> NDArray[Any]:
-        """Reads a picture file (8 or 16 bit grey, colour, float TIFF) or a ``.npy`` array."""
-        return self.check(read_picture(path, self.suffixes, "a thermal picture", AS_STORED), str(path))
+    def read(self, path: Path) -> NDArray[Any]:
+        """Reads a picture file (8 or 16 bit grey, colour, float TIFF), a ``.npy`` array or a table of values as text.
+
+        Of FLIR's radiometric JPEG and the first frame of its sequences: the temperatures.
+        """
+        what = "a thermal picture"
+        readable_file(path, self.suffixes, what)
+        suffix = path.suffix.lower()
+        celsius = flir.read(path) if suffix in (".jpg", ".jpeg", *flir.SUFFIXES) else None
+        if celsius is not None:
+            return celsius
+        return read_table(path, what) if suffix in TABLES else read_picture(path, self.suffixes, what, AS_STORED)
 
     def convert(self, given: Any, source: str, **units: Any) -> NDArray[Any]:
         """Accepts what :meth:`check` does, PIL pictures, channels first, and values with ``scale`` and ``offset``."""

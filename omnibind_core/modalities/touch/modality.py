@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.base import SCALING, Corruptions, Modality, PicturePreset, Role, positive, rescaled
+from omnibind_core.modalities.base import SCALING, Corruptions, PicturePreset, Role, positive, readable_file, rescaled
 from omnibind_core.modalities.drawing import Picture, rgb
 from omnibind_core.modalities.objects import as_array, channels_last, light
-from omnibind_core.modalities.pictures import AS_STORED, check_layout, read_picture
+from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, Measuring, check_layout, read_picture
+from omnibind_core.modalities.tables import SUFFIXES as TABLES
+from omnibind_core.modalities.tables import read_table
 from omnibind_core.modalities.touch import corruption, processing
 
 _FEW_BITS = 1 << 12  # that 16-bit integers below may be of a sensor with fewer bits
 _TOLERANCE = 0.1  # of the full scale: noise and drift around no pressure and around saturation
 
 
-class Touch(Modality[NDArray[Any], PicturePreset]):
+class Touch(Measuring[PicturePreset]):
     """Tactile picture.
 
     Raw form: ``uint8 [H, W]`` or RGB ``uint8 [H, W, 3]``, or pressure as ``float32 [H, W]``, a share 0..1 of the
@@ -31,7 +33,7 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
     role: ClassVar[Role] = Role.STUDENT
     topics: ClassVar[str] = r"tactile|touch|gelsight|(?<![a-z])digit(?![a-z])|gsmini|skin|pressure"
     measured: ClassVar[str] = "uint8"
-    suffixes: ClassVar[tuple[str, ...]] = (".jpg", ".jpeg", ".png", ".bmp", ".npy")
+    suffixes: ClassVar[tuple[str, ...]] = (*SUFFIXES, ".npy", *TABLES)
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
     units: ClassVar[Mapping[str, str]] = {
@@ -53,16 +55,16 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
         if not (np.isfinite(low) and np.isfinite(high)):  # NaN passes through min and max
             raise InvalidInputError(source, "pressure that is not finite", expected)
         if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            raise InvalidInputError(source, f"pressure {low:.3g} to {high:.3g}", expected)
+            unit = "kPa or another unit takes a scale, which is 255 / the pressure at full scale"
+            raise InvalidInputError(source, f"pressure {low:.3g} to {high:.3g}", f"{expected}; {unit}")
         return picture.astype(np.float32, copy=False)
 
-    def load(self, path: Path) -> NDArray[Any]:
-        """Reads a picture file, grey as grey, or a ``.npy`` array."""
-        return self.check(self.read(path), str(path))
-
     def read(self, path: Path) -> NDArray[Any]:
-        """The numbers as they are in the file."""
-        return read_picture(path, self.suffixes, "a tactile picture", AS_STORED)
+        """Reads a picture file, grey as grey, a ``.npy`` array, or a table of pressures as text."""
+        what = "a tactile picture"
+        readable_file(path, self.suffixes, what)
+        is_table = path.suffix.lower() in TABLES
+        return read_table(path, what) if is_table else read_picture(path, self.suffixes, what, AS_STORED)
 
     def convert(self, given: Any, source: str, **units: Any) -> NDArray[Any]:
         """Accepts what :meth:`check` does, PIL pictures, channels first, and pressure of a given ``full_scale`` or
@@ -90,7 +92,10 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
         if full_scale is None:
             few_bits = picture.dtype == np.uint16 and 0 < high < _FEW_BITS
             if few_bits or (picture.dtype != np.uint16 and high > 1 + _TOLERANCE):
-                expected = "pressure on 0..1, or full_scale=, such as 4095 for 12 bits, 65535 for 16"
+                expected = (
+                    "pressure on 0..1, or full_scale=, such as 4095 for 12 bits, 65535 for 16, "
+                    "or scale=, 255 / the pressure at full scale"
+                )
                 raise InvalidInputError(source, f"{picture.dtype} up to {high:.4g} of unknown full scale", expected)
             return self.check(picture, source)
         if high > (1 + _TOLERANCE) * full_scale:

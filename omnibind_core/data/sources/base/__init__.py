@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError
+from omnibind_core.modalities.pictures import Measuring
 
 SPLITS = ("train", "val", "test")
 _SHOWN = 5
@@ -144,7 +145,7 @@ class Source(ABC):
         if not 0 <= val_share < 1:
             raise ConfigError(f"source '{self.name}': val_share is {val_share}, expected 0 to below 1")
         self._val_share = val_share
-        self._picture: tuple[tuple[str, str], Any] | None = None  # the last one that a part was cut from
+        self._picture: tuple[tuple[Any, ...], Any] | None = None  # the last one that a part was cut from
         if not self.root.is_dir():
             raise DataError(f"{self.root} is no folder: {self.title} is expected there as {self.layout}")
 
@@ -204,7 +205,7 @@ class Source(ABC):
         box = sample.box
         if box is None:
             return self._read(sample)
-        key = (sample.modality, sample.file)
+        key = (sample.modality, sample.file, sample.scale)
         last = self._picture
         if last is None or last[0] != key:
             last = self._picture = (key, self._read(sample))
@@ -217,11 +218,14 @@ class Source(ABC):
 
     def is_plain(self, sample: Sample) -> bool:
         """Whether the whole file is the sample, read like any other of its modality: without this class."""
-        return sample.box is None and type(self)._read is Source._read
+        return sample.box is None and sample.scale is None and type(self)._read is Source._read
 
     def _read(self, sample: Sample) -> Any:
         """Reads the whole file of a sample, in the form of its modality."""
-        return modalities.get(sample.modality).load(self.path(sample))
+        modality, path = modalities.get(sample.modality), self.path(sample)
+        if sample.scale is None or not isinstance(modality, Measuring):
+            return modality.load(path)
+        return modality.load_scaled(path, *sample.scale)
 
     def inspect(self, *, read: bool = False) -> Inspection:
         """Counts samples and looks for missing and empty files, contradictions, and labels without samples.

@@ -1,0 +1,95 @@
+"""Pictures that OpenCV does not read, or not rightly: by Pillow and pillow-heif, which are optional."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.optional import require
+
+_log = logging.getLogger(__name__)
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+_AVIF = (b"avif", b"avis")
+_EIGHT_BIT = ("CMYK", "LA", "RGBA")  # modes of a TIFF that OpenCV does not read, or without its transparency
+_BITS = 258  # TIFF's tag
+_HEIF = (b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+
+
+def format_of(start: bytes) -> str:
+    """Which of Pillow's formats a file is in, by its first bytes.
+
+    Args:
+        start: 64 bytes or more.
+
+    Returns:
+        ``GIF``, ``TIFF``, ``JPEG2000``, ``AVIF`` or ``HEIF``; ``""`` for all others.
+    """
+    if start.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if start.startswith(_TIFF):
+        return "TIFF"
+    if start.startswith(_JPEG_2000):
+        return "JPEG2000"
+    if start[4:8] != b"ftyp":
+        return ""
+    # Brands: the major one at byte 8, compatible ones to the end of the box. AVIF's has those of HEIF, too.
+    brands = start[8 : int.from_bytes(start[:4], "big")]
+    if any(brand in brands for brand in _AVIF):
+        return "AVIF"
+    return "HEIF" if any(brand in brands for brand in _HEIF) else ""
+
+
+def decode(data: bytes, kind: str, source: str, what: str) -> NDArray[Any] | None:
+    """Decodes the first picture of a file, turned upright.
+
+    Pillow's limit of pixels against decompression bombs holds.
+
+    Args:
+        data: The bytes of the file.
+        kind: As :func:`format_of` gives it.
+        source: File path, for messages.
+        what: What is expected, for the error message.
+
+    Returns:
+        Grey ``[H, W]``, RGB ``[H, W, 3]`` or RGBA ``[H, W, 4]``, ``uint8``; grey also of 16 bits and more. None for a
+        TIFF whose values Pillow would round to 8 bits, or cannot read.
+
+    Raises:
+        InvalidInputError: No picture, a truncated or a too large one.
+        MissingDependencyError: Pillow or pillow-heif is not installed.
+    """
+    image, ops = (require(f"PIL.{name}", f"[{source}] A {kind} picture") for name in ("Image", "ImageOps"))
+    if kind == "HEIF":
+        require("pillow_heif", f"[{source}] A HEIF picture").register_heif_opener()
+    try:
+        with image.open(io.BytesIO(data), formats=[kind]) as opened:
+            if kind == "TIFF" and max(opened.tag_v2.get(_BITS, (1,))) > 8 and opened.mode not in _EIGHT_BIT:
+                return None
+            count = getattr(opened, "n_frames", 1)
+            pixels = _pixels(ops.exif_transpose(opened))
+    except image.UnidentifiedImageError as error:
+        if kind == "TIFF":
+            return None
+        raise InvalidInputError(source, f"{len(data)} bytes that are no whole {kind} picture", what) from error
+    except Exception as error:  # each of Pillow's formats has its own ways to fail
+        raise InvalidInputError(source, f"a {kind} picture that cannot be decoded ({error})", what) from error
+    if count > 1:
+        _log.info("[%s] the first of %d pictures in the file is used", source, count)
+    return pixels
+
+
+def _pixels(opened: Any) -> NDArray[Any]:
+    if opened.has_transparency_data:
+        return np.asarray(opened.convert("RGBA"))
+    if opened.mode in ("1", "L"):
+        return np.asarray(opened.convert("L"))
+    if opened.mode[0] in "IF":  # 16 or 32 bits
+        return np.asarray(opened)
+    return np.asarray(opened.convert("RGB"))
