@@ -90,7 +90,10 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
         if full_scale is None:
             few_bits = picture.dtype == np.uint16 and 0 < high < _FEW_BITS
             if few_bits or (picture.dtype != np.uint16 and high > 1 + _TOLERANCE):
-                expected = "pressure on 0..1, or full_scale=, such as 4095 for 12 bits, 65535 for 16"
+                expected = (
+                    "pressure on 0..1, or full_scale=, such as 4095 for 12 bits, 65535 for 16, "
+                    "or scale=, 255 / the pressure at full scale"
+                )
                 raise InvalidInputError(source, f"{picture.dtype} up to {high:.4g} of unknown full scale", expected)
             return self.check(picture, source)
         if high > (1 + _TOLERANCE) * full_scale:
