@@ -87,7 +87,7 @@ def test_help_lists_the_files_of_every_modality(monkeypatch):
     text = commands.choices["predict"].format_help()
     for name in set(modalities.NAMES) - {"text"}:
         assert f"{name.replace('_', ' ')} file: {modalities.get(name).formats()}\n" in text
-    assert "with open3d: .pcd, .ply" in text
+    assert "with open3d: .pcd" in text
 
 
 def test_single_input_is_the_fusion(run, capsys):
