@@ -77,7 +77,7 @@ class Touch(Modality[NDArray[Any], PicturePreset]):
         if picture.ndim == 3:
             if units:
                 raise InvalidInputError(
-                    source, f"{next(iter(units))} of shape {list(picture.shape)}", "pressure [H, W]"
+                    source, "a picture in colours", "a picture with one value a pixel, which a unit is for"
                 )
             return self.check(light(picture, source), source)
         if scaled is not None:
