@@ -75,7 +75,9 @@ class Thermal(Measuring[ThermalPreset]):
         """Accepts what :meth:`check` does, PIL pictures, channels first, and values with ``scale`` and ``offset``."""
         picture = channels_last(as_array(given, source))
         if units and picture.ndim == 3 and picture.shape[2] != 1:
-            raise InvalidInputError(source, f"{next(iter(units))} of shape {list(picture.shape)}", "values [H, W]")
+            raise InvalidInputError(
+                source, "a picture in colours", "a picture with one value a pixel, which a unit is for"
+            )
         scaled = rescaled(picture, units, source)
         return self.check(picture if scaled is None else scaled, source)
 

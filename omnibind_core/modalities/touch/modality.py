@@ -79,7 +79,7 @@ class Touch(Measuring[PicturePreset]):
         if picture.ndim == 3:
             if units:
                 raise InvalidInputError(
-                    source, f"{next(iter(units))} of shape {list(picture.shape)}", "pressure [H, W]"
+                    source, "a picture in colours", "a picture with one value a pixel, which a unit is for"
                 )
             return self.check(light(picture, source), source)
         if scaled is not None:
