@@ -121,9 +121,12 @@ def _read_4(path: Path) -> Events:
                 held += len(parts[-1])
                 while held - len(parts[0]) > LAST:
                     held -= len(parts.popleft())
-    except (RuntimeError, OSError, ValueError) as error:
-        if isinstance(error, InvalidInputError) or not parts:
-            raise InvalidInputError(str(path), f"a file that cannot be read ({error})", "AEDAT 4") from error
+    except BaseException as error:  # a damaged file makes the library panic, which is no Exception
+        if isinstance(error, (InvalidInputError, KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
+        if not parts:
+            reason = str(error).partition("\n")[0]
+            raise InvalidInputError(str(path), f"a file that cannot be read ({reason})", "AEDAT 4") from error
         warn_of_cut(path, held)
     if not parts:
         raise InvalidInputError(str(path), "no events", "AEDAT 4 with events")
