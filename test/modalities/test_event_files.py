@@ -166,7 +166,8 @@ def test_aedat_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert raw.x.tolist() == (5 * steps).tolist() and raw.y.tolist() == (4 * steps).tolist()
     assert raw.t.tolist() == (1_700_000_000_000_000 + 100 * steps).tolist()
     assert raw.p.tolist() == (steps % 3 == 0).tolist()
-    for broken in (data[:700], data[:200] + b"\xff" * 50 + data[250:]):  # the library panics at the second
+    # The library panics at the second and ends the process at the third.
+    for broken in (data[:700], data[:18] + b"\xff" + data[19:], data.replace(b"compression", b"compress\xefon")):
         path.write_bytes(broken)
         with pytest.raises(InvalidInputError, match="cannot be read"):
             EVENT.load(path)
