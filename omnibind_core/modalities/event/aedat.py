@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import xml.etree.ElementTree as ElementTree
 from collections import deque
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +34,7 @@ _PACKET = struct.Struct(
     "<hhiiiiii"
 )  # kind, source, bytes per event, ..., overflows of the clock, capacity, number, valid
 _POLARITY = 1  # kind of a packet
+_DESCRIPTION = 1 << 20  # bytes in which the description of the streams ends
 _EVENT_SIZE = 8  # bytes
 _CHIP = re.compile(r"AEChip: *(?:\w+\.)*(\w+)")
 
@@ -107,6 +109,12 @@ def _read_3(file: BinaryIO, path: Path, header: list[str]) -> Events:
 
 def _read_4(path: Path) -> Events:
     aedat = require("aedat", "Reading AEDAT 4")
+    with path.open("rb") as file:
+        description = re.search(rb"<dv\b.*</dv>", file.read(_DESCRIPTION), re.DOTALL)
+    try:  # one that is no XML makes the library end the process
+        ElementTree.fromstring(description[0] if description else b"")
+    except (ElementTree.ParseError, ValueError) as error:
+        raise InvalidInputError(str(path), f"a header that cannot be read ({error})", "AEDAT 4") from error
     parts: deque[NDArray[np.void]] = deque()
     held = 0
     try:
@@ -121,9 +129,12 @@ def _read_4(path: Path) -> Events:
                 held += len(parts[-1])
                 while held - len(parts[0]) > LAST:
                     held -= len(parts.popleft())
-    except (RuntimeError, OSError, ValueError) as error:
-        if isinstance(error, InvalidInputError) or not parts:
-            raise InvalidInputError(str(path), f"a file that cannot be read ({error})", "AEDAT 4") from error
+    except BaseException as error:  # a damaged file makes the library panic, which is no Exception
+        if isinstance(error, (InvalidInputError, KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
+        if not parts:
+            reason = str(error).partition("\n")[0]
+            raise InvalidInputError(str(path), f"a file that cannot be read ({reason})", "AEDAT 4") from error
         warn_of_cut(path, held)
     if not parts:
         raise InvalidInputError(str(path), "no events", "AEDAT 4 with events")

@@ -8,7 +8,6 @@ used.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.errors import InvalidInputError
+from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.modalities.base import Events
 from omnibind_core.modalities.event import aedat, prophesee
 from omnibind_core.modalities.event.headers import LAST, MAX_SIDE, TAIL, chosen, guessed_sensor, say_once
@@ -85,8 +84,8 @@ def _read_npz(path: Path) -> Events:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(str(path), f"a file that NumPy cannot read ({error})", expected) from error
+    except Exception as error:  # a damaged file makes NumPy and zipfile raise almost anything
+        raise InvalidInputError(str(path), f"a file that NumPy cannot read ({_first(error)})", expected) from error
     if "frame" in arrays:
         return from_frame(arrays["frame"], str(path))
     size = [arrays.pop(name, None) for name in ("width", "height")]
@@ -105,8 +104,8 @@ def _read_npz(path: Path) -> Events:
 def _read_npy(path: Path) -> Events:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        found = f"a file that NumPy cannot read ({str(error).partition('.')[0]})"
+    except Exception as error:  # as above
+        found = f"a file that NumPy cannot read ({_first(error)})"
         raise InvalidInputError(str(path), found, f"an array with {_COLUMNS}") from error
     return _read_array(array, str(path))
 
@@ -139,10 +138,12 @@ def _read_hdf5(path: Path) -> Events:
             if "" in found:
                 return _read_array(found[""], str(path), size)
             return _events({name: data[-LAST:] for name, data in found.items()}, str(path), size)
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        raise InvalidInputError(str(path), f"a file that cannot be read ({error})", "HDF5 with events") from error
+    except (InvalidInputError, MissingDependencyError):
+        raise
+    except Exception as error:  # as above
+        raise InvalidInputError(
+            str(path), f"a file that cannot be read ({_first(error)})", "HDF5 with events"
+        ) from error
 
 
 def _first_events(file: Any, h5py: Any) -> dict[str, Any] | None:
@@ -250,6 +251,11 @@ def _read_dat(path: Path) -> Events:
     with path.open("rb") as file:
         is_aedat = file.read(5) == b"#!AER"
     return aedat.read(path) if is_aedat else prophesee.read_dat(path)
+
+
+def _first(error: Exception) -> str:
+    """The first sentence of an error."""
+    return re.split(r"\n|\. ", str(error).strip("'"))[0]
 
 
 def _named(names: Iterable[str]) -> dict[str, str]:
