@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 from abc import abstractmethod
@@ -17,6 +18,8 @@ from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities import pillow_pictures
 from omnibind_core.modalities.base import Corruption, Corruptions, Modality, PicturePreset, PresetT, readable_file
 
+_log = logging.getLogger(__name__)
+
 SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".gif", ".avif",
     ".heic", ".heif", ".hif", ".jp2", ".j2k",
@@ -24,6 +27,7 @@ SUFFIXES = (
 """Endings of picture files. What is in a file, its first bytes say."""
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # grey stays grey, 16 bit stay 16 bit; EXIF orientation applied
+_ANIMATED = tuple(bytes([flags]) for flags in range(64) if flags & 2)  # flags of a WebP
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
 
 
@@ -100,12 +104,15 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
         raise InvalidInputError(source, f"a JPEG that ends early ({data.size} bytes)", what)
     colour = flags != cv2.IMREAD_UNCHANGED and bool(flags & cv2.IMREAD_COLOR)
     picture = None
-    kind = pillow_pictures.format_of(data[:64].tobytes())
+    start = data[:64].tobytes()
+    kind = pillow_pictures.format_of(start)
     if kind and (colour or kind != "TIFF"):
         picture = pillow_pictures.decode(data.tobytes(), kind, source, what)
         if picture is None:  # of more bits than 8, which OpenCV refuses as colour
             picture = _by_opencv(data, source, AS_STORED, what)
-    elif colour and _may_be_transparent(data):
+    elif _is_animated(start):
+        _log.info("[%s] the first of several pictures in the file is used", source)
+    if picture is None and not kind and colour and _may_be_transparent(data):
         stored = _by_opencv(data, source, cv2.IMREAD_UNCHANGED, what)
         if stored.ndim == 3 and stored.shape[2] == 4:
             picture = upright(stored, exif_orientation(data.tobytes()))
@@ -135,6 +142,11 @@ def _by_opencv(data: NDArray[np.uint8], source: str, flags: int, what: str) -> N
     if picture.ndim == 2:
         return picture
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+
+
+def _is_animated(start: bytes) -> bool:
+    """Whether the header of a PNG or a WebP says so."""
+    return (start[:4] == b"\x89PNG" and b"acTL" in start) or (start[12:16] == b"VP8X" and start[20:21] in _ANIMATED)
 
 
 def _may_be_transparent(data: NDArray[np.uint8]) -> bool:

@@ -79,7 +79,8 @@ def decode(data: bytes, kind: str, source: str, what: str) -> NDArray[Any] | Non
             return None
         raise InvalidInputError(source, f"{len(data)} bytes that are no whole {kind} picture", what) from error
     except Exception as error:  # each of Pillow's formats has its own ways to fail
-        raise InvalidInputError(source, f"a {kind} picture that cannot be decoded ({error})", what) from error
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(source, f"a {kind} picture that cannot be decoded ({reason})", what) from error
     if count > 1:
         _log.info("[%s] the first of %d pictures in the file is used", source, count)
     return pixels

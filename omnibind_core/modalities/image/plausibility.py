@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Doubt
+from omnibind_core.modalities.pictures import AS_STORED, decode_picture
 
 _PIXELS = 32  # rows and columns of the grid that is looked at
 _CONSTANT = 2.0  # of 255, standard deviation; training and validation pictures have 12 and more
@@ -51,10 +53,11 @@ def file_doubt(path: Path) -> Doubt | None:
     is_png = header[:8] == _PNG and header[24:26] == b"\x10\x00"  # bits of a value, kind of colour
     if not is_png and header[:4] not in _TIFF:
         return None
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
+    try:
+        pixels = decode_picture(np.fromfile(path, np.uint8), str(path), AS_STORED)
+    except InvalidInputError:  # a kind of TIFF that is no grey one of 16 bits
         return None
-    return depth_doubt(np.asarray(pixels, np.uint16))
+    return depth_doubt(pixels) if pixels.ndim == 2 and pixels.dtype == np.uint16 else None
 
 
 def doubt(raw: NDArray[np.uint8]) -> Doubt | None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.pictures import exif_orientation, upright
+from omnibind_core.modalities.pictures import decode_picture, exif_orientation, upright
 
 SUFFIXES = (".seq", ".fff")
 _WHAT = "FLIR's raw counts with the constants of the camera: export temperatures as CSV or TIFF in FLIR's software"
@@ -139,10 +139,9 @@ def _counts(record: bytes, source: str) -> NDArray[np.uint16]:
     if body.startswith(b"\x89PNG"):
         if struct.unpack_from(">II", body, 16) != (width, height):
             raise InvalidInputError(source, f"a PNG that is not of the {width} x {height} pixels declared", _WHAT)
-        picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED)
-        if picture is None or picture.ndim != 2 or picture.dtype != np.uint16:
-            raise InvalidInputError(source, "a PNG of counts that cannot be decoded", _WHAT)
-        counts = np.asarray(picture, np.uint16)
+        counts = decode_picture(np.frombuffer(body, np.uint8), source, cv2.IMREAD_UNCHANGED)
+        if counts.ndim != 2 or counts.dtype != np.uint16:
+            raise InvalidInputError(source, f"counts as a PNG of shape {list(counts.shape)}, {counts.dtype}", _WHAT)
         # Most cameras write these in the wrong byte order. In the right one neighbours are alike.
         return min(counts, counts.byteswap(), key=_roughness)
     if body.startswith(b"\xff\xd8\xff"):
