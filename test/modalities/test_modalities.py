@@ -6,7 +6,7 @@ import csv
 import importlib.util
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_attributes(name: str) -> None:
 def test_formats_are_told_by_the_package_that_they_need() -> None:
     class Scan(type(modalities.get("image"))):
         suffixes = (".gif", ".jpg", ".heic", ".png", ".tif")
-        needs = {".gif": "PIL", ".tif": "PIL", ".heic": "pillow_heif"}
+        needs: ClassVar = {".gif": "PIL", ".tif": "PIL", ".heic": "pillow_heif"}
 
     optional_packages = {"PIL": "pip install pillow", "open3d": "pip install open3d (and more)"}
     with pytest.MonkeyPatch.context() as patch:
