@@ -57,6 +57,11 @@ _INSTALL = {
 }
 
 
+def distribution(module: str) -> str:
+    """The name that pip knows an optional module's package by: ``pillow`` for ``PIL``."""
+    return _INSTALL.get(module, module).removeprefix("pip install ").split()[0]
+
+
 def require(module: str, needed_for: str) -> ModuleType:
     """Imports an optional module.
 

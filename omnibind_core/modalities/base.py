@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities.drawing import Picture, view_picture
 from omnibind_core.modalities.objects import as_array, is_array_like
+from omnibind_core.optional import distribution
 
 RawT = TypeVar("RawT")
 PresetT = TypeVar("PresetT", bound="Preset")
@@ -217,7 +218,8 @@ class Modality(ABC, Generic[RawT, PresetT]):
         """The file endings that are read, in words: those that need nothing, then the others with what they need."""
         by_package: dict[str, list[str]] = {}
         for suffix in self.suffixes:
-            by_package.setdefault(self.needs.get(suffix, ""), []).append(suffix)
+            package = distribution(self.needs[suffix]) if suffix in self.needs else ""
+            by_package.setdefault(package, []).append(suffix)
         plain = [", ".join(by_package.pop(""))] if "" in by_package else []
         return "; ".join(plain + [f"with {name}: {', '.join(found)}" for name, found in sorted(by_package.items())])
 

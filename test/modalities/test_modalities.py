@@ -6,7 +6,7 @@ import csv
 import importlib.util
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -64,6 +64,18 @@ def test_attributes(name: str) -> None:
     assert all(suffix in modality.formats() for suffix in modality.suffixes)
     assert all(key == preset.name for key, preset in modality.presets.items())
     assert modality.preset() is next(iter(modality.presets.values()))
+
+
+def test_formats_are_told_by_the_package_that_they_need() -> None:
+    class Scan(type(modalities.get("image"))):
+        suffixes = (".gif", ".jpg", ".heic", ".png", ".tif")
+        needs: ClassVar = {".gif": "PIL", ".tif": "PIL", ".heic": "pillow_heif"}
+
+    optional_packages = {"PIL": "pip install pillow", "open3d": "pip install open3d (and more)"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("omnibind_core.optional._INSTALL", optional_packages)
+        assert Scan().formats() == ".jpg, .png; with pillow: .gif, .tif; with pillow_heif: .heic"
+        assert modalities.get("point_cloud").formats().count("with open3d: .pcd") == 1
 
 
 def test_texts_without_end_are_refused() -> None:
