@@ -25,6 +25,11 @@ SUFFIXES = (
     ".heic", ".heif", ".hif", ".jp2", ".j2k",
 )  # fmt: skip
 """Endings of picture files. What is in a file, its first bytes say."""
+NEEDS = {
+    **dict.fromkeys((".gif", ".avif", ".jp2", ".j2k"), "PIL"),
+    **dict.fromkeys((".heic", ".heif", ".hif"), "pillow_heif"),
+}
+"""Of those, what takes a package more than OpenCV."""
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # grey stays grey, 16 bit stay 16 bit; EXIF orientation applied
 _ANIMATED = tuple(bytes([flags]) for flags in range(64) if flags & 2)  # flags of a WebP

@@ -14,7 +14,7 @@ from omnibind_core.modalities.base import Corruptions, Modality, PicturePreset, 
 from omnibind_core.modalities.drawing import Picture
 from omnibind_core.modalities.image import corruption, plausibility, processing
 from omnibind_core.modalities.objects import as_array, channels_last, light
-from omnibind_core.modalities.pictures import SUFFIXES, check_layout, on_white, read_picture
+from omnibind_core.modalities.pictures import NEEDS, SUFFIXES, check_layout, on_white, read_picture
 
 
 class Image(Modality[NDArray[np.uint8], PicturePreset]):
@@ -24,6 +24,7 @@ class Image(Modality[NDArray[np.uint8], PicturePreset]):
     role: ClassVar[Role] = Role.TEACHER
     is_camera: ClassVar[bool] = True
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    needs: ClassVar[dict[str, str]] = {**NEEDS, ".tif": "PIL", ".tiff": "PIL"}
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[np.uint8]]] = corruption.CORRUPTIONS
 

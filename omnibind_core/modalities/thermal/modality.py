@@ -14,7 +14,7 @@ from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import SCALING, Corruptions, Role, readable_file, rescaled
 from omnibind_core.modalities.drawing import Picture, coloured
 from omnibind_core.modalities.objects import as_array, channels_last
-from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, Measuring, check_layout, read_picture
+from omnibind_core.modalities.pictures import AS_STORED, NEEDS, SUFFIXES, Measuring, check_layout, read_picture
 from omnibind_core.modalities.tables import SUFFIXES as TABLES
 from omnibind_core.modalities.tables import read_table
 from omnibind_core.modalities.thermal import corruption, flir, processing
@@ -36,6 +36,7 @@ class Thermal(Measuring[ThermalPreset]):
     topics: ClassVar[str] = "thermal|infrared|lwir|flir|lepton|boson|seek"
     measured: ClassVar[str] = "float32"
     suffixes: ClassVar[tuple[str, ...]] = (*SUFFIXES, ".npy", *TABLES, *flir.SUFFIXES)
+    needs: ClassVar[dict[str, str]] = NEEDS
     presets: ClassVar[dict[str, ThermalPreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
     units: ClassVar[Mapping[str, str]] = {name: meaning.format(unit="°C") for name, meaning in SCALING.items()}

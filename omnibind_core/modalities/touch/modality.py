@@ -13,7 +13,7 @@ from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import SCALING, Corruptions, PicturePreset, Role, positive, readable_file, rescaled
 from omnibind_core.modalities.drawing import Picture, rgb
 from omnibind_core.modalities.objects import as_array, channels_last, light
-from omnibind_core.modalities.pictures import AS_STORED, SUFFIXES, Measuring, check_layout, read_picture
+from omnibind_core.modalities.pictures import AS_STORED, NEEDS, SUFFIXES, Measuring, check_layout, read_picture
 from omnibind_core.modalities.tables import SUFFIXES as TABLES
 from omnibind_core.modalities.tables import read_table
 from omnibind_core.modalities.touch import corruption, processing
@@ -34,6 +34,7 @@ class Touch(Measuring[PicturePreset]):
     topics: ClassVar[str] = r"tactile|touch|gelsight|(?<![a-z])digit(?![a-z])|gsmini|skin|pressure"
     measured: ClassVar[str] = "uint8"
     suffixes: ClassVar[tuple[str, ...]] = (*SUFFIXES, ".npy", *TABLES)
+    needs: ClassVar[dict[str, str]] = NEEDS
     presets: ClassVar[dict[str, PicturePreset]] = processing.PRESETS
     corruptions: ClassVar[Corruptions[NDArray[Any]]] = corruption.CORRUPTIONS
     units: ClassVar[Mapping[str, str]] = {
