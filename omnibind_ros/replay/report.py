@@ -14,7 +14,10 @@ from omnibind_ros.replay.batch import Outcome
 from omnibind_ros.replay.evaluation import Evaluation, Run
 from omnibind_ros.replay.scoring import OUTCOMES, Row
 
-_SENSOR_NOTE = "Alone, fused: how often the first label was right at the ticks that the sensor took part in."
+_SENSOR_NOTE = (
+    "Alone, fused: how often the first label was right at the ticks that the sensor took part in and had something to "
+    "say."
+)
 
 TALLY: tuple[Column, ...] = (
     Column("ticks", "ticks", "count"),
@@ -136,6 +139,7 @@ def _sensors(evaluation: Evaluation) -> Section:
         Column("messages", "messages", "count"),
         Column("rejected", "rejected", "count"),
         Column("ticks", "ticks fused", "count"),
+        Column("nothing_to_say", "nothing to say", "count"),
         Column("mean_weight", "mean weight, %", "share"),
         Column("median_age_s", "median age, s", "seconds"),
         Column("top1_alone", "alone, %", "share"),
