@@ -9,6 +9,7 @@ With ``--json`` one object is printed::
       "unknown": false,               whether the confidence is below the threshold
       "threshold": 0.3,
       "entropy": 0.41,                of the label distribution, nat
+      "conflict": 0.05,               how much the inputs contradict each other, 0..1; see docs/messages.md
       "top": [{"label": "dog", "score": 0.93}, ...],
       "inputs": [                     one per usable input, by modality, then in the order given
         {"modality": "image", "source": "dog.jpg", "weight": 0.52,
@@ -37,7 +38,7 @@ from omnibind_core import modalities
 from omnibind_core.commands.loading import load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
-from omnibind_core.runtime.ranking import Ranking, rank
+from omnibind_core.runtime.ranking import Ranking, conflict, rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from omnibind_core.model import OmniBind
 
 _LABELS = "own vocabulary: names, a text file with one a line, or YAML or JSON that maps names to lists of descriptions"
+_CONFLICT = 0.5  # from which on the table speaks of it
 _WIDEST_SOURCE = 48  # characters of an input's name in the table
 
 
@@ -196,6 +198,9 @@ def _recognise(model: OmniBind, inputs: Sequence[_Input], top_k: int) -> dict[st
         "model": model.identity,
         "threshold": model.threshold,
         **_ranking(fused),
+        "conflict": conflict(
+            (one.labels[0], one.confidence) for one, speaks in zip(alone, said, strict=True) if speaks
+        ),
         "inputs": [
             {
                 "modality": item.modality,
@@ -233,6 +238,10 @@ def _table(result: dict[str, Any]) -> str:
     else:
         verdict = f"{best} ({result['confidence']:.3f})"
     lines = [verdict, "", "score  label"]
+    if result["conflict"] > _CONFLICT:
+        lines.insert(
+            1, f"the inputs contradict each other (conflict {result['conflict']:.2f}): see what each says alone"
+        )
     lines += [f"{entry['score']:.3f}  {entry['label']}" for entry in result["top"]]
     rows = [("input", "modality", "weight", "familiar", "score", "label", "others without it")]
     for item in result["inputs"]:

@@ -340,6 +340,7 @@ def _tick(row: Row) -> dict[str, Any]:
         "outcome": row.outcome,
         "label": row.label,
         "confidence": row.confidence,
+        "conflict": row.conflict,
         "sensors": " + ".join(row.sensors),
         "weights": " + ".join(f"{weight:.3f}" for weight in row.weights),
         "alone": " + ".join(row.said),
@@ -353,6 +354,7 @@ def _ticks(evaluation: Evaluation) -> Table:
         Column("outcome", "answer"),
         Column("label", "first label"),
         Column("confidence", "confidence, %", "share"),
+        Column("conflict", "conflict, %", "share"),
         Column("sensors", "sensors"),
         Column("alone", "each alone"),
     )

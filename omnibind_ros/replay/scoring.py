@@ -71,6 +71,7 @@ class Row:
         ages: Ages of their items, s.
         said: What each alone would have said.
         mean: What mean fusion would have said, see :func:`mean_label`; ``""`` where nobody asked.
+        conflict: How much the sensors contradicted each other, see ``Prediction``.
     """
 
     time_s: float
@@ -86,6 +87,7 @@ class Row:
     ages: tuple[float, ...] = ()
     said: tuple[str, ...] = ()
     mean: str = ""
+    conflict: float = 0.0
 
     @property
     def label(self) -> str:
@@ -141,6 +143,7 @@ def row(
         tuple(share.weight for share in shares),
         tuple(share.age for share in shares),
         tuple(share.label for share in shares),
+        conflict=prediction.conflict,
     )
 
 
