@@ -9,6 +9,7 @@ With ``--json`` one object is printed::
       "unknown": false,               whether the confidence is below the threshold
       "threshold": 0.3,
       "entropy": 0.41,                of the label distribution, nat
+      "conflict": 0.05,               how much the inputs contradict each other, 0..1; see docs/messages.md
       "top": [{"label": "dog", "score": 0.93}, ...],
       "inputs": [                     one per usable input, by modality, then in the order given
         {"modality": "image", "source": "dog.jpg", "weight": 0.52,
@@ -21,7 +22,8 @@ With ``--json`` one object is printed::
       "rejected": [{"modality": "audio", "source": "bad.wav", "error": "..."}]   with --keep-going
     }
 
-With ``--each`` nothing is fused: "label", "confidence", "unknown", "entropy" and "top" stand in the inputs only.
+With ``--each`` nothing is fused: "label", "confidence", "unknown", "entropy" and "top" stand in the inputs only,
+and there is no "conflict".
 
 ``--embeddings`` writes an ``.npz`` archive: ``embeddings`` (``float32 [n, D]``, unit length, of the inputs in the order
 of the JSON), ``fused`` (``float32 [D]``, not with ``--each``), ``modality``, ``source`` and ``doubt`` (``str [n]``) and
@@ -48,7 +50,7 @@ from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependen
 from omnibind_core.files import write_atomically
 from omnibind_core.modalities import Reading
 from omnibind_core.modalities.pictures import Measuring, parse_scale
-from omnibind_core.runtime.ranking import Ranking, rank
+from omnibind_core.runtime.ranking import Ranking, conflict, rank
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,6 +63,7 @@ _SCALE = (
     "255 / the pressure at full scale, in the unit of the files)"
 )
 _BATCH = 32  # inputs that are read and encoded at once
+_CONFLICT = 0.5  # from which on the table speaks of it
 _WIDEST_SOURCE = 48  # characters of an input's name in the table
 
 
@@ -178,6 +181,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         result |= _fused(answers[0], args.top_k)
         result["inputs"] = _inputs(answers[0], readings, args.top_k)
+        result["conflict"] = conflict(
+            (row["top"][0]["label"], row["confidence"])
+            for row, speaks in zip(result["inputs"], answers[0].speaks, strict=True)
+            if speaks
+        )
     result["rejected"] = [
         {"modality": item.modality, "source": item.source, "error": item.error} for item in inputs if item.error
     ]
@@ -358,7 +366,11 @@ def _verdict(result: dict[str, Any]) -> list[str]:
         verdict = f"unknown (nearest: {best}, {result['confidence']:.3f}, below {result['threshold']:.3f})"
     else:
         verdict = f"{best} ({result['confidence']:.3f})"
-    return [verdict, "", "score  label"] + [f"{entry['score']:.3f}  {entry['label']}" for entry in result["top"]] + [""]
+    lines = [verdict]
+    if result["conflict"] > _CONFLICT:
+        lines.append(f"the inputs contradict each other (conflict {result['conflict']:.2f}): see what each says alone")
+    lines += ["", "score  label", *(f"{entry['score']:.3f}  {entry['label']}" for entry in result["top"]), ""]
+    return lines
 
 
 def _rows(result: dict[str, Any]) -> list[str]:

@@ -70,6 +70,7 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "samples": sum(data.known.counts.values()),
         "samples of unknown things": sum(data.unknown.counts.values()),
         **_empty(bench),
+        **({"samples with nothing to say": len(data.silent)} if data.silent else {}),
         "samples left out": data.counts.get("left out", 0) + data.counts.get("not encoded", 0),
         "modalities": list(data.known.modalities),
         "combinations per figure": bench.count,
@@ -130,7 +131,9 @@ def _summary(bench: Bench, found: targets.Tables) -> Section:
 def _data(bench: Bench) -> Section:
     data = bench.data
     rows: list[Row] = []
-    for name in dict.fromkeys((*data.known.sets, *data.unknown.sets)):
+    silent = [sample for sample in data.samples if sample.id in data.silent]
+    mute = Counter(sample.modality for sample in silent)
+    for name in dict.fromkeys((*data.known.sets, *data.unknown.sets, *mute)):
         known, unknown = data.known.sets.get(name), data.unknown.sets.get(name)
         rows.append(
             {
@@ -139,6 +142,7 @@ def _data(bench: Bench) -> Section:
                 "labels": 0 if known is None else len(np.unique(known.concept)),
                 "n_unknown": len(unknown or ()),
                 "labels_unknown": 0 if unknown is None else len(np.unique(unknown.concept)),
+                "n_silent": mute[name],
             }
         )
     counts = Counter((sample.source, sample.label) for sample in data.samples)
@@ -165,13 +169,25 @@ def _data(bench: Bench) -> Section:
         _LABELS,
         Column("n_unknown", "samples of unknown things", "count"),
         Column("labels_unknown", "unknown things", "count"),
+        Column("n_silent", "with nothing to say", "count"),
     )
     text = (
         "Unknown things are those that the model has no label for. They are never counted as wrong; they tell how well "
         "the confidence keeps the known and the unknown apart. Labels of the model that the table of the data "
         "(--labels) takes for the same count as one: in answers, in what is asked, and in the confidence, which is "
-        "their sum."
+        "their sum. Samples with nothing to say (silence, no contact, a constant picture) are asked nowhere: they are "
+        "neither right nor wrong, and a combination with one is the combination without it, which is asked by itself."
     )
+    reasons: list[Row] = [
+        {
+            "modalities": sample.modality,
+            "source": sample.source,
+            "label": sample.label,
+            "sample": sample.id,
+            "reason": data.silent[sample.id],
+        }
+        for sample in silent
+    ]
     return Section(
         "Data",
         text,
@@ -185,6 +201,7 @@ def _data(bench: Bench) -> Section:
                 folded=True,
             ),
             *([Table("folded", "Labels of the model that count as another", folded)] if folded else []),
+            *([Table("silent", "Samples with nothing to say", reasons, folded=True)] if silent else []),
         ],
     )
 

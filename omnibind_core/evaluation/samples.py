@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from omnibind_core import modalities
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.damage import Damaged
 from omnibind_core.data.samples import Loads, Sample
@@ -37,10 +38,12 @@ class TestData:
         known: Samples whose label the model has.
         unknown: Samples of things that the model has no label for.
         labels: What each label of the data became.
-        counts: Samples by what became of their label: ``known``, ``unknown``, ``left out``, ``not encoded``.
+        counts: Samples by what became of them: ``known``, ``unknown``, ``left out``, ``not encoded``, ``silent``.
         source: Loads them.
         samples: All samples of the split.
         fold: ``int64 [C]``, what each label of the model counts as, itself or another; None if each is its own.
+        silent: Why, by id, of samples with a label that say nothing (silence, no contact): they are asked nowhere, as
+            they have weight 0 wherever the model answers, see :func:`omnibind_core.modalities.doubt`.
     """
 
     __test__ = False  # no test class for pytest
@@ -54,6 +57,7 @@ class TestData:
     source: Loads
     samples: Sequence[Sample] = dataclasses.field(repr=False, default=())
     fold: Index | None = None
+    silent: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -101,9 +105,13 @@ def load(
     unknown = dict.fromkeys(name for name in concept.values() if name and name not in names)
     number = {name: index for index, name in enumerate((*names, *unknown))}
     usable = [name for name in model.modalities if name != "text"]
+    silent = {}
+    if augmentations is None:  # whoever learns is asked nothing
+        asked = [sample for sample in samples if concept[sample.id] and sample.modality in usable]
+        silent = _silent(source, asked)
     sets: dict[bool, dict[str, FeatureSet]] = {True: {}, False: {}}
     for modality in usable:
-        items = [sample for sample in samples if sample.modality == modality]
+        items = [sample for sample in samples if sample.modality == modality and sample.id not in silent]
         if not any(concept[sample.id] for sample in items):
             continue
         harmed = None
@@ -118,7 +126,12 @@ def load(
                 chosen = tuple(sample for sample, kept in zip(items, rows, strict=True) if kept)
                 taken = None if harmed is None else harmed[rows]
                 sets[known][modality] = FeatureSet(chosen, inputs if rows.all() else inputs[rows], of[rows], taken)
-    counts = Counter(_fate(concept[sample.id], sample.modality in usable, names) for sample in samples)
+    counts = Counter(
+        "silent" if sample.id in silent else _fate(concept[sample.id], sample.modality in usable, names)
+        for sample in samples
+    )
+    if not sets[True] and silent and not sets[False]:
+        raise DataError(f"{root}, split '{split}': no sample says anything, the first: {next(iter(silent.values()))}")
     if not sets[True]:
         found = ", ".join(sorted(set(concept.values()))[:8])
         raise DataError(
@@ -136,6 +149,7 @@ def load(
         source,
         samples,
         np.array([number[folded.get(name, name)] for name in names], np.int64),
+        silent,
     )
 
 
@@ -169,6 +183,16 @@ def damaged(data: TestData, model: OmniBind, name: str, rows: Index, damage: str
     chosen = [known.samples[row] for row in rows]
     what = f"{damage}, seed {seed}, "
     return sample_features(source, chosen, name, model.config, model.encoders, 0, 0, what)
+
+
+def _silent(source: Loads, samples: Sequence[Sample]) -> dict[str, str]:
+    """Why, by id, nothing can be said from some of the samples."""
+    found = {}
+    for sample in samples:
+        doubt = modalities.doubt(sample.modality, source.load(sample))
+        if doubt is not None and doubt.excludes:
+            found[sample.id] = str(doubt)
+    return found
 
 
 def _fate(concept: str, encoded: bool, names: Sequence[str]) -> str:

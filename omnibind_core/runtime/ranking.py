@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,3 +46,23 @@ def rank(probabilities: NDArray[np.float32], names: Sequence[str], top_k: int, t
     unknown = scores[0] < threshold
     entropy = float(-(values * np.log(np.maximum(values, np.finfo(np.float64).tiny))).sum())
     return Ranking("" if unknown else labels[0], scores[0], unknown, entropy, labels, scores)
+
+
+def conflict(said: Iterable[tuple[str, float]]) -> float:
+    """How much what sensors say alone contradicts each other, 0..1.
+
+    The conflict of Dempster's rule of combination (Shafer 1976, A Mathematical Theory of Evidence, chapter 3): each
+    sensor vouches for its label with its confidence, and for nothing otherwise; this is the mass of all cases in which
+    two or more labels are vouched for. Sensors that are not sure contradict nobody, however many labels they have.
+
+    Args:
+        said: Label and confidence, 0..1, of each sensor; those that say nothing (label ``""``) do not count.
+    """
+    doubt: dict[str, float] = {}  # that none of the sensors of a label vouches for it
+    for label, confidence in said:
+        if label:
+            doubt[label] = doubt.get(label, 1.0) * (1 - confidence)
+    nothing, one = 1.0, 0.0  # no label is vouched for, a single one
+    for missing in doubt.values():
+        nothing, one = nothing * missing, one * missing + nothing * (1 - missing)
+    return min(max(1 - nothing - one, 0.0), 1.0)

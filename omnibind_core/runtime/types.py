@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Doubt
+from omnibind_core.runtime.ranking import conflict
 
 
 class SensorState(enum.IntEnum):
@@ -213,3 +214,8 @@ class Prediction:
     embedding: NDArray[np.float32] = field(repr=False)
     similarities: NDArray[np.float32] = field(repr=False)
     stages: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def conflict(self) -> float:
+        """How much the sensors contradict each other, 0..1, see :func:`omnibind_core.runtime.ranking.conflict`."""
+        return conflict((share.label, share.confidence) for share in self.sensors)

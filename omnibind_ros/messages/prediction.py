@@ -55,6 +55,7 @@ def prediction_fields(
         "confidence": prediction.confidence,
         "unknown": prediction.unknown,
         "entropy": prediction.entropy,
+        "conflict": prediction.conflict,
         "labels": list(prediction.labels),
         "scores": np.array(prediction.scores, np.float32),
         "sensors": [share(**{name: getattr(one, name) for name in _FIELDS}) for one in prediction.sensors],

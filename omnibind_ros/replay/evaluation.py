@@ -329,8 +329,9 @@ class _Collector:
         embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
         doubts = [token.doubt for token in tokens]
         found = self._model.recognise([token.sensor.modality for token in tokens], embeddings, doubts)
-        threshold = self._model.threshold if found.weights.any() else math.inf  # nothing said is unknown
-        ranking = rank(found.probabilities[0], self._model.labels.names, settings.top_k, threshold)
+        if not found.weights.any():  # nothing is said
+            return replace(blank, sensors=tuple(token.sensor.name for token in tokens), weights=(0.0,) * len(tokens))
+        ranking = rank(found.probabilities[0], self._model.labels.names, settings.top_k, self._model.threshold)
         names = tuple(token.sensor.name for token in tokens)
         weights = tuple(found.weights.tolist())
         return replace(

@@ -14,7 +14,10 @@ from omnibind_ros.replay.batch import Outcome
 from omnibind_ros.replay.evaluation import Evaluation, Run
 from omnibind_ros.replay.scoring import OUTCOMES, Row
 
-_SENSOR_NOTE = "Alone, fused: how often the first label was right at the ticks that the sensor took part in."
+_SENSOR_NOTE = (
+    "Alone, fused: how often the first label was right at the ticks that the sensor took part in and had something to "
+    "say."
+)
 
 TALLY: tuple[Column, ...] = (
     Column("ticks", "ticks", "count"),
@@ -136,6 +139,7 @@ def _sensors(evaluation: Evaluation) -> Section:
         Column("messages", "messages", "count"),
         Column("rejected", "rejected", "count"),
         Column("ticks", "ticks fused", "count"),
+        Column("nothing_to_say", "nothing to say", "count"),
         Column("mean_weight", "mean weight, %", "share"),
         Column("median_age_s", "median age, s", "seconds"),
         Column("top1_alone", "alone, %", "share"),
@@ -336,6 +340,7 @@ def _tick(row: Row) -> dict[str, Any]:
         "outcome": row.outcome,
         "label": row.label,
         "confidence": row.confidence,
+        "conflict": row.conflict,
         "sensors": " + ".join(row.sensors),
         "weights": " + ".join(f"{weight:.3f}" for weight in row.weights),
         "alone": " + ".join(row.said),
@@ -349,6 +354,7 @@ def _ticks(evaluation: Evaluation) -> Table:
         Column("outcome", "answer"),
         Column("label", "first label"),
         Column("confidence", "confidence, %", "share"),
+        Column("conflict", "conflict, %", "share"),
         Column("sensors", "sensors"),
         Column("alone", "each alone"),
     )

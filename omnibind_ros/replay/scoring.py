@@ -23,7 +23,8 @@ RIGHT, WRONG, UNKNOWN, SILENT, OUT_OF_VOCABULARY, UNLABELLED = (
     "unlabelled",
 )
 OUTCOMES = (RIGHT, WRONG, UNKNOWN, SILENT)
-"""Of a tick whose label is known. ``unknown``: the confidence was below the threshold; ``silent``: no prediction."""
+"""Of a tick whose label is known. ``unknown``: the confidence was below the threshold; ``silent``: no sensor had
+anything to say."""
 
 
 class Vocabulary:
@@ -70,6 +71,7 @@ class Row:
         ages: Ages of their items, s.
         said: What each alone would have said.
         mean: What mean fusion would have said, see :func:`mean_label`; ``""`` where nobody asked.
+        conflict: How much the sensors contradicted each other, see ``Prediction``.
     """
 
     time_s: float
@@ -85,6 +87,7 @@ class Row:
     ages: tuple[float, ...] = ()
     said: tuple[str, ...] = ()
     mean: str = ""
+    conflict: float = 0.0
 
     @property
     def label(self) -> str:
@@ -133,13 +136,14 @@ def row(
         truth,
         meant,
         since_s,
-        prediction.labels,
+        prediction.labels if any(share.weight for share in shares) else (),  # else the labels say nothing, either
         prediction.confidence,
         prediction.unknown,
         tuple(share.name for share in shares),
         tuple(share.weight for share in shares),
         tuple(share.age for share in shares),
         tuple(share.label for share in shares),
+        conflict=prediction.conflict,
     )
 
 
@@ -326,11 +330,15 @@ def confusion(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def of_sensor(rows: Sequence[Row], name: str) -> dict[str, Any]:
-    """What one sensor contributed: ticks that it took part in, mean weight, median age, and what it alone is worth."""
+    """What one sensor contributed: ticks that it took part in, mean weight, median age, and what it alone is worth.
+
+    Ticks at which its reading said nothing are counted, and are neither right nor wrong.
+    """
     taking = [(one, one.sensors.index(name)) for one in rows if name in one.sensors]
-    own = [one for one, _ in taking]
+    own = [one for one, _ in taking if one.alone(name)]
     return {
         "ticks": len(taking),
+        "nothing_to_say": len(taking) - len(own),
         "mean_weight": round(sum(one.weights[place] for one, place in taking) / len(taking), 4) if taking else None,
         "median_age_s": round(median(one.ages[place] for one, place in taking), 3) if taking else None,
         "top1_alone": top1(own, lambda one: one.alone(name)),

@@ -37,6 +37,7 @@ APPLICATION = "omnibind"
 _ELSEWHERE = "give --no-spawn --save FILE, or --connect ADDRESS of a viewer on another machine"
 _PATIENCE = 5.0  # s that a viewer may take to answer, and to take the rest at the end
 _QUALITY = 85  # of the JPEG pictures, percent
+_CONFLICT = 0.5  # from which on a prediction's text speaks of it
 _FUSED = (255, 255, 255)
 _log = logging.getLogger(__name__)
 _CALM = (SensorState.ACTIVE, SensorState.WAITING, SensorState.DISABLED)
@@ -260,6 +261,8 @@ def text(prediction: Prediction) -> str:
     others = zip(prediction.labels[1:], prediction.scores[1:], strict=True)
     nearest = ", ".join(f"{label} {score:.2f}" for label, score in others)
     lines = [f"# {title}", "", f"**{prediction.confidence:.2f}**" + (f"; then {nearest}" if nearest else "")]
+    if prediction.conflict > _CONFLICT:
+        lines += ["", f"the sensors contradict each other (conflict {prediction.conflict:.2f})"]
     lines += ["", "| sensor | share | alone it says | confidence | age |", "|---|---|---|---|---|"]
     for share in sorted(prediction.sensors, key=lambda share: -share.weight):
         cells = share.name, f"{100 * share.weight:.0f} %", _cell(share.label), f"{share.confidence:.2f}"

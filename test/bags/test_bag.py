@@ -234,7 +234,7 @@ float32 latency
 """
 PREDICTION = "omnibind_ros/msg/Prediction"
 NUMBERS = {
-    "label": "dog", "confidence": 0.75, "unknown": False, "entropy": 0.5, "labels": ["dog", "cat"],
+    "label": "dog", "confidence": 0.75, "unknown": False, "entropy": 0.5, "conflict": 0.3125, "labels": ["dog", "cat"],
     "scores": np.array([0.75, 0.25], np.float32), "embedding": np.array([0.0, 1.0], np.float32),
     "similarities": np.arange(6, dtype=np.float32), "latency": 0.125,
 }  # fmt: skip
@@ -243,7 +243,8 @@ NUMBERS = {
 def old_prediction(store, **changes):
     """One of two sensors, whose items were 0.25 and 0.5 s old."""
     fields = {
-        **NUMBERS, "sensors": ["front", "lidar"], "modalities": ["image", "point_cloud"],
+        **{name: value for name, value in NUMBERS.items() if name != "conflict"}, "sensors": ["front", "lidar"],
+        "modalities": ["image", "point_cloud"],
         "weights": np.array([0.25, 0.75], np.float32), "ages": np.array([0.25, 0.5], np.float32),
         "sensor_labels": ["dog", "cat"], "sensor_confidences": np.array([0.5, 0.625], np.float32),
         "labels_without": ["cat", "dog"], "confidences_without": np.array([0.375, 0.25], np.float32),

@@ -13,6 +13,7 @@ import pytest
 
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.modalities import Sound
+from omnibind_core.runtime.types import Prediction, SensorShare
 from omnibind_ros import messages
 from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING, prediction_fields
 
@@ -352,8 +353,23 @@ def test_combinations_confusion_and_shares_of_time():
     assert confused[("dog", "unknown")] == confused[("cat", "silent")] == 1
     assert sum(one["ticks"] for one in scoring.over_time(ROWS)) == 7
     assert scoring.of_sensor(ROWS, "mic") == {
-        "ticks": 2, "mean_weight": 0.75, "median_age_s": 0.0, "top1_alone": 1.0, "top1_fused_same_ticks": 1.0,
+        "ticks": 2, "nothing_to_say": 0, "mean_weight": 0.75, "median_age_s": 0.0, "top1_alone": 1.0,
+        "top1_fused_same_ticks": 1.0,
     }  # fmt: skip
+
+
+def test_a_sensor_with_nothing_to_say_is_neither_right_nor_wrong():
+    said = dataclasses.replace(ROWS[0], said=("dog", ""), weights=(1.0, 0.0))
+    assert scoring.of_sensor([said, ROWS[6]], "mic") | {"mean_weight": 0} == {
+        "ticks": 2, "nothing_to_say": 1, "mean_weight": 0, "median_age_s": 0.0, "top1_alone": 1.0,
+        "top1_fused_same_ticks": 1.0,
+    }  # fmt: skip
+    share = SensorShare("mic", "audio", 0.0, 0.0, "", 0.5, "", 0.0, 0)
+    nothing = Prediction(0, None, "", 0.5, True, 0.0, ("dog", "cat"), (0.5, 0.5), (share,), *2 * (np.zeros(0),))
+    vocabulary = Vocabulary(("dog", "cat"))
+    assert scoring.row(nothing, 0.0, 0, ("cat",), vocabulary).outcome == scoring.SILENT
+    heard = dataclasses.replace(nothing, sensors=(dataclasses.replace(share, weight=1.0, label="dog"),), unknown=False)
+    assert scoring.row(heard, 0.0, 0, ("cat",), vocabulary).outcome == scoring.WRONG
 
 
 def test_a_majority_stands_for_several_ticks():

@@ -757,6 +757,31 @@ def test_an_empty_canonical_gives_the_figures_of_a_made_up_name(folder, tmp_path
             assert row["accuracy_own"] == 1
 
 
+def test_samples_with_nothing_to_say_are_neither_right_nor_wrong(folder, tmp_path, capsys):
+    tree = write_tree(tmp_path, {"test": 2}, ("image", "touch", "audio"))
+    soundfile.write(tree / "test-cup-0.wav", np.zeros(16000), 16000)
+    soundfile.write(tree / "test-zeppelin-0.wav", np.random.default_rng(0).normal(0, 1e-3, 16000), 16000)
+    np.save(tree / "test-cup-0.npy", np.full((32, 32), 0.1, np.float32))
+    argv = ["eval", "--model", folder, "--data", tree, "--split", "test", "--count", 40, "--damage", 2]
+    argv += ["--tables", "single", "combinations", "--out", tmp_path / "report"]
+    assert run(*argv, "--json") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["facts"]["samples with nothing to say"] == 3
+    counts = {row["modalities"]: (row["n"], row["n_silent"]) for row in data["tables"]["samples"]["rows"]}
+    assert counts == {"image": (6, 0), "touch": (5, 1), "audio": (3, 2)}
+    single = {row["modalities"]: row["n"] for row in data["tables"]["single"]["rows"] if row["method"] == "AF"}
+    assert single == {"image": 6, "touch": 5, "audio": 3}
+    said = {row["sample"]: row["reason"] for row in data["tables"]["silent"]["rows"]}
+    assert {*said} == {"audio-test-cup-0", "audio-test-zeppelin-0", "touch-test-cup-0"}
+    assert "silence" in said["audio-test-cup-0"] and "no contact" in said["touch-test-cup-0"]
+    for path in tree.glob("*.wav"):
+        soundfile.write(path, np.zeros(16000), 16000)
+    index = (tree / "samples.csv").read_text().splitlines()
+    (tree / "samples.csv").write_text("\n".join([index[0], *(line for line in index if ",audio," in line)]))
+    assert run(*argv) == 2
+    assert "no sample says anything, the first: nothing to say: silence" in capsys.readouterr().err
+
+
 def test_one_modality_alone_is_enough(folder, tmp_path, capsys):
     tree = write_tree(tmp_path, {"test": 2}, ("image",))
     argv = ["eval", "--model", folder, "--data", tree, "--split", "test", "--count", 20, "--json"]

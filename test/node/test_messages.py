@@ -1143,6 +1143,7 @@ def test_predictions_round_trip(message_of, shares):
     prediction = said(*shares)
     message = message_of("omnibind_ros/msg/Prediction", messages.prediction_fields(prediction, 0.0625))
     assert message.latency == 0.0625
+    assert message.conflict == 0  # all say the same
     found = messages.prediction_of(message, prediction.tick_ns)
     assert type(found.sensors[0].weight) is float if shares else not found.sensors
     for name in ("embedding", "similarities"):
@@ -1150,6 +1151,13 @@ def test_predictions_round_trip(message_of, shares):
         np.testing.assert_array_equal(getattr(found, name), getattr(prediction, name))
     nothing = {"header": None, "embedding": None, "similarities": None}
     assert dataclasses.replace(found, **nothing) == dataclasses.replace(prediction, **nothing)
+
+
+def test_conflict_goes_with_a_prediction_and_follows_from_its_sensors(message_of):
+    both = said(("front", 0.25), ("rear", 0.125))
+    torn = dataclasses.replace(both, sensors=(both.sensors[0], dataclasses.replace(both.sensors[1], label="dog")))
+    message = message_of("omnibind_ros/msg/Prediction", messages.prediction_fields(torn, 0.0625))
+    assert message.conflict == messages.prediction_of(message).conflict == 0.25
 
 
 def test_a_prediction_without_the_large_arrays(message_of):

@@ -77,6 +77,7 @@ def test_all_modalities_as_json(run, capsys):
         assert scores == sorted(scores, reverse=True)
         assert part["confidence"] == scores[0]
         assert part["label"] in ("", part["top"][0]["label"])
+    assert 0 < result["conflict"] <= 1  # a model that has learnt nothing, and seven labels
     assert result["rejected"] == []
 
 

@@ -8,7 +8,7 @@ import math
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,7 +28,7 @@ from omnibind_core.runtime import (
     SensorState,
     Trigger,
 )
-from omnibind_core.runtime.ranking import rank
+from omnibind_core.runtime.ranking import conflict, rank
 
 S = 1_000_000_000
 T0 = 1_000 * S
@@ -1140,6 +1140,35 @@ def test_two_sensors_of_one_modality_are_two_tokens():
     prediction = engine.tick(T0)
     assert [share.modality for share in prediction.sensors] == ["image", "image"]
     assert prediction.sensors[0].confidence != prediction.sensors[1].confidence
+
+
+def test_conflict_is_that_of_dempsters_rule():
+    assert conflict([]) == conflict([("dog", 0.9)]) == conflict([("dog", 0.9), ("dog", 1.0)]) == 0
+    assert conflict([("dog", 0.9), ("cat", 0.8)]) == pytest.approx(0.72)
+    assert conflict([("dog", 0.5), ("dog", 0.5), ("cat", 0.8), ("", 1.0)]) == pytest.approx(0.75 * 0.8)
+    # All 2^4 cases of who vouches for its label.
+    said = [("a", 0.3), ("b", 0.6), ("c", 0.2), ("a", 0.9)]
+    several = 0.0
+    for vouches in itertools.product((False, True), repeat=4):
+        chance = math.prod(p if one else 1 - p for one, (_, p) in zip(vouches, said, strict=True))
+        several += chance * (len({label for one, (label, _) in zip(vouches, said, strict=True) if one}) > 1)
+    assert conflict(said) == pytest.approx(several)
+    six = [(label, 0.95) for label in ("a", "b", "c", "d", "e", "e")]
+    assert conflict(six) > 0.99
+    assert conflict([(label, 0.1) for label, _ in six]) < 0.15  # none of them is sure
+    assert conflict([("a", 1.0), ("b", 1.0)]) == 1
+
+
+def test_a_prediction_says_how_much_its_sensors_contradict_each_other():
+    engine = make(SensorConfig("left", "image"), SensorConfig("right", "image"))
+    engine.push("left", T0, T0, 1.0)
+    engine.push("right", T0, T0, 2.0)
+    one, other = (prediction := engine.tick(T0)).sensors
+    expected = 0.0 if one.label == other.label else one.confidence * other.confidence
+    assert prediction.conflict == pytest.approx(expected)
+    shares = (replace(one, label="dog", confidence=0.75), replace(other, label="cat", confidence=0.5))
+    assert replace(prediction, sensors=shares).conflict == pytest.approx(0.375)
+    assert replace(prediction, sensors=(shares[0], replace(shares[1], label=""))).conflict == 0
 
 
 def test_top_labels_entropy_and_unknown():

@@ -10,6 +10,12 @@ from omnibind_core.modalities.base import Doubt, Sound
 _SAMPLES = 8192  # that are looked at; of a longer sound as many stretches of a part of it
 _STRETCH = 1024
 _SILENCE = 1e-3  # of the full scale, of the loudest sample (-60 dB); training and validation clips have 0.02 and more
+# Hiss of a microphone that hears nothing: steady, and white or very quiet. What is recorded is steady and white only
+# from 0.047 (rain) on, and steady whatever its colour from 0.0055 (a ceiling fan) on.
+_HISS, _WHITE_HISS = 0.003, 0.02  # of the full scale, root mean square
+_WHITE = 0.7  # see _surprise; of white noise 1
+_CREST = 7.0  # of the loudest sample by the root mean square; of normal noise 4 to 5, of a click 10 and more
+_STEADY = 2.0  # of the loudest stretch by the quietest
 # What sound read in a wrong sample format exceeds, and no window of those clips, whose highest stand beside.
 _LEVEL = 0.6  # root mean square; 0.54
 _OFFSET = 0.4  # mean; 0.23
@@ -19,7 +25,7 @@ _SMALL = 0.05  # share of samples below half of the full scale, of sound that is
 
 
 def doubt(raw: Sound) -> Doubt | None:
-    """The doubt about a checked window: silence says nothing, nor does noise of samples in a wrong format."""
+    """The doubt about a checked window: silence and hiss say nothing, nor does noise of samples in a wrong format."""
     samples = raw.samples
     if len(samples) > _SAMPLES:  # stretches, for steps between neighbours
         starts = np.linspace(0, len(samples) - _STRETCH, _SAMPLES // _STRETCH).astype(int)
@@ -27,10 +33,12 @@ def doubt(raw: Sound) -> Doubt | None:
     else:
         pieces = samples[None]
     level = float(np.sqrt(np.vdot(pieces, pieces) / pieces.size))
-    if level < _SILENCE:
+    if level < _WHITE_HISS:
         peak = max(float(samples.max()), -float(samples.min()))
         if peak < _SILENCE:
             return Doubt(f"silence, the loudest sample {peak:.1g} of the full scale, expected {_SILENCE:g}", empty=True)
+        if peak < _CREST * level and _is_hiss(pieces, level):
+            return Doubt(f"hiss of the microphone alone, steady noise at {level:.1g} of the full scale", empty=True)
     found = []
     if level > _LEVEL:
         found.append(f"a level of {level:.2f} of the full scale")
@@ -47,6 +55,13 @@ def doubt(raw: Sound) -> Doubt | None:
     if abs(mean) <= _OFFSET and small > _SMALL and _surprise(pieces) < _SURPRISE:
         return Doubt(f"{', '.join(found)}: clipped? gain, or else sample_format", excludes=False)
     return Doubt(f"{', '.join(found)}: samples in another format? sample_format, byte order, channels")
+
+
+def _is_hiss(pieces: NDArray[np.float32], level: float) -> bool:
+    """Whether stretches ``[n, T]`` are steady noise, and very quiet or white."""
+    loudness = np.sqrt((pieces**2).mean(axis=1))
+    steady = float(loudness.max()) < _STEADY * float(loudness.min())
+    return steady and (level < _HISS or _surprise(pieces) > _WHITE)
 
 
 def _surprise(pieces: NDArray[np.float32]) -> float:
