@@ -44,7 +44,10 @@ class Touch(Measuring[PicturePreset]):
 
     def check(self, raw: NDArray[Any], source: str) -> NDArray[Any]:
         """Accepts ``uint8`` grey or colour pictures, ``uint16 [H, W]`` (65535 = full scale) and pressure 0..1."""
-        expected = "uint8 [H, W] or [H, W, 3], uint16 [H, W], or pressure float32 [H, W] as 0..1 of the full scale"
+        expected = (
+            "uint8 [H, W] or [H, W, 3], uint16 [H, W], or pressure float32 [H, W] as 0..1 of the full scale; "
+            "kPa or another unit takes a scale, which is 255 / the pressure at full scale"
+        )
         picture = check_layout(raw, source, expected)
         if picture.dtype == np.uint8:
             return picture
@@ -56,8 +59,7 @@ class Touch(Measuring[PicturePreset]):
         if not (np.isfinite(low) and np.isfinite(high)):  # NaN passes through min and max
             raise InvalidInputError(source, "pressure that is not finite", expected)
         if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            unit = "kPa or another unit takes a scale, which is 255 / the pressure at full scale"
-            raise InvalidInputError(source, f"pressure {low:.3g} to {high:.3g}", f"{expected}; {unit}")
+            raise InvalidInputError(source, f"pressure {low:.3g} to {high:.3g}", expected)
         return picture.astype(np.float32, copy=False)
 
     def read(self, path: Path) -> NDArray[Any]:
