@@ -26,17 +26,18 @@ With ``--json`` one object is printed::
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omnibind_core import modalities
 from omnibind_core.commands.loading import load_model
-from omnibind_core.data.matching.label_descriptions import read_label_descriptions
+from omnibind_core.data.matching.label_descriptions import read_label_descriptions, strange_words
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.runtime.ranking import Ranking, conflict, rank
 
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
     from omnibind_core.model import OmniBind
 
 _LABELS = "own vocabulary: names, a text file with one a line, or YAML or JSON that maps names to lists of descriptions"
+_MARKS = (";", "|", "\t")  # that people put between names instead of commas
+_STRANGE = (
+    "the text tower is of English words and hardly knows {}; an English description in a YAML file helps "
+    "(docs/own_labels.md)"
+)
 _CONFLICT = 0.5  # from which on the table speaks of it
 _WIDEST_SOURCE = 48  # characters of an input's name in the table
 
@@ -111,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         return 2
     model = load_model(args.model, args.device, {item.modality for item in good}, args.threads)
     if names is not None:
+        if words := strange_words(names, (*model.labels.names, *itertools.chain(*model.labels.aliases.values()))):
+            print(f"omnibind: --labels: {_STRANGE.format(', '.join(words))}", file=sys.stderr)
         model.set_labels(names)
 
     def process(item: _Input) -> None:
@@ -136,25 +144,44 @@ def run(args: argparse.Namespace) -> int:
 def read_labels(source: str) -> list[str] | dict[str, tuple[str, ...]]:
     """Label names from ``"a,b,c"`` or from a UTF-8 text file with one name a line; blank and ``#`` lines are skipped.
 
-    A YAML or JSON file, told by its suffix, maps names to descriptions.
+    What has a comma and is no file is names, anything else a file. A YAML or JSON file, told by its suffix, maps names
+    to descriptions.
 
     Raises:
-        ConfigError: The file is missing or is no text, or no name is left.
+        ConfigError: The file is missing or is no text, names stand between something else than commas, or fewer than
+            two are left.
     """
     path = Path(source).expanduser()
     if "," not in source and path.suffix in (".yaml", ".yml", ".json"):
-        return read_label_descriptions(path)
-    if "," not in source and (path.is_file() or path.suffix == ".txt"):
+        return _several(read_label_descriptions(path), source)
+    if path.is_file() or path.suffix == ".txt":
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"--labels: {source} cannot be read as UTF-8 text: {error}") from error
         names = [line.strip() for line in lines if not line.lstrip().startswith("#")]
-    else:
+    elif "," in source or any(mark in source for mark in _MARKS):
         names = [name.strip() for name in source.split(",")]
+    else:
+        raise ConfigError(
+            f"--labels: there is no file '{source}', and one name is no vocabulary; expected a file, or names with "
+            "commas between"
+        )
     names = [name for name in names if name]
     if not names:
         raise ConfigError(f"--labels: '{source}' holds no name, expected names with commas between, or one a line")
+    for mark in _MARKS:
+        if any(mark in name for name in names):
+            raise ConfigError(f"--labels: '{source}' has names with '{mark.strip() or 'tab'}' between, expected commas")
+    return _several(names, source)
+
+
+_Names = TypeVar("_Names", list[str], dict[str, tuple[str, ...]])
+
+
+def _several(names: _Names, source: str) -> _Names:
+    if len({*names}) < 2:
+        raise ConfigError(f"--labels: '{source}' holds one name, expected two or more: one alone is always the answer")
     return names
 
 
