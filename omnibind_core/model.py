@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ from omnibind_core.modalities import Doubt, Reading
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
 
+# That nothing of a vocabulary of the user's fits: how much a label of the model counts beside those of the vocabulary,
+# and which of them are none of its labels under other names. docs/own_labels.md has the trial that chose them.
+_NOTHING = 1e-4
+_NEAR = 0.7  # cosine
 _SLICE = 8  # sentences of a vocabulary that are embedded at once: a tenth of a second on one core
 
 
@@ -41,8 +46,8 @@ class Recognition:
         embedding: ``float32 [D]``, fused, unit length.
         weights: ``float32 [n]``, share of each token, sum 1; 0 of those that a doubt excludes, and of all if all are.
         similarities: ``float32 [1 + n, C]`` cosines to every label; row 0 fused, then each token alone.
-        probabilities: ``float32 [1 + n, C]``, calibrated; each row sums to 1, and is uniform where a doubt excludes all
-            that it would be of.
+        probabilities: ``float32 [1 + n, C]``, calibrated; each row sums to 1, less the chance that nothing of a
+            vocabulary of the user's fits, and is uniform where a doubt excludes all that it would be of.
         without: ``float32 [n, C]``, calibrated probabilities of what is left without each token; uniform where nothing
             is left that says anything.
         familiarity: ``float32 [n]``, how like each token is to those of the training samples of its modality, see
@@ -109,7 +114,8 @@ class OmniBind(nn.Module):
         self.calibration = calibration or Calibration()
         self.threshold = self.calibration.threshold
         self.digest = digest
-        self._labels = labels
+        self._labels = self._home = labels
+        self._others: Tensor | None = None
         self._batched: BatchedEncoders | None = None
         self.eval()
 
@@ -217,6 +223,11 @@ class OmniBind(nn.Module):
     @labels.setter
     def labels(self, bank: LabelBank) -> None:
         self._labels = bank.to(self.device)
+        self._others = None
+        if self._home is not None:
+            rows = self._home.prototypes().to(self.device)
+            far = (rows @ self._labels.prototypes().T).amax(dim=1) < _NEAR
+            self._others = rows[far] if far.any() else None
 
     def set_labels(
         self,
@@ -224,6 +235,9 @@ class OmniBind(nn.Module):
         between: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Replaces the vocabulary, with the prompts of the present one. Other threads may recognise meanwhile.
+
+        What looks more like another label that the model was made with than like any of these is unknown: confidences
+        are lowered by the chance of that, and the order of the labels stays.
 
         Args:
             labels: Names, which keep the descriptions that the present vocabulary has of them; or names with
@@ -254,6 +268,8 @@ class OmniBind(nn.Module):
         self._batched = None  # what was recorded is of the weights where they were
         if self._labels is not None:
             self._labels = self._labels.to(fn(self._labels.rows).device)
+        if self._others is not None:
+            self._others = fn(self._others)
         return self
 
     @property
@@ -428,13 +444,17 @@ class OmniBind(nn.Module):
         if any(doubts):
             doubted = torch.tensor([doubt is not None for doubt in doubts], device=self.device).expand(count + 1, -1)
         fused = self.fusion(tokens.expand(count + 1, -1, -1), mask, modality_ids.expand(count + 1, -1), doubted)
-        similarities = self.labels.similarities(torch.cat([fused.embedding, tokens]))
+        rows = torch.cat([fused.embedding, tokens])
+        similarities = self.labels.similarities(rows)
         sets = [[name for name, here in zip(modalities, row, strict=True) if here] or modalities for row in present]
         sets += [[name] for name in modalities]
         familiarity = tokens.new_full((count,), torch.nan) if fused.familiarity is None else fused.familiarity[0]
         probabilities = self.calibration.probabilities(
             similarities, sets, _evidence(fused, tokens.expand(count + 1, -1, -1), mask, familiarity)
         )
+        if self._others is not None:
+            temperature = similarities.new_tensor([self.calibration.temperature(names) for names in sets])
+            probabilities = probabilities * _fits(similarities, rows @ self._others.T, temperature)[:, None]
         silent = torch.tensor([not any(row) for row in present] + [not said for said in speaks], device=self.device)
         probabilities[silent] = 1 / len(self.labels)
         alone = [0, *range(count + 1, 2 * count + 1)]
@@ -478,6 +498,12 @@ def _to_host(*parts: Tensor) -> list[NDArray[np.float32]]:
     joined = torch.cat([part.flatten() for part in parts]).cpu()
     pieces = joined.split([part.numel() for part in parts])
     return [piece.view(part.shape).numpy() for piece, part in zip(pieces, parts, strict=True)]
+
+
+def _fits(similarities: Tensor, others: Tensor, temperature: Tensor) -> Tensor:
+    """Chance ``[B]`` that one of the labels fits, by cosines ``[B, C]`` to them and ``[B, O]`` to others."""
+    said = (similarities / temperature[:, None]).logsumexp(dim=1)
+    return torch.sigmoid(said - others.amax(dim=1) / temperature - math.log(_NOTHING))
 
 
 def _evidence(fused: fusion.Fused, tokens: Tensor, mask: Tensor, familiarity: Tensor) -> Evidence:

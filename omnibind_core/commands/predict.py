@@ -33,19 +33,20 @@ of the JSON), ``fused`` (``float32 [D]``, not with ``--each``), ``modality``, ``
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from omnibind_core import modalities
 from omnibind_core.commands.loading import load_model
-from omnibind_core.data.matching.label_descriptions import read_label_descriptions
+from omnibind_core.data.matching.label_descriptions import read_label_descriptions, strange_words
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.files import write_atomically
 from omnibind_core.modalities import Reading
@@ -63,6 +64,11 @@ _SCALE = (
     "255 / the pressure at full scale, in the unit of the files)"
 )
 _BATCH = 32  # inputs that are read and encoded at once
+_MARKS = (";", "|", "\t")  # that people put between names instead of commas
+_STRANGE = (
+    "the text tower is of English words and hardly knows {}; an English description in a YAML file helps "
+    "(docs/own_labels.md)"
+)
 _CONFLICT = 0.5  # from which on the table speaks of it
 _WIDEST_SOURCE = 48  # characters of an input's name in the table
 
@@ -159,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
     if model is None or (len(readings) < len(inputs) and not args.keep_going):
         return 2
     if names is not None:
+        if words := strange_words(names, (*model.labels.names, *itertools.chain(*model.labels.aliases.values()))):
+            print(f"omnibind: --labels: {_STRANGE.format(', '.join(words))}", file=sys.stderr)
         model.set_labels(names)
     embeddings = np.concatenate(rows)
     scenes = [[index] for index in range(len(readings))] if args.each else [list(range(len(readings)))]
@@ -199,25 +207,44 @@ def run(args: argparse.Namespace) -> int:
 def read_labels(source: str) -> list[str] | dict[str, tuple[str, ...]]:
     """Label names from ``"a,b,c"`` or from a UTF-8 text file with one name a line; blank and ``#`` lines are skipped.
 
-    A YAML or JSON file, told by its suffix, maps names to descriptions.
+    What has a comma and is no file is names, anything else a file. A YAML or JSON file, told by its suffix, maps names
+    to descriptions.
 
     Raises:
-        ConfigError: The file is missing or is no text, or no name is left.
+        ConfigError: The file is missing or is no text, names stand between something else than commas, or fewer than
+            two are left.
     """
     path = Path(source).expanduser()
     if "," not in source and path.suffix in (".yaml", ".yml", ".json"):
-        return read_label_descriptions(path)
-    if "," not in source and (path.is_file() or path.suffix == ".txt"):
+        return _several(read_label_descriptions(path), source)
+    if path.is_file() or path.suffix == ".txt":
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"--labels: {source} cannot be read as UTF-8 text: {error}") from error
         names = [line.strip() for line in lines if not line.lstrip().startswith("#")]
-    else:
+    elif "," in source or any(mark in source for mark in _MARKS):
         names = [name.strip() for name in source.split(",")]
+    else:
+        raise ConfigError(
+            f"--labels: there is no file '{source}', and one name is no vocabulary; expected a file, or names with "
+            "commas between"
+        )
     names = [name for name in names if name]
     if not names:
         raise ConfigError(f"--labels: '{source}' holds no name, expected names with commas between, or one a line")
+    for mark in _MARKS:
+        if any(mark in name for name in names):
+            raise ConfigError(f"--labels: '{source}' has names with '{mark.strip() or 'tab'}' between, expected commas")
+    return _several(names, source)
+
+
+_Names = TypeVar("_Names", list[str], dict[str, tuple[str, ...]])
+
+
+def _several(names: _Names, source: str) -> _Names:
+    if len({*names}) < 2:
+        raise ConfigError(f"--labels: '{source}' holds one name, expected two or more: one alone is always the answer")
     return names
 
 

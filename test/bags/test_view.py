@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from types import SimpleNamespace
 
@@ -220,6 +221,13 @@ def test_the_view_is_arranged_once_for_the_same_sensors(canvas, recording):
     canvas.arrange({"camera": "image"})
     assert len(recording.blueprints) == 2
     assert set(recording.static) >= {"weights/camera", "confidences/fused", "states/lidar", "sensors/lidar"}
+
+
+def test_the_text_of_a_prediction_says_that_sensors_contradict_each_other():
+    agree = share("front", "image", 0.5), share("rear", "image", 0.5)
+    assert "contradict" not in text(prediction(shares=agree))
+    sure = [dataclasses.replace(one, label=label, confidence=0.875) for one, label in zip(agree, "ab", strict=True)]
+    assert "contradict each other (conflict 0.77)" in text(prediction(shares=sure))
 
 
 def test_the_text_of_a_prediction():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.matching import label_descriptions
-from omnibind_core.data.matching.label_descriptions import describe_labels, read_label_descriptions
+from omnibind_core.data.matching.label_descriptions import describe_labels, read_label_descriptions, strange_words
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.files import cache_folder
 
@@ -68,3 +69,22 @@ def test_wrong_files_name_the_label(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_label_descriptions(path)
+
+
+@pytest.mark.usefixtures("wordnet")
+def test_words_that_are_not_english_are_named_once():
+    names = ("Schraubenzieher", "fire engine", "glass of water", "Gabel", "dogs", "gabel Gabel", "Dog", "L2 hamer")
+    assert strange_words(names) == ["Schraubenzieher", "Gabel", "gabel", "hamer"]
+    assert strange_words({"Gabel": ("a fork",), "hamer": ()}) == ["hamer"]
+    assert strange_words(names, names) == strange_words(()) == []
+
+
+def test_without_wordnet_no_word_is_strange(monkeypatch):
+    monkeypatch.setattr(label_descriptions, "installed_wordnet", lambda: None)
+    assert strange_words(("Gabel",)) == []
+
+
+@pytest.mark.usefixtures("wordnet")
+def test_the_shipped_models_own_labels_are_no_strange_words(repo):
+    names = json.loads((repo / "omnibind_core/weights/lite/labels.json").read_text())["names"]
+    assert strange_words(names) == []

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from omnibind_core import OmniBind, encoders, fusion, modalities
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
+from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.model import Calibration
 
@@ -238,3 +239,31 @@ def test_a_broken_calibration_names_the_key(tmp_path):
     (tmp_path / "calibration.json").write_text(json.dumps({"temperatures": [0.1, -1]}))
     with pytest.raises(ConfigError, match=r"calibration\.temperature"):
         OmniBind.from_pretrained(tmp_path)
+
+
+def banks(width: int, *names: str) -> LabelBank:
+    """One axis for each label of ``LABELS``."""
+    return LabelBank(names, torch.eye(width)[[LABELS.index(name) for name in names]], torch.arange(len(names)))
+
+
+def test_what_is_none_of_an_own_vocabulary_is_unknown():
+    config = encoders.load_config("tiny")
+    made = [
+        OmniBind(config, encoders.build(config), fusion.MeanFusion(), home, Calibration())
+        for home in (banks(config.embed_dim, *LABELS), None)
+    ]
+    model, homeless = made
+    for each in made:
+        each.labels = banks(config.embed_dim, "cup", "car")
+    tokens = torch.eye(config.embed_dim)[[LABELS.index("dog"), LABELS.index("car")]]
+    tokens[0, LABELS.index("car")] = 0.1  # a dog is a little more like a car than like a cup
+    tokens = torch.nn.functional.normalize(tokens, dim=-1)
+    dog, car = (model.recognise(["image"], token[None]).probabilities for token in tokens)
+    alone, sure = (homeless.recognise(["image"], token[None]).probabilities for token in tokens)
+    assert alone[:, 1] == pytest.approx(0.88, abs=0.01)  # the better one of two that are both wrong
+    assert (dog.argmax(axis=1) == 1).all() and dog.max() < 0.01
+    np.testing.assert_allclose(car, sure, rtol=1e-3)
+    model.labels = banks(config.embed_dim, *LABELS)  # its own ones compete by themselves
+    homeless.labels = model.labels
+    own, same = (each.recognise(["image"], tokens[:1]).probabilities for each in made)
+    np.testing.assert_array_equal(own, same)

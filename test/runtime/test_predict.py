@@ -124,11 +124,35 @@ def test_own_vocabulary_with_descriptions(run, folder, capsys):
     assert scores[0] != scores[1]
 
 
+def test_words_that_the_text_tower_hardly_knows_are_said_once(run, monkeypatch, capsys):
+    monkeypatch.setattr(
+        predict, "strange_words", lambda names, known: [name for name in names if name not in known][:2]
+    )
+    assert run("--text", "a cup", "--labels", "Tasse,cup,Hund") == 0
+    err = capsys.readouterr().err
+    assert err.count("hardly knows Tasse, Hund; an English description") == 1
+
+
 @pytest.mark.parametrize(
-    ("source", "message"), [("missing.txt", "missing.txt"), (" , ", "no name"), ("bad.bin", "UTF-8")]
+    ("source", "message"),
+    [
+        ("missing.txt", "missing.txt"),
+        (" , ", "no name"),
+        ("bad.bin", "UTF-8"),
+        ("mylabels", "no file 'mylabels', and one name is no vocabulary"),
+        ("dog;cat;car", "';' between, expected commas"),
+        ("dog|cat", "'|' between".replace("|", r"\|")),
+        ("dog,", "holds one name"),
+        ("one.txt", "holds one name"),
+        ("semicolons.txt", "';' between"),
+        ("one.yaml", "holds one name"),
+    ],
 )
 def test_unusable_vocabulary(run, folder, source, message):
     (folder / "bad.bin").write_bytes(b"\xff\xfe\xfa")
+    (folder / "one.txt").write_text("dog\n\n", encoding="utf-8")
+    (folder / "semicolons.txt").write_text("dog;cat;car\n", encoding="utf-8")
+    (folder / "one.yaml").write_text("dog: [an animal]\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         run("--text", "cup", "--labels", source)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from omnibind_core.config import read_mapping
 from omnibind_core.data.concepts import Concepts
-from omnibind_core.data.matching.wordnet import WordNet
+from omnibind_core.data.matching.wordnet import WordNet, installed_wordnet
 from omnibind_core.errors import ConfigError, DataError, MissingDependencyError
 
 SENSES = 2
 """Definitions of a label at most."""
 
 _SENSE = re.compile(r"sense (\S+\.n\.\d+)")  # as label matching writes it into a row of the concept that has the sense
+
+_WORD = re.compile(r"[^\W\d_]+")
+_FUNCTION_WORDS = frozenset({"and", "for", "from", "of", "or", "s", "the", "to", "with", "without"})  # not in WordNet
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +56,26 @@ def describe_labels(source: str, concepts: Concepts) -> dict[str, tuple[str, ...
             chosen.setdefault(match.canonical, sense[1])
     made = {name: definitions(name, wordnet, chosen.get(name)) for name in concepts.names}
     return {name: sentences for name, sentences in made.items() if sentences}
+
+
+def strange_words(labels: Iterable[str] | Mapping[str, Sequence[str]], known: Iterable[str] = ()) -> list[str]:
+    """Words of labels that are not in the English dictionary, so that a text tower of English hardly knows them.
+
+    Args:
+        labels: Names; or names with descriptions, of which those with any are not looked at.
+        known: Names that are not looked at either, such as the model's own.
+
+    Returns:
+        The words, each once; none where WordNet is not at hand.
+    """
+    skipped = {*known}
+    told = labels if isinstance(labels, Mapping) else dict.fromkeys(labels, ())
+    words = [word for name, texts in told.items() if not texts and name not in skipped for word in _WORD.findall(name)]
+    wordnet = installed_wordnet() if words else None
+    if wordnet is None:
+        return []
+    found = dict.fromkeys(words)
+    return [word for word in found if word.lower() not in _FUNCTION_WORDS and not wordnet.is_known(word.lower())]
 
 
 def definitions(name: str, wordnet: WordNet, sense: str | None = None) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from omnibind_core.data.debian import fetch_package
 from omnibind_core.errors import DataError, MissingDependencyError
+from omnibind_core.files import cache_folder
 from omnibind_core.optional import require
 
 _logger = logging.getLogger(__name__)
@@ -159,6 +160,18 @@ def find_wordnet() -> WordNet | None:
     except (DataError, MissingDependencyError) as error:
         _logger.warning("labels are matched by names and embeddings alone, without WordNet: %s", error)
         return None
+
+
+def installed_wordnet() -> WordNet | None:
+    """WordNet where it is at hand; else None, and nothing is fetched."""
+    for root in (cache_folder() / "debian/wordnet-base", Path("/")):
+        folder = root / "usr/share/wordnet"
+        if (folder / "data.noun").is_file():
+            try:
+                return WordNet(folder)
+            except (DataError, MissingDependencyError):
+                return None
+    return None
 
 
 def _spellings(phrase: str) -> tuple[str, ...]:
