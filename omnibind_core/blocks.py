@@ -22,7 +22,7 @@ from omnibind_core.files import write_atomically
 
 _logger = logging.getLogger(__name__)
 _ROWS = 256
-"""Of a block: a killed writer loses fewer."""
+"""Of a block, or what makes its last batch whole; a killed writer loses fewer."""
 _DAY = 86400.0  # s
 
 

@@ -49,8 +49,8 @@ def features(
         augmentations: Random variants per sample, 0 or more.
         seed: Seed of the variants.
         folder: Cache folder; ``None`` is ``cache_folder() / "features"``.
-        batch_size: Items per call of ``extractor``, but never less than a sample and its variants. With 1 the features
-            of a sample have the same bits whatever is computed with it.
+        batch_size: Items per call of ``extractor``, but never less than a sample and its variants. Blocks hold whole
+            batches, so what a killed run left out is computed in the same ones.
         progress: Told after each batch: samples done, and samples that were not known.
 
     Returns:

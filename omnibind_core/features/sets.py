@@ -107,7 +107,6 @@ def sample_features(
         key,
         augmentations,
         seed,
-        batch_size=1 if device.type == "cpu" else 32,  # on a CPU larger batches are not faster
         progress=Progress(f"{modality}: {what}features", f"samples x {1 + augmentations}"),
     )
 
