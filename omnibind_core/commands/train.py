@@ -76,7 +76,7 @@ def _align(args: argparse.Namespace) -> int:
     trainer.run(align.Align(data, model.config, model.encoders, config.align, config.seed))
     if not fabric.is_global_zero:
         return 0
-    model.labels = data.bank(model.embed_text)
+    model.labels = data.bank(model.encoders.encode_text_once)
     figures = align.accuracy(data, model.config, model.encoders)
     out = Path(config.out) / "align"
     seconds = round(time.monotonic() - started, 1)

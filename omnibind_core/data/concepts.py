@@ -77,7 +77,7 @@ class Concepts:
         if concept is None:
             raise DataError(
                 f"label '{sample.label}' of source '{sample.source}' (sample '{sample.id}') is in no row of the label "
-                f"table; {len(self)} other labels are"
+                f"table; {len(self)} other labels are. omnibind data match DIR makes a table of a folder's labels"
             )
         return concept
 

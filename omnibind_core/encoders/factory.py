@@ -298,13 +298,13 @@ def _embed_classes(config: c.ModelConfig, head: c.ConSEConfig, classes: list[lis
     """Text embeddings of a classifier's classes, unit length: the mean over the names of each, and its definition."""
     text = build(config, {"text"})
     names = [words[: head.names or None] for words in classes]
-    rows = text.encode_text([head.prompt.replace("{}", name) for words in names for name in words])
+    rows = text.encode_text_once([head.prompt.replace("{}", name) for words in names for name in words])
     means = [part.mean(dim=0) for part in rows.split([len(words) for words in names])]
     embeddings = F.normalize(torch.stack(means), dim=1)
     if not head.definitions:
         return embeddings
     told = [f"{words[0]}: {meaning}" for words, meaning in zip(classes, imagenet_definitions(), strict=True)]
-    return F.normalize(embeddings + text.encode_text(told), dim=1)
+    return F.normalize(embeddings + text.encode_text_once(told), dim=1)
 
 
 def own_state(encoders: EncoderSet) -> dict[str, Tensor]:

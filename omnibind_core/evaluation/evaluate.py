@@ -33,6 +33,7 @@ _LABELS = Column("labels", "labels", "labels")
 _MACRO = Column("macro", "macro accuracy, %", "share")
 _SEEDS = Column("seeds", "seeds", "count")
 _LEAST = 0.01  # share of the answers that a dot of the reliability diagram stands for
+_NAMED = 8  # unknown things in the summary
 _ACCURACY = (_N, _LABELS, SHARE, _MACRO)
 _COST = Column("cost", "cost, points", "points", "cost_interval")
 _LOST = (_METHOD, _N, _LABELS, Column("clean", "before, %", "share"), SHARE, _COST)
@@ -69,6 +70,7 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "split": data.split,
         "samples": sum(data.known.counts.values()),
         "samples of unknown things": sum(data.unknown.counts.values()),
+        **_unknown(bench),
         **_empty(bench),
         **({"samples with nothing to say": len(data.silent)} if data.silent else {}),
         "samples left out": data.counts.get("left out", 0) + data.counts.get("not encoded", 0),
@@ -83,6 +85,14 @@ def _facts(bench: Bench, extras: Extras) -> dict[str, object]:
         "intervals": "95 %, bootstrap over the samples",
         **({"no training samples": extras.why_no_train} if extras.why_no_train else {}),
     }
+
+
+def _unknown(bench: Bench) -> dict[str, object]:
+    """The labels of the data that the model lacks, with the number of their samples; nothing if it has all."""
+    counts = Counter(sample.label for samples in bench.data.unknown.sets.values() for sample in samples.samples)
+    named = [f"{label} ({count})" for label, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+    rest = [f"and {len(named) - _NAMED} more labels"] if len(named) > _NAMED else []
+    return {"which the model has no label for": [*named[:_NAMED], *rest]} if named else {}
 
 
 def _empty(bench: Bench) -> dict[str, object]:

@@ -359,7 +359,7 @@ def embed(split: Split, model: OmniBind, words: Sequence[tuple[int, str]] | None
     for name, samples in split.sets.items():
         parts = [rows for rows in (samples.inputs, samples.damaged) if rows is not None]
         tokens[name] = torch.cat([embed_all(model.encoders, model.config, name, rows) for rows in parts], dim=1).clone()
-    tokens[TEXT] = model.embed_text([word for _, word in words]).clone()[:, None]
+    tokens[TEXT] = model.encoders.encode_text_once([word for _, word in words]).clone()[:, None]
     texts = np.array([number for number, _ in words], np.int64)
     return EmbeddedSplit(split.names, split.sets, texts, split.given, tokens, tuple(model.config.modalities))
 

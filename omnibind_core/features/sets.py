@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from omnibind_core import modalities
+from omnibind_core.blocks import Progress
 from omnibind_core.data.samples import Sample
 from omnibind_core.encoders import EncoderSet
-from omnibind_core.encoders.config import ModelConfig, TrunkConfig
+from omnibind_core.encoders.base import weights_identity
+from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.features.cache import Loads, features
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,11 @@ def sample_features(
             found[[item is not None for item in items]] = rows.cpu().numpy()
         return found
 
-    learnt = "input" if learns(trunk) else _identity(trunk, model.trunks[part.trunk])
-    key = f"{learnt}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}{what}"
+    weights = "input"
+    if not learns(trunk):
+        settings = model.trunks[part.trunk].model_dump(exclude={"weights"})  # where a file lies makes no features
+        weights = json.dumps(settings, sort_keys=True) + weights_identity(trunk)
+    key = f"{weights}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}{what}"
     return features(
         source,
         samples,
@@ -106,7 +107,7 @@ def sample_features(
         key,
         augmentations,
         seed,
-        progress=_Progress(f"{modality}: {what}features of {len(samples)} samples x {1 + augmentations}"),
+        progress=Progress(f"{modality}: {what}features", f"samples x {1 + augmentations}"),
     )
 
 
@@ -161,28 +162,3 @@ def top1_by_text(
         scores[:, torch.from_numpy(others)] = -2.0
     right = scores.argmax(1) == torch.from_numpy(samples.concept).to(scores.device)
     return right.float().mean().item()
-
-
-def _identity(trunk: nn.Module, config: TrunkConfig) -> str:
-    """What tells the features of one frozen trunk from those of another; packaged weights are always the same."""
-    settings = json.dumps(config.model_dump(exclude={"weights"}), sort_keys=True)  # where a file lies makes no features
-    if trunk.packaged:
-        return f"{settings}{trunk.fingerprint}"
-    digest = hashlib.sha256()
-    for value in trunk.state_dict().values():
-        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
-    return settings + digest.hexdigest()
-
-
-class _Progress:
-    """Logs every tenth of the way: readable in a terminal and in a log file."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.told = 0
-
-    def __call__(self, done: int, total: int) -> None:
-        tenth = 10 * done // total
-        if tenth > self.told:
-            self.told = tenth
-            _logger.info("%s: %d %%", self.what, 10 * tenth)

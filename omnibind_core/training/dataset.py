@@ -26,6 +26,7 @@ from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.data.scenes import GivenCombinations
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders import EncoderSet
+from omnibind_core.encoders.base import text_once
 from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.errors import ConfigError, DataError
 from omnibind_core.features import combinations
@@ -149,16 +150,15 @@ def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
         return Concepts.read(Path(config.labels))
     samples = FolderSource(Path(str(config.data))).samples()
     pairs = sorted({(sample.source, sample.label, sample.modality) for sample in samples})
-    tower: Callable[[Sequence[str]], Tensor] = encoder_set.encode_text
+    encode: Callable[[Sequence[str]], Tensor] = encoder_set.encode_text_once
     if encoder_set.trunks[encoder_set.trunk_of["text"]].fingerprint:
         # What matching takes for the same was measured with MiniLM; to CLIP all short texts are much alike.
         from omnibind_core.encoders.lite.minilm import MiniLMTower
 
-        tower = MiniLMTower()
+        encode = partial(text_once, MiniLMTower())
 
     def embed_words(sentences: Sequence[str]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            return np.asarray(tower(list(sentences)).cpu().numpy(), np.float32)
+        return np.asarray(encode(sentences).cpu().numpy(), np.float32)
 
     return match_labels(pairs, embed_words)
 
@@ -205,7 +205,7 @@ def _given(
 def prompts(data: TrainingData, encoder_set: EncoderSet) -> Tensor:
     """The text teacher's embeddings ``[C, D]`` of the whole vocabulary: the prototypes of its label bank."""
     with torch.inference_mode():
-        text = data.bank(encoder_set.encode_text).prototypes()
+        text = data.bank(encoder_set.encode_text_once).prototypes()
     return text.clone()
 
 

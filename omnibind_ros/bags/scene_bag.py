@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core import resources
-from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.matching.wordnet import WordNet
 from omnibind_core.data.rendering import demo_objects
+from omnibind_core.data.samples import Sample
 from omnibind_core.data.scenes import Scene, compose_scenes
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
+from omnibind_core.evaluation.labelling import find_labels
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities.audio.processing import SAMPLE_RATE, resample
 from omnibind_ros.bags import types
@@ -42,6 +45,8 @@ from omnibind_ros.messages import (
     image_fields,
     point_cloud_fields,
 )
+
+_logger = logging.getLogger(__name__)
 
 # Recordings begin at this time, ns, so that the same data give the same file: 2025-01-01 00:00 UTC.
 EPOCH_NS = 1_735_689_600_000_000_000
@@ -239,7 +244,10 @@ def scenes_for(
     seed: int = 0,
     scenes: int = 16,
 ) -> Iterator[SceneData]:
-    """Scenes that a model can recognise, of a folder with ``samples.csv`` or of Debian packages.
+    """Scenes for a model, of a folder with ``samples.csv`` or of Debian packages.
+
+    Labels of the folder that are in no row of the table are matched with the model's words, as ``omnibind eval`` does.
+    What the model has no label for keeps its own name, which the log tells.
 
     Args:
         model: Name of a model that comes with the package, or its folder.
@@ -254,9 +262,23 @@ def scenes_for(
         DataError: See :func:`scenes_of_samples` and :func:`scenes_of_packages`.
     """
     if data is not None:
-        concepts = Concepts.read(labels or _model_folder(model) / "labels.csv")
+        table = _model_folder(model) / "labels.csv"
+        given = Concepts.read(labels or table)
+        own = Concepts.read(table) if table.is_file() else Concepts([])
+        concepts = _completed(given, own, _vocabulary(model), FolderSource(data).samples(split=split))
         return scenes_of_samples(data, concepts, split, seed, scenes)
     return scenes_of_packages(cache, seed, scenes, _vocabulary(model))
+
+
+def _completed(given: Concepts, own: Concepts, vocabulary: Collection[str] | None, samples: list[Sample]) -> Concepts:
+    """The given table with a row more for every label that it lacks."""
+    names = own.names if vocabulary is None else sorted(vocabulary)
+    found = find_labels([sample for sample in samples if given.get(sample.source, sample.label) is None], names, own)
+    counts = Counter((sample.source, sample.label) for sample in samples)
+    unknown = [f"{of.concept} ({counts[key]} samples)" for key, of in sorted(found.items()) if of.concept not in names]
+    if unknown:
+        _logger.warning("the model has no label for %s: unknown things in the recording", ", ".join(unknown))
+    return Concepts([*given, *(Match(*key, of.concept, 0.0, of.how) for key, of in found.items())])
 
 
 def _model_folder(model: str) -> Path:

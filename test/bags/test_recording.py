@@ -380,3 +380,22 @@ def test_recording_from_packages(cache: Path, tmp_path: Path) -> None:
     assert {row.label for row in labels} == {"dog", "cow"}
     assert {name for row in labels for name in row.recorded} == {"camera", "microphone"}
     assert {name for row in labels for name in row.rendered} == {"thermal", "event_camera", "tactile", "lidar"}
+
+
+def test_labels_that_the_table_or_the_model_lacks_are_things_in_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("omnibind_core.data.matching.labels.find_wordnet", lambda: None)
+    rows = ["id,modality,source,path,label,split,group"]
+    for label in ("door", "florp"):  # of a source that the model was not trained with; the second is no label of it
+        for modality in ("image", "touch"):
+            name = f"{modality}-{label}.png"
+            cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8))
+            rows.append(f"{name},{modality},mine,{name},{label},val,{name}")
+    (tmp_path / "samples.csv").write_text("\n".join(rows) + "\n")
+    found = list(scene_bag.scenes_for("lite", tmp_path, scenes=4))
+    assert {(scene.label, *sorted(scene.raw)) for scene in found} == {
+        ("door", "image", "touch"),
+        ("florp", "image", "touch"),
+    }
+    assert caplog.messages == ["the model has no label for florp (2 samples): unknown things in the recording"]

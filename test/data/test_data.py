@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from omnibind_core import blocks
 from omnibind_core.commands import data as command
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.samples import Sample
@@ -264,6 +266,79 @@ def test_failed_extraction_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "1.png").unlink()
     with pytest.raises(DataError, match="'p1' is gone"):
         cache.features(source, source.samples(), "image", mean_colour, "k", 0, 0, folder=folder)
+
+
+class Encoder:
+    """Mean colours, and how often each was asked for."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.seen: list[int] = []
+        self.stop_after = stop_after
+
+    def __call__(self, items: Sequence[Any]) -> np.ndarray:
+        if len(self.seen) == self.stop_after:
+            raise KeyboardInterrupt
+        self.seen += [int(item[0, 0, 0]) for item in items]
+        return mean_colour(items)
+
+
+def colours(source: FolderSource, folder: Path, encoder: Encoder, augmentations: int = 0) -> np.ndarray:
+    return cache.features(
+        source, source.samples(), "image", encoder, "k", augmentations, 0, folder=folder, batch_size=1
+    )
+
+
+def test_only_what_is_new_in_a_data_set_is_encoded(tmp_path: Path) -> None:
+    first, folder = colours(pictures(tmp_path, 4), tmp_path / "cache", Encoder(), 1), tmp_path / "cache"
+    more = Encoder()
+    five = colours(pictures(tmp_path, 5), folder, more, 1)
+    assert more.seen[0] == 80 and len(more.seen) == 2  # the sample and its variant
+    assert (five[:4] == first).all() and (five[4, 0] == 80).all()
+    fewer = Encoder()
+    assert (colours(pictures(tmp_path, 2), folder, fewer, 1) == first[:2]).all() and fewer.seen == []
+    (tmp_path / "moved").mkdir()
+    elsewhere = Encoder()
+    assert (colours(pictures(tmp_path / "moved", 5), folder, elsewhere, 1) == five).all() and elsewhere.seen == []
+
+
+def test_a_damaged_block_is_computed_anew_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(blocks, "_ROWS", 2)
+    source, folder = pictures(tmp_path, 6), tmp_path / "cache"
+    first = colours(source, folder, Encoder())
+    files = sorted(folder.rglob("*.safetensors"))
+    assert len(files) == 3
+    for flipped, place in ((files[0], -3), (files[1], 0), (files[2], None)):  # in the rows, in the header, cut
+        content = bytearray(flipped.read_bytes())
+        if place is None:
+            del content[-1:]
+        else:
+            content[place] ^= 0x40
+        flipped.write_bytes(content)
+        again = Encoder()
+        assert (colours(source, folder, again) == first).all()
+        assert len(again.seen) == 2 and caplog.text.count("is damaged") == 1
+        caplog.clear()
+        none = Encoder()
+        assert (colours(source, folder, none) == first).all()
+        assert none.seen == [] and caplog.text == ""
+
+
+def test_a_killed_writer_loses_only_its_last_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_ROWS", 2)
+    source, folder = pictures(tmp_path, 6), tmp_path / "cache"
+    with pytest.raises(KeyboardInterrupt):
+        colours(source, folder, Encoder(stop_after=5))
+    (place,) = folder.iterdir()
+    half, old = place / ".half.safetensors", place / ".old.safetensors"
+    for left in (half, old):
+        left.write_bytes(b"half a block")
+    os.utime(old, (0, 0))
+    rest = Encoder()
+    assert (colours(source, folder, rest)[:, 0, 0] == [0, 20, 40, 60, 80, 100]).all()
+    assert rest.seen == [80, 100]
+    assert half.exists() and not old.exists()  # the first may be another writer's
 
 
 def test_atomic_write_of_two_writers(tmp_path: Path) -> None:

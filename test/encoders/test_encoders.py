@@ -14,11 +14,13 @@ from torch import nn
 
 from omnibind_core import encoders, modalities
 from omnibind_core.encoders import factory, packages
+from omnibind_core.encoders.base import text_once
 from omnibind_core.encoders.heads import MLP, ConSE, PartNorm
 from omnibind_core.encoders.lite import minilm, yamnet
 from omnibind_core.encoders.lite.convert import fold_batch_norm
 from omnibind_core.encoders.lite.layers import SameConv
 from omnibind_core.encoders.lite.point import PointTrunk, farthest_points
+from omnibind_core.encoders.lite.stand_ins import HashedText
 from omnibind_core.encoders.lite.tf_bundle import read_bundle
 from omnibind_core.errors import ConfigError, MissingDependencyError, WeightsError
 
@@ -479,3 +481,46 @@ def test_config_names_a_class_that_does_not_exist():
     broken = config.model_copy(update={"modalities": {**config.modalities, "image": image}})
     with pytest.raises(ConfigError, match=r"modalities.image.head.ignored: imagenet has no class 'no such class'"):
         factory.build(broken, {"image"})
+
+
+class Counting(HashedText):
+    """A text tower that notes what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(64, 8)
+        self.asked: list[str] = []
+
+    def forward(self, sentences):
+        self.asked += sentences
+        return super().forward(sentences)
+
+
+def test_texts_are_embedded_once_for_all_heads_and_runs(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path))
+    tower, words = Counting(), [f"word {number}" for number in range(1100)]
+    direct = tower(words)
+    tower.asked.clear()
+    with caplog.at_level("INFO"):
+        assert torch.equal(text_once(tower, words), direct)
+    assert tower.asked == words and "100 % of 1100 sentences" in caplog.text
+    tower.asked.clear()
+    assert torch.equal(text_once(tower, words), direct) and tower.asked == []
+    assert torch.equal(text_once(tower, [*words[:1088], "new"])[:-1], direct[:1088]) and tower.asked == ["new"]
+    tower.asked.clear()
+    with torch.no_grad():
+        tower.words.weight += 1
+    assert not torch.equal(text_once(tower, words[:2]), direct[:2]) and tower.asked == words[:2]
+
+
+def test_class_embeddings_of_two_heads_are_computed_once(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path))
+    config = encoders.load_config("lite")
+    head = config.modalities["image"].head
+    classes, asked = [["cup", "mug"], ["dog"]], []
+    monkeypatch.setattr(factory, "imagenet_definitions", lambda: ["a vessel", "an animal"])
+    forward = type(text).forward
+    monkeypatch.setattr(type(text), "forward", lambda self, rows: (asked.append(rows), forward(self, rows))[1])
+    first = factory._embed_classes(config, head, classes)
+    assert len(asked) == (2 if head.definitions else 1)
+    assert torch.equal(factory._embed_classes(config, config.modalities["point_cloud"].head, classes), first)
+    assert len(asked) == (2 if head.definitions else 1)

@@ -674,6 +674,8 @@ def test_report_of_everything_twice_the_same(tree, folder, tmp_path, capsys):
     data = json.loads(first)
     assert check.faults(data) == []
     assert data["facts"]["samples of unknown things"] == 12
+    assert data["facts"]["which the model has no label for"] == ["zeppelin (12)"]
+    assert "which the model has no label for: zeppelin (12)" in printed
     paper_af = ["AF, preset paper", "AF, preset paper, without CLS negatives"]
     assert data["facts"]["methods"] == ["AF", "Mean", "Probes", "Linear", *paper_af]
     said = next(part["text"] for part in data["sections"] if part["title"] == "The paper's combinations")

@@ -30,6 +30,7 @@ from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.errors import ConfigError, InvalidInputError
+from omnibind_core.fusion import Fusion
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
 from omnibind_ros import messages
 from omnibind_ros.graph.discovery import modality_of
@@ -122,12 +123,12 @@ def radar(empty, repo):
 
 @pytest.fixture
 def script(repo, monkeypatch):
-    """Imports ``scripts/make_data.py`` of an example."""
+    """Imports a script of an example."""
 
-    def load(name):
+    def load(name, script="make_data"):
         monkeypatch.setattr(sys, "path", [str(repo / "examples" / name / "scripts"), *sys.path])
-        monkeypatch.delitem(sys.modules, "make_data", raising=False)
-        return importlib.import_module("make_data")
+        monkeypatch.delitem(sys.modules, script, raising=False)
+        return importlib.import_module(script)
 
     return load
 
@@ -608,6 +609,28 @@ def test_depth_is_combined_like_any_modality(trained, depth, tmp_path, monkeypat
     assert data.items(both)["depth"].dtype == np.float32
     monkeypatch.setattr(modalities, "_plugins", {})
     assert "depth" not in ModalityFree.open(tmp_path / "index").sensors
+
+
+def test_own_depth_pictures_are_measured_beside_photographs(trained, empty, script, tmp_path, monkeypatch, capsys):
+    measure, forward = script("depth", "measure"), Fusion.forward
+
+    def told(self, tokens, mask, modality_ids=None, doubted=None):
+        assert modality_ids is not None, "the shipped fusion judges tokens by their modality"
+        return forward(self, tokens, mask, modality_ids, doubted)
+
+    monkeypatch.setattr(Fusion, "forward", told)
+    argv = ["measure.py", "--model", str(trained / "out" / "align"), "--count", "20", "--data"]
+    monkeypatch.setattr(sys, "argv", [*argv, str(trained / "data")])
+    measure.main()
+    head, _, first, *others = capsys.readouterr().out.splitlines()
+    assert head == "20 pairs of 9 photos and 9 depth pictures, 3 concepts"
+    assert first.startswith("as they are") and first.split()[4] == "100.0%"
+    assert {line.split()[0] for line in others} == {*modalities.get("image").corruptions}
+    rows = (trained / "data" / "samples.csv").read_text().splitlines()
+    (tmp_path / "samples.csv").write_text("\n".join(row for row in rows if "image-val" not in row))
+    monkeypatch.setattr(sys, "argv", [*argv, str(tmp_path)])
+    with pytest.raises(SystemExit, match="no label of the model has photos and depth pictures"):
+        measure.main()
 
 
 def test_clouds_become_depth_pictures(script):

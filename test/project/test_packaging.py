@@ -34,6 +34,17 @@ def requirements(repo: Path) -> tuple[list[str], dict[str, list[str]]]:
     return project["dependencies"], project["optional-dependencies"]
 
 
+def test_nothing_tells_to_install_the_project_by_name(repo):
+    """Nobody owns the name on the package index, so whoever takes it would be installed."""
+    texts = [path for path in repo.glob("*.md") if path.name != "CHANGELOG.md"]
+    for folder in ("docs", "examples", "omnibind_core", "omnibind_ros", "requirements", "tools"):
+        texts += [path for path in (repo / folder).rglob("*") if path.suffix in {".md", ".py", ".txt"}]
+    by_name = re.compile(r"pip install(?:[^`;|\n]*[ '\"]|\n['\"])omnibind(?:_core)?(?:\[[\w,]*\])?[\s'\"`]")
+    assert len(texts) > 100
+    assert [path.name for path in texts if by_name.search(path.read_text(encoding="utf-8"))] == []
+    assert by_name.search('with `pip install\n"omnibind[captions]"` it') and by_name.search("pip install omnibind\n")
+
+
 # ------------------------------------------------------------------------------------------------------ what is needed
 
 

@@ -380,9 +380,9 @@ def test_two_processes_of_our_own_train_as_one(alone, experiment, environment, t
 
 def test_another_seed_draws_other_batches_of_the_same_features(alone, experiment, environment, tmp_path):
     cache = Path(environment["OMNIBIND_CACHE"])
-    before = sorted(cache.rglob("*.npy"))
+    before = sorted(cache.rglob("*.safetensors"))
     assert train(experiment, "align", f"out={tmp_path}", "seed=5", "align.steps=2") == 0
-    assert sorted(cache.rglob("*.npy")) == before
+    assert sorted(cache.rglob("*.safetensors")) == before
     first, second = (rows(folder / "align" / "log" / "image_text.csv") for folder in (alone, tmp_path))
     assert [row["loss"] for row in first] != [row["loss"] for row in second]
 

@@ -8,6 +8,7 @@ they are, and damaged in every way that the image modality knows.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ def main() -> None:
         for name in ("image", "depth")
     }
     shared = set.intersection(*({concepts.of(sample) for sample in found} for found in samples.values()))
+    if not shared:
+        sys.exit(f"{args.data}: no label of the model has photos and depth pictures in the split 'val'")
     photos, views = ([s for s in samples[name] if concepts.of(s) in shared] for name in ("image", "depth"))
     rng = np.random.default_rng(0)
     label = rng.choice(sorted(shared), args.count)
@@ -52,10 +55,11 @@ def main() -> None:
             rows.append(model.embed([(sample.modality, model.process(sample.modality, raw))]))
         return torch.cat(rows)
 
-    def top1(*tokens: Tensor) -> str:
-        stacked = torch.stack(tokens, dim=1)
+    def top1(**tokens: Tensor) -> str:
+        stacked = torch.stack(list(tokens.values()), dim=1)
+        slots = torch.tensor([[*model.config.modalities].index(name) for name in tokens]).expand(len(stacked), -1)
         with torch.inference_mode():
-            fused = model.fusion(stacked, torch.ones(stacked.shape[:2], dtype=torch.bool)).embedding
+            fused = model.fusion(stacked, torch.ones(stacked.shape[:2], dtype=torch.bool), slots).embedding
         found = np.array(model.labels.names)[model.labels.similarities(fused).argmax(dim=1).numpy()]
         return f"{np.mean(found == label):6.1%}"
 
@@ -64,7 +68,9 @@ def main() -> None:
     depth = embed(views)[pick[1]]
     for damage in (None, *modalities.get("image").corruptions):
         photo = embed(photos, damage)[pick[0]]
-        print(f"{damage or 'as they are':12} {top1(photo)}  {top1(depth)}  {top1(photo, depth)}")
+        print(
+            f"{damage or 'as they are':12} {top1(image=photo)}  {top1(depth=depth)}  {top1(image=photo, depth=depth)}"
+        )
 
 
 if __name__ == "__main__":

@@ -384,7 +384,7 @@ class Comparison:
         slots = tuple(self.architecture.modalities)
         untrained = fusion.build(self.architecture.embed_dim, self.architecture.fusion, slots)
         model = OmniBind(self.architecture, built, untrained.to(self.fabric.device))
-        model.labels = data.bank(model.embed_text)
+        model.labels = data.bank(model.encoders.encode_text_once)
         return model
 
     def fused(
