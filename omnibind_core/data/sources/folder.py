@@ -85,7 +85,7 @@ def _tree(root: Path) -> Iterator[Sample]:
             if len(place.parts) > 2 and path.is_file() and not any(part.startswith(".") for part in place.parts):
                 name = place.as_posix()
                 group = "/".join(place.parts[:3])  # the file itself where there is no further folder
-                yield Sample(name, modality, root.resolve().name, name, place.parts[1], "train", group)
+                yield Sample(name, modality, FolderSource.name, name, place.parts[1], "train", group)
 
 
 def _problem(row: dict[str, str]) -> str:
