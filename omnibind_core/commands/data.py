@@ -29,7 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     match.add_argument("roots", nargs="+", metavar="ROOT", help=roots)
     match.add_argument("--out", type=Path, default=Path("labels.csv"), help="table to write (default: %(default)s)")
     match.add_argument("--rules", type=Path, help="your own rules (YAML) on top of the packaged ones")
-    match.add_argument("--matcher", choices=("offline", "endpoint"), default="offline", help="default: %(default)s")
+    own = "own: each label stays a label of its own, only its meaning is looked up (default: %(default)s)"
+    match.add_argument("--matcher", choices=("offline", "own", "endpoint"), default="offline", help=own)
     match.add_argument("--no-wordnet", action="store_true", help="offline: go by names and embeddings alone")
     match.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible API, e.g. http://localhost:8000/v1")
     match.add_argument("--endpoint-model", metavar="NAME", help="the language model to ask there")
@@ -56,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _match(args: argparse.Namespace) -> int:
-    from omnibind_core.data.matching.labels import match_labels
+    from omnibind_core.data.matching.labels import keep_labels, match_labels
     from omnibind_core.data.matching.llm import Endpoint, match_labels_by_endpoint
     from omnibind_core.data.matching.phrases import Rules
     from omnibind_core.data.matching.wordnet import find_wordnet
@@ -70,13 +71,21 @@ def _match(args: argparse.Namespace) -> int:
         concepts = match_labels_by_endpoint(pairs, endpoint, args.out.with_suffix(".answers.jsonl"), rules)
     else:
         wordnet = None if args.no_wordnet else find_wordnet()
-        concepts = match_labels(pairs, text_tower(), wordnet, rules)
+        own = args.matcher == "own"
+        concepts = (
+            keep_labels(pairs, text_tower(), wordnet) if own else match_labels(pairs, text_tower(), wordnet, rules)
+        )
     concepts.write(args.out)
     modalities_of: dict[str, set[str]] = {}
     for source, label, modality in pairs:
         modalities_of.setdefault(concepts.get(source, label) or "", set()).add(modality)
     sizes = Counter(len(found) for concept, found in modalities_of.items() if concept)
+    for match in concepts:
+        if match.meaning and match.label == match.canonical:
+            print(f"{match.label}: {match.meaning}" + (f" [{match.reason}]" if ", or " in match.reason else ""))
     print(f"{len(concepts)} labels -> {len(concepts.names)} concepts: {args.out}")
+    if any(", or " in match.reason for match in concepts):
+        print("labels with [sense ..., or ...] have two meanings: correct the column 'meaning' where it is wrong")
     print("concepts by number of modalities: " + ", ".join(f"{n}: {sizes[n]}" for n in sorted(sizes)))
     return 0
 

@@ -1,8 +1,12 @@
-"""``omnibind train align`` and ``omnibind train fuse``: the two stages of the paper, from a data folder to a model."""
+"""``omnibind train align`` and ``omnibind train fuse``: the two stages of the paper, from a data folder to a model.
+
+``omnibind train own`` is both, for data and labels of the user's own.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import time
@@ -44,6 +48,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         )
         stage.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
         stage.set_defaults(run=partial(_together, run))
+    text = "both stages on your own files, with your own labels in any language, to a model that knows these"
+    own = stages.add_parser("own", help=text, description=text)
+    own.add_argument(
+        "--data", type=Path, required=True, help="folder with samples.csv, or with files in MODALITY/LABEL/"
+    )
+    own.add_argument("--out", type=Path, required=True, help="folder for align/ and model/")
+    own.add_argument(
+        "--labels", type=Path, metavar="TABLE", help="labels.csv of these data (default: each label as it is written)"
+    )
+    own.add_argument(
+        "--config", default="own", help=f"experiment: a YAML file, or one of {known} (default: %(default)s)"
+    )
+    own.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. align.steps=1000"
+    )
+    own.set_defaults(run=partial(_together, _own), resume=False)
     compare.add_parser(stages)
 
 
@@ -55,8 +75,33 @@ def _together(run: Callable[[argparse.Namespace], int], args: argparse.Namespace
     return code
 
 
+def _own(args: argparse.Namespace) -> int:
+    """Says what is learned and what is held back, and runs both stages."""
+    from omnibind_core.data.sources.folder import FolderSource
+    from omnibind_core.training import dataset
+    from omnibind_core.training.config import load
+
+    given = {"data": args.data, "out": args.out, **({} if args.labels is None else {"labels": args.labels})}
+    args.set = [*(f"{key}={json.dumps(str(value))}" for key, value in given.items()), *args.set]
+    config = load(args.config, args.set)
+    source = FolderSource(Path(str(config.data)))
+    before = source.samples()
+    after = dataset.splits(before, config.holdout, config.seed)
+    print(f"{config.data}: {len(after)} samples of {len({sample.label for sample in after})} labels")
+    if after != before:
+        held = sum(sample.split == "val" for sample in after)
+        table = Path(config.out) / "samples.csv"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        source.write(after, table)
+        print(
+            f"no sample is of the split 'val': {held} are held back, whole groups of each label and modality, seed "
+            f"{config.seed}; {table} has the split, to be kept or changed in {config.data}"
+        )
+    return _align(args) or _fuse(args)
+
+
 def _align(args: argparse.Namespace) -> int:
-    from omnibind_core.data.matching.label_descriptions import describe_labels
+    from omnibind_core.data.matching.label_descriptions import describe_labels, spell_alike
     from omnibind_core.training import align, checkpoint, dataset
     from omnibind_core.training.image_text import ImageText
     from omnibind_core.training.start import begin
@@ -68,7 +113,16 @@ def _align(args: argparse.Namespace) -> int:
     with fabric.rank_zero_first(local=True):  # the others then find the features in the cache
         known = None if config.start is None else model.labels
         descriptions = describe_labels(config.descriptions, concepts)
+        spelled = spell_alike(concepts.names, lambda words: model.embed_text(words).cpu().numpy(), descriptions)
+        descriptions.update(spelled)
         data = dataset.load(config, model.config, model.encoders, concepts, known, descriptions)
+    if spelled:
+        print(f"alike to the text encoder, so told apart by their letters: {', '.join(spelled)}; a meaning does more")
+    if config.start is not None and "image" in data.train:
+        print(
+            "image: the head stays that of start, since the other heads were trained to fit it; it learns your photos "
+            "without start (omnibind train own), or beside the head (omnibind adapt)"
+        )
     trainer.agreement.update(checkpoint.flat(model.config.model_dump(), "model."), start=model.identity)
     trainer.agreement.update(_describe(data))
     if config.start is None:
@@ -95,9 +149,11 @@ def _fuse(args: argparse.Namespace) -> int:
     from omnibind_core.features.adaptation import homes, read_homes, save_homes
     from omnibind_core.features.calibration import calibrate, settle
     from omnibind_core.features.combinations import accuracy_by_size, learn_familiarity
+    from omnibind_core.features.sets import FeatureSet
     from omnibind_core.model import OmniBind, model_folder
     from omnibind_core.training import dataset
     from omnibind_core.training.fuse import Fuse
+    from omnibind_core.training.verdict import doubts
 
     started = time.monotonic()
     config, fabric, trainer = _prepare(args, "model", drop=("image_text", "align"))
@@ -118,8 +174,13 @@ def _fuse(args: argparse.Namespace) -> int:
     if data.vocabulary != model.labels.names:
         raise ConfigError(
             f"{aligned} was trained with {len(model.labels)} labels, data and settings now give {len(data.vocabulary)} "
-            "or others: run stage I again, or give both stages the same data, index and vocabulary"
+            f"or others: {_differences(config, aligned)}run stage I again, or give both stages the same data, index "
+            "and vocabulary"
         )
+    measured = bool(data.val)
+    if not measured:  # better than nothing, and said
+        learned = {name: FeatureSet.joined([samples]) for name, samples in data.train.items()}
+        data = dataclasses.replace(data, val=learned)
     trainer.agreement.update(_describe(data))
     train, val = dataset.embed(data, model, "train"), dataset.embed(data, model, "val")
     held_out = dataset.embed(data, model, "shifted") if data.shifted else val
@@ -130,7 +191,7 @@ def _fuse(args: argparse.Namespace) -> int:
     settle(model.fusion, held_out, model.labels, config.fuse.tau, 2000, config.seed)
     shifted = held_out if data.shifted else None
     model.calibration = calibrate(val, model.labels, model.fusion, 2000, config.seed, shifted)
-    rows = accuracy_by_size(val, model.labels, model.fusion, 5000, config.seed)
+    rows = accuracy_by_size(val, model.labels, model.fusion, 5000, config.seed) if measured else []
     out = Path(config.out) / "model"
     single = json.loads((aligned / "figures.json").read_text(encoding="utf-8"))["single"]
     seconds = round(time.monotonic() - started, 1)
@@ -143,8 +204,30 @@ def _fuse(args: argparse.Namespace) -> int:
             f"{row['modalities']} modalities: top-1 fused {row['fused']:6.1%}, mean fusion {row['mean']:6.1%},"
             f" best single {row['best_single']:6.1%} of {len(model.labels)} labels, {row['n']} combinations"
         )
-    print(f"stage II done: {out} ({model.identity}), use it with --model {out}")
+    if not measured:
+        data = dataclasses.replace(data, val={})
+    found = doubts(data, single, rows)
+    for doubt in found:
+        print(f"warning: {doubt}")
+    use = "see the warnings before you use it" if found else "use it"
+    print(f"stage II done: {out} ({model.identity}), {use} with --model {out}")
     return 0
+
+
+def _differences(config: TrainConfig, aligned: Path) -> str:
+    """What of that which decides on the vocabulary is not as stage I had it, in words; empty if nothing is."""
+    from omnibind_core.training.config import load
+
+    path = aligned / "train.yaml"
+    if not path.is_file():
+        return ""
+    before = load(str(path))
+    keys = ("start", "data", "index", "vocabulary", "holdout")
+    return "".join(
+        f"stage I had {key}={getattr(before, key)}, stage II has {key}={getattr(config, key)}; "
+        for key in keys
+        if getattr(before, key) != getattr(config, key)
+    )
 
 
 def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tuple[TrainConfig, Fabric, Trainer]:

@@ -11,7 +11,7 @@ from omnibind_core.data.samples import Sample
 from omnibind_core.errors import DataError
 from omnibind_core.files import write_atomically
 
-COLUMNS = ("source", "label", "canonical", "score", "reason")
+COLUMNS = ("source", "label", "canonical", "score", "reason", "meaning")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Match:
         canonical: The concept; empty leaves the label out of everything that is built from the table.
         score: How sure the matcher is, 0..1; 1 for rows made by hand.
         reason: Why, in words.
+        meaning: What the concept means, in words; empty if nobody says.
     """
 
     source: str
@@ -31,6 +32,7 @@ class Match:
     canonical: str
     score: float
     reason: str
+    meaning: str = ""
 
 
 class Concepts:
@@ -83,7 +85,7 @@ class Concepts:
 
     @classmethod
     def read(cls, path: Path) -> Concepts:
-        """Reads ``labels.csv``; ``score`` and ``reason`` may be left empty or out.
+        """Reads ``labels.csv``; ``score``, ``reason`` and ``meaning`` may be left empty or out.
 
         Raises:
             DataError: The file is missing, columns are missing or unknown, or a row is incomplete; names the line.
@@ -103,7 +105,8 @@ class Concepts:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             for match in sorted(self, key=lambda match: (match.canonical, match.source, match.label)):
-                writer.writerow([match.source, match.label, match.canonical, f"{match.score:.2f}", match.reason])
+                told = (match.source, match.label, match.canonical, f"{match.score:.2f}", match.reason, match.meaning)
+                writer.writerow(told)
 
 
 def _match(row: dict[str, str | None], where: str) -> Match:
@@ -117,4 +120,5 @@ def _match(row: dict[str, str | None], where: str) -> Match:
         raise DataError(f"{where}: score is '{text}', expected a number from 0 to 1") from None
     if not 0 <= score <= 1:
         raise DataError(f"{where}: score is {text}, expected a number from 0 to 1")
-    return Match(source, label, canonical, score, (row.get("reason") or "").strip())
+    reason, meaning = ((row.get(column) or "").strip() for column in COLUMNS[4:])
+    return Match(source, label, canonical, score, reason, meaning)

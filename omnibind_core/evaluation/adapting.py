@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from omnibind_core.data.concepts import Concepts, Match
+from omnibind_core.data.holdout import hold_out
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.encoders.heads import Adapted
@@ -139,19 +140,10 @@ def _parts(
     splits = {sample.split for sample in samples}
     if {"train", "val"} <= splits:
         return [s for s in samples if s.split == "train"], [s for s in samples if s.split == "val"], ""
-    groups: dict[str, dict[str, None]] = defaultdict(dict)
-    for sample in samples:
-        groups[concept[sample.id]][sample.group] = None
-    rng, side = np.random.default_rng(seed), dict[str, bool]()
-    for label in sorted(groups, key=lambda label: (len(groups[label]), label)):  # where there is least choice first
-        of = list(groups[label])
-        count = min(max(round(holdout * len(of)), 1), len(of) - 1) if holdout else 0
-        free = [of[place] for place in rng.permutation(len(of)) if of[place] not in side]
-        missing = count - sum(side.get(group, False) for group in of)
-        side.update({group: place < missing for place, group in enumerate(free)})
-    held = [sample for sample in samples if side[sample.group]]
+    apart = hold_out(samples, lambda sample: concept[sample.id], holdout, seed)
+    held = [sample for sample in samples if sample.group in apart]
     why = "" if held else "no part can be held out, since no label has two groups: nothing says how good it became"
-    return [sample for sample in samples if not side[sample.group]], held, why if holdout else ""
+    return [sample for sample in samples if sample.group not in apart], held, why if holdout else ""
 
 
 def _enough(samples: Sequence[Sample], concept: Mapping[str, str]) -> tuple[list[Sample], list[str]]:

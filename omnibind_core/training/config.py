@@ -14,6 +14,8 @@ from omnibind_core.alignment import CADConfig
 from omnibind_core.config import Config, load_named, parse
 from omnibind_core.data.imagine import IMAGINE
 
+OWN = "own"
+"""The value of ``labels`` that takes each label as it is written."""
 RENAMED = {"tie": "image_text", "fuse.lie": "fuse.conflict"}
 """Keys by the name that they had in former versions, whose experiments and checkpoints are refused."""
 
@@ -202,9 +204,12 @@ class TrainConfig(Config):
         data: Folder with ``samples.csv``; not read when there is an index.
         index: Folder that ``omnibind data build`` or ``export`` wrote: its samples, label table and combinations are
             used. Null takes those of ``data`` and draws the combinations on the fly.
-        labels: ``labels.csv`` that maps the sources' labels to concepts; null matches them anew.
-        descriptions: Sentences on what labels mean, beside the prompt: ``none``, ``wordnet`` (its definitions), or a
-            YAML or JSON file that maps labels to lists of sentences.
+        labels: ``labels.csv`` that maps the sources' labels to concepts; ``own`` takes each label as it is written, in
+            any language; null matches them anew.
+        holdout: Share of the groups of each label and modality that becomes the split ``val``, if the data have none.
+        descriptions: Sentences on what labels mean, beside the prompt: ``none``, ``wordnet`` (its definitions),
+            ``meaning`` (what the column of the label table says), or a YAML or JSON file that maps labels to lists of
+            sentences.
         vocabulary: Least number of training samples of a concept, over all modalities, to be in the label bank.
         out: Folder that ``align/`` (after stage I) and ``model/`` (after stage II) are written to.
         seed: Of everything random in training.
@@ -229,6 +234,7 @@ class TrainConfig(Config):
     data: str | None = None
     index: str | None = None
     labels: str | None = None
+    holdout: float = Field(0.0, ge=0, lt=1)
     descriptions: str = "none"
     vocabulary: PositiveInt = 2
     out: str = "out/train"

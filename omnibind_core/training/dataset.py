@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from torch import Tensor
 from omnibind_core import modalities
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.damage import ANY, Damaged, damages
+from omnibind_core.data.holdout import hold_out
 from omnibind_core.data.imagine import Imagined
-from omnibind_core.data.matching.labels import match_labels
+from omnibind_core.data.matching.labels import keep_labels, match_labels
 from omnibind_core.data.modality_free.dataset import ModalityFree
 from omnibind_core.data.randomised import Randomised
 from omnibind_core.data.samples import Loads, Sample
@@ -35,7 +36,7 @@ from omnibind_core.features.sets import FeatureSet, learns, sample_features
 from omnibind_core.labels import EmbedText, LabelBank
 from omnibind_core.model import OmniBind
 from omnibind_core.optional import require
-from omnibind_core.training.config import AlignConfig, TrainConfig
+from omnibind_core.training.config import OWN, AlignConfig, TrainConfig
 
 _logger = logging.getLogger(__name__)
 
@@ -101,7 +102,11 @@ def load(
     """
     index = None if config.index is None else ModalityFree.open(config.index)
     source = FolderSource(Path(str(config.data))) if index is None else index
-    by_split = {split: _labelled(source, concepts, split) for split in ("train", "val")}
+    samples = splits(source.samples(), config.holdout, config.seed)
+    by_split = {
+        split: [(sample, concepts.of(sample)) for sample in samples if sample.split == split]
+        for split in ("train", "val")
+    }
     counts = Counter(concept for _, concept in by_split["train"] if concept)
     found = sorted(name for name, count in counts.items() if count >= config.vocabulary)
     vocabulary = tuple(dict.fromkeys([*(known.names if known else ()), *found]))
@@ -146,10 +151,12 @@ def match(config: TrainConfig, encoder_set: EncoderSet) -> Concepts:
     """
     if config.index is not None:
         return ModalityFree.open(config.index).concepts
-    if config.labels is not None:
+    if config.labels is not None and config.labels != OWN:
         return Concepts.read(Path(config.labels))
     samples = FolderSource(Path(str(config.data))).samples()
     pairs = sorted({(sample.source, sample.label, sample.modality) for sample in samples})
+    if config.labels == OWN:
+        return keep_labels(pairs)
     encode: Callable[[Sequence[str]], Tensor] = encoder_set.encode_text_once
     if encoder_set.trunks[encoder_set.trunk_of["text"]].fingerprint:
         # What matching takes for the same was measured with MiniLM; to CLIP all short texts are much alike.
@@ -307,5 +314,20 @@ def variants(
     return inputs, changed(f"damaged {ANY} ", damage, partial(Damaged, source, ANY))
 
 
-def _labelled(source: FolderSource | ModalityFree, concepts: Concepts, split: str) -> list[tuple[Sample, str]]:
-    return [(sample, concepts.of(sample)) for sample in source.samples(split=split)]
+def splits(samples: Iterable[Sample], holdout: float, seed: int) -> list[Sample]:
+    """The samples as they are; where none is of the split ``val``, with a part of the split ``train`` held out as that.
+
+    Args:
+        samples: Of all splits.
+        holdout: Share of the groups of each label and modality.
+        seed: Of the draw.
+    """
+    found = list(samples)
+    if not holdout or any(sample.split == "val" for sample in found):
+        return found
+    train = [sample for sample in found if sample.split == "train"]
+    apart = hold_out(train, lambda sample: (sample.label, sample.modality), holdout, seed)
+    return [
+        dataclasses.replace(sample, split="val") if sample.split == "train" and sample.group in apart else sample
+        for sample in found
+    ]

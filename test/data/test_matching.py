@@ -518,3 +518,19 @@ def test_failed_download_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch
         debian.fetch_package("some-package", tmp_path / "cache")
     assert next(calls) == 2  # asked whether it is installed, then one download; no update without root
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_other_names_of_parts_of_the_body_are_not_what_a_word_says(dictionary: wordnet.WordNet) -> None:
+    pairs = [("a", word, "image") for word in ("mug", "seat", "chest", "hand")]
+    meaning = {match.label: match.meaning for match in labels.keep_labels(pairs, None, dictionary)}
+    assert dictionary.definition("mug.n.04") == meaning["mug"]
+    assert "human" not in meaning["seat"] and "furniture" in meaning["seat"]
+    assert "box" in meaning["chest"]
+    assert "limb" in meaning["hand"]
+
+
+def test_a_doubtful_sense_is_said_with_the_other_one(dictionary: wordnet.WordNet, tmp_path: Path) -> None:
+    (match,) = match_labels([("a", "seat", "image")], None, dictionary)
+    assert match.reason.startswith("sense seat.n.03, or seat.n.04 (any support where you can sit")
+    match_labels([("a", "seat", "image")], None, dictionary).write(tmp_path / "labels.csv")
+    assert next(iter(Concepts.read(tmp_path / "labels.csv"))) == match

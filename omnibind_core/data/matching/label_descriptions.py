@@ -7,15 +7,23 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from omnibind_core.config import read_mapping
 from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.matching.labels import Embed
 from omnibind_core.data.matching.wordnet import WordNet, installed_wordnet
 from omnibind_core.errors import ConfigError, DataError, MissingDependencyError
 
 SENSES = 2
 """Definitions of a label at most."""
 
-_SENSE = re.compile(r"sense (\S+\.n\.\d+)")  # as label matching writes it into a row of the concept that has the sense
+_SENSE = re.compile(
+    r"sense (\S+\.n\.\d+)(?:, or .*)?"
+)  # as label matching writes it into a row of the concept that has the sense
+
+_ALIKE = 0.95
+"""Cosine above which a text tower cannot tell two names apart."""
 
 _WORD = re.compile(r"[^\W\d_]+")
 _FUNCTION_WORDS = frozenset({"and", "for", "from", "of", "or", "s", "the", "to", "with", "without"})  # not in WordNet
@@ -27,7 +35,8 @@ def describe_labels(source: str, concepts: Concepts) -> dict[str, tuple[str, ...
     """Descriptions of concepts; those without any are left out.
 
     Args:
-        source: ``"none"``, ``"wordnet"``, or a file for :func:`read_label_descriptions`.
+        source: ``"none"``, ``"wordnet"``, ``"meaning"`` (that of the label matching alone), or a file for
+            :func:`read_label_descriptions`.
         concepts: Label matching; tells the concepts, and the senses that were chosen for some of them.
 
     Raises:
@@ -36,6 +45,12 @@ def describe_labels(source: str, concepts: Concepts) -> dict[str, tuple[str, ...
     """
     if source == "none":
         return {}
+    if source == "meaning":
+        meanings: dict[str, dict[str, None]] = {}
+        for match in concepts:
+            if match.canonical and match.meaning:
+                meanings.setdefault(match.canonical, {})[f"{match.canonical}: {match.meaning}"] = None
+        return {name: tuple(sentences) for name, sentences in meanings.items()}
     if source != "wordnet":
         found = read_label_descriptions(Path(source).expanduser())
         unknown = sorted(found.keys() - {*concepts.names})
@@ -91,6 +106,28 @@ def definitions(name: str, wordnet: WordNet, sense: str | None = None) -> tuple[
     """
     senses = dict.fromkeys([*([sense] if sense else []), *wordnet.things(name)])
     return tuple(f"{name}: {wordnet.definition(one)}" for one in [*senses][:SENSES])
+
+
+def spell_alike(names: Sequence[str], embed: Embed, told: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Names letter by letter where the text tower takes several for the same, as it does in scripts it cannot read.
+
+    Args:
+        names: Labels.
+        embed: The text tower.
+        told: Descriptions that there are; labels with some are left alone.
+
+    Returns:
+        A description for each such label: ``"U+526A U+5200"``.
+    """
+    left = [name for name in names if name not in told and not name.isascii()]
+    if len(left) < 2:
+        return {}
+    rows = embed(left)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    cosine = rows @ rows.T
+    np.fill_diagonal(cosine, -1.0)
+    alike = (name for name, nearest in zip(left, cosine.max(axis=1), strict=True) if nearest > _ALIKE)
+    return {name: (" ".join(f"U+{ord(letter):04X}" for letter in name),) for name in alike}
 
 
 def read_label_descriptions(path: Path) -> dict[str, tuple[str, ...]]:

@@ -35,15 +35,20 @@ _MAX_HYPONYMS = 250
 _MAX_STEPS = 6
 # Sense choice: what is added to the cosine of a sense's definition to the neighbouring labels, whose differences
 # between senses are about 0.1. The commonest sense of a word is usually meant; words for persons that also name a thing
-# (boxer, dalmatian) mean the thing, unless the person is common in texts; "the flesh of a duck" is not what a duck is;
+# (boxer, dalmatian) mean the thing, unless the person is common in texts; a sense that has another name first (home
+# plate) is rarely what the word by itself says, least of all a part of the body (mug, seat, chest); "the flesh of a
+# duck" is not what a duck is;
 # "computer mouse" elsewhere tells what a mouse is, and "rooster" what a cock; two words of one source seldom mean the
 # same.
 _FREQUENT = 0.2
 _PERSON, _COMMON, _MOSTLY = -0.2, 5, 0.9
+_NICKNAME, _OF_BODY = -0.1, -0.2
 _DERIVED = -0.1
 _NAMED = 0.15
 _TAKEN = -0.2
 _NEIGHBOURS = 5
+# By how much the best sense has to lead the next, so that the choice goes without saying.
+_LEAD = 0.05
 # Two sources have the same vocabulary if they share so many words, and this part of all their words.
 _SHARED, _MIRRORED = 10, 0.5
 _POOLED = 0.7
@@ -59,6 +64,7 @@ class _Label:
     phrase: Phrase
     family: str
     sense: str | None = None
+    rival: str | None = None  # a sense that is nearly as likely
 
 
 @dataclass
@@ -126,7 +132,39 @@ def match_labels(
     _merge_compounds(groups, rules)
     if embed is not None:
         _merge_near_names(groups, embed, wordnet, rules)
-    return Concepts(_match(label, group, rules) for group in groups for label in group.labels)
+    return Concepts(_match(label, group, rules, wordnet) for group in groups for label in group.labels)
+
+
+def keep_labels(
+    pairs: Sequence[Pair], embed: Embed | None = None, wordnet: WordNet | Literal["find"] | None = None
+) -> Concepts:
+    """Every label is a concept of its own, called as it is written, whatever the language.
+
+    Args:
+        pairs: ``(source, label, modality)``.
+        embed: Text tower, as in :func:`match_labels`.
+        wordnet: Says what the labels mean that it knows, as in :func:`match_labels`; None leaves their meanings empty.
+    """
+    if wordnet == "find":
+        wordnet = find_wordnet()
+    if wordnet is None:
+        return Concepts(Match(source, label, label, 1.0, "own word") for source, label in _keys(pairs))
+    told = _choose_senses(_labels(pairs, Rules(), wordnet), embed, wordnet)
+    return Concepts(
+        Match(
+            label.source,
+            label.label,
+            label.label,
+            1.0,
+            _sense(label, wordnet) if label.sense and not label.phrase.head else "own word",
+            wordnet.definition(label.sense) if label.sense and not label.phrase.head else "",
+        )
+        for label in told
+    )
+
+
+def _keys(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+    return sorted({(source, label) for source, label, _ in pairs})
 
 
 def _labels(pairs: Sequence[Pair], rules: Rules, wordnet: WordNet | None) -> list[_Label]:
@@ -175,12 +213,20 @@ def _choose_senses(labels: Sequence[_Label], embed: Embed | None, wordnet: WordN
             nearness = (1 - _POOLED) * own + _POOLED * math.fsum(shared) / len(shared)
             scores[label.source, word][sense] = round(prior[word, sense] + nearness, 6)
     chosen: dict[tuple[str, str], str] = {}
+    rivals: dict[tuple[str, str], str] = {}
     taken: set[tuple[str, str]] = set()
     for key in sorted(scores, key=lambda key: (-_lead(scores[key]), key)):  # the surest first
         values = {sense: value + _TAKEN * ((key[0], sense) in taken) for sense, value in scores[key].items()}
         chosen[key] = max(values, key=lambda sense: values[sense])
         taken.add((key[0], chosen[key]))
-    return [replace(label, sense=chosen.get((label.source, _word(label)))) for label in labels]
+        others = {sense: value for sense, value in values.items() if sense != chosen[key]}
+        rival = max(others, key=lambda sense: others[sense], default=None)
+        if rival is not None and values[chosen[key]] - values[rival] < _LEAD:
+            rivals[key] = rival
+    keys = [(label.source, _word(label)) for label in labels]
+    return [
+        replace(label, sense=chosen.get(key), rival=rivals.get(key)) for label, key in zip(labels, keys, strict=True)
+    ]
 
 
 def _lead(scores: dict[str, float]) -> float:
@@ -209,10 +255,13 @@ def _priors(candidates: dict[str, tuple[str, ...]], wordnet: WordNet) -> dict[tu
             1 + np.arange(len(senses))
         )
         names_person = _names_person(word, senses, wordnet)
+        first = {sense for sense in senses if wordnet.names(sense)[0] == word}
         for sense, share in zip(senses, counts / counts.sum(), strict=True):
             value = _FREQUENT * float(share)
             if wordnet.domain(sense) == "noun.person" and not names_person:
                 value += _PERSON
+            if first and sense not in first:
+                value += _OF_BODY if wordnet.domain(sense) == "noun.body" else _NICKNAME
             if _is_derived(sense, word, wordnet):
                 value += _DERIVED
             if len(senses) > 1:
@@ -382,7 +431,7 @@ def _are_told_apart(one: _Group, other: _Group, wordnet: WordNet | None) -> bool
     return wordnet is not None and one.sense is not None and other.sense is not None
 
 
-def _match(label: _Label, group: _Group, rules: Rules) -> Match:
+def _match(label: _Label, group: _Group, rules: Rules, wordnet: WordNet | None) -> Match:
     ruled = rules.concept_of(label.source, label.label)
     if ruled is not None:
         return Match(label.source, label.label, ruled, 1.0, "rule")
@@ -392,8 +441,17 @@ def _match(label: _Label, group: _Group, rules: Rules) -> Match:
         reasons.append(step.reason)
         score *= step.score
         step = step.parent
-    reason = "; ".join(text for text in reasons if text) or (f"sense {group.sense}" if group.sense else "name")
-    return Match(label.source, label.label, group.root.name, score, reason)
+    plainly = _sense(label, wordnet) if wordnet is not None and group.sense is not None else "name"
+    reason = "; ".join(text for text in reasons if text) or plainly
+    root = group.root.sense
+    meaning = wordnet.definition(root) if wordnet is not None and root is not None else ""
+    return Match(label.source, label.label, group.root.name, score, reason, meaning)
+
+
+def _sense(label: _Label, wordnet: WordNet) -> str:
+    """Which sense was chosen, and the other one where that is doubtful."""
+    doubt = f", or {label.rival} ({wordnet.definition(label.rival)})" if label.rival is not None else ""
+    return f"sense {label.sense}{doubt}"
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

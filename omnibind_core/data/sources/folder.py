@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import dataclasses
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import SPLITS, Source, register
 from omnibind_core.data.sources.base.tables import accept, read_rows
+from omnibind_core.files import write_atomically
 from omnibind_core.modalities.pictures import Measuring, parse_scale
 
 COLUMNS = ("id", "modality", "source", "path", "label", "split", "group")
@@ -18,7 +21,10 @@ OPTIONAL = ("pair", "scale")
 
 @register
 class FolderSource(Source):
-    """Samples listed in ``samples.csv``; files are read when they are asked for.
+    """Samples listed in ``samples.csv``, or files in ``MODALITY/LABEL/``; read when they are asked for.
+
+    Without a table, the folders say what the files are: all are of the split ``train``, and those in a further folder
+    are a group.
 
     Its ``path`` column is relative to the folder and stays inside of it; links there are followed, wherever they lead.
     ``group`` may be empty: the sample then is a group of its own. ``scale`` is what
@@ -36,12 +42,18 @@ class FolderSource(Source):
     homepage: ClassVar[str] = ""
     modalities: ClassVar[tuple[str, ...]] = modalities.NAMES
     splits: ClassVar[tuple[str, ...]] = SPLITS
-    layout: ClassVar[str] = f"a table samples.csv with the columns {','.join(COLUMNS)}, and the files it names"
+    layout: ClassVar[str] = (
+        f"a table samples.csv with the columns {','.join(COLUMNS)}, and the files it names; or files in MODALITY/LABEL/"
+    )
 
     def __init__(self, root: Path, **common: Any) -> None:
         super().__init__(root, **common)
         table = self.root / "samples.csv"
-        good, problems = [], []
+        if not table.exists() and (found := tuple(_tree(self.root))):
+            self._rows: tuple[Sample, ...] = found
+            return
+        good: list[Sample] = []
+        problems: list[str] = []
         for line, row in read_rows(table, COLUMNS, OPTIONAL):
             problem = _problem(row)
             if problem:
@@ -56,8 +68,28 @@ class FolderSource(Source):
         """All samples in the order of the table, or those of one split and modality."""
         return list(super().samples(split=split, modality=modality))
 
+    def write(self, samples: Iterable[Sample], path: Path) -> None:
+        """Writes a table of samples, for example with another split."""
+        with write_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, (*COLUMNS, *OPTIONAL), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(dataclasses.asdict(sample) for sample in samples)
+
     def _scan(self) -> Iterator[Sample]:
         return iter(self._rows)
+
+
+def _tree(root: Path) -> Iterator[Sample]:
+    """Files in ``MODALITY/LABEL/`` and ``MODALITY/LABEL/GROUP/``, hidden ones left out."""
+    for modality in modalities.names():
+        if not (root / modality).is_dir():
+            continue
+        for path in sorted((root / modality).rglob("*")):
+            place = path.relative_to(root)
+            if len(place.parts) > 2 and path.is_file() and not any(part.startswith(".") for part in place.parts):
+                name = place.as_posix()
+                group = "/".join(place.parts[:3])  # the file itself where there is no further folder
+                yield Sample(name, modality, FolderSource.name, name, place.parts[1], "train", group)
 
 
 def _problem(row: dict[str, str]) -> str:
