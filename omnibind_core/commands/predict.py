@@ -50,7 +50,6 @@ from omnibind_core.data.matching.label_descriptions import read_label_descriptio
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.files import write_atomically
 from omnibind_core.modalities import Reading
-from omnibind_core.modalities.pictures import Measuring, parse_scale
 from omnibind_core.runtime.ranking import Ranking, conflict, rank
 
 if TYPE_CHECKING:
@@ -59,10 +58,6 @@ if TYPE_CHECKING:
     from omnibind_core.model import Recognition
 
 _LABELS = "own vocabulary: names, a text file with one a line, or YAML or JSON that maps names to lists of descriptions"
-_SCALE = (
-    "unit of the files: value * A + B is °C (thermal; 0.01,-273.15 for hundredths of a kelvin) or 0..255 (touch; A is "
-    "255 / the pressure at full scale, in the unit of the files)"
-)
 _BATCH = 32  # inputs that are read and encoded at once
 _MARKS = (";", "|", "\t")  # that people put between names instead of commas
 _STRANGE = (
@@ -109,7 +104,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action.formats = _Formats(name)  # type: ignore[attr-defined]  # what help may name
     parser.add_argument("--model", default="lite", help="name of a model, or its folder (default: %(default)s)")
     parser.add_argument("--labels", metavar="A,B,C|FILE", help=_LABELS)
-    parser.add_argument("--scale", action="append", default=[], metavar="MODALITY=A[,B]", help=_SCALE)
     parser.add_argument("--top-k", type=_positive, default=5, metavar="N", help="labels shown (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
@@ -148,8 +142,6 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"nothing to recognise: give at least one of {flags}")
     names = None if args.labels is None else read_labels(args.labels)
     units = read_units(args.unit)
-    for name, (scale, offset) in map(_scale, args.scale):
-        units.setdefault(name, {}).update(scale=scale, offset=offset)
     if args.embeddings is not None and args.embeddings.suffix != ".npz":
         raise ConfigError(f"--embeddings is '{args.embeddings}', expected a file name that ends in .npz")
     model, readings, rows = None, [], []
@@ -275,22 +267,6 @@ def read_units(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         except ValueError:
             units[name][unit] = value
     return units
-
-
-def _scale(text: str) -> tuple[str, tuple[float, float]]:
-    """Modality, scale and offset.
-
-    Raises:
-        ConfigError: It is no modality with a scale, or no number follows.
-    """
-    name, _, values = text.partition("=")
-    scaled = [known for known in modalities.names() if isinstance(modalities.get(known), Measuring)]
-    if name not in scaled:
-        raise ConfigError(f"--scale: '{text}', expected MODALITY=A or MODALITY=A,B with one of {', '.join(scaled)}")
-    try:
-        return name, parse_scale(values)
-    except ValueError as error:
-        raise ConfigError(f"--scale {name}: {error}") from error
 
 
 def _files(name: str, given: str) -> list[str]:

@@ -331,7 +331,7 @@ def test_pressures_in_another_unit_take_a_scale(run, folder, capsys):
     np.savetxt(folder / "share.csv", kilopascal / 40, delimiter=",")
     assert run("--touch", "kpa.npy") == 2
     assert "255 / the pressure at full scale" in capsys.readouterr().err
-    assert run("--touch", "kpa.npy", "--scale", f"touch={255 / 40}", "--json") == 0
+    assert run("--touch", "kpa.npy", "--unit", "touch.full_scale=40", "--json") == 0
     scaled = json.loads(capsys.readouterr().out)["inputs"][0]["top"]
     assert run("--touch", "share.csv", "--json") == 0
     assert json.loads(capsys.readouterr().out)["inputs"][0]["top"] == scaled
@@ -341,11 +341,5 @@ def test_hundredths_of_a_kelvin_take_the_scale_that_the_doubt_names(run, folder,
     cv2.imwrite(str(folder / "kelvin.tif"), np.linspace(29000, 31000, 3072).reshape(48, 64).astype(np.uint16))
     assert run("--thermal", "kelvin.tif") == 0
     assert "scale: 0.01, offset: -273.15" in capsys.readouterr().err
-    assert run("--thermal", "kelvin.tif", "--scale", "thermal=0.01,-273.15") == 0
+    assert run("--thermal", "kelvin.tif", "--unit", "thermal.scale=0.01", "--unit", "thermal.offset=-273.15") == 0
     assert "implausible" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("scale", ["touch", "touch=", "touch=kPa", "touch=0", "touch=1,2,3", "touch=nan", "image=1"])
-def test_a_bad_scale_is_refused(run, scale):
-    with pytest.raises(ConfigError, match="--scale"):
-        run("--touch", "touch.png", "--scale", scale)
