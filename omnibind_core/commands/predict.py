@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnibind_core import modalities
-from omnibind_core.commands.loading import load_model
+from omnibind_core.commands.loading import add_engine, load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.runtime.ranking import Ranking, rank
@@ -85,6 +85,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: torch's choice)")
+    add_engine(parser)
     parser.add_argument("--keep-going", action="store_true", help="use the good inputs when others are unusable")
     parser.set_defaults(run=run)
 
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     good = _usable(inputs, _load, args.keep_going)
     if not good:
         return 2
-    model = load_model(args.model, args.device, {item.modality for item in good}, args.threads)
+    model = load_model(args.model, args.device, {item.modality for item in good}, args.threads, args.engine)
     if names is not None:
         model.set_labels(names)
 

@@ -97,6 +97,8 @@ def sample_features(
         return found
 
     learnt = "input" if learns(trunk) else _identity(trunk, model.trunks[part.trunk])
+    compiled = encoder_set.compiled.get(part.trunk)
+    learnt += "" if compiled is None else f"|{compiled.engine}"  # the last digits are not those of torch
     key = f"{learnt}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}{what}"
     return features(
         source,
