@@ -23,6 +23,7 @@ COMMANDS: tuple[str, ...] = (
     "omnibind_core.commands.eval",
     "omnibind_core.commands.data",
     "omnibind_core.commands.weights",
+    "omnibind_core.commands.export",
     "omnibind_ros.commands.bag",
     "omnibind_ros.commands.view",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from omnibind_core import encoders, fusion, modalities, resources
 from omnibind_core.calibration import Calibration
 from omnibind_core.config import parse, read_mapping
 from omnibind_core.encoders.config import ModelConfig, load_config
-from omnibind_core.encoders.inference import BatchedEncoders, compile_trunks, lower
+from omnibind_core.encoders.inference import BatchedEncoders, compile_trunks, export, lower
+from omnibind_core.encoders.inference.export import Part
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
-from omnibind_core.fusion import Evidence
+from omnibind_core.fusion import Evidence, exportable
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
 from omnibind_core.modalities import Doubt
+from omnibind_core.modalities.base import Preset
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
@@ -160,11 +162,33 @@ class OmniBind(nn.Module):
         on_cpu = self.device.type == "cpu"
         if not on_cpu and engine not in ("auto", "torch"):
             raise ConfigError(f"engine is '{engine}', which runs on the CPU, and device '{self.device}'; expected auto")
-        parts = {name: self.config.modalities[name] for name in self.encoders.heads}
-        presets = {name: modalities.get(name).preset(part.preset) for name, part in parts.items()}
+        presets = self._presets()
         lower(self.encoders, presets, precision, self.device)
         compile_trunks(self.encoders, presets, engine if on_cpu else "torch", exported)
         self._batched = BatchedEncoders(self.encoders, self.device) if self.device.type == "cuda" else None
+
+    def parts(self) -> Iterator[Part]:
+        """The networks that the model consists of, each once, as ``omnibind export`` writes them; text stays in torch.
+
+        The fusion has the labels as an input.
+        """
+        presets = self._presets()
+        for name in self.encoders.trunks:
+            trunk = export.trunk_part(self.encoders, name, presets)
+            if trunk is not None:
+                yield trunk
+        for name in self.encoders.heads:
+            head = export.head_part(self.encoders, name, presets)
+            if head is not None:
+                yield head
+        network = exportable.LabelledFusion(self.fusion).eval()
+        sets = [*exportable.samples(self.config.embed_dim, len(self.config.modalities), self.labels.prototypes())]
+        sets.sort(key=lambda sample: -sample["tokens"].shape[1])  # traced with several tokens
+        yield Part("fusion", network, sets, exportable.DYNAMIC, exportable.OUTPUTS)
+
+    def _presets(self) -> dict[str, Preset]:
+        parts = {name: self.config.modalities[name] for name in self.encoders.heads}
+        return {name: modalities.get(name).preset(part.preset) for name, part in parts.items()}
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes architecture, own weights, labels and calibration to a folder.

@@ -1,4 +1,4 @@
-"""Engines: what runs an ONNX file on a CPU. All of them take the same files."""
+"""Engines: what runs an exported file on a CPU. All of them take the same ONNX files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _FASTEST_FIRST = ("openvino", "onnxruntime")
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Arrays], list[NDArray[Any]]]
-"""Runs a network: its outputs in their order, of its inputs by name. Several threads may call it."""
+"""Runs a network: its outputs in their order, of its inputs by name; what it does not need may be among them.
+
+Several threads may call it.
+"""
 
 
 def candidates(engine: str) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ def candidates(engine: str) -> tuple[str, ...]:
 
 
 def open_network(engine: str, path: Path) -> Run:
-    """Opens an ONNX file.
+    """Opens an ONNX file; OpenVINO opens its own, too.
 
     It runs on as many threads as torch does, which sleep while they wait: a thread that spins costs most where the
     machine is busy.
@@ -69,9 +72,10 @@ def _onnxruntime(path: Path) -> Run:
     options.log_severity_level = 3  # errors; warnings are of what it does differently for some processors
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
 
     def run(inputs: Arrays) -> list[NDArray[Any]]:
-        return list(session.run(None, dict(inputs)))
+        return list(session.run(None, {name: inputs[name] for name in names}))
 
     return run
 
@@ -85,11 +89,13 @@ def _openvino(path: Path) -> Run:
         "NUM_STREAMS": 1,
     }
     network = openvino.Core().compile_model(path, "CPU", settings)
+    names = [node.get_any_name() for node in network.inputs]
     request = network.create_infer_request()
     busy = threading.Lock()  # its memory is one thread's at a time
 
     def run(inputs: Arrays) -> list[NDArray[Any]]:
         with busy:
-            return [np.array(rows) for rows in request.infer(dict(inputs), share_inputs=True).values()]
+            found = request.infer({name: inputs[name] for name in names}, share_inputs=True)
+            return [np.array(rows) for rows in found.values()]
 
     return run

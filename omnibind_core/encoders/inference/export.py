@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from omnibind_core.encoders.base import EncoderSet, TextTower
 from omnibind_core.encoders.inference.engines import Run, open_network
@@ -30,6 +31,8 @@ from omnibind_core.optional import require
 
 MANIFEST = "export.json"
 """Of a folder of exported parts."""
+FILES = (MANIFEST, "*.onnx", "*.xml", "*.bin")
+"""What such a folder holds."""
 OPSET = 17
 """Of ONNX, which ONNX Runtime has known since 1.12, and OpenVINO since 2022.2."""
 LEAST_COSINE = 0.9999
@@ -173,8 +176,40 @@ def trunk_part(encoders: EncoderSet, name: str, presets: Mapping[str, Preset], v
     return Part(f"trunks.{name}", trunk, samples, {"views": {0: "n", **free}, "features": {0: "n"}}, ("features",))
 
 
+class _Head(nn.Module):
+    """A head with unit-length embeddings, as :meth:`EncoderSet.embed` gives them."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(self.head(features), dim=-1)
+
+
+@torch.inference_mode()
+def head_part(encoders: EncoderSet, modality: str, presets: Mapping[str, Preset]) -> Part | None:
+    """A head as a part, from features of its trunk to unit-length embeddings; None for that of text, as of its trunk.
+
+    Arguments as of :func:`trunk_part`.
+    """
+    trunk = trunk_part(encoders, encoders.trunk_of[modality], presets)
+    if trunk is None:
+        return None
+    features = encoders.trunks[encoders.trunk_of[modality]](torch.from_numpy(probes(presets[modality])))
+    head = _Head(encoders.heads[modality]).eval()
+    head(features)  # class embeddings may be made now
+    dynamic = {name: {0: "n"} for name in ("features", "embedding")}
+    samples = [{"features": features[:count].clone()} for count in (2, 1, len(features))]
+    return Part(f"heads.{modality}", head, samples, dynamic, ("embedding",))
+
+
 def write(
-    parts: Iterable[Part], folder: Path, engines: Sequence[str], told: Mapping[str, Any] | None = None
+    parts: Iterable[Part],
+    folder: Path,
+    engines: Sequence[str],
+    told: Mapping[str, Any] | None = None,
+    form: str = "onnx",
 ) -> dict[str, Any]:
     """Exports parts, compares each with torch, and writes the folder as one.
 
@@ -185,6 +220,7 @@ def write(
         folder: What is written. If there is one already, it is replaced.
         engines: What the parts are compared in.
         told: Further entries of the manifest.
+        form: ``"onnx"``, or ``"openvino"`` for its own files instead, which only OpenVINO runs.
 
     Returns:
         The manifest.
@@ -201,36 +237,50 @@ def write(
         "parts": {},
         "failed": {},
     }
-    with write_folder_atomically(folder, (MANIFEST, "*.onnx", "*.xml", "*.bin")) as fresh:
+    with write_folder_atomically(folder, FILES) as fresh:
         for part in parts:
             path = fresh / f"{part.name}.onnx"
             try:
-                manifest["parts"][part.name] = {"file": path.name, **_exported(part, path, engines)}
+                manifest["parts"][part.name] = _exported(part, path, engines, form)
             except OmniBindError:
                 raise
             except Exception as error:  # whatever torch or an engine may raise
-                path.unlink(missing_ok=True)
+                for file in fresh.glob(f"{part.name}.*"):
+                    file.unlink()
                 manifest["failed"][part.name] = reason(error)
                 _log.warning("'%s' is not exported and stays in torch: %s", part.name, reason(error))
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 
-def _exported(part: Part, path: Path, engines: Sequence[str]) -> dict[str, Any]:
+def _exported(part: Part, path: Path, engines: Sequence[str], form: str) -> dict[str, Any]:
     part.write(path)
-    figures = {}
+    if form == "openvino":
+        openvino: Any = require("openvino", "Exporting for OpenVINO")
+        openvino.save_model(openvino.Core().read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
+        path.unlink()
+        path = path.with_suffix(".xml")
+    figures: dict[str, dict[str, Any]] = {}
+    problem = ""
     for engine in engines:
-        found = compare(part, open_network(engine, path))
-        figures[engine] = {
-            "least_cosine": found.cosine,
-            "greatest_difference": found.difference,
-            "samples": found.samples,
-        }
-        if found.cosine < LEAST_COSINE:
-            _log.warning("'%s' in %s is not like torch: least cosine %.6f", part.name, engine, found.cosine)
-    if engines and not any(row["least_cosine"] >= LEAST_COSINE for row in figures.values()):
-        raise RuntimeError(f"its least cosine to torch is below {LEAST_COSINE} in {', '.join(engines)}")
-    return {**part.described(), "compared": figures}
+        try:
+            found = compare(part, open_network(engine, path))
+        except Exception as error:  # whatever an engine may raise; another one may run it
+            problem = f"{engine}: {reason(error)}"
+            figures[engine] = {"error": reason(error)}
+        else:
+            figures[engine] = {
+                "least_cosine": found.cosine,
+                "greatest_difference": found.difference,
+                "samples": found.samples,
+            }
+            if found.cosine >= LEAST_COSINE:
+                continue
+            problem = f"{engine}: its least cosine to torch is {found.cosine:.6f}, expected at least {LEAST_COSINE}"
+        _log.warning("'%s' does not run in %s", part.name, problem)
+    if engines and not any(row.get("least_cosine", -1) >= LEAST_COSINE for row in figures.values()):
+        raise RuntimeError(problem)
+    return {"file": path.name, **part.described(), "compared": figures}
 
 
 def _versions(engines: Sequence[str]) -> dict[str, str]:
@@ -268,5 +318,7 @@ def failure(folder: Path, part: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What an error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = lines[1:2] if len(lines) > 1 and lines[0].startswith("Exception from ") else lines[:1]  # of OpenVINO
+    return told[0] if told else type(error).__name__
