@@ -247,7 +247,7 @@ def operations(model: OmniBind, tick: Tick) -> dict[str, int]:
 def peaks(device: torch.device, size: int) -> dict[str, float]:
     """Operations a second of a square product of random numbers, the median of ten, by arithmetic."""
     found = {}
-    for unit in ("float32", "tf32", "bfloat16", "float16"):
+    for unit in ("float32", "tf32", "bfloat16", "float16") if device.type == "cuda" else ("float32",):
         dtype = torch.float32 if unit == "tf32" else getattr(torch, unit)
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         seconds = []
@@ -473,7 +473,7 @@ def main() -> int:
     start = time.perf_counter()
     report: dict[str, Any] = {"machine": machine(device), "peaks": peaks(device, args.gemm), "models": {}}
     print(", ".join(f"{key} {value}" for key, value in report["machine"].items()))
-    told = [f"{unit} {value / 1e12:.1f}" for unit, value in report["peaks"].items()]
+    told = [f"{unit} {value / 1e12:.3g}" for unit, value in report["peaks"].items()]
     print(f"product of two random matrices of {args.gemm}, TFLOP/s: {', '.join(told)}", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     status = 0
