@@ -23,6 +23,7 @@ COMMANDS: tuple[str, ...] = (
     "omnibind_core.commands.eval",
     "omnibind_core.commands.data",
     "omnibind_core.commands.weights",
+    "omnibind_core.commands.export",
     "omnibind_ros.commands.bag",
     "omnibind_ros.commands.view",
 )
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args = parser().parse_args(argv)  # asks the registered modalities for their options
         verbose = args.verbose
+        if args.command != "train":  # that has the processor for itself; others share it, see omnibind_ros.node.threads
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stderr)
         code: int = args.run(args)
     except OmniBindError as error:

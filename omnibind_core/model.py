@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from omnibind_core import encoders, fusion, modalities, resources
 from omnibind_core.calibration import Calibration
 from omnibind_core.config import parse, read_mapping
 from omnibind_core.encoders.config import ModelConfig, load_config
-from omnibind_core.encoders.inference import BatchedEncoders, lower
+from omnibind_core.encoders.inference import BatchedEncoders, compile_trunks, export, lower
+from omnibind_core.encoders.inference.export import Part
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
-from omnibind_core.fusion import Evidence
+from omnibind_core.fusion import Evidence, exportable
 from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
 from omnibind_core.modalities import Doubt, Reading
+from omnibind_core.modalities.base import Preset
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
@@ -35,6 +37,9 @@ WEIGHTS = resources.path("weights")
 # and which of them are none of its labels under other names. docs/own_labels.md has the trial that chose them.
 _NOTHING = 1e-4
 _NEAR = 0.7  # cosine
+EXPORTED = "exported"
+"""Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
+
 _SLICE = 8  # sentences of a vocabulary that are embedded at once: a tenth of a second on one core
 
 
@@ -126,6 +131,7 @@ class OmniBind(nn.Module):
         device: str | torch.device = "cpu",
         modalities: Collection[str] | None = None,
         precision: str | None = None,
+        engine: str | None = None,
     ) -> OmniBind:
         """Loads a saved model.
 
@@ -134,9 +140,10 @@ class OmniBind(nn.Module):
             device: Where the weights go.
             modalities: Only these are loaded; text can always be encoded, since labels are text.
             precision: The model will only answer, see :meth:`accelerate`; None leaves it as it is saved, to be trained.
+            engine: The same, of what runs its trunks on a CPU.
 
         Raises:
-            ConfigError: No such model or precision, or its configuration is wrong; names the key.
+            ConfigError: No such model, precision or engine, or its configuration is wrong; names the key.
             WeightsError: A weights file is missing, corrupt or does not fit the architecture.
         """
         folder = model_folder(source)
@@ -155,28 +162,60 @@ class OmniBind(nn.Module):
         labels = LabelBank.from_dict(read_mapping(folder / "labels.json"), rows)
         calibration = parse(Calibration, read_mapping(folder / "calibration.json"), "calibration")
         model = cls(config, encoder_set, fusion_module, labels, calibration, _digest(folder)).to(device)
-        if precision is not None:
-            model.accelerate(precision)
+        if precision is not None or engine is not None:
+            model.accelerate(precision or "float32", engine or "torch", folder / EXPORTED)
         return model
 
-    def accelerate(self, precision: str = "float32") -> None:
+    def accelerate(self, precision: str = "float32", engine: str = "torch", exported: Path | None = None) -> None:
         """Makes a model that does not change any more as fast as its device allows.
 
         On a GPU a tick then is one batch for each trunk, recorded as CUDA graphs, and one round trip; embeddings come
-        back on the CPU. On a CPU nothing changes in ``float32``.
+        back on the CPU. On a CPU trunks run in another engine than torch, if one is asked for.
 
         Args:
             precision: What the trunks compute in, ``float32``, ``bfloat16``, ``float16`` or ``auto``: ``float16``, else
                 ``bfloat16``, on a GPU. A trunk whose embeddings of made-up input are then not those of ``float32``
                 stays as it is, and says so in the log (:mod:`omnibind_core.encoders.inference.precision`).
+            engine: What runs the trunks on a CPU, ``torch``, ``onnxruntime``, ``openvino`` or ``auto``: the fastest
+                that is installed (:mod:`omnibind_core.encoders.inference.compiled`). A trunk whose features of made-up
+                input are then not those of torch stays there, and says so in the log. On a GPU it is torch.
+            exported: Folder that ``omnibind export`` wrote; None if there is none, and what is needed is exported now.
 
         Raises:
-            ConfigError: There is no such precision, or the device does not compute in it.
+            ConfigError: There is no such precision or engine, or the device does not compute in it.
+            MissingDependencyError: An engine that was asked for by name is not installed.
+            WeightsError: For an engine that was asked for by name, the folder is of another model.
         """
-        parts = {name: self.config.modalities[name] for name in self.encoders.heads}
-        presets = {name: modalities.get(name).preset(part.preset) for name, part in parts.items()}
+        on_cpu = self.device.type == "cpu"
+        if not on_cpu and engine not in ("auto", "torch"):
+            raise ConfigError(f"engine is '{engine}', which runs on the CPU, and device '{self.device}'; expected auto")
+        presets = self._presets()
         lower(self.encoders, presets, precision, self.device)
+        compile_trunks(self.encoders, presets, engine if on_cpu else "torch", exported)
         self._batched = BatchedEncoders(self.encoders, self.device) if self.device.type == "cuda" else None
+
+    def parts(self) -> Iterator[Part]:
+        """The networks that the model consists of, each once, as ``omnibind export`` writes them; text stays in torch.
+
+        The fusion has the labels as an input.
+        """
+        presets = self._presets()
+        for name in self.encoders.trunks:
+            trunk = export.trunk_part(self.encoders, name, presets)
+            if trunk is not None:
+                yield trunk
+        for name in self.encoders.heads:
+            head = export.head_part(self.encoders, name, presets)
+            if head is not None:
+                yield head
+        network = exportable.LabelledFusion(self.fusion).eval()
+        sets = [*exportable.samples(self.config.embed_dim, len(self.config.modalities), self.labels.prototypes())]
+        sets.sort(key=lambda sample: -sample["tokens"].shape[1])  # traced with several tokens
+        yield Part("fusion", network, sets, exportable.DYNAMIC, exportable.OUTPUTS)
+
+    def _presets(self) -> dict[str, Preset]:
+        parts = {name: self.config.modalities[name] for name in self.encoders.heads}
+        return {name: modalities.get(name).preset(part.preset) for name, part in parts.items()}
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes architecture, own weights, labels and calibration to a folder.
@@ -266,6 +305,7 @@ class OmniBind(nn.Module):
         # The label bank is no module, since it is swapped at run time; it still follows the model to a device.
         super()._apply(fn, recurse)
         self._batched = None  # what was recorded is of the weights where they were
+        self.encoders.compiled.clear()
         if self._labels is not None:
             self._labels = self._labels.to(fn(self._labels.rows).device)
         if self._others is not None:

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Measures ticks of six sensors on one GPU; `make bench-gpu`. ImageBind-huge has random weights: nothing is downloaded.
+"""Measures ticks of six sensors on one GPU, `make bench-gpu`; with `--device cpu` in each engine, `make bench`.
+
+ImageBind-huge has random weights: nothing is downloaded.
 
 A tick is what the fusion node asks of a model: views of six sensors on the host, to six embeddings and a recognition
 on the host. It is made by a plain loop, one modality at a time, as ImageBind's own code does it, and by ours. All are
@@ -13,6 +15,7 @@ import contextlib
 import copy
 import functools
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -32,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from omnibind_core import OmniBind, encoders, fusion, modalities
 from omnibind_core.encoders.inference import lower
+from omnibind_core.encoders.inference.engines import candidates
 from omnibind_core.errors import OmniBindError
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities.base import Events, Sound
@@ -59,6 +63,7 @@ class Way:
         ready: Seconds that its first ticks took, recording included.
         encoded: Seconds of the encoders, one for each tick.
         ticks: Seconds of whole ticks.
+        used: Seconds that all processors together spent on them.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Way:
     ready: float = 0.0
     encoded: list[float] = field(default_factory=list)
     ticks: list[float] = field(default_factory=list)
+    used: list[float] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -151,19 +157,23 @@ def make_ticks(model: OmniBind) -> list[Tick]:
 def ways(plain: OmniBind, device: torch.device) -> tuple[list[Way], dict[str, Any]]:
     """All ways to make a tick, the plain loop first; and what of each trunk is verified in half precision."""
 
-    def wrapped(parts: encoders.EncoderSet, fast: bool) -> OmniBind:
+    def wrapped(parts: encoders.EncoderSet, fast: bool, engine: str = "torch") -> OmniBind:
         model = OmniBind(plain.config, parts, plain.fusion, plain.labels, plain.calibration)
         if fast:
-            model.accelerate()
+            model.accelerate(engine=engine)
         return model
 
     fast = device.type == "cuda"
     found = [
         Way("plain loop, float32", plain, one_by_one),
         Way("a pass for each trunk, float32", plain, by_trunk),
-        Way("plain loop, TF32", plain, one_by_one, True, "tf32"),
-        Way("a pass for each trunk, TF32", plain, by_trunk, True, "tf32"),
     ]
+    if device.type == "cpu":
+        for engine in candidates("auto"):
+            found.append(Way(engine, wrapped(copy.deepcopy(plain.encoders), True, engine), by_trunk))
+        return found, {}
+    found.append(Way("plain loop, TF32", plain, one_by_one, True, "tf32"))
+    found.append(Way("a pass for each trunk, TF32", plain, by_trunk, True, "tf32"))
     if fast:
         found.append(Way("graphs, float32", wrapped(plain.encoders, True), by_trunk))
         found.append(Way("graphs, TF32", wrapped(plain.encoders, True), by_trunk, True, "tf32"))
@@ -171,8 +181,6 @@ def ways(plain: OmniBind, device: torch.device) -> tuple[list[Way], dict[str, An
     presets = {name: modalities.get(name).preset(part.preset) for name, part in parts.items()}
     verified = {}
     for half in HALVES:
-        if half == "float16" and not fast:
-            continue
         halved = copy.deepcopy(plain.encoders)
         with arithmetic(False):
             verified[half] = lower(halved, presets, half, device)
@@ -203,12 +211,13 @@ def measure(found: Sequence[Way], ticks: Sequence[Tick], count: int) -> None:
                 way.encode(way.model, ticks[0])  # the caches are another's
                 for i in range(min(_BLOCK, count - turn * _BLOCK)):
                     tick = ticks[(turn + i) % len(ticks)]
-                    start = time.perf_counter()
+                    start, before = time.perf_counter(), time.process_time()
                     rows = way.encode(way.model, tick)
                     middle = time.perf_counter()
                     way.model.recognise(SENSORS, rows)
                     way.encoded.append(middle - start)
                     way.ticks.append(time.perf_counter() - start)
+                    way.used.append(time.process_time() - before)
 
 
 def cosines(found: Sequence[Way], ticks: Sequence[Tick]) -> dict[str, dict[str, float]]:
@@ -238,7 +247,7 @@ def operations(model: OmniBind, tick: Tick) -> dict[str, int]:
 def peaks(device: torch.device, size: int) -> dict[str, float]:
     """Operations a second of a square product of random numbers, the median of ten, by arithmetic."""
     found = {}
-    for unit in ("float32", "tf32", "bfloat16", "float16"):
+    for unit in ("float32", "tf32", "bfloat16", "float16") if device.type == "cuda" else ("float32",):
         dtype = torch.float32 if unit == "tf32" else getattr(torch, unit)
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         seconds = []
@@ -349,13 +358,15 @@ def bench(name: str, device: torch.device, args: argparse.Namespace, peak: Mappi
     found, verified = ways(plain, device)
     measure(found, ticks, args.ticks)
     near = cosines(found, ticks)
-    base = spread(found[0].ticks)["p50"]
+    base, used = spread(found[0].ticks)["p50"], spread(found[0].used)["p50"]
     rows: dict[str, dict[str, Any]] = {}
     for way in found:
         encoded, whole = spread(way.encoded), spread(way.ticks)
         rows[way.name] = {
             "encode_ms": encoded,
             "tick_ms": whole,
+            "used_ms": spread(way.used),
+            "used_by_first": used / spread(way.used)["p50"],
             "times_as_fast": base / whole["p50"],
             "share_of_peak": sum(work.values()) / (1e-3 * encoded["p50"]) / peak[way.unit],
             "first_ticks_s": way.ready,
@@ -382,15 +393,18 @@ def show(name: str, result: Mapping[str, Any]) -> None:
     views = ", ".join(f"{count} {kind}" for kind, count in result["views"].items())
     work = sum(result["operations"].values()) / 1e9
     print(f"\n{name}: {views}; {work:,.0f} GFLOP a tick; built in {result['built_s']:.1f} s\n")
-    columns = "tick, ms: p50 | quartiles of turns | p99 | times as fast | encoders, ms | share of peak | least cosine"
+    columns = (
+        "tick, ms: p50 | quartiles of turns | p99 | times as fast | encoders, ms | share of peak | least cosine | "
+        "processors, ms | times less"
+    )
     print(f"| way | {columns} |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for way, row in result["ways"].items():
         tick, least = row["tick_ms"], min(row["least_cosine"].items(), key=lambda item: item[1])
         print(
             f"| {way} | {tick['p50']:.2f} | {tick['turns_25']:.2f} to {tick['turns_75']:.2f} | {tick['p99']:.2f} | "
             f"{row['times_as_fast']:.1f} | {row['encode_ms']['p50']:.2f} | {100 * row['share_of_peak']:.0f} % | "
-            f"{least[1]:.6f} ({least[0]}) |"
+            f"{least[1]:.6f} ({least[0]}) | {row['used_ms']['p50']:.2f} | {row['used_by_first']:.1f} |"
         )
     for way, parts in result["parts"].items():
         told = [f"{part} {values['ms']:.2f} ms" for part, values in parts.items()]
@@ -419,6 +433,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
         "system": platform.platform(),
     }
     with contextlib.suppress(OSError):
@@ -440,6 +456,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=["lite", "imagebind_huge"], help="(default: %(default)s)")
     parser.add_argument("--device", default="cuda", help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the processor (default: torch's choice)")
     parser.add_argument("--ticks", type=int, default=200, metavar="N", help="of each way (default: %(default)s)")
     parser.add_argument(
         "--gemm", type=int, default=8192, metavar="N", help="side of the product (default: %(default)s)"
@@ -451,10 +468,12 @@ def main() -> int:
     )
     args = parser.parse_args()
     device = torch.device(args.device)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     start = time.perf_counter()
     report: dict[str, Any] = {"machine": machine(device), "peaks": peaks(device, args.gemm), "models": {}}
     print(", ".join(f"{key} {value}" for key, value in report["machine"].items()))
-    told = [f"{unit} {value / 1e12:.1f}" for unit, value in report["peaks"].items()]
+    told = [f"{unit} {value / 1e12:.3g}" for unit, value in report["peaks"].items()]
     print(f"product of two random matrices of {args.gemm}, TFLOP/s: {', '.join(told)}", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     status = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,20 @@ if TYPE_CHECKING:
     from omnibind_core.model import OmniBind
 
 
-def load_model(source: str, device: str, wanted: set[str] | None, threads: int | None = None) -> OmniBind:
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Adds the option ``--engine``."""
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnxruntime", "openvino"),
+        default="torch",
+        help="what runs trunks on a CPU; auto: the fastest that is installed and gives what torch gives "
+        "(default: %(default)s)",
+    )
+
+
+def load_model(
+    source: str, device: str, wanted: set[str] | None, threads: int | None = None, engine: str = "torch"
+) -> OmniBind:
     """Loads what is needed of a model.
 
     Args:
@@ -22,9 +36,11 @@ def load_model(source: str, device: str, wanted: set[str] | None, threads: int |
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
         wanted: Modalities that will be encoded; ``None`` for all of the model.
         threads: CPU threads; ``None`` leaves torch's choice.
+        engine: What runs trunks on a CPU, see :meth:`OmniBind.accelerate`.
 
     Raises:
-        ConfigError: No such model or device.
+        ConfigError: No such model or device, or the engine does not run there.
+        MissingDependencyError: The engine is not installed.
         WeightsError: The weights cannot be read.
     """
     import torch  # takes seconds, which --help and unusable input must not cost
@@ -38,7 +54,7 @@ def load_model(source: str, device: str, wanted: set[str] | None, threads: int |
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["unknown"])[0]
         raise ConfigError(f"--device is '{device}', expected a device that torch can use here ({reason})") from error
-    return OmniBind.from_pretrained(source, device, wanted)
+    return OmniBind.from_pretrained(source, device, wanted, engine=None if engine == "torch" else engine)
 
 
 def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from omnibind_core import modalities
-from omnibind_core.commands.loading import load_model
+from omnibind_core.commands.loading import add_engine, load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions, strange_words
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.files import write_atomically
@@ -117,6 +117,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--each", action="store_true", help="every input is a thing of its own: fuse nothing")
     parser.add_argument("--embeddings", type=Path, metavar="FILE", help="also write the embeddings, as .npz")
+    add_engine(parser)
     parser.add_argument("--keep-going", action="store_true", help="use the good inputs when others are unusable")
     parser.set_defaults(run=run)
 
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         if good and (args.keep_going or not any(item.error for item in inputs)):
             if model is None:
                 wanted = {item.modality for item in inputs if not item.error}
-                model = load_model(args.model, args.device, wanted, args.threads)
+                model = load_model(args.model, args.device, wanted, args.threads, args.engine)
             rows.append(model.encode(good))
             readings += [replace(reading, raw=None) for reading in good]
     if model is None or (len(readings) < len(inputs) and not args.keep_going):

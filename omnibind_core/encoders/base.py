@@ -10,7 +10,8 @@ import hashlib
 import itertools
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -78,6 +79,19 @@ class TextTower(nn.Module):
         """Encodes sentences: ``float32 [N, feature_dim]``, not normalised."""
 
 
+@dataclass(frozen=True)
+class CompiledTrunk:
+    """A trunk in another engine than torch.
+
+    Attributes:
+        engine: Its name.
+        run: As :meth:`Trunk.forward`, on the CPU.
+    """
+
+    engine: str
+    run: Callable[[Tensor], Tensor]
+
+
 class EncoderSet(nn.Module):
     """All encoders of one model.
 
@@ -86,6 +100,9 @@ class EncoderSet(nn.Module):
         heads: One per modality, ``[N, feature_dim] -> [N, embed_dim]``.
         trunk_of: Trunk name of each modality.
         embed_dim: Width of the shared space.
+
+    Attributes:
+        compiled: What stands for a trunk where nothing is learned, by trunk name.
     """
 
     def __init__(
@@ -100,6 +117,7 @@ class EncoderSet(nn.Module):
         self.heads = nn.ModuleDict(heads)
         self.trunk_of = dict(trunk_of)
         self.embed_dim = embed_dim
+        self.compiled: dict[str, CompiledTrunk] = {}
 
     def features(self, trunk: str, views: Tensor, counts: Sequence[int]) -> Tensor:
         """Trunk features of several samples in one pass.
@@ -112,7 +130,8 @@ class EncoderSet(nn.Module):
         Returns:
             ``float32 [len(counts), feature_dim]``, the mean over each sample's views.
         """
-        features: Tensor = self.trunks[trunk](views)
+        compiled = self.compiled.get(trunk)
+        features: Tensor = self.trunks[trunk](views) if compiled is None else compiled.run(views)
         if all(count == 1 for count in counts):
             return features
         return torch.stack([part.mean(dim=0) for part in features.split(list(counts))])

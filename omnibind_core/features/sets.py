@@ -98,6 +98,8 @@ def sample_features(
     if not learns(trunk):
         settings = model.trunks[part.trunk].model_dump(exclude={"weights"})  # where a file lies makes no features
         weights = json.dumps(settings, sort_keys=True) + weights_identity(trunk)
+    compiled = encoder_set.compiled.get(part.trunk)
+    weights += "" if compiled is None else f"|{compiled.engine}"  # the last digits are not those of torch
     key = f"{weights}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}{what}"
     return features(
         source,

@@ -141,9 +141,8 @@ class PerceptionNode(LifecycleNode):
         try:
             self.sensors = {sensor.name: sensor for sensor in self.parameters.sensors}
             started = time.monotonic()
-            self.model = OmniBind.from_pretrained(
-                self.parameters["model"], self._device(), self.wanted, self.parameters["precision"]
-            )
+            how = self.parameters["precision"], self.parameters["engine"]
+            self.model = OmniBind.from_pretrained(self.parameters["model"], self._device(), self.wanted, *how)
             self.on_model()
             self.model.warm_up(self.wanted)
         except OmniBindError as error:

@@ -160,12 +160,19 @@ _PRECISION = Spec(
     "what trunks compute in, where made-up input gives what float32 gives; auto: float16, else bfloat16, on a GPU",
     choices=("auto", "float32", "bfloat16", "float16"),
 )
+_ENGINE = Spec(
+    "engine",
+    "torch",
+    "what runs trunks on a CPU; auto: the fastest that is installed and gives what torch gives",
+    choices=("auto", "torch", "onnxruntime", "openvino"),
+)
 _AUTOSTART = Spec("autostart", True, "configure and activate at the start; false leaves it to a manager", NEVER)
 
 FUSION_NODE: tuple[Spec, ...] = (
     _MODEL,
     _DEVICE,
     _PRECISION,
+    _ENGINE,
     _AUTOSTART,
     Spec("sensors", list(SENSOR_TYPES), "names of the sensors; each has a block of parameters of its name", NEVER),
     Spec("rate", 5.0, "fusion ticks per second, Hz; fewer while there is no time for all", ALWAYS, 0.1, 100.0),
@@ -215,6 +222,7 @@ SENSOR_NODE: tuple[Spec, ...] = (
     _MODEL,
     _DEVICE,
     _PRECISION,
+    _ENGINE,
     _AUTOSTART,
     Spec("sensor", "camera", "name of the sensor; its block of parameters has the same name", NEVER),
     Spec("rate", 10.0, "frames per second that are sent at most, Hz", ALWAYS, 0.1, 100.0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import omnibind_ros.node.malloc_arenas  # noqa: F401 - first, before threads are started
+import omnibind_ros.node.threads  # noqa: F401 - first, before threads are started
 
 # isort: split
 import _thread

@@ -320,13 +320,16 @@ class Replay:
             yield Step(time_s, selection, prediction, tuple(self.engine.reports(now_ns)))
 
 
-def load_model(setup: Setup, source: str | Path | None = None, device: str = "cpu") -> OmniBind:
+def load_model(
+    setup: Setup, source: str | Path | None = None, device: str = "cpu", engine: str | None = None
+) -> OmniBind:
     """The model with the labels and the threshold of the parameters, for the modalities of a bag.
 
     Args:
         setup: Parameters and sensors.
         source: Name or folder; ``None`` takes the parameters' one.
         device: Where it runs.
+        engine: What runs its trunks on a CPU; ``None`` takes the parameters' one.
 
     Raises:
         OmniBindError: It cannot be loaded, or a parameter does not fit it.
@@ -336,7 +339,8 @@ def load_model(setup: Setup, source: str | Path | None = None, device: str = "cp
     parameters = setup.parameters
     precision = None if device == "cpu" else parameters["precision"]  # a robot's parameters may be of its GPU
     source = parameters["model"] if source is None else source
-    model = OmniBind.from_pretrained(source, device, setup.modalities, precision)
+    engine = parameters["engine"] if engine is None else engine
+    model = OmniBind.from_pretrained(source, device, setup.modalities, precision, engine)
     labels = parameters["labels"]
     check_labels(labels)
     if labels:

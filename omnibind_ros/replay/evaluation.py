@@ -51,6 +51,7 @@ class Options:
         settle: s after a change of what was there that are left out in the figures named ``settled``.
         device: Where the model runs.
         threads: CPU threads of one evaluation; other numbers may change the last digits.
+        engine: What runs trunks on a CPU; ``None`` takes the parameters' one.
     """
 
     model: str | None = None
@@ -63,6 +64,7 @@ class Options:
     settle: float = 1.0
     device: str = "cpu"
     threads: int = 1
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         raise ConfigError(
             f"--ablate all: the bag has {len(setup.present)} sensors, at most {_MOST_ABLATED} are combined"
         )
-    model = load_model(setup, options.model, options.device)
+    model = load_model(setup, options.model, options.device, options.engine)
     vocabulary = Vocabulary(model.labels.names, model.labels.aliases)
     remembering = RememberingModel(model) if len(plan) > 1 else model
     runs, notes, damage = [], [], ""

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from omnibind_core import cli
+from omnibind_core import OmniBind, cli
 from omnibind_ros.messages import STRING
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
@@ -186,6 +186,19 @@ def test_what_is_wrong_with_the_labels_is_told_and_the_rest_is_scored(small, tin
     assert outcomes[10:] == ["unlabelled"] * (len(outcomes) - 10)
     assert tables(tmp_path / "r")["summary"][0]["ticks"] == 8
     assert len(tables(tmp_path / "r")["notes"]) >= 3
+
+
+def test_the_engine_is_the_parameters_one_unless_it_is_named(small, tiny_model, tmp_path, monkeypatch):
+    given, load = [], OmniBind.from_pretrained.__func__
+
+    def seen(cls, *args):
+        given.append(args[-1])
+        return load(cls, *args)
+
+    monkeypatch.setattr(OmniBind, "from_pretrained", classmethod(seen))
+    for options in ([], ["--engine", "torch"]):
+        assert omnibind("bag", "eval", small, "--model", tiny_model, "--out", tmp_path / "report", *options) == 0
+    assert given == ["auto", "torch"]
 
 
 def test_without_labels_the_predictions_are_reported(small, tiny_model, tmp_path, capsys):

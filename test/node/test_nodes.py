@@ -89,11 +89,11 @@ class StandIn:
         self.processed = []
 
     @classmethod
-    def from_pretrained(cls, source, device="cpu", modalities=None, precision=None):
+    def from_pretrained(cls, source, device="cpu", modalities=None, precision=None, engine=None):
         if source == "missing":
             raise ConfigError("no model 'missing'")
         model = cls(device, modalities)
-        model.precision = precision
+        model.precision, model.engine = precision, engine
         return model
 
     def warm_up(self, modalities):
@@ -527,8 +527,15 @@ def test_sync_by_message_filters_predicts_and_adapts(rig):
 
 
 def test_topics_are_adopted_as_they_appear_and_let_go(rig):
-    node = rig.fusion(sensors=[""], discover=True, discover_forget=0.5, front_camera__timeout=0.3, precision="bfloat16")
-    assert node.model.precision == "bfloat16"
+    node = rig.fusion(
+        sensors=[""],
+        discover=True,
+        discover_forget=0.5,
+        front_camera__timeout=0.3,
+        precision="bfloat16",
+        engine="torch",
+    )
+    assert (node.model.precision, node.model.engine) == ("bfloat16", "torch")
     assert node.model.wanted == {"image", "thermal", "event", "touch", "point_cloud", "audio"}
     rig.publish(Image, "rear/lwir/image_raw", messages.image_fields(np.zeros((12, 16), np.uint8), "mono8"))
     rig.publish(Image, "rear/depth/image_raw", messages.image_fields(np.zeros((12, 16), np.uint8), "mono8"))

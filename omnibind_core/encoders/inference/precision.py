@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from omnibind_core.encoders.base import EncoderSet, TextTower
+from omnibind_core.encoders.inference.probes import probes
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities.base import Preset
 
@@ -21,9 +21,7 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 """In which trunks may compute; ``auto`` takes the first half precision that is verified, on a GPU."""
 LEAST_COSINE = 0.9998
 """Between embeddings in half precision and those in float32, for a trunk to be verified: of all probes but one."""
-_PROBES = 12
 _SPARED = 1  # probes that may lie where a head jumps, as between the tenth and the eleventh vote of ConSE
-_BLOCK = 16  # pixels of the largest shapes in a made-up picture
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ def lower(
     for name, trunk in encoders.trunks.items():
         sensors = [key for key in encoders.heads if encoders.trunk_of[key] == name]
         if candidates and sensors and not isinstance(trunk, TextTower) and _dtype(trunk) == torch.float32:
-            inputs = {key: torch.from_numpy(_probes(presets[key])).to(device) for key in sensors}
+            inputs = {key: torch.from_numpy(probes(presets[key])).to(device) for key in sensors}
             found[name] = _lowered(encoders, name, inputs, candidates)
     return found
 
@@ -113,18 +111,3 @@ def _least(cosines: Tensor) -> float:
 def _dtype(trunk: nn.Module) -> torch.dtype | None:
     """Of the weights."""
     return next((parameter.dtype for parameter in trunk.parameters() if parameter.is_floating_point()), None)
-
-
-def _probes(preset: Preset) -> NDArray[Any]:
-    """Made-up views: pictures of blocks with more and more noise; other input at several scales."""
-    rng = np.random.default_rng(0)
-    shape = (_PROBES, *(256 if size < 0 else size for size in preset.shape))
-    if preset.dtype != "uint8":
-        scale = np.geomspace(0.25, 2.0, _PROBES).reshape(-1, *(1,) * (len(shape) - 1))
-        return (rng.standard_normal(shape) * scale).astype(np.float32)
-    blocks = rng.integers(0, 256, shape).astype(np.float32)
-    for axis in (-2, -1):  # every pixel has the value of its block's first
-        at = np.arange(shape[axis]) // _BLOCK * _BLOCK
-        blocks = np.take(blocks, at, axis=axis)
-    noise = rng.uniform(-64, 64, shape) * np.linspace(0.2, 1, _PROBES).reshape(-1, *(1,) * (len(shape) - 1))
-    return np.clip(blocks + noise, 0, 255).astype(np.uint8)

@@ -70,6 +70,11 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--settle", type=float, default=1.0, metavar="S", help="s after a change not counted as settled (default: 1)"
     )
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: cpu)")
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnxruntime", "openvino"),
+        help="what runs trunks on a CPU (default: the parameters' one)",
+    )
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -95,6 +100,7 @@ def options_of(args: argparse.Namespace) -> Options:
         bool(getattr(args, "ablate", None)),
         args.settle,
         args.device,
+        engine=args.engine,
     )
 
 

@@ -1,0 +1,101 @@
+"""Engines: what runs an exported file on a CPU. All of them take the same ONNX files."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omnibind_core.errors import ConfigError
+from omnibind_core.optional import require
+
+Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
+ENGINES: tuple[str, ...] = get_args(Engine)
+"""What may run trunks; ``auto`` takes the fastest that is installed and gives what torch gives, on a CPU."""
+_FASTEST_FIRST = ("openvino", "onnxruntime")
+
+Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[Arrays], list[NDArray[Any]]]
+"""Runs a network: its outputs in their order, of its inputs by name; what it does not need may be among them.
+
+Several threads may call it.
+"""
+
+
+def candidates(engine: str) -> tuple[str, ...]:
+    """The engines to try, in turn; none means torch.
+
+    Args:
+        engine: One of :data:`ENGINES`.
+
+    Raises:
+        ConfigError: There is no such engine.
+        MissingDependencyError: It was asked for by name and is not installed.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine is '{engine}', expected one of {', '.join(ENGINES)}")
+    if engine == "torch":
+        return ()
+    if engine == "auto":
+        return tuple(name for name in _FASTEST_FIRST if importlib.util.find_spec(name) is not None)
+    require(engine, f"The engine {engine}")
+    return (engine,)
+
+
+def open_network(engine: str, path: Path) -> Run:
+    """Opens an ONNX file; OpenVINO opens its own, too.
+
+    It runs on as many threads as torch does, which sleep while they wait: a thread that spins costs most where the
+    machine is busy.
+
+    Args:
+        engine: ``"onnxruntime"`` or ``"openvino"``.
+        path: The file; what it keeps in further files lies beside it.
+
+    Raises:
+        Exception: Whatever the engine raises where it cannot run the file.
+    """
+    return _onnxruntime(path) if engine == "onnxruntime" else _openvino(path)
+
+
+def _onnxruntime(path: Path) -> Run:
+    runtime: Any = require("onnxruntime", "The engine onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; warnings are of what it does differently for some processors
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+
+    def run(inputs: Arrays) -> list[NDArray[Any]]:
+        return list(session.run(None, {name: inputs[name] for name in names}))
+
+    return run
+
+
+def _openvino(path: Path) -> Run:
+    openvino: Any = require("openvino", "The engine openvino")
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",  # it would take bfloat16 where the processor has it
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    network = openvino.Core().compile_model(path, "CPU", settings)
+    names = [node.get_any_name() for node in network.inputs]
+    request = network.create_infer_request()
+    busy = threading.Lock()  # its memory is one thread's at a time
+
+    def run(inputs: Arrays) -> list[NDArray[Any]]:
+        with busy:
+            found = request.infer({name: inputs[name] for name in names}, share_inputs=True)
+            return [np.array(rows) for rows in found.values()]
+
+    return run

@@ -1,0 +1,324 @@
+"""Parts of a model as ONNX files, each compared with torch when it is written.
+
+A folder holds a file for each part and :data:`MANIFEST`, which says what each takes and gives, which weights it was
+made of, and how far it is from torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnibind_core.encoders.base import EncoderSet, TextTower
+from omnibind_core.encoders.inference.engines import Run, open_network
+from omnibind_core.encoders.inference.probes import probes
+from omnibind_core.errors import OmniBindError, WeightsError
+from omnibind_core.files import write_folder_atomically
+from omnibind_core.modalities.base import Preset
+from omnibind_core.optional import require
+
+MANIFEST = "export.json"
+"""Of a folder of exported parts."""
+FILES = (MANIFEST, "*.onnx", "*.xml", "*.bin")
+"""What such a folder holds."""
+OPSET = 17
+"""Of ONNX, which ONNX Runtime has known since 1.12, and OpenVINO since 2022.2."""
+LEAST_COSINE = 0.9999
+"""Between what an engine computes and what torch does, for every row."""
+_FORMAT = 1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network that is exported by itself.
+
+    Attributes:
+        name: ``trunks.vision``, ``heads.image``, ``fusion``.
+        network: Takes the inputs in their order, and gives a tensor or a tuple of them.
+        samples: Inputs by name that it is compared on; the first one is what it is traced with.
+        dynamic: Axes of each input and output that may have any size, with their names.
+        outputs: Names of what it gives.
+    """
+
+    name: str
+    network: nn.Module
+    samples: Sequence[Mapping[str, Tensor]]
+    dynamic: Mapping[str, Mapping[int, str]]
+    outputs: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Of weights, structure and shapes: another one is another network."""
+        found = hashlib.sha256(f"{_FORMAT} {OPSET} {self.network!r}\n".encode())
+        shapes = {name: (str(tensor.dtype), self._shape(name, tensor)) for name, tensor in self.samples[0].items()}
+        found.update(json.dumps([shapes, self.outputs]).encode())
+        tensors = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+        for name, tensor in sorted(tensors.items()):
+            found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            found.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
+
+    def _shape(self, name: str, tensor: Tensor) -> list[int | str]:
+        """Sizes of an input or output; names of those that may be any."""
+        dynamic = self.dynamic.get(name, {})
+        return [dynamic.get(axis, size) for axis, size in enumerate(tensor.shape)]
+
+    @torch.inference_mode()
+    def compute(self, sample: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+        """What torch gives."""
+        found = self.network(*sample.values())
+        values = found if isinstance(found, tuple) else (found,)
+        return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
+
+    def write(self, path: Path) -> None:
+        """Writes it as ONNX.
+
+        Raises:
+            MissingDependencyError: The package ``onnx`` is not installed.
+            Exception: Whatever torch raises where it cannot.
+        """
+        require("onnx", "Exporting a model")
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # of what a trace takes for constant; the comparison tells what matters
+            # Not by dynamo, which takes twelve times as long, and a further package.
+            torch.onnx.export(
+                self.network,
+                tuple(self.samples[0].values()),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=list(self.samples[0]),
+                output_names=list(self.outputs),
+                dynamic_axes={name: dict(axes) for name, axes in self.dynamic.items()},
+            )
+
+    def described(self) -> dict[str, Any]:
+        """Its inputs and outputs, with dtypes and shapes, and its digest, for the manifest."""
+        sample = self.samples[0]
+        given = {name: torch.from_numpy(value) for name, value in self.compute(sample).items()}
+        told = {
+            kind: {name: [str(x.dtype).removeprefix("torch."), self._shape(name, x)] for name, x in tensors.items()}
+            for kind, tensors in (("inputs", sample), ("outputs", given))
+        }
+        return {"digest": self.digest, **told}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far an engine is from torch.
+
+    Attributes:
+        cosine: The least of any row of any output; -1 where shapes or places of NaN differ.
+        difference: The greatest between two numbers.
+        samples: Inputs that it was compared on.
+    """
+
+    cosine: float
+    difference: float
+    samples: int
+
+
+def compare(part: Part, run: Run, samples: Sequence[Mapping[str, Tensor]] | None = None) -> Comparison:
+    """Compares what an engine computes with what torch does, on some of a part's samples or all."""
+    cosine, difference = 1.0, 0.0
+    samples = part.samples if samples is None else samples
+    for sample in samples:
+        wanted = part.compute(sample)
+        found = run({name: tensor.numpy() for name, tensor in sample.items()})
+        for theirs, ours in zip(found, wanted.values(), strict=True):
+            least, most = _compared(theirs, ours)
+            cosine, difference = min(cosine, least), max(difference, most)
+    return Comparison(cosine, difference, len(samples))
+
+
+def _compared(found: NDArray[Any], wanted: NDArray[Any]) -> tuple[float, float]:
+    if found.shape != wanted.shape or not np.array_equal(np.isfinite(found), np.isfinite(wanted)):
+        return -1.0, float("inf")
+    a, b = (np.nan_to_num(rows.astype(np.float64)).reshape(-1, rows.shape[-1]) for rows in (found, wanted))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines = np.where(lengths > 0, (a * b).sum(axis=1) / np.maximum(lengths, 1e-300), (a == b).all(axis=1) * 1.0)
+    return float(cosines.min()), float(np.abs(a - b).max())
+
+
+def trunk_part(encoders: EncoderSet, name: str, presets: Mapping[str, Preset], views: int = 12) -> Part | None:
+    """A trunk of sensors as a part; None for a text tower, which takes sentences, and one of half precision.
+
+    Args:
+        encoders: The encoders, in eval mode, on the CPU.
+        name: Of the trunk.
+        presets: Of the modalities.
+        views: Made-up views of each preset that it is compared on, at least 2.
+    """
+    trunk = encoders.trunks[name]
+    given = [presets[key] for key in encoders.heads if encoders.trunk_of[key] == name]
+    floats = {tensor.dtype for tensor in trunk.parameters() if tensor.is_floating_point()}
+    if not given or isinstance(trunk, TextTower) or floats - {torch.float32}:
+        return None
+    sizes = [{*sizes} for sizes in zip(*(preset.shape for preset in given), strict=True)]
+    free = {axis: f"size{axis}" for axis, found in enumerate(sizes, 1) if len(found) > 1 or found == {-1}}
+    made = {(preset.shape, preset.dtype): preset for preset in given}
+    rows = [torch.from_numpy(probes(preset, views)) for preset in made.values()]
+    samples = [{"views": part[:count]} for part in rows for count in dict.fromkeys((2, 1, views))]
+    return Part(f"trunks.{name}", trunk, samples, {"views": {0: "n", **free}, "features": {0: "n"}}, ("features",))
+
+
+class _Head(nn.Module):
+    """A head with unit-length embeddings, as :meth:`EncoderSet.embed` gives them."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(self.head(features), dim=-1)
+
+
+@torch.inference_mode()
+def head_part(encoders: EncoderSet, modality: str, presets: Mapping[str, Preset]) -> Part | None:
+    """A head as a part, from features of its trunk to unit-length embeddings; None for that of text, as of its trunk.
+
+    Arguments as of :func:`trunk_part`.
+    """
+    trunk = trunk_part(encoders, encoders.trunk_of[modality], presets)
+    if trunk is None:
+        return None
+    features = encoders.trunks[encoders.trunk_of[modality]](torch.from_numpy(probes(presets[modality])))
+    head = _Head(encoders.heads[modality]).eval()
+    head(features)  # class embeddings may be made now
+    dynamic = {name: {0: "n"} for name in ("features", "embedding")}
+    samples = [{"features": features[:count].clone()} for count in (2, 1, len(features))]
+    return Part(f"heads.{modality}", head, samples, dynamic, ("embedding",))
+
+
+def write(
+    parts: Iterable[Part],
+    folder: Path,
+    engines: Sequence[str],
+    told: Mapping[str, Any] | None = None,
+    form: str = "onnx",
+) -> dict[str, Any]:
+    """Exports parts, compares each with torch, and writes the folder as one.
+
+    A part that cannot be exported, or is not like torch in any of the engines, is left out, with one line in the log.
+
+    Args:
+        parts: The parts.
+        folder: What is written. If there is one already, it is replaced.
+        engines: What the parts are compared in.
+        told: Further entries of the manifest.
+        form: ``"onnx"``, or ``"openvino"`` for its own files instead, which only OpenVINO runs.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: The folder holds something else.
+        MissingDependencyError: The package ``onnx`` is not installed.
+    """
+    manifest: dict[str, Any] = {
+        "format": _FORMAT,
+        "opset": OPSET,
+        "versions": {"torch": torch.__version__, **_versions(engines)},
+        **(told or {}),
+        "parts": {},
+        "failed": {},
+    }
+    with write_folder_atomically(folder, FILES) as fresh:
+        for part in parts:
+            path = fresh / f"{part.name}.onnx"
+            try:
+                manifest["parts"][part.name] = _exported(part, path, engines, form)
+            except OmniBindError:
+                raise
+            except Exception as error:  # whatever torch or an engine may raise
+                for file in fresh.glob(f"{part.name}.*"):
+                    file.unlink()
+                manifest["failed"][part.name] = reason(error)
+                _log.warning("'%s' is not exported and stays in torch: %s", part.name, reason(error))
+        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _exported(part: Part, path: Path, engines: Sequence[str], form: str) -> dict[str, Any]:
+    part.write(path)
+    if form == "openvino":
+        openvino: Any = require("openvino", "Exporting for OpenVINO")
+        openvino.save_model(openvino.Core().read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
+        path.unlink()
+        path = path.with_suffix(".xml")
+    figures: dict[str, dict[str, Any]] = {}
+    problem = ""
+    for engine in engines:
+        try:
+            found = compare(part, open_network(engine, path))
+        except Exception as error:  # whatever an engine may raise; another one may run it
+            problem = f"{engine}: {reason(error)}"
+            figures[engine] = {"error": reason(error)}
+        else:
+            figures[engine] = {
+                "least_cosine": found.cosine,
+                "greatest_difference": found.difference,
+                "samples": found.samples,
+            }
+            if found.cosine >= LEAST_COSINE:
+                continue
+            problem = f"{engine}: its least cosine to torch is {found.cosine:.6f}, expected at least {LEAST_COSINE}"
+        _log.warning("'%s' does not run in %s", part.name, problem)
+    if engines and not any(row.get("least_cosine", -1) >= LEAST_COSINE for row in figures.values()):
+        raise RuntimeError(problem)
+    return {"file": path.name, **part.described(), "compared": figures}
+
+
+def _versions(engines: Sequence[str]) -> dict[str, str]:
+    return {engine: str(require(engine, f"The engine {engine}").__version__) for engine in engines}
+
+
+def exported_file(folder: Path, part: Part) -> Path:
+    """The file of a part in a folder of exported parts.
+
+    Raises:
+        WeightsError: The folder is not whole, lacks the part, or has it with other weights.
+    """
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["parts"]
+        entry = found.get(part.name)
+        file, digest = (None, None) if entry is None else (folder / entry["file"], entry["digest"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{folder / MANIFEST}: no list of exported parts: {error}") from error
+    if file is None or not file.is_file():
+        raise WeightsError(f"{folder}: '{part.name}' is not exported there")
+    if digest != part.digest:
+        raise WeightsError(
+            f"{file} was exported with other weights than this model's (digest {str(digest)[:16]}, expected "
+            f"{part.digest[:16]}); omnibind export writes it anew"
+        )
+    return file
+
+
+def failure(folder: Path, part: str) -> str:
+    """Why a part could not be exported into a folder; empty if it was, or nothing was tried."""
+    try:
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["failed"].get(part, ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = lines[1:2] if len(lines) > 1 and lines[0].startswith("Exception from ") else lines[:1]  # of OpenVINO
+    return told[0] if told else type(error).__name__

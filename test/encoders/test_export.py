@@ -1,0 +1,93 @@
+"""``omnibind export``: each part as a file that gives what torch gives; the vocabulary stays an input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from omnibind_core import OmniBind, cli
+from omnibind_core.encoders.inference import engines, export
+from omnibind_core.errors import DataError
+from omnibind_core.fusion.exportable import INPUTS
+
+pytest.importorskip("onnx")
+ENGINES = engines.candidates("auto")
+
+
+def run(*arguments) -> int:
+    args = cli.parser().parse_args(["export", *map(str, arguments)])
+    return args.run(args)
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    run(folder, "--out", folder / "exported")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(exported):
+    return json.loads((exported / "exported" / export.MANIFEST).read_text())
+
+
+def test_all_parts_once_and_near_torch(exported, manifest):
+    model = OmniBind.from_pretrained(exported)
+    assert manifest["model"] == model.identity and manifest["opset"] == export.OPSET
+    names = {"trunks.vision", "trunks.audio", "trunks.point", "fusion"}
+    names |= {f"heads.{name}" for name in model.modalities if name != "text"}
+    assert set(manifest["parts"]) | set(manifest["failed"]) == names
+    assert not set(manifest["failed"]) - {"trunks.point"}, manifest["failed"]
+    for name, part in manifest["parts"].items():
+        assert (exported / "exported" / part["file"]).is_file()
+        assert set(part["compared"]) == set(ENGINES)
+        for row in part["compared"].values():
+            assert row["least_cosine"] > 1 - 1e-4, name
+    assert manifest["parts"]["fusion"]["compared"][ENGINES[0]]["samples"] == len(model.config.modalities) + 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_labels_are_swapped_and_sets_have_any_size(exported, manifest, engine):
+    fusion = engines.open_network(engine, exported / "exported" / manifest["parts"]["fusion"]["file"])
+    model = OmniBind.from_pretrained(exported)
+    for sets, tokens, labels in ((1, 1, 4), (3, 5, 2), (2, 11, 50)):
+        rows = F.normalize(torch.randn(sets, tokens, 32), dim=-1)
+        bank = F.normalize(torch.randn(labels, 32), dim=-1)
+        mask = torch.rand(sets, tokens) < 0.5
+        mask[:, -1] = True
+        ids = torch.randint(7, (sets, tokens))
+        given = (rows, mask, ids, torch.zeros_like(mask), bank)
+        found = fusion({name: tensor.numpy() for name, tensor in zip(INPUTS, given, strict=True)})
+        with torch.inference_mode():
+            wanted = model.fusion(rows, mask, ids)
+        torch.testing.assert_close(torch.from_numpy(found[0]), wanted.embedding, rtol=0, atol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(found[1]), wanted.weights, rtol=0, atol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(found[3]), wanted.embedding @ bank.T, rtol=0, atol=1e-5)
+
+
+def test_what_lies_in_the_folder_of_a_model_is_found_with_it(exported, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path / "nothing"))
+    model = OmniBind.from_pretrained(exported, modalities=["image", "audio"], engine=ENGINES[0])
+    assert set(model.encoders.compiled) == {"vision", "audio"}
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_openvino_gets_its_own_files(tiny_model, tmp_path, capsys):
+    pytest.importorskip("openvino")
+    run(tiny_model, "--out", tmp_path / "ir", "--format", "openvino", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert told["parts"]["trunks.audio"]["file"] == "trunks.audio.xml"
+    assert set(told["parts"]["trunks.audio"]["compared"]) == {"openvino"}
+    assert {path.suffix for path in (tmp_path / "ir").iterdir()} == {".xml", ".bin", ".json"}
+
+
+def test_a_folder_with_something_else_is_left_alone(tiny_model, tmp_path):
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"letter\.txt"):
+        run(tiny_model, "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

@@ -1,0 +1,37 @@
+"""How the threads of a process wait is settled before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SHOW = "import torch; torch.ones(1) @ torch.ones(1)"
+CASES = {
+    "node": f"import omnibind_ros.node.threads; {SHOW}",
+    "predict": f"""
+import sys
+from omnibind_core import cli
+from omnibind_core.commands import predict
+def run(args):
+    {SHOW}
+    return 0
+predict.run = run
+cli.main(["predict"])
+""",
+}
+
+
+@pytest.mark.parametrize(("case", "given"), [("node", None), ("predict", None), ("node", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(case, given):
+    if case == "node":
+        pytest.importorskip("omnibind_ros")
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE", **({} if given is None else {"OMP_WAIT_POLICY": given})}
+    done = subprocess.run([sys.executable, "-c", CASES[case]], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if "OMP_WAIT_POLICY" not in done.stderr:
+        pytest.skip("torch computes with another OpenMP than GNU's or LLVM's")
+    assert f"OMP_WAIT_POLICY = '{given or 'PASSIVE'}'" in done.stderr
