@@ -33,7 +33,7 @@ WEIGHTS = resources.path("weights")
 
 # That nothing of a vocabulary of the user's fits: how much a label of the model counts beside those of the vocabulary,
 # and which of them are none of its labels under other names. docs/own_labels.md has the trial that chose them.
-_NOTHING = 1e-4
+_NOTHING = 3e-5
 _NEAR = 0.7  # cosine
 _SLICE = 8  # sentences of a vocabulary that are embedded at once: a tenth of a second on one core
 
