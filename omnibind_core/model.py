@@ -35,7 +35,7 @@ WEIGHTS = resources.path("weights")
 
 # That nothing of a vocabulary of the user's fits: how much a label of the model counts beside those of the vocabulary,
 # and which of them are none of its labels under other names. docs/own_labels.md has the trial that chose them.
-_NOTHING = 1e-4
+_NOTHING = 3e-5
 _NEAR = 0.7  # cosine
 EXPORTED = "exported"
 """Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
@@ -119,8 +119,8 @@ class OmniBind(nn.Module):
         self.calibration = calibration or Calibration()
         self.threshold = self.calibration.threshold
         self.digest = digest
-        self._labels = self._home = labels
-        self._others: Tensor | None = None
+        self._home = labels
+        self._vocabulary: tuple[LabelBank | None, Tensor | None] = (labels, None)  # swapped at once: threads read it
         self._batched: BatchedEncoders | None = None
         self.eval()
 
@@ -255,18 +255,16 @@ class OmniBind(nn.Module):
         Raises:
             ConfigError: None was set.
         """
-        if self._labels is None:
-            raise ConfigError("the model has no labels; call set_labels first")
-        return self._labels
+        return _set(self._vocabulary[0])
 
     @labels.setter
     def labels(self, bank: LabelBank) -> None:
-        self._labels = bank.to(self.device)
-        self._others = None
+        bank, others = bank.to(self.device), None
         if self._home is not None:
             rows = self._home.prototypes().to(self.device)
-            far = (rows @ self._labels.prototypes().T).amax(dim=1) < _NEAR
-            self._others = rows[far] if far.any() else None
+            far = (rows @ bank.prototypes().T).amax(dim=1) < _NEAR
+            others = rows[far] if far.any() else None
+        self._vocabulary = (bank, others)
 
     def set_labels(
         self,
@@ -285,8 +283,10 @@ class OmniBind(nn.Module):
                 through, and the vocabulary stays.
 
         Raises:
-            ConfigError: No name is left.
+            ConfigError: Fewer than two names are left.
         """
+        if len(names := {" ".join(name.split()) for name in labels} - {""}) == 1:
+            raise ConfigError(f"one label, '{names.pop()}', expected two or more: one alone is always the answer")
 
         def embed(sentences: Sequence[str]) -> Tensor:
             rows = []
@@ -296,7 +296,7 @@ class OmniBind(nn.Module):
             between(len(sentences), len(sentences))
             return torch.cat(rows)
 
-        old = self._labels
+        old = self._vocabulary[0]
         templates, reduce = (PAPER_TEMPLATES, "mean") if old is None else (old.templates, old.reduce)
         told = labels if isinstance(labels, Mapping) else {} if old is None else old.descriptions
         self.labels = LabelBank.from_names(tuple(labels), embed, templates, reduce=reduce, descriptions=told)
@@ -306,10 +306,10 @@ class OmniBind(nn.Module):
         super()._apply(fn, recurse)
         self._batched = None  # what was recorded is of the weights where they were
         self.encoders.compiled.clear()
-        if self._labels is not None:
-            self._labels = self._labels.to(fn(self._labels.rows).device)
-        if self._others is not None:
-            self._others = fn(self._others)
+        labels, others = self._vocabulary
+        if labels is not None:
+            device = fn(labels.rows).device
+            self._vocabulary = (labels.to(device), None if others is None else others.to(device))
         return self
 
     @property
@@ -485,18 +485,20 @@ class OmniBind(nn.Module):
             doubted = torch.tensor([doubt is not None for doubt in doubts], device=self.device).expand(count + 1, -1)
         fused = self.fusion(tokens.expand(count + 1, -1, -1), mask, modality_ids.expand(count + 1, -1), doubted)
         rows = torch.cat([fused.embedding, tokens])
-        similarities = self.labels.similarities(rows)
+        bank, others = self._vocabulary
+        labels = _set(bank)
+        similarities = labels.similarities(rows)
         sets = [[name for name, here in zip(modalities, row, strict=True) if here] or modalities for row in present]
         sets += [[name] for name in modalities]
         familiarity = tokens.new_full((count,), torch.nan) if fused.familiarity is None else fused.familiarity[0]
         probabilities = self.calibration.probabilities(
             similarities, sets, _evidence(fused, tokens.expand(count + 1, -1, -1), mask, familiarity)
         )
-        if self._others is not None:
+        if others is not None:
             temperature = similarities.new_tensor([self.calibration.temperature(names) for names in sets])
-            probabilities = probabilities * _fits(similarities, rows @ self._others.T, temperature)[:, None]
+            probabilities = probabilities * _fits(similarities, rows @ others.T, temperature)[:, None]
         silent = torch.tensor([not any(row) for row in present] + [not said for said in speaks], device=self.device)
-        probabilities[silent] = 1 / len(self.labels)
+        probabilities[silent] = 1 / len(labels)
         alone = [0, *range(count + 1, 2 * count + 1)]
         return Recognition(
             *_to_host(
@@ -507,7 +509,7 @@ class OmniBind(nn.Module):
                 probabilities[1 : count + 1],
                 familiarity,
             ),
-            names=self.labels.names,
+            names=labels.names,
             speaks=tuple(speaks),
             threshold=self.threshold,
         )
@@ -529,6 +531,12 @@ class OmniBind(nn.Module):
         if not fits or dtype != preset.dtype or len(views) == 0:
             shape = ", ".join("any" if size < 0 else str(size) for size in preset.shape)
             raise InvalidInputError(modality, f"{dtype} {list(views.shape)}", f"{preset.dtype} [views, {shape}]")
+
+
+def _set(labels: LabelBank | None) -> LabelBank:
+    if labels is None:
+        raise ConfigError("the model has no labels; call set_labels first")
+    return labels
 
 
 def _to_host(*parts: Tensor) -> list[NDArray[np.float32]]:

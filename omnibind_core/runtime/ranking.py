@@ -17,7 +17,7 @@ class Ranking:
         label: Most probable label, or ``""`` if unknown.
         confidence: Its probability.
         unknown: Whether the confidence is below the threshold.
-        entropy: Of the distribution, nat.
+        entropy: Of the distribution, nat; what the probabilities lack of 1 may be any label.
         labels: Top labels, most probable first; equal ones in the order of the vocabulary.
         scores: Their probabilities.
     """
@@ -34,16 +34,17 @@ def rank(probabilities: NDArray[np.float32], names: Sequence[str], top_k: int, t
     """Ranks labels.
 
     Args:
-        probabilities: ``[C]``, sum 1.
+        probabilities: ``[C]``, sum at most 1.
         names: The ``C`` labels.
         top_k: Number of labels to keep, 1 or more.
         threshold: Confidence below which it is unknown.
     """
-    values = np.asarray(probabilities, dtype=np.float64)
+    values = np.array(probabilities, dtype=np.float64)
     order = np.argsort(-values, kind="stable")[:top_k]
     labels = tuple(names[index] for index in order)
     scores = tuple(values[order].tolist())
     unknown = scores[0] < threshold
+    values += max(1 - values.sum(), 0) / len(values)  # that nothing fits is no certainty about a label
     entropy = float(-(values * np.log(np.maximum(values, np.finfo(np.float64).tiny))).sum())
     return Ranking("" if unknown else labels[0], scores[0], unknown, entropy, labels, scores)
 

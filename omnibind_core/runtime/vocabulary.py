@@ -25,7 +25,7 @@ def check_labels(labels: Sequence[str]) -> None:
     """Says at once, without the model, whether labels can be a vocabulary; none at all stand for the model's own.
 
     Raises:
-        ConfigError: One is blank, or given twice but for white space.
+        ConfigError: One is blank, or given twice but for white space, or there is one alone.
     """
     names = [" ".join(label.split()) for label in labels]
     if "" in names:
@@ -33,6 +33,10 @@ def check_labels(labels: Sequence[str]) -> None:
     twice = list(dict.fromkeys(name for name in names if names.count(name) > 1)) if len({*names}) < len(names) else []
     if twice:
         raise ConfigError(f"parameter 'labels' has one twice: {', '.join(twice)}")
+    if len(names) == 1:
+        raise ConfigError(
+            f"parameter 'labels' has one, '{names[0]}', expected two or more: one alone is always the answer"
+        )
 
 
 class VocabularyChanges:

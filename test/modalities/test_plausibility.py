@@ -161,6 +161,8 @@ BAD = {
         (lambda rng: Sound(rng.normal(0, 2e-3, 32000).astype(np.float32), 16000), True, "hiss.* 0.002 of"),
         (lambda rng: Sound(rng.normal(0, 1e-2, 44100).astype(np.float32), 44100), True, "hiss.* 0.01 of"),
         (lambda rng: Sound(hum(rng, 1e-3), 16000), True, "hiss.* 0.001 of"),
+        (lambda rng: Sound(rng.normal(0.1, 2e-3, 16000).astype(np.float32), 16000), True, "hiss.* 0.002 of"),
+        (lambda rng: Sound(np.full(16000, -0.05, np.float32), 16000), True, "silence"),  # an offset is no sound
         (lambda rng: Sound(integers(rng).byteswap().astype(np.float32) / 32768, 16000), True, "steps between samples"),
         (lambda rng: Sound(integers(rng).view("u1").astype(np.float32) / 128 - 1, 16000), True, "another format"),
         (lambda rng: Sound(integers(rng).view("i1").astype(np.float32) / 128, 16000), True, "steps between samples"),

@@ -1114,20 +1114,23 @@ def test_predictions_go_on_by_the_old_labels_until_the_new_ones_are_embedded(rig
     seen = len(rig.predictions)
     rig.wait(lambda: len(rig.predictions) > seen + 10, "predictions meanwhile")
     assert list(rig.predictions[-1].labels) == list(rig.statuses[-1].labels) == ["cup", "spoon"]
-    for labels, complaint in ((["cup", " "], "blank"), (["a b", "a  b"], "one twice: a b")):
+    for labels, complaint in ((["cup", " "], "blank"), (["a b", "a  b"], "one twice: a b"), (["a"], "two or more")):
         refused = node.set_parameters([Parameter("labels", value=labels)])[0]
         assert not refused.successful and complaint in refused.reason
-    assert node.set_parameters([Parameter("labels", value=["last"])])[0].successful
+    assert node.set_parameters([Parameter("labels", value=["last", "least"])])[0].successful
     node.model.allowed.set()
-    rig.wait(lambda: list(rig.statuses[-1].labels) == ["last"] == list(rig.predictions[-1].labels), "the last labels")
-    assert node.set_parameters([Parameter("labels", value=["bad"])])[0].successful
+    rig.wait(
+        lambda: list(rig.statuses[-1].labels) == ["last", "least"] == list(rig.predictions[-1].labels),
+        "the last labels",
+    )
+    assert node.set_parameters([Parameter("labels", value=["bad", "worse"])])[0].successful
     rig.wait(lambda: "those before stay: no such text" in rig.statuses[-1].message, "the failure")
 
     def entry():
         return [s for array in rig.diagnostics for s in array.status if s.name == "fusion_node: inference"][-1]
 
     rig.wait(lambda: entry().level == b"\x01" and "no such text" in entry().message, "the warning")
-    assert list(rig.wait_for_prediction("camera").labels) == ["last"]
+    assert list(rig.wait_for_prediction("camera").labels) == ["last", "least"]
 
 
 def test_a_sensor_is_switched_off_and_on_by_service(rig):

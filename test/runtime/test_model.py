@@ -164,8 +164,16 @@ def test_names_alone_keep_the_descriptions_that_the_model_has_of_them():
     model.set_labels(["stone", "tree"])
     assert model.labels.descriptions == {"tree": ("a plant",)}
     torch.testing.assert_close(model.labels.rows, rows[[2, 0, 1]])
-    model.set_labels({"tree": []})
-    assert model.labels.descriptions == {} and len(model.labels.rows) == 1
+    model.set_labels({"tree": [], "stone": []})
+    assert model.labels.descriptions == {} and len(model.labels.rows) == 2
+
+
+@pytest.mark.parametrize("labels", [["tree"], {" tree": [], "tree": ["a plant"]}])
+def test_one_label_is_no_vocabulary(labels):
+    model = fresh()
+    with pytest.raises(ConfigError, match="one label, 'tree', expected two or more"):
+        model.set_labels(labels)
+    assert model.labels.names == LABELS
 
 
 @pytest.mark.parametrize(
@@ -267,3 +275,18 @@ def test_what_is_none_of_an_own_vocabulary_is_unknown():
     homeless.labels = model.labels
     own, same = (each.recognise(["image"], tokens[:1]).probabilities for each in made)
     np.testing.assert_array_equal(own, same)
+
+
+def test_a_vocabulary_and_what_competes_with_it_change_at_once():
+    config = encoders.load_config("tiny")
+    own = banks(config.embed_dim, *LABELS)
+    model = OmniBind(config, encoders.build(config), fusion.MeanFusion(), own)
+    seen = []
+
+    class Watched(LabelBank):
+        def prototypes(self):
+            seen.append(model.labels.names)  # as a tick on another thread would find it
+            return super().prototypes()
+
+    model.labels = Watched(own.names[:2], own.rows[:2], own.owner[:2])
+    assert model.labels.names == own.names[:2] and seen[0] == own.names

@@ -1078,6 +1078,8 @@ def test_unknown_is_what_lies_below_the_threshold(threshold, unknown):
     assert (found.labels, found.scores) == (("b", "a", "c"), (0.5, 0.25, 0.125))
     assert found.entropy == pytest.approx(1.75 * math.log(2))
     assert rank(np.array([0.0, 1.0, 0.0, 0.0], np.float32), LABELS, 1, 0).entropy == 0
+    nothing = rank(np.array([1e-6, 0.0, 0.0, 0.0], np.float32), LABELS, 1, 0.5)  # that none of them fits is not sure
+    assert nothing.entropy == pytest.approx(math.log(4), abs=1e-4) and nothing.confidence == pytest.approx(1e-6)
 
 
 def test_each_share_says_what_the_others_alone_would_have_said():

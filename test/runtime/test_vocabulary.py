@@ -120,6 +120,7 @@ def test_the_end_does_not_wait_for_the_rest(model):
         (["cup", " "], "'labels' has a blank one at place 2"),
         (["cup", "dog", "cup"], "'labels' has one twice: cup"),
         (["tea  cup", "dog", "tea cup "], "'labels' has one twice: tea cup"),
+        (["dog"], "'labels' has one, 'dog', expected two or more"),
     ],
 )
 def test_labels_that_are_no_vocabulary_are_refused_at_once(labels, complaint):

@@ -33,16 +33,19 @@ def doubt(raw: Sound) -> Doubt | None:
     else:
         pieces = samples[None]
     level = float(np.sqrt(np.vdot(pieces, pieces) / pieces.size))
-    if level < _WHITE_HISS:
-        peak = max(float(samples.max()), -float(samples.min()))
+    mean = float(pieces.mean())
+    if abs(mean) <= _OFFSET and level**2 - mean**2 < _WHITE_HISS**2:  # cheap microphones have an offset of their own
+        moved = pieces - np.float32(mean)
+        noise = float(np.sqrt(np.vdot(moved, moved) / moved.size))
+        peak = max(float(samples.max()) - mean, mean - float(samples.min()))
         if peak < _SILENCE:
             return Doubt(f"silence, the loudest sample {peak:.1g} of the full scale, expected {_SILENCE:g}", empty=True)
-        if peak < _CREST * level and _is_hiss(pieces, level):
-            return Doubt(f"hiss of the microphone alone, steady noise at {level:.1g} of the full scale", empty=True)
+        if peak < _CREST * noise and _is_hiss(moved, noise):
+            return Doubt(f"hiss of the microphone alone, steady noise at {noise:.1g} of the full scale", empty=True)
     found = []
     if level > _LEVEL:
         found.append(f"a level of {level:.2f} of the full scale")
-    if abs(mean := float(pieces.mean())) > _OFFSET:
+    if abs(mean) > _OFFSET:
         found.append(f"a mean of {mean:+.2f}")
     steps = np.abs(np.diff(pieces))
     for step, most in _JUMPS:
