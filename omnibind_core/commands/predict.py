@@ -48,7 +48,7 @@ from omnibind_core import modalities
 from omnibind_core.commands.loading import load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions, strange_words
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
-from omnibind_core.files import write_atomically
+from omnibind_core.files import expanded, write_atomically
 from omnibind_core.modalities import Reading
 from omnibind_core.runtime.ranking import Ranking, conflict, rank
 
@@ -275,9 +275,12 @@ def _files(name: str, given: str) -> list[str]:
     Raises:
         ConfigError: The folder has none.
     """
-    folder = Path(given).expanduser()
-    modality = modalities.get(name)
-    if not modality.is_sensor or not folder.is_dir():
+    folder, modality = expanded(given), modalities.get(name)
+    try:
+        is_folder = modality.is_sensor and folder.is_dir()
+    except OSError:  # a name that is too long for one
+        is_folder = False
+    if not is_folder:
         return [given]
     files = sorted(
         str(file) for file in folder.iterdir() if file.suffix.lower() in modality.suffixes and file.is_file()

@@ -254,7 +254,8 @@ class Modality(ABC, Generic[RawT, PresetT]):
         Raises:
             InvalidInputError: It cannot be used, or could mean several things; says what would be accepted.
         """
-        return self.check(cast(RawT, as_array(given, source)) if is_array_like(given) else given, source)
+        is_array = is_array_like(given) and not isinstance(given, str)  # NumPy's are both
+        return self.check(cast(RawT, as_array(given, source)) if is_array else given, source)
 
     @abstractmethod
     def process(self, raw: RawT, preset: PresetT) -> NDArray[Any]:
@@ -419,7 +420,11 @@ def readable_file(path: Path, suffixes: tuple[str, ...], what: str) -> Path:
     Raises:
         InvalidInputError: It is missing, a folder, empty, or has another ending.
     """
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name that is too long for one
+        is_file = False
+    if not is_file:
         raise InvalidInputError(str(path), "no such file", what)
     if path.suffix.lower() not in suffixes:
         raise InvalidInputError(str(path), f"a file ending in '{path.suffix}'", f"{what} ({', '.join(suffixes)})")
