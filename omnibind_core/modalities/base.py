@@ -379,6 +379,8 @@ def positive(units: Mapping[str, Any], name: str, source: str) -> float | None:
     value = units.get(name)
     if value is None:
         return None
+    if isinstance(value, np.ndarray) and value.size == 1:  # as archives hold numbers
+        value = value.item()
     if not (isinstance(value, (int, float, np.number)) and 0 < value < float("inf")):
         raise InvalidInputError(source, f"{name}={value!r}", "a number above 0")
     return float(value)

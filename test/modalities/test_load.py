@@ -113,6 +113,37 @@ for _name, _column in zip(("x", "y", "timestamp", "polarity"), EVENTS.values(), 
     TABLE[_name] = _column
 
 
+def test_units_of_a_file_of_events_are_those_of_its_columns(tmp_path: Any) -> None:
+    for unit, times in (("ns", EVENTS["t"] * 1000), ("ms", EVENTS["t"] / 1000), ("s", EVENTS["t"] / 1e6)):
+        np.savez(tmp_path / "a.npz", **(EVENTS | {"t": times}))
+        same(
+            load("event", tmp_path / "a.npz", **SIZE, time_unit=unit).raw,
+            load("event", EVENTS | {"t": times}, **SIZE, time_unit=unit).raw,
+        )
+    same(load("event", tmp_path / "a.npz", **SIZE).raw, load("event", tmp_path / "a.npz", **SIZE, time_unit="s").raw)
+    with np.load(tmp_path / "a.npz") as archive:  # a mapping, and its sizes are arrays
+        same(load("event", {**archive, "width": np.array([64]), "height": np.array(48)}, time_unit="s").raw.width, 64)
+
+
+def test_names_of_columns_are_those_of_files(tmp_path: Any) -> None:
+    columns = dict(zip(("Xs", "YS", "Time", "on"), EVENTS.values(), strict=True))
+    np.savez(tmp_path / "a.npz", **columns)
+    same(load("event", columns, **SIZE).raw, load("event", tmp_path / "a.npz", **SIZE).raw)
+
+
+@pytest.mark.parametrize(
+    ("given", "units"),
+    [
+        (EVENTS | {"width": float("nan"), "height": 48}, {}),
+        (EVENTS | SIZE, {"time_unit": ["s"]}),
+        (EVENTS | SIZE | {"x": np.where(EVENTS["x"] > 60, np.inf, EVENTS["x"])}, {}),
+    ],
+)
+def test_odd_columns_are_refused(given: Any, units: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        load("event", given, **units)
+
+
 @pytest.mark.parametrize(
     ("given", "units"),
     [
