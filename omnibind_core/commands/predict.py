@@ -262,15 +262,17 @@ def read_units(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         if unit not in modalities.get(name).units:
             known = ", ".join(modalities.get(name).units) or "none"
             raise ConfigError(f"--unit is '{text}': {name} has no unit '{unit}'; it has {known}")
+        of_modality = units.setdefault(name, {})
         try:
-            units.setdefault(name, {})[unit] = float(value)
+            of_modality[unit] = float(value)
         except ValueError:
-            units[name][unit] = value
+            of_modality[unit] = value
     return units
 
 
 def _files(name: str, given: str) -> list[str]:
-    """What an argument stands for: itself, or the files of a folder that the modality reads, by name.
+    """What an argument stands for: itself, or the files of a folder that the modality reads, by name; not
+    hidden ones, which macOS puts beside others (``._a.jpg``).
 
     Raises:
         ConfigError: The folder has none.
@@ -283,7 +285,9 @@ def _files(name: str, given: str) -> list[str]:
     if not is_folder:
         return [given]
     files = sorted(
-        str(file) for file in folder.iterdir() if file.suffix.lower() in modality.suffixes and file.is_file()
+        str(file)
+        for file in folder.iterdir()
+        if file.suffix.lower() in modality.suffixes and not file.name.startswith(".") and file.is_file()
     )
     if not files:
         raise ConfigError(f"{given} has no {name} file, expected {modality.formats()}")

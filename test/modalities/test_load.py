@@ -262,6 +262,11 @@ def test_a_path_that_can_be_none_is_refused(name: str) -> None:
         load("image", name)
 
 
+def test_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="no Unicode"):
+        load("text", "a \ud800 dog")
+
+
 def test_text_out_of_an_array() -> None:
     assert load("text", np.array(["a dog"])[0]).raw == "a dog"
 
