@@ -70,7 +70,8 @@ def from_columns(given: Any, source: str, units: Mapping[str, Any]) -> Events:
     if isinstance(given, Events):
         if unit is not None:
             raise InvalidInputError(source, "a time_unit for events whose stamps are µs", "none")
-        return replace(given, **_size({"width": given.width, "height": given.height} | units, source))
+        size = _size({"width": given.width, "height": given.height, **units}, source)
+        return replace(given, width=size["width"], height=size["height"])
     of_file = isinstance(given, Columns)
     if of_file:
         found = {name: np.asarray(column) for name, column in given.found.items()}
