@@ -91,3 +91,12 @@ def write_folder_atomically(path: Path, ours: Collection[str]) -> Iterator[Path]
         fresh.rename(path)
     finally:
         shutil.rmtree(temporary)
+
+
+def expanded(given: str | os.PathLike[str]) -> Path:
+    """A path with the home folder for ``~``; as it is where there is no such user."""
+    path = Path(given)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path

@@ -349,8 +349,10 @@ class OmniBind(nn.Module):
             ``float32 [n, D]``, unit length, in the order of the readings, on the CPU.
 
         Raises:
-            ConfigError: The model has no such modality.
+            ConfigError: The model has no such modality, or the batch size is below 1.
         """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}, expected 1 or more")
         out = np.empty((len(readings), self.config.embed_dim), np.float32)
         for start in range(0, len(readings), batch_size):
             part = readings[start : start + batch_size]

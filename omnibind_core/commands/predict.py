@@ -48,7 +48,7 @@ from omnibind_core import modalities
 from omnibind_core.commands.loading import add_engine, load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions, strange_words
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
-from omnibind_core.files import write_atomically
+from omnibind_core.files import expanded, write_atomically
 from omnibind_core.modalities import Reading
 from omnibind_core.runtime.ranking import Ranking, conflict, rank
 
@@ -263,25 +263,32 @@ def read_units(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         if unit not in modalities.get(name).units:
             known = ", ".join(modalities.get(name).units) or "none"
             raise ConfigError(f"--unit is '{text}': {name} has no unit '{unit}'; it has {known}")
+        of_modality = units.setdefault(name, {})
         try:
-            units.setdefault(name, {})[unit] = float(value)
+            of_modality[unit] = float(value)
         except ValueError:
-            units[name][unit] = value
+            of_modality[unit] = value
     return units
 
 
 def _files(name: str, given: str) -> list[str]:
-    """What an argument stands for: itself, or the files of a folder that the modality reads, by name.
+    """What an argument stands for: itself, or the files of a folder that the modality reads, by name; not
+    hidden ones, which macOS puts beside others (``._a.jpg``).
 
     Raises:
         ConfigError: The folder has none.
     """
-    folder = Path(given).expanduser()
-    modality = modalities.get(name)
-    if not modality.is_sensor or not folder.is_dir():
+    folder, modality = expanded(given), modalities.get(name)
+    try:
+        is_folder = modality.is_sensor and folder.is_dir()
+    except OSError:  # a name that is too long for one
+        is_folder = False
+    if not is_folder:
         return [given]
     files = sorted(
-        str(file) for file in folder.iterdir() if file.suffix.lower() in modality.suffixes and file.is_file()
+        str(file)
+        for file in folder.iterdir()
+        if file.suffix.lower() in modality.suffixes and not file.name.startswith(".") and file.is_file()
     )
     if not files:
         raise ConfigError(f"{given} has no {name} file, expected {modality.formats()}")

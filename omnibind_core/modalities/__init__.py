@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.files import expanded
 from omnibind_core.modalities.base import (
     Corruptions,
     Doubt,
@@ -228,8 +229,9 @@ def load(name: str, given: Any, *, source: str = "", **units: Any) -> Reading:
     wrong = sorted(units.keys() - modality.units.keys())
     if wrong:
         raise ConfigError(f"{name} has no unit '{wrong[0]}'; it has {', '.join(modality.units) or 'none'}")
+    units = {unit: value for unit, value in units.items() if value is not None}
     if isinstance(given, os.PathLike) or (isinstance(given, str) and modality.is_sensor):
-        path = Path(given).expanduser()
+        path = expanded(given)
         raw = modality.convert(modality.read(path), str(path), **units)
         return Reading(name, raw, source or str(given), file_doubt(name, path) or doubt(name, raw))
     raw = modality.convert(given, source or name, **units)

@@ -254,7 +254,8 @@ class Modality(ABC, Generic[RawT, PresetT]):
         Raises:
             InvalidInputError: It cannot be used, or could mean several things; says what would be accepted.
         """
-        return self.check(cast(RawT, as_array(given, source)) if is_array_like(given) else given, source)
+        is_array = is_array_like(given) and not isinstance(given, str)  # NumPy's are both
+        return self.check(cast(RawT, as_array(given, source)) if is_array else given, source)
 
     @abstractmethod
     def process(self, raw: RawT, preset: PresetT) -> NDArray[Any]:
@@ -378,6 +379,8 @@ def positive(units: Mapping[str, Any], name: str, source: str) -> float | None:
     value = units.get(name)
     if value is None:
         return None
+    if isinstance(value, np.ndarray) and value.size == 1:  # as archives hold numbers
+        value = value.item()
     if not (isinstance(value, (int, float, np.number)) and 0 < value < float("inf")):
         raise InvalidInputError(source, f"{name}={value!r}", "a number above 0")
     return float(value)
@@ -419,7 +422,11 @@ def readable_file(path: Path, suffixes: tuple[str, ...], what: str) -> Path:
     Raises:
         InvalidInputError: It is missing, a folder, empty, or has another ending.
     """
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name that is too long for one
+        is_file = False
+    if not is_file:
         raise InvalidInputError(str(path), "no such file", what)
     if path.suffix.lower() not in suffixes:
         raise InvalidInputError(str(path), f"a file ending in '{path.suffix}'", f"{what} ({', '.join(suffixes)})")

@@ -29,36 +29,44 @@ def as_array(given: Any, source: str) -> NDArray[Any]:
         given: A NumPy array, torch tensor, PIL picture, list of numbers, or any object with ``__array__``.
         source: For the error message.
 
+    Returns:
+        In the byte order of the machine; NaN where it is masked.
+
     Raises:
-        InvalidInputError: It is none of these, or its rows differ in length.
+        InvalidInputError: It is none of these, holds no numbers on the CPU, or its rows differ in length.
     """
-    array: NDArray[Any]
-    if isinstance(given, np.ndarray):
-        array = given
-    elif hasattr(given, "getbands"):
-        array = _pixels(given)
-    elif hasattr(given, "detach"):
-        tensor = given.detach().cpu()
-        array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    elif is_array_like(given):
-        try:
-            array = np.asarray(given)
-        except (ValueError, TypeError) as error:
-            raise InvalidInputError(source, f"{type(given).__name__} that is no array ({error})", "numbers") from error
-    else:
+    if not is_array_like(given):
         expected = "a file, a NumPy array, a torch tensor or a PIL picture"
         raise InvalidInputError(source, f"an object of type {type(given).__name__}", expected)
+    try:
+        array = _numbers(given)
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged rows, tensors without data, a closed picture
+        reason = str(error).partition("\n")[0]
+        raise InvalidInputError(source, f"{type(given).__name__} that is no array ({reason})", "numbers") from error
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     # OpenCV refuses views that run backwards, such as picture[:, :, ::-1].
     return np.ascontiguousarray(array) if any(stride < 0 for stride in array.strides) else array
 
 
+def _numbers(given: Any) -> NDArray[Any]:
+    if hasattr(given, "getbands"):
+        return _pixels(given)
+    if hasattr(given, "detach"):
+        return (given.float() if str(given.dtype) == "torch.bfloat16" else given).numpy(force=True)
+    if np.ma.is_masked(given):
+        return np.asarray(given.astype(np.float64).filled(np.nan))
+    return np.asarray(given)
+
+
 def _pixels(picture: Any) -> NDArray[Any]:
     picture = require("PIL.ImageOps", "A PIL picture").exif_transpose(picture)
+    grey = picture.mode == "LA"
     if picture.has_transparency_data:
         image = require("PIL.Image", "A PIL picture")
         ground = image.new("RGBA", picture.size, "white")
         picture = image.alpha_composite(ground, picture.convert("RGBA"))
-    if picture.mode in ("1", "L"):
+    if grey or picture.mode in ("1", "L"):
         return np.asarray(picture.convert("L"))
     return np.asarray(picture if picture.mode[0] in "IF" else picture.convert("RGB"))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -112,6 +113,37 @@ for _name, _column in zip(("x", "y", "timestamp", "polarity"), EVENTS.values(), 
     TABLE[_name] = _column
 
 
+def test_units_of_a_file_of_events_are_those_of_its_columns(tmp_path: Any) -> None:
+    for unit, times in (("ns", EVENTS["t"] * 1000), ("ms", EVENTS["t"] / 1000), ("s", EVENTS["t"] / 1e6)):
+        np.savez(tmp_path / "a.npz", **(EVENTS | {"t": times}))
+        same(
+            load("event", tmp_path / "a.npz", **SIZE, time_unit=unit).raw,
+            load("event", EVENTS | {"t": times}, **SIZE, time_unit=unit).raw,
+        )
+    same(load("event", tmp_path / "a.npz", **SIZE).raw, load("event", tmp_path / "a.npz", **SIZE, time_unit="s").raw)
+    with np.load(tmp_path / "a.npz") as archive:  # a mapping, and its sizes are arrays
+        same(load("event", {**archive, "width": np.array([64]), "height": np.array(48)}, time_unit="s").raw.width, 64)
+
+
+def test_names_of_columns_are_those_of_files(tmp_path: Any) -> None:
+    columns = dict(zip(("Xs", "YS", "Time", "on"), EVENTS.values(), strict=True))
+    np.savez(tmp_path / "a.npz", **columns)
+    same(load("event", columns, **SIZE).raw, load("event", tmp_path / "a.npz", **SIZE).raw)
+
+
+@pytest.mark.parametrize(
+    ("given", "units"),
+    [
+        (EVENTS | {"width": float("nan"), "height": 48}, {}),
+        (EVENTS | SIZE, {"time_unit": ["s"]}),
+        (EVENTS | SIZE | {"x": np.where(EVENTS["x"] > 60, np.inf, EVENTS["x"])}, {}),
+    ],
+)
+def test_odd_columns_are_refused(given: Any, units: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        load("event", given, **units)
+
+
 @pytest.mark.parametrize(
     ("given", "units"),
     [
@@ -147,6 +179,96 @@ def test_clouds_of_other_forms_are_the_same_cloud(given: Any) -> None:
     raw = load("point_cloud", given).raw
     assert raw.dtype == np.float32
     np.testing.assert_array_equal(raw, POINTS)
+
+
+def test_a_cloud_of_open3d() -> None:
+    open3d = pytest.importorskip("open3d")
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(POINTS.astype(np.float64)))
+    np.testing.assert_array_equal(load("point_cloud", cloud).raw, POINTS)
+
+
+def test_a_cloud_of_a_file_is_that_of_its_array(tmp_path: Any) -> None:
+    on_the_map = (POINTS + np.array([450_000.0, 5_400_000.0, 300.0])) * 1000  # mm, beyond 1e9
+    for cloud in (on_the_map, on_the_map.T):
+        np.save(tmp_path / "a.npy", cloud)
+        same(load("point_cloud", tmp_path / "a.npy", scale=0.001).raw, load("point_cloud", cloud, scale=0.001).raw)
+    assert np.ptp(load("point_cloud", tmp_path / "a.npy", scale=0.001).raw, axis=0) == pytest.approx(
+        np.ptp(POINTS, axis=0), abs=1e-3
+    )
+
+
+def test_a_header_that_claims_more_than_memory_holds_is_refused(tmp_path: Any) -> None:
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**15, 3)})
+    for name in ("point_cloud", "touch", "thermal"):
+        with pytest.raises(InvalidInputError, match="NumPy cannot read"):
+            load(name, tmp_path / "a.npy")
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Any) -> None:
+    np.savez_compressed(tmp_path / "a.npz", points=POINTS)
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[200:400] = b"\xff" * 200
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(InvalidInputError, match="NumPy cannot read"):
+        load("point_cloud", tmp_path / "a.npz")
+
+
+def test_numbers_in_the_other_byte_order_are_the_same_numbers() -> None:
+    same(load("touch", PRESSURE.astype(">u2"), full_scale=4095).raw, load("touch", PRESSURE, full_scale=4095).raw)
+    same(load("thermal", PRESSURE.astype(">u2")).raw, PRESSURE)
+    sound = load("audio", SAMPLES.astype(">i2"), sample_rate=16000).raw
+    same(sound, load("audio", SAMPLES, sample_rate=16000).raw)
+    sixteen = PICTURE.astype(np.uint16) * 257
+    same(load("image", sixteen.astype(">u2")).raw, load("image", sixteen).raw)
+
+
+def test_what_is_masked_was_not_measured() -> None:
+    mask = np.arange(500)[:, None] % 10 == 0
+    cloud = load("point_cloud", np.ma.masked_array(POINTS, np.repeat(mask, 3, axis=1))).raw
+    same(cloud, POINTS[~mask[:, 0]])
+    celsius = np.linspace(20, 30, 600, dtype=np.float32).reshape(20, 30)
+    hot = np.where(celsius < 21, 900, celsius)
+    assert load("thermal", np.ma.masked_array(hot, hot == 900)).raw.max() <= 30
+    with pytest.raises(InvalidInputError, match="nan"):
+        load("image", np.ma.masked_array(PICTURE, PICTURE > 200))
+
+
+def test_transparent_grey_stays_grey_and_no_unit_is_none() -> None:
+    grey = PIL.Image.fromarray(PICTURE[:, :, 0])
+    same(load("touch", grey.convert("LA"), full_scale=None).raw, PICTURE[:, :, 0])
+    same(load("thermal", grey, scale=None, offset=None).raw, PICTURE[:, :, 0])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(torch.zeros(4, 5).to_sparse(), id="sparse"),
+        pytest.param(torch.zeros(4, 5, device="meta"), id="without data"),
+        pytest.param("closed", id="closed"),
+    ],
+)
+def test_arrays_without_numbers_are_refused(given: Any) -> None:
+    if given == "closed":
+        given = PIL.Image.fromarray(PICTURE)
+        given.close()
+    with pytest.raises(InvalidInputError, match="that is no array"):
+        load("image", given)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000 + ".png", "~nobody-of-this-name/a.png"])
+def test_a_path_that_can_be_none_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInputError, match="no such file"):
+        load("image", name)
+
+
+def test_text_that_is_no_unicode_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="no Unicode"):
+        load("text", "a \ud800 dog")
+
+
+def test_text_out_of_an_array() -> None:
+    assert load("text", np.array(["a dog"])[0]).raw == "a dog"
 
 
 def test_units_say_what_numbers_mean(tmp_path: Any) -> None:

@@ -382,3 +382,14 @@ def test_few_points_and_many_make_pictures(points: int) -> None:
     line[:, 0] = np.linspace(0, 1, points)
     views = CLOUD.process(line, CLOUD.preset("pictures"))
     assert views.shape == (3, 3, 224, 224) and (views < 255).any()
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (4.5e5, 5.4e6, 300)])
+def test_a_cleaned_cloud_passes_again_unchanged(place: tuple[float, ...]) -> None:
+    for seed in range(40):  # a tenth of them have outliers that only show without others
+        rng = np.random.default_rng(seed)
+        thing = rng.normal(size=(1000, 3)) * rng.uniform(0.1, 3, 3)
+        outliers = rng.normal(size=(int(rng.integers(2, 17)), 3)) * 10 ** rng.uniform(0, 4, (1, 1))
+        outliers[::2] /= 30
+        once = CLOUD.check(np.concatenate([thing, outliers]) + place, "once")
+        assert np.array_equal(CLOUD.check(once, "twice"), once)

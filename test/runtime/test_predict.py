@@ -324,6 +324,18 @@ def test_units_of_the_numbers_in_files(run, folder, capsys):
             run("--touch", "skin.png", "--unit", unit)
 
 
+def test_units_that_are_words_and_those_that_are_numbers() -> None:
+    given = ["event.time_unit=ns", "event.width=640", "point-cloud.scale=0.001"]
+    expected = {"event": {"time_unit": "ns", "width": 640.0}, "point_cloud": {"scale": 0.001}}
+    assert predict.read_units(given) == expected
+
+
+def test_hidden_files_of_a_folder_are_left_out(tmp_path) -> None:
+    for name in ("a.PNG", "._a.png", ".b.jpg", "c.txt"):
+        (tmp_path / name).touch()
+    assert predict._files("image", str(tmp_path)) == [str(tmp_path / "a.PNG")]
+
+
 def test_pressures_in_another_unit_take_a_scale(run, folder, capsys):
     kilopascal = np.zeros((16, 16))
     kilopascal[4:9, 5:12] = 32.0

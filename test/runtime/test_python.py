@@ -166,6 +166,8 @@ def test_wrong_use_is_refused(model, tiny_model, readings):
         model.predict([])
     with pytest.raises(InvalidInputError, match="no reading"):
         model.predict_batch([readings, []])
+    with pytest.raises(ConfigError, match="batch_size is -1, expected 1 or more"):
+        model.encode(readings, batch_size=-1)
     part = OmniBind.from_pretrained(tiny_model, modalities={"image"})
     with pytest.raises(ConfigError, match=r"cannot encode 'audio'; it can encode image, text"):
         part.predict(readings[:2])

@@ -67,8 +67,11 @@ class Event(Modality[Events, EventPreset]):
 
     def load(self, path: Path) -> Events:
         """Reads a file of events, by its ending: see :mod:`.reading`."""
-        readable_file(path, self.suffixes, "an event file")
-        return self.check(reading.read(path), str(path))
+        return self.convert(self.read(path), str(path))
+
+    def read(self, path: Path) -> Events | conversion.Columns:
+        """What a file holds: see :func:`.reading.read`."""
+        return reading.read(readable_file(path, self.suffixes, "an event file"))
 
     def convert(self, given: Any, source: str, **units: Any) -> Events:
         """Accepts :class:`Events`, and columns by name: see :func:`.conversion.from_columns`."""

@@ -1,14 +1,13 @@
 """Event files, by their ending: recordings of cameras, HDF5, NumPy's arrays and tables of text.
 
-Where nothing says otherwise, whole times are microseconds and times with fractions are seconds, and the sensor is the
-smallest known one that has all events; both is said once. Of more than :data:`.headers.LAST` events the last ones are
-used.
+Columns without a unit of time or the size of the sensor are for :mod:`.conversion` to judge. Of more than
+:data:`.headers.LAST` events the last ones are used.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,13 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.modalities.base import Events
 from omnibind_core.modalities.event import aedat, prophesee
-from omnibind_core.modalities.event.headers import LAST, MAX_SIDE, TAIL, chosen, guessed_sensor, say_once
+from omnibind_core.modalities.event.conversion import Columns, named
+from omnibind_core.modalities.event.headers import LAST, MAX_SIDE, TAIL, chosen
 from omnibind_core.optional import require
 
 _ATIS_WIDTH, _ATIS_HEIGHT = 240, 180  # N-Caltech101
 _ATIS_OVERFLOW_ROW, _ATIS_OVERFLOW = 240, 1 << 13  # a row that no pixel has marks a clock overflow, µs
 
-_NAMES = {
-    "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
-    "x": ("x", "xs"),
-    "y": ("y", "ys"),
-    "p": ("p", "ps", "pol", "pols", "polarity", "polarities", "on"),
-}
 _ORDERS = (
     "txyp",
     "xytp",
@@ -38,12 +32,11 @@ _ORDERS = (
     "tyxp",
 )  # of the columns of a table without names, in the order they are tried
 _COLUMNS = "x, y, t and p"
-_SECONDS = 1e5  # a recording with fractions of times is not longer, if they are seconds
 _ECF = 36559  # HDF5's number of Prophesee's compression
 _GEOMETRY = re.compile(r"(\d+)x(\d+)")
 
 
-def read(path: Path) -> Events:
+def read(path: Path) -> Events | Columns:
     """Reads a file; what it holds is not checked.
 
     Raises:
@@ -51,7 +44,7 @@ def read(path: Path) -> Events:
         MissingDependencyError: The package that reads it is not installed.
     """
     events = READERS[path.suffix.lower()](path)
-    return chosen(events, slice(-LAST, None)) if len(events) > LAST else events
+    return chosen(events, slice(-LAST, None)) if isinstance(events, Events) and len(events) > LAST else events
 
 
 def from_frame(frame: NDArray[Any], source: str) -> Events:
@@ -79,7 +72,7 @@ def from_frame(frame: NDArray[Any], source: str) -> Events:
     )
 
 
-def _read_npz(path: Path) -> Events:
+def _read_npz(path: Path) -> Events | Columns:
     expected = f"an .npz archive with {_COLUMNS}, or with frame"
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -93,15 +86,15 @@ def _read_npz(path: Path) -> Events:
         raise InvalidInputError(str(path), "width or height that is not one integer", expected)
     if len(arrays) == 1:
         return _read_array(next(iter(arrays.values())), str(path))
-    names = _named(arrays)
+    names = named(arrays)
     if len(names) < 4:
         missing = ", ".join(name for name in "xytp" if name not in names)
         raise InvalidInputError(str(path), f"an archive without {missing}", expected)
     columns = {name: arrays[names[name]] for name in names}
-    return _events(columns, str(path), None if size[0] is None or size[1] is None else (size[0].item(), size[1].item()))
+    return _events(columns, None if size[0] is None or size[1] is None else (size[0].item(), size[1].item()))
 
 
-def _read_npy(path: Path) -> Events:
+def _read_npy(path: Path) -> Columns:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # as above
@@ -110,22 +103,22 @@ def _read_npy(path: Path) -> Events:
     return _read_array(array, str(path))
 
 
-def _read_array(array: Any, source: str, size: tuple[int, int] | None = None) -> Events:
+def _read_array(array: Any, source: str, size: tuple[int, int] | None = None) -> Columns:
     """Events of an array or data set: ``[N]`` with named fields, ``[N, 4]`` or ``[4, N]``."""
     if array.ndim == 1 and array.dtype.names:
-        names = _named(array.dtype.names)
+        names = named(array.dtype.names)
         rows = array[-LAST:]
         if len(names) == 4:
-            return _events({name: rows[names[name]] for name in names}, source, size)
+            return _events({name: rows[names[name]] for name in names}, size)
     elif array.ndim == 2 and 4 in array.shape and array.dtype.kind in "uif":
-        return _events(_columns(array[-LAST:] if array.shape[1] == 4 else array[:, -LAST:].T, source), source, size)
+        return _events(_columns(array[-LAST:] if array.shape[1] == 4 else array[:, -LAST:].T, source), size)
     fields = f" with the fields {', '.join(array.dtype.names)}" if array.dtype.names else f" {array.dtype}"
     raise InvalidInputError(
         source, f"an array {list(array.shape)}{fields}", f"[N] with the fields {_COLUMNS}, or [N, 4]"
     )
 
 
-def _read_hdf5(path: Path) -> Events:
+def _read_hdf5(path: Path) -> Columns:
     h5py = require("h5py", "Reading HDF5")
     try:
         with h5py.File(path, "r") as file:
@@ -137,7 +130,7 @@ def _read_hdf5(path: Path) -> Events:
             size = _size(file) or _size(next(iter(found.values())).parent)
             if "" in found:
                 return _read_array(found[""], str(path), size)
-            return _events({name: data[-LAST:] for name, data in found.items()}, str(path), size)
+            return _events({name: data[-LAST:] for name, data in found.items()}, size)
     except (InvalidInputError, MissingDependencyError):
         raise
     except Exception as error:  # as above
@@ -152,8 +145,8 @@ def _first_events(file: Any, h5py: Any) -> dict[str, Any] | None:
     def look(_: str, item: Any) -> dict[str, Any] | None:
         if isinstance(item, h5py.Dataset):
             table = item.ndim == 2 and item.shape[1] == 4 and item.dtype.kind in "uif"
-            return {"": item} if table or (item.ndim == 1 and len(_named(item.dtype.names or ())) == 4) else None
-        names = _named(item)
+            return {"": item} if table or (item.ndim == 1 and len(named(item.dtype.names or ())) == 4) else None
+        names = named(item)
         data = {name: item[names[name]] for name in names}
         return data if len(data) == 4 and all(getattr(one, "ndim", 0) == 1 for one in data.values()) else None
 
@@ -185,7 +178,7 @@ def _size(item: Any) -> tuple[int, int] | None:
     return (int(geometry[1]), int(geometry[2])) if geometry else None
 
 
-def _read_text(path: Path) -> Events:
+def _read_text(path: Path) -> Columns:
     """A table with blanks or commas; a line of names and one with the size of the sensor may come before it."""
     is_long = path.stat().st_size > TAIL
     with path.open("rb") as file:
@@ -201,7 +194,7 @@ def _read_text(path: Path) -> Events:
         above += 1
         if len(words) == 2 and _is_numbers(words):
             size = round(float(words[0])), round(float(words[1]))
-        elif len(_named(words)) == 4:
+        elif len(named(words)) == 4:
             order = words
     lines = lines[1 if is_long else above :]
     if len(lines) > 1 and not lines[-1].endswith("\n") and len(_words(lines[-1])) < len(_words(lines[-2])):
@@ -215,9 +208,9 @@ def _read_text(path: Path) -> Events:
     if rows.shape[1] != (len(order) or 4):
         raise InvalidInputError(str(path), f"lines of {rows.shape[1]} numbers", f"lines with {_COLUMNS}")
     if not order:
-        return _events(_columns(rows, str(path)), str(path), size)
-    names = _named(order)
-    return _events({name: rows[:, order.index(names[name])] for name in names}, str(path), size)
+        return _events(_columns(rows, str(path)), size)
+    names = named(order)
+    return _events({name: rows[:, order.index(names[name])] for name in names}, size)
 
 
 def _words(line: str) -> list[str]:
@@ -258,13 +251,6 @@ def _first(error: Exception) -> str:
     return re.split(r"\n|\. ", str(error).strip("'"))[0]
 
 
-def _named(names: Iterable[str]) -> dict[str, str]:
-    """Which of the names stands for ``x``, ``y``, ``t`` and ``p``, as far as they are there."""
-    lower = {name.lower(): name for name in names}
-    found = {key: next((lower[other] for other in others if other in lower), None) for key, others in _NAMES.items()}
-    return {key: name for key, name in found.items() if name is not None}
-
-
 def _columns(rows: NDArray[Any], source: str) -> dict[str, NDArray[Any]]:
     """The columns of a table ``[N, 4]`` without names: the first usual order that they can be in."""
     columns = list(np.asarray(rows).T)
@@ -280,34 +266,11 @@ def _columns(rows: NDArray[Any], source: str) -> dict[str, NDArray[Any]]:
     )
 
 
-def _events(columns: Mapping[str, NDArray[Any]], source: str, size: tuple[int, int] | None = None) -> Events:
-    """Events of columns of any type of number."""
-    x, y, p = (_whole(np.asarray(columns[name])) for name in "xyp")
-    t = _microseconds(np.asarray(columns["t"]))
-    if size is None:
-        size = guessed_sensor(x, y, source)
-    return Events(x, y, t, p, *size)
+def _events(found: Mapping[str, NDArray[Any]], size: tuple[int, int] | None = None) -> Columns:
+    return Columns({name: column[-LAST:] for name, column in found.items()}, size)
 
 
-def _whole(column: NDArray[Any]) -> NDArray[Any]:
-    """Floats that are whole numbers, as integers; others stay, and the check refuses them."""
-    if column.dtype.kind != "f" or not (np.abs(column) < 1 << 31).all() or (column != np.rint(column)).any():
-        return column
-    return column.astype(np.int64)
-
-
-def _microseconds(t: NDArray[Any]) -> NDArray[Any]:
-    """Times as integers; floats with fractions are seconds, if the recording is not absurdly long then."""
-    if t.dtype.kind != "f" or not len(t) or not np.isfinite(t).all():
-        return t
-    t = t - t[0]
-    if (t != np.rint(t)).any() and float(np.ptp(t)) < _SECONDS:
-        say_once("times with fractions: taken as seconds")
-        t = t * 1e6
-    return np.rint(t).astype(np.int64)
-
-
-READERS: dict[str, Callable[[Path], Events]] = {
+READERS: dict[str, Callable[[Path], Events | Columns]] = {
     ".npz": _read_npz,
     ".npy": _read_npy,
     ".bin": _read_atis,

@@ -30,8 +30,8 @@ def clean(values: NDArray[Any]) -> Cleaned:
 
     Left out are rows that are NaN, infinite or beyond 1e9; rows exactly at the origin, where drivers and file formats
     put what returned nothing; and few rows (at most 1 % at each end of an axis) behind a gap of a quarter of the size
-    of the rest. A cloud of float64 or integers that is more than 1000 times its size away from the origin, as in map
-    coordinates, is moved to the origin.
+    of the rest, until there are none: what is left passes again unchanged. A cloud of float64 or integers that is more
+    than 1000 times its size away from the origin, as in map coordinates, is moved to the origin.
 
     Args:
         values: Numbers ``[N, 3]``. ``float32`` of which nothing is left out is returned without a copy.
@@ -43,9 +43,8 @@ def clean(values: NDArray[Any]) -> Cleaned:
     if not measured.all():
         points, columns = points[measured], columns[:, measured]
     count = len(points)
-    together = _together(columns)
-    if together is not None:
-        points = points[together]
+    while (together := _together(columns)) is not None:  # without the farthest, others may lie apart
+        points, columns = points[together], columns[:, together]
     return Cleaned(centred(points), len(values) - count, count - len(points))
 
 

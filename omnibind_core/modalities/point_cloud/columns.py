@@ -70,5 +70,7 @@ def guess(values: NDArray[np.float32]) -> int | None:
 def _has_normals(values: NDArray[np.float32]) -> bool:
     """Whether every second triple is of length 1, and not all: a normal is so like its point that lags do not tell."""
     triples = values[: len(values) // 6 * 6].reshape(-1, 2, 3)
-    unit = (np.abs(np.linalg.norm(triples, axis=2) - 1) < 1e-3).mean(axis=0)
+    with np.errstate(over="ignore"):  # what is no number is no normal
+        lengths = np.linalg.norm(triples, axis=2)
+    unit = (np.abs(lengths - 1) < 1e-3).mean(axis=0)
     return bool(unit[1] > 0.98 and unit[0] < 0.5)

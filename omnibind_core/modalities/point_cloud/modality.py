@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Corruptions, Modality, Preset, Role, positive, readable_file
 from omnibind_core.modalities.drawing import Picture
-from omnibind_core.modalities.objects import as_array
+from omnibind_core.modalities.objects import as_array, is_array_like
 from omnibind_core.modalities.point_cloud import cleaning, corruption, drawing, files, processing
 
 _log = logging.getLogger(__name__)
@@ -45,12 +45,11 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
 
     def load(self, path: Path) -> NDArray[np.float32]:
         """Reads a cloud, or points on the surface of a mesh: see :func:`.files.read`."""
-        readable_file(path, self.suffixes, "a point cloud file")
-        cleaned = self._clean(files.read(path), str(path))
-        if cleaned.unmeasured or cleaned.apart:
-            left_out = "%s: left out %d points that are not finite or at the origin, and %d far away from all others"
-            _log.info(left_out, path, cleaned.unmeasured, cleaned.apart)
-        return cleaned.points
+        return self.convert(self.read(path), str(path))
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """What a file holds, in its own unit, nothing left out: see :func:`.files.read`."""
+        return files.read(readable_file(path, self.suffixes, "a point cloud file"))
 
     def _clean(self, raw: NDArray[Any], source: str) -> cleaning.Cleaned:
         values = _coordinates(raw, source)
@@ -64,8 +63,13 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
         return cleaned
 
     def convert(self, given: Any, source: str, **units: Any) -> NDArray[np.float32]:
-        """Accepts what :meth:`check` does, ``[3 or 4, N]``, fields ``x, y, z``, and objects with ``points``."""
-        cloud = as_array(getattr(given, "points", given), source)
+        """Accepts what :meth:`check` does, ``[3 or 4, N]``, fields ``x, y, z``, and objects with ``points``.
+
+        How many points are left out is logged.
+        """
+        points = getattr(given, "points", given)
+        # Open3D's vectors have but the buffer protocol.
+        cloud = as_array(points if points is given or is_array_like(points) else np.asarray(points), source)
         if cloud.dtype.names is not None:
             cloud = _coordinates(cloud, source)
         if cloud.ndim == 2 and cloud.shape[0] in (3, 4) and cloud.shape[1] >= MIN_POINTS:  # too few points otherwise
@@ -73,7 +77,11 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
         scale = positive(units, "scale", source)
         if scale is not None and cloud.dtype.kind in "uif":
             cloud = cloud[:, :3] * scale if cloud.ndim == 2 else cloud
-        return self.check(cloud, source)
+        cleaned = self._clean(cloud, source)
+        if cleaned.unmeasured or cleaned.apart:
+            left_out = "%s: left out %d points that are not finite or at the origin, and %d far away from all others"
+            _log.info(left_out, source, cleaned.unmeasured, cleaned.apart)
+        return cleaned.points
 
     def process(self, raw: NDArray[np.float32], preset: Preset) -> NDArray[Any]:
         """Cloud to ``float32 [1, points, 3]`` in the unit ball, or to ``uint8 [views, 3, 224, 224]`` pictures."""

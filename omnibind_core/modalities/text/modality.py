@@ -37,6 +37,10 @@ class Text(Modality[str, Preset]):
             raise InvalidInputError(source, type(raw).__name__, "a text (str)")
         if len(raw) > MOST_CHARACTERS:
             raise InvalidInputError(source, f"a text of {len(raw)} characters", f"at most {MOST_CHARACTERS}")
+        try:
+            raw.encode("utf-8")
+        except UnicodeEncodeError as error:  # bytes of a command line that are no text
+            raise InvalidInputError(source, f"a text that is no Unicode ({error.reason})", "UTF-8 text") from error
         cleaned = processing.clean(raw)
         if not cleaned:
             raise InvalidInputError(source, "an empty text", "at least one word")
