@@ -28,9 +28,9 @@ SMALL = (
     "augmentations=1",
     "more_augmentations={}",
     "more_randomised={}",
-    "align={steps: 30, batch: 16, lr: 0.01}",
-    "image_text={steps: 5}",
-    "fuse={steps: 10, batch: 16, fusion: {preset: reliability}}",
+    "align={steps: 4, batch: 16, lr: 0.01}",
+    "image_text={steps: 2}",
+    "fuse={steps: 3, batch: 16, fusion: {preset: reliability}}",
 )
 
 
@@ -71,7 +71,7 @@ def test_one_command_from_a_tree_of_files_to_a_model_that_knows_the_own_words(tr
     _, out, said = trained
     model = OmniBind.from_pretrained(out / "model")
     assert sorted(model.labels.names) == sorted(WORDS)  # as they are written, and no others
-    assert "12 samples of 3 labels" in said and "3 are held back" in said and "seed 0" in said
+    assert "12 samples of 3 labels (12 point_cloud)" in said and "3 are held back" in said and "seed 0" in said
     clouds(tmp_path)
     (tmp_path / "samples.csv").write_text((out / "samples.csv").read_text())
     assert sorted(one.label for one in FolderSource(tmp_path).samples(split="val")) == sorted(WORDS)
@@ -123,6 +123,7 @@ def test_good_figures_leave_nothing_to_say():
         (data_of({"image": [0, 0]}, {"image": [0]}), GOOD, [], "'a' alone was learned"),
         (data_of({**BOTH, "touch": [0, 1]}, BOTH), GOOD, [], "how right touch is"),
         (data_of(BOTH, {}), {}, [], "no validation samples"),
+        (data_of(BOTH, {}), {}, [], "takes two groups of a label at least"),
         (dataclasses.replace(data_of({"image": [0]}, {"image": [0]}), vocabulary=("a",)), GOOD, [], "only label"),
     ],
 )
