@@ -209,3 +209,9 @@ def test_no_room_for_the_table_ends_in_one_sentence(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(FolderSource, "write", full)
     assert own(clouds(tmp_path / "data"), tmp_path / "out") == 2
     assert "omnibind: there is no room to write" in capsys.readouterr().err
+
+
+def test_a_folder_of_neither_form_names_both(tmp_path):
+    (tmp_path / "images" / "cup").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"samples.csv is missing: expected that table, or files in MODALITY/LABEL/"):
+        FolderSource(tmp_path)
