@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
+import os
 import tempfile
 import time
 import zlib
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from omnibind_core.errors import DataError
 from omnibind_core.files import write_atomically
 
 _logger = logging.getLogger(__name__)
@@ -78,8 +81,11 @@ class Blocks:
         packed = np.array([list(bytes.fromhex(one)) for one in self._new], np.uint8)
         rows = np.stack(list(self._new.values()))
         path = self.folder / f"{address(*self._new)}.safetensors"
-        with write_atomically(path) as temporary:
-            save_file({"addresses": packed, "rows": rows}, temporary, {"crc32": _checksum(packed, rows)})
+        try:
+            with write_atomically(path) as temporary:
+                save_file({"addresses": packed, "rows": rows}, temporary, {"crc32": _checksum(packed, rows)})
+        except (SafetensorError, OSError) as error:
+            raise self._full(error) from error
         self._note(path, packed)
         self._whole.add(path)
         self._new.clear()
@@ -89,6 +95,9 @@ class Blocks:
 
         Args:
             addresses: One at least.
+
+        Raises:
+            DataError: There is no room for them.
 
         Returns:
             Read-only ``float32 [len(addresses), ...]``, mapped from a file without a name, so that more rows than fit
@@ -105,13 +114,20 @@ class Blocks:
                 rows = file.get_tensor("rows")
             if out is None:
                 shape = (len(addresses), *rows.shape[1:])
-                with tempfile.TemporaryFile(dir=self.folder) as file:
-                    out = np.memmap(file, np.float32, "w+", shape=shape)
+                try:
+                    with tempfile.TemporaryFile(dir=self.folder) as file:
+                        os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))  # else a full disk kills the process
+                        out = np.memmap(file, np.float32, "r+", shape=shape)
+                except OSError as error:
+                    raise self._full(error) from error
             places, chosen = zip(*pairs, strict=True)
             out[list(places)] = rows[list(chosen)]
         assert out is not None
         out.flags.writeable = False
         return out
+
+    def _full(self, error: Exception) -> DataError:
+        return DataError(f"cannot write the cache {self.folder} (OMNIBIND_CACHE names another place): {error}")
 
     def _note(self, path: Path, packed: NDArray[Any]) -> None:
         for row, one in enumerate(packed):

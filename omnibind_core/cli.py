@@ -6,6 +6,7 @@ Those that concern ROS are in ``omnibind_ros.commands``, and are there where tha
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import importlib.util
 import logging
@@ -63,4 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of our output (head, less) is gone: not an error.
         code = 0
+    except OSError as error:
+        if verbose or error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise
+        print(f"omnibind: there is no room to write: {error}", file=sys.stderr)
+        code = 2
     sys.exit(code)

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,7 +88,9 @@ def _own(args: argparse.Namespace) -> int:
     source = FolderSource(Path(str(config.data)))
     before = source.samples()
     after = dataset.splits(before, config.holdout, config.seed)
-    print(f"{config.data}: {len(after)} samples of {len({sample.label for sample in after})} labels")
+    counts = Counter(sample.modality for sample in after)
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(f"{config.data}: {len(after)} samples of {len({sample.label for sample in after})} labels ({told})")
     if after != before:
         held = sum(sample.split == "val" for sample in after)
         table = Path(config.out) / "samples.csv"

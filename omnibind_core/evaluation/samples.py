@@ -137,6 +137,7 @@ def load(
         raise DataError(
             f"{root}, split '{split}': the model has no label for any sample; expected some of its {len(names)} "
             f"labels, found {found or 'labels that are left out'}. A label table (--labels) can say which is which"
+            f"{_answered(model, Split(tuple(number), sets[False]))}"
         )
     every = tuple(number)
     return TestData(
@@ -183,6 +184,19 @@ def damaged(data: TestData, model: OmniBind, name: str, rows: Index, damage: str
     chosen = [known.samples[row] for row in rows]
     what = f"{damage}, seed {seed}, "
     return sample_features(source, chosen, name, model.config, model.encoders, 0, 0, what)
+
+
+def _answered(model: OmniBind, unknown: Split) -> str:
+    """How many unknown things get a label nevertheless, as a sentence: all that can be said without known ones."""
+    found = [
+        not model.recognise([name], row).unknown for name, rows in embeddings(model, unknown).items() for row in rows
+    ]
+    if not found:
+        return ""
+    return (
+        f". Of {len(found)} samples of unknown things {sum(found)} get a label above the model's threshold; "
+        "accuracies, and how well known and unknown things are told apart (AUROC), take samples of known ones as well"
+    )
 
 
 def _silent(source: Loads, samples: Sequence[Sample]) -> dict[str, str]:

@@ -28,7 +28,7 @@ def wrong_predictions(scores: Tensor, mask: Tensor, label: Tensor, generator: to
     """CLS: the wrong labels that single modalities predict, or one random wrong label where all are right.
 
     Args:
-        scores: ``[B, M, C]`` cosines of every token to every label; at least two labels.
+        scores: ``[B, M, C]`` cosines of every token to every label; of one label none is wrong.
         mask: ``bool [B, M]`` present tokens.
         label: ``int64 [B]`` true label.
         generator: Source of the random wrong label.
@@ -38,7 +38,8 @@ def wrong_predictions(scores: Tensor, mask: Tensor, label: Tensor, generator: to
     """
     predicted = scores.argmax(dim=-1)
     wrong = (predicted != label[:, None]) & mask
-    shift = torch.randint(1, scores.shape[-1], label.shape, generator=generator).to(label.device)
-    chance = (label + shift) % scores.shape[-1]
-    none = ~wrong.any(dim=1, keepdim=True)
+    count = scores.shape[-1]
+    shift = torch.randint(1, max(count, 2), label.shape, generator=generator).to(label.device)
+    chance = (label + shift) % count
+    none = ~wrong.any(dim=1, keepdim=True) & (count > 1)
     return torch.cat([predicted, chance[:, None]], dim=1), torch.cat([wrong, none], dim=1)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from omnibind_core.errors import ConfigError, WeightsError
+from omnibind_core.errors import ConfigError, DataError, WeightsError
 from omnibind_core.files import write_atomically
 from omnibind_core.training.config import RENAMED, former_names
 
@@ -134,8 +134,11 @@ class Checkpoints:
     def _write(self, path: Path | None, state: Mapping[str, Any]) -> None:
         if path is None or not self._writes:
             return
-        with write_atomically(path) as temporary:
-            torch.save({"agreement": self._agreement, **state}, temporary)
+        try:
+            with write_atomically(path) as temporary:
+                torch.save({"agreement": self._agreement, **state}, temporary)
+        except (OSError, RuntimeError) as error:  # torch raises the second on a full disk
+            raise DataError(f"cannot write the checkpoint {path} (is there room on the disk?): {error}") from error
 
 
 def refuse_others(what: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -11,7 +11,10 @@ from omnibind_core.training.dataset import TrainingData
 
 POOR = 0.5
 """Share of right answers on validation samples below which a model is not ready for use."""
-OFFER = "give some groups the split 'val', or have a quarter of them drawn by --set holdout=0.25"
+OFFER = (
+    "give some groups the split 'val', or have a quarter of them drawn by --set holdout=0.25, which takes two groups "
+    "of a label at least; a file outside a further folder is one"
+)
 
 
 def doubts(data: TrainingData, single: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:

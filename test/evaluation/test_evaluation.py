@@ -860,6 +860,19 @@ def test_no_known_label_is_an_error(tree, folder, tmp_path):
         samples.load(tree, "val", model, own)
 
 
+@pytest.mark.parametrize(("threshold", "all_of_them"), [(0.0, True), (1.1, False)])
+def test_where_all_is_unknown_it_says_how_much_of_it_gets_a_label(tree, folder, threshold, all_of_them):
+    model = OmniBind.from_pretrained(folder)
+    model.threshold = threshold
+    other = Concepts([Match(SOURCE, word, "something else", 1.0, "") for word in WORDS])
+    with pytest.raises(DataError, match="has no label for any sample") as stop:
+        samples.load(tree, "val", model, Concepts([]), other)
+    (count, answered) = map(
+        int, re.findall(r"Of (\d+) samples of unknown things (\d+) get a label", str(stop.value))[0]
+    )
+    assert count > 0 and answered == (count if all_of_them else 0)
+
+
 def test_figures_in_the_documents_are_those_of_the_shipped_model(repo):
     report = json.loads((repo / "docs" / "figures" / "report-lite.json").read_text(encoding="utf-8"))
     shipped = OmniBind.from_pretrained("lite", modalities=()).identity

@@ -164,6 +164,12 @@ def test_negatives_are_the_wrong_predictions_or_one_random_wrong_label():
     assert len(chance) == 1 and chance[0] != 2
 
 
+def test_of_one_label_alone_there_is_no_wrong_one():
+    scores, mask, label = torch.zeros(2, 3, 1), torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, dtype=torch.int64)
+    _, present = wrong_predictions(scores, mask, label, torch.Generator().manual_seed(0))
+    assert not present.any()
+
+
 @pytest.mark.parametrize(
     ("data", "key"),
     [({"preset": "none"}, "fusion.preset"), ({"heads": 7}, "fusion.heads"), ({"depth": 1}, "fusion.depth")],

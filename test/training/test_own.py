@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
+import resource
 
 import numpy as np
 import pytest
+import torch
 
 from omnibind_core import OmniBind, cli
+from omnibind_core.blocks import Blocks
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.holdout import hold_out
 from omnibind_core.data.matching.label_descriptions import describe_labels, spell_alike
 from omnibind_core.data.matching.labels import keep_labels
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
+from omnibind_core.errors import DataError
 from omnibind_core.features.sets import FeatureSet
 from omnibind_core.training import config as training_config
+from omnibind_core.training.checkpoint import Checkpoints, Progress
 from omnibind_core.training.dataset import TrainingData, splits
 from omnibind_core.training.verdict import doubts
 
@@ -28,9 +34,9 @@ SMALL = (
     "augmentations=1",
     "more_augmentations={}",
     "more_randomised={}",
-    "align={steps: 30, batch: 16, lr: 0.01}",
-    "image_text={steps: 5}",
-    "fuse={steps: 10, batch: 16, fusion: {preset: reliability}}",
+    "align={steps: 4, batch: 16, lr: 0.01}",
+    "image_text={steps: 2}",
+    "fuse={steps: 3, batch: 16, fusion: {preset: reliability}}",
 )
 
 
@@ -71,7 +77,7 @@ def test_one_command_from_a_tree_of_files_to_a_model_that_knows_the_own_words(tr
     _, out, said = trained
     model = OmniBind.from_pretrained(out / "model")
     assert sorted(model.labels.names) == sorted(WORDS)  # as they are written, and no others
-    assert "12 samples of 3 labels" in said and "3 are held back" in said and "seed 0" in said
+    assert "12 samples of 3 labels (12 point_cloud)" in said and "3 are held back" in said and "seed 0" in said
     clouds(tmp_path)
     (tmp_path / "samples.csv").write_text((out / "samples.csv").read_text())
     assert sorted(one.label for one in FolderSource(tmp_path).samples(split="val")) == sorted(WORDS)
@@ -123,6 +129,7 @@ def test_good_figures_leave_nothing_to_say():
         (data_of({"image": [0, 0]}, {"image": [0]}), GOOD, [], "'a' alone was learned"),
         (data_of({**BOTH, "touch": [0, 1]}, BOTH), GOOD, [], "how right touch is"),
         (data_of(BOTH, {}), {}, [], "no validation samples"),
+        (data_of(BOTH, {}), {}, [], "takes two groups of a label at least"),
         (dataclasses.replace(data_of({"image": [0]}, {"image": [0]}), vocabulary=("a",)), GOOD, [], "only label"),
     ],
 )
@@ -168,3 +175,43 @@ def test_names_that_the_text_tower_cannot_read_are_spelled():
     spelled = spell_alike(("剪刀", "雨伞", "Stühle", "cup"), embed, {})
     assert spelled == {"剪刀": ("U+526A U+5200",), "雨伞": ("U+96E8 U+4F1E",)}
     assert spell_alike(("剪刀", "雨伞"), embed, {"剪刀": ("scissors",)}) == {}
+
+
+@contextlib.contextmanager
+def no_room(size: int):
+    """No file may be larger, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_in_one_sentence(tmp_path):
+    blocks, addresses, rows = Blocks(tmp_path / "cache"), ["0" * 31 + digit for digit in "1234"], np.ones((4, 4096))
+    module = torch.nn.Linear(64, 64)
+    with no_room(1000):
+        blocks.add(addresses, rows.astype(np.float32))
+        with pytest.raises(DataError, match="cannot write the cache"):
+            blocks.flush()
+        with pytest.raises(DataError, match="cannot write the checkpoint"):
+            Checkpoints(tmp_path, "align", module, torch.optim.SGD(module.parameters()), {}).save(Progress())
+    blocks.flush()
+    with no_room(1000), pytest.raises(DataError, match="cannot write the cache"):
+        blocks.gather(addresses)
+
+
+def test_no_room_for_the_table_ends_in_one_sentence(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FolderSource, "write", full)
+    assert own(clouds(tmp_path / "data"), tmp_path / "out") == 2
+    assert "omnibind: there is no room to write" in capsys.readouterr().err
+
+
+def test_a_folder_of_neither_form_names_both(tmp_path):
+    (tmp_path / "images" / "cup").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"samples.csv is missing: expected that table, or files in MODALITY/LABEL/"):
+        FolderSource(tmp_path)

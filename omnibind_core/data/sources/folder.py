@@ -12,6 +12,7 @@ from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import SPLITS, Source, register
 from omnibind_core.data.sources.base.tables import accept, read_rows
+from omnibind_core.errors import DataError
 from omnibind_core.files import write_atomically
 from omnibind_core.modalities.pictures import Measuring, parse_scale
 
@@ -52,6 +53,11 @@ class FolderSource(Source):
         if not table.exists() and (found := tuple(_tree(self.root))):
             self._rows: tuple[Sample, ...] = found
             return
+        if not table.exists() and self.root.is_dir():
+            raise DataError(
+                f"{table} is missing: expected that table, or files in MODALITY/LABEL/ with one of the modalities "
+                f"{', '.join(modalities.names())}"
+            )
         good: list[Sample] = []
         problems: list[str] = []
         for line, row in read_rows(table, COLUMNS, OPTIONAL):
