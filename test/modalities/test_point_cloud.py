@@ -386,7 +386,7 @@ def test_few_points_and_many_make_pictures(points: int) -> None:
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (4.5e5, 5.4e6, 300)])
 def test_a_cleaned_cloud_passes_again_unchanged(place: tuple[float, ...]) -> None:
-    for seed in range(40):  # a tenth of them have outliers that only show without others
+    for seed in range(12):  # a tenth have outliers that only show without others
         rng = np.random.default_rng(seed)
         thing = rng.normal(size=(1000, 3)) * rng.uniform(0.1, 3, 3)
         outliers = rng.normal(size=(int(rng.integers(2, 17)), 3)) * 10 ** rng.uniform(0, 4, (1, 1))
