@@ -116,7 +116,8 @@ class Blocks:
                 shape = (len(addresses), *rows.shape[1:])
                 try:
                     with tempfile.TemporaryFile(dir=self.folder) as file:
-                        os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))  # else a full disk kills the process
+                        if hasattr(os, "posix_fallocate"):  # else a full disk kills the process; macOS lacks it
+                            os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
                         out = np.memmap(file, np.float32, "r+", shape=shape)
                 except OSError as error:
                     raise self._full(error) from error

@@ -95,3 +95,8 @@ def test_the_container_sets_up_by_a_script_that_exists(repo):
     command, script = container["postCreateCommand"].split()
     assert command == "bash" and "make setup" in read(repo / script)
     subprocess.run(["bash", "-n", repo / script], check=True)
+
+
+def test_no_two_test_files_have_one_name(repo):
+    names = sorted(path.name for path in repo.glob("test/*/test_*.py"))
+    assert names == sorted(set(names)), "colcon names a test by its file"
