@@ -13,7 +13,7 @@ from omnibind_core import OmniBind, encoders, fusion, modalities
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Events, Sound
-from omnibind_core.model import Calibration
+from omnibind_core.calibration import Calibration
 
 LABELS = ("cup", "dog", "car", "rain")
 
