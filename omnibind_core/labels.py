@@ -1,22 +1,75 @@
-"""The label bank: what the model can say, as text embeddings. Swapped at run time without touching a weight."""
+"""The label bank: what the model can say, as text embeddings. Swapped at run time without touching a weight.
+
+Torch is imported when a bank is made: the sentences of a vocabulary need none.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omnibind_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+EmbedText = Callable[[Sequence[str]], "Tensor"]
 
 PAPER_TEMPLATES: tuple[str, ...] = ("a photo of a {}",)
 """Prompt of the paper for positives, negatives and labels (App. B)."""
 
-EmbedText = Callable[[Sequence[str]], Tensor]
+
+class Prompts(NamedTuple):
+    """The sentences of a vocabulary.
+
+    Attributes:
+        names: Labels, unique.
+        sentences: What is embedded.
+        row: Of each sentence, the row that is the normalised mean of its sentences.
+        owner: Of each row, the label.
+        aliases: Further names of the labels.
+        descriptions: Sentences on what the labels mean.
+    """
+
+    names: tuple[str, ...]
+    sentences: list[str]
+    row: list[int]
+    owner: list[int]
+    aliases: dict[str, tuple[str, ...]]
+    descriptions: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str],
+        templates: Sequence[str] = PAPER_TEMPLATES,
+        aliases: Mapping[str, Sequence[str]] | None = None,
+        descriptions: Mapping[str, Sequence[str]] | None = None,
+    ) -> Prompts:
+        """The sentences of labels; arguments and errors as of :meth:`LabelBank.from_names`."""
+        unique = tuple(dict.fromkeys(_clean(name) for name in names if name.strip()))
+        if not unique:
+            raise ConfigError("the list of labels is empty, expected at least one name")
+        for template in templates:
+            if "{}" not in template:
+                raise ConfigError(f"label template '{template}' has no '{{}}' for the label")
+        known = {name: tuple(words) for name, words in (aliases or {}).items() if name in unique}
+        told = {_clean(name): tuple(texts) for name, texts in (descriptions or {}).items() if texts}
+        told = {name: told[name] for name in unique if name in told}
+        sentences: list[str] = []
+        row: list[int] = []
+        owner: list[int] = []
+        for index, name in enumerate(unique):
+            words = (name, *known.get(name, ()))
+            groups = [(template.replace("{}", word),) for word in words for template in templates]
+            for group in (*groups, told[name]) if name in told else groups:
+                sentences += group
+                row += [len(owner)] * len(group)
+                owner.append(index)
+        return cls(unique, sentences, row, owner, known, told)
 
 
 @dataclass(frozen=True)
@@ -74,30 +127,16 @@ class LabelBank:
         Raises:
             ConfigError: No name is left, or a template lacks ``{}``.
         """
-        unique = tuple(dict.fromkeys(_clean(name) for name in names if name.strip()))
-        if not unique:
-            raise ConfigError("the list of labels is empty, expected at least one name")
-        for template in templates:
-            if "{}" not in template:
-                raise ConfigError(f"label template '{template}' has no '{{}}' for the label")
-        known = {name: tuple(words) for name, words in (aliases or {}).items() if name in unique}
-        told = {_clean(name): tuple(texts) for name, texts in (descriptions or {}).items() if texts}
-        told = {name: told[name] for name in unique if name in told}
-        sentences: list[str] = []
-        row: list[int] = []  # of each sentence
-        owner: list[int] = []
-        for index, name in enumerate(unique):
-            words = (name, *known.get(name, ()))
-            groups = [(template.replace("{}", word),) for word in words for template in templates]
-            for group in (*groups, told[name]) if name in told else groups:
-                sentences += group
-                row += [len(owner)] * len(group)
-                owner.append(index)
-        embedded = embed_text(sentences).float()
-        sums = embedded.new_zeros(len(owner), embedded.shape[1])
-        sums.index_add_(0, torch.tensor(row, device=embedded.device), embedded)
+        import torch
+        from torch.nn import functional as F
+
+        prompts = Prompts.of(names, templates, aliases, descriptions)
+        embedded = embed_text(prompts.sentences).float()
+        sums = embedded.new_zeros(len(prompts.owner), embedded.shape[1])
+        sums.index_add_(0, torch.tensor(prompts.row, device=embedded.device), embedded)
         rows = F.normalize(sums, dim=-1)
-        return cls(unique, rows, torch.tensor(owner, device=rows.device), tuple(templates), known, reduce, told)
+        owner = torch.tensor(prompts.owner, device=rows.device)
+        return cls(prompts.names, rows, owner, tuple(templates), prompts.aliases, reduce, prompts.descriptions)
 
     def extended(
         self, names: Sequence[str], embed_text: EmbedText, descriptions: Mapping[str, Sequence[str]] | None = None
@@ -109,6 +148,8 @@ class LabelBank:
             embed_text: Sentences to unit-length embeddings ``[N, D]``.
             descriptions: Of the further names.
         """
+        import torch
+
         known = {*self.names}
         new = [name for name in names if name not in known]
         if not new:
@@ -146,6 +187,9 @@ class LabelBank:
 
     @functools.cached_property
     def _prototypes(self) -> Tensor:
+        import torch
+        from torch.nn import functional as F
+
         with torch.inference_mode(False), torch.no_grad():  # training may use them, too
             sums = self.rows.new_zeros(len(self.names), self.rows.shape[1]).index_add_(0, self.owner, self.rows)
             return F.normalize(sums, dim=-1)
@@ -172,6 +216,8 @@ class LabelBank:
         Raises:
             ConfigError: A key is missing, or the rows do not fit the names.
         """
+        import torch
+
         try:
             return cls(
                 tuple(data["names"]),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import pickle
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from omnibind_core.errors import WeightsError
 from omnibind_core.optional import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PackagedFile(NamedTuple):
@@ -104,6 +104,8 @@ def read_torch(file: PackagedFile) -> dict[str, Tensor]:
         MissingDependencyError: The package is not installed.
         WeightsError: The file is missing, is not the known one, or holds something else than tensors.
     """
+    import torch  # not by those who only read a vocabulary
+
     path = packaged_file(file)
     try:
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)

@@ -6,18 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omnibind_core.model.omnibind import (
-        EXPORTED,
-        WEIGHTS,
-        OmniBind,
-        Recognition,
-        available,
-        model_folder,
-        saved_config,
-    )
+    from omnibind_core.model.answering import AnsweringModel, Recognition
+    from omnibind_core.model.folders import WEIGHTS, available, model_folder, saved_modalities
+    from omnibind_core.model.omnibind import OmniBind
 
-__all__ = ["EXPORTED", "WEIGHTS", "OmniBind", "Recognition", "available", "model_folder", "saved_config"]
-_HOMES = {"omnibind": ("EXPORTED", "WEIGHTS", "OmniBind", "Recognition", "available", "model_folder", "saved_config")}
+__all__ = [
+    "WEIGHTS",
+    "AnsweringModel",
+    "OmniBind",
+    "Recognition",
+    "available",
+    "model_folder",
+    "saved_modalities",
+]
+_HOMES = {
+    "answering": ("AnsweringModel", "Recognition"),
+    "folders": ("WEIGHTS", "available", "model_folder", "saved_modalities"),
+    "omnibind": ("OmniBind",),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,77 +16,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from omnibind_core import encoders, fusion, modalities, resources
+from omnibind_core import encoders, fusion, modalities
 from omnibind_core.calibration import Calibration
 from omnibind_core.config import parse, read_mapping
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.encoders.inference import BatchedEncoders, compile_trunks, export, lower
 from omnibind_core.encoders.inference.export import Part
-from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
+from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.fusion import Evidence, exportable
-from omnibind_core.labels import PAPER_TEMPLATES, LabelBank
-from omnibind_core.modalities import Doubt, Reading
+from omnibind_core.labels import LabelBank
+from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.base import Preset
+from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition
+from omnibind_core.model.folders import CONFIG, MODEL, embedding_digest, model_folder
 
-WEIGHTS = resources.path("weights")
-"""Models that come with the package, one folder each."""
-
-# That nothing of a vocabulary of the user's fits: how much a label of the model counts beside those of the vocabulary,
-# and which of them are none of its labels under other names. docs/own_labels.md has the trial that chose them.
+# That nothing of a vocabulary of the user's fits: how much a label of the model counts beside those of the vocabulary.
+# docs/own_labels.md has the trial that chose it.
 _NOTHING = 3e-5
-_NEAR = 0.7  # cosine
 EXPORTED = "exported"
 """Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
 
-_SLICE = 8  # sentences of a vocabulary that are embedded at once: a tenth of a second on one core
 
-
-@dataclass(frozen=True)
-class Recognition:
-    """What one set of ``n`` tokens was recognised as.
-
-    Attributes:
-        embedding: ``float32 [D]``, fused, unit length.
-        weights: ``float32 [n]``, share of each token, sum 1; 0 of those that a doubt excludes, and of all if all are.
-        similarities: ``float32 [1 + n, C]`` cosines to every label; row 0 fused, then each token alone.
-        probabilities: ``float32 [1 + n, C]``, calibrated; each row sums to 1, less the chance that nothing of a
-            vocabulary of the user's fits, and is uniform where a doubt excludes all that it would be of.
-        without: ``float32 [n, C]``, calibrated probabilities of what is left without each token; uniform where nothing
-            is left that says anything.
-        familiarity: ``float32 [n]``, how like each token is to those of the training samples of its modality, see
-            :class:`omnibind_core.fusion.familiarity.Familiarity`; NaN where it is not known.
-        names: The ``C`` labels.
-        speaks: Of each token, whether anything can be said from it: False if a doubt excludes it.
-        threshold: Confidence below which the answer is unknown.
-    """
-
-    embedding: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    similarities: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
-    without: NDArray[np.float32]
-    familiarity: NDArray[np.float32]
-    names: tuple[str, ...] = field(kw_only=True)
-    speaks: tuple[bool, ...] = field(kw_only=True)
-    threshold: float = field(kw_only=True)
-
-    @property
-    def label(self) -> str:
-        """What it is; ``""`` if that is unknown."""
-        return "" if self.unknown else self.names[int(self.probabilities[0].argmax())]
-
-    @property
-    def confidence(self) -> float:
-        """Calibrated probability of the most probable label, 0..1."""
-        return float(self.probabilities[0].max())
-
-    @property
-    def unknown(self) -> bool:
-        """Whether nothing says anything, or the confidence is below the threshold."""
-        return not any(self.speaks) or self.confidence < self.threshold
-
-
-class OmniBind(nn.Module):
+class OmniBind(AnsweringModel, nn.Module):
     """Recognises what any set of modalities shows.
 
     Args:
@@ -147,11 +96,11 @@ class OmniBind(nn.Module):
             WeightsError: A weights file is missing, corrupt or does not fit the architecture.
         """
         folder = model_folder(source)
-        config = load_config(folder / "config.json")
+        config = load_config(folder / CONFIG)
         wanted = None if modalities is None else {*modalities, "text"}
         encoder_set = encoders.build(config, wanted, device)
         fusion_module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
-        state = _read_weights(folder / "model.safetensors")
+        state = _read_weights(folder / MODEL)
         rows = state.pop("labels.rows", None)
         encoders.load_own_state(encoder_set, _select(state, "encoders.", encoder_set, wanted))
         _load_strict(fusion_module, {k[7:]: v for k, v in state.items() if k.startswith("fusion.")}, folder)
@@ -161,7 +110,7 @@ class OmniBind(nn.Module):
             )
         labels = LabelBank.from_dict(read_mapping(folder / "labels.json"), rows)
         calibration = parse(Calibration, read_mapping(folder / "calibration.json"), "calibration")
-        model = cls(config, encoder_set, fusion_module, labels, calibration, _digest(folder)).to(device)
+        model = cls(config, encoder_set, fusion_module, labels, calibration, embedding_digest(folder)).to(device)
         if precision is not None or engine is not None:
             model.accelerate(precision or "float32", engine or "torch", folder / EXPORTED)
         return model
@@ -227,9 +176,9 @@ class OmniBind(nn.Module):
         state |= {f"fusion.{key}": value for key, value in self.fusion.state_dict().items()}
         state["labels.rows"] = self.labels.rows
         data = save({key: value.detach().cpu().contiguous() for key, value in sorted(state.items())})
-        (folder / "model.safetensors").write_bytes(data)
-        _write_json(folder / "config.json", self.config.model_dump())
-        self.digest = _digest(folder)
+        (folder / MODEL).write_bytes(data)
+        _write_json(folder / CONFIG, self.config.model_dump())
+        self.digest = embedding_digest(folder)
         _write_json(folder / "labels.json", self.labels.to_dict())
         _write_json(folder / "calibration.json", self.calibration.model_dump())
 
@@ -239,9 +188,14 @@ class OmniBind(nn.Module):
         return self.config.name
 
     @property
-    def identity(self) -> str:
-        """``name@hash``: equal for two models only if they make the same embeddings."""
-        return f"{self.name}@{self.digest or 'unsaved'}"
+    def embed_dim(self) -> int:
+        """Width D of the embeddings."""
+        return self.config.embed_dim
+
+    @property
+    def slots(self) -> dict[str, str | None]:
+        """Modalities of the model, in their order, with the name of the preset of each; None for its default."""
+        return {name: part.preset for name, part in self.config.modalities.items()}
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -255,51 +209,35 @@ class OmniBind(nn.Module):
         Raises:
             ConfigError: None was set.
         """
-        return _set(self._vocabulary[0])
+        return _set(self._present())
 
     @labels.setter
     def labels(self, bank: LabelBank) -> None:
         bank, others = bank.to(self.device), None
         if self._home is not None:
             rows = self._home.prototypes().to(self.device)
-            far = (rows @ bank.prototypes().T).amax(dim=1) < _NEAR
+            far = (rows @ bank.prototypes().T).amax(dim=1) < NEAR
             others = rows[far] if far.any() else None
         self._vocabulary = (bank, others)
 
-    def set_labels(
+    def _encodes(self, modality: str) -> bool:
+        return modality in self.encoders.heads
+
+    def _present(self) -> LabelBank | None:
+        return self._vocabulary[0]
+
+    def _bank(
         self,
-        labels: Sequence[str] | Mapping[str, Sequence[str]],
-        between: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
-        """Replaces the vocabulary, with the prompts of the present one. Other threads may recognise meanwhile.
+        names: tuple[str, ...],
+        embed: Callable[[Sequence[str]], Sequence[Tensor]],
+        templates: Sequence[str],
+        reduce: str,
+        descriptions: Mapping[str, Sequence[str]],
+    ) -> LabelBank:
+        def embedded(sentences: Sequence[str]) -> Tensor:
+            return torch.cat([*embed(sentences)])
 
-        What looks more like another label that the model was made with than like any of these is unknown: confidences
-        are lowered by the chance of that, and the order of the labels stays.
-
-        Args:
-            labels: Names, which keep the descriptions that the present vocabulary has of them; or names with
-                descriptions of their own, see :meth:`LabelBank.from_names`.
-            between: Called before each slice of sentences with the number embedded and of all; what it raises goes
-                through, and the vocabulary stays.
-
-        Raises:
-            ConfigError: Fewer than two names are left.
-        """
-        if len(names := {" ".join(name.split()) for name in labels} - {""}) == 1:
-            raise ConfigError(f"one label, '{names.pop()}', expected two or more: one alone is always the answer")
-
-        def embed(sentences: Sequence[str]) -> Tensor:
-            rows = []
-            for start in range(0, len(sentences), _SLICE):
-                between(start, len(sentences))
-                rows.append(self.embed_text(sentences[start : start + _SLICE]))
-            between(len(sentences), len(sentences))
-            return torch.cat(rows)
-
-        old = self._vocabulary[0]
-        templates, reduce = (PAPER_TEMPLATES, "mean") if old is None else (old.templates, old.reduce)
-        told = labels if isinstance(labels, Mapping) else {} if old is None else old.descriptions
-        self.labels = LabelBank.from_names(tuple(labels), embed, templates, reduce=reduce, descriptions=told)
+        return LabelBank.from_names(names, embedded, templates, reduce=reduce, descriptions=descriptions)
 
     def _apply(self, fn: Any, recurse: bool = True) -> OmniBind:
         # The label bank is no module, since it is swapped at run time; it still follows the model to a device.
@@ -317,83 +255,6 @@ class OmniBind(nn.Module):
         """Where the weights are, and inputs go."""
         parameter = next(self.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
-
-    def process(self, modality: str, raw: Any) -> NDArray[Any]:
-        """Encoder input ``[views, ...]`` of one raw item, which is checked, by the preset of the model's config.
-
-        Args:
-            modality: Its modality.
-            raw: In the modality's raw form; :func:`omnibind_core.load` makes it of other things.
-
-        Raises:
-            ConfigError: The model has no such modality.
-            InvalidInputError: The item is not in its raw form, or out of range.
-        """
-        part = self.config.modalities.get(modality)  # no encoder is needed
-        if part is None:
-            raise self._unknown(modality)
-        found = modalities.get(modality)
-        return found.process(found.check(raw, modality), found.preset(part.preset))
-
-    def encode(self, readings: Sequence[Reading], batch_size: int = 32) -> NDArray[np.float32]:
-        """Embeddings of readings, each alone: to be searched, clustered, or fused later by :meth:`recognise`.
-
-        All modalities share the space of text, so the cosine of two is their product: with each other, and with
-        :meth:`embed_text` of this model. Those of another :attr:`identity` are not comparable.
-
-        Args:
-            readings: What :func:`omnibind_core.load` gave, of any modalities.
-            batch_size: Readings that are encoded at once.
-
-        Returns:
-            ``float32 [n, D]``, unit length, in the order of the readings, on the CPU.
-
-        Raises:
-            ConfigError: The model has no such modality, or the batch size is below 1.
-        """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}, expected 1 or more")
-        out = np.empty((len(readings), self.config.embed_dim), np.float32)
-        for start in range(0, len(readings), batch_size):
-            part = readings[start : start + batch_size]
-            views = [(reading.modality, self.process(reading.modality, reading.raw)) for reading in part]
-            out[start : start + len(part)] = self.embed(views).cpu().numpy()
-        return out
-
-    def predict(self, readings: Sequence[Reading]) -> Recognition:
-        """Recognises what readings of one moment show: all fused, and each alone.
-
-        Args:
-            readings: What :func:`omnibind_core.load` gave, at least one, of any modalities.
-
-        Raises:
-            ConfigError: The model has no such modality.
-            InvalidInputError: There is no reading.
-        """
-        return self.predict_batch([readings])[0]
-
-    def predict_batch(self, scenes: Sequence[Sequence[Reading]], batch_size: int = 32) -> list[Recognition]:
-        """As :meth:`predict`, for many moments, whose readings are encoded together.
-
-        Args:
-            scenes: The readings of each; the same sensors need not be there in all.
-            batch_size: Readings that are encoded at once.
-
-        Raises:
-            ConfigError: The model has no such modality.
-            InvalidInputError: One of them has no reading.
-        """
-        if not all(scenes):
-            raise InvalidInputError("predict", "no reading", "at least one for every answer")
-        rows = iter(self.encode([reading for scene in scenes for reading in scene], batch_size))
-        return [
-            self.recognise(
-                [reading.modality for reading in scene],
-                np.stack([next(rows) for _ in scene]),
-                [reading.doubt for reading in scene],
-            )
-            for scene in scenes
-        ]
 
     @torch.inference_mode()
     def embed(self, items: Sequence[tuple[str, NDArray[Any]]]) -> Tensor:
@@ -413,7 +274,7 @@ class OmniBind(nn.Module):
         by_trunk: dict[str, list[int]] = defaultdict(list)
         for index, (modality, views) in enumerate(items):
             self._check_views(modality, views)
-            by_trunk[self._part(modality).trunk].append(index)
+            by_trunk[self.config.modalities[modality].trunk].append(index)
         if self._batched is not None:
             return self._batched.embed(items)
         out = torch.empty(len(items), self.config.embed_dim, device=self.device)
@@ -425,14 +286,10 @@ class OmniBind(nn.Module):
 
     def warm_up(self, modalities_used: Iterable[str]) -> None:
         """Encodes and fuses blank input once, so that the first real prediction is as fast as those after it."""
-        items = []
-        for name in dict.fromkeys(modalities_used):
-            preset = modalities.get(name).preset(self._part(name).preset)
-            items.append((name, np.zeros((1, *(max(size, 1) for size in preset.shape)), preset.dtype)))
-        if items:
-            self.recognise([name for name, _ in items], self.embed(items))
-        if self._batched is not None:
-            self._batched.prepare(items)  # sensors come and go: no tick should wait for another size of batch
+        modalities_used = tuple(modalities_used)
+        super().warm_up(modalities_used)
+        if self._batched is not None:  # sensors come and go: no tick should wait for another size of batch
+            self._batched.prepare(self._blank(modalities_used))
 
     @torch.inference_mode()
     def features(self, trunk: str, views: Sequence[NDArray[Any]]) -> Tensor:
@@ -466,15 +323,8 @@ class OmniBind(nn.Module):
             InvalidInputError: No token, or the number or width of the embeddings does not fit.
         """
         tokens = torch.as_tensor(embeddings, dtype=torch.float32).to(self.device)
-        expected = (len(modalities), self.config.embed_dim)
-        if not modalities or tuple(tokens.shape) != expected:
-            raise InvalidInputError(
-                "recognise", f"embeddings of shape {tuple(tokens.shape)}", f"{expected}, at least one row"
-            )
+        self._check_tokens(modalities, tuple(tokens.shape))
         slots = tuple(self.config.modalities)
-        unknown = sorted(set(modalities) - set(slots))
-        if unknown:
-            raise ConfigError(f"this model has no modality {', '.join(unknown)}; it has {', '.join(slots)}")
         count = len(modalities)
         modality_ids = torch.tensor([slots.index(name) for name in modalities], device=self.device)
         # Row 0 has all tokens, row i lacks token i: what the answer would be without it costs one batch, not n passes.
@@ -516,24 +366,6 @@ class OmniBind(nn.Module):
             threshold=self.threshold,
         )
 
-    def _part(self, modality: str) -> Any:
-        if modality not in self.encoders.heads:
-            raise self._unknown(modality)
-        return self.config.modalities[modality]
-
-    def _unknown(self, modality: str) -> ConfigError:
-        return ConfigError(f"this model cannot encode '{modality}'; it can encode {', '.join(self.modalities)}")
-
-    def _check_views(self, modality: str, views: NDArray[Any]) -> None:
-        preset = modalities.get(modality).preset(self._part(modality).preset)
-        dtype = "str" if views.dtype.kind == "U" else str(views.dtype)
-        fits = views.ndim == 1 + len(preset.shape) and all(
-            want in (-1, got) for want, got in zip(preset.shape, views.shape[1:], strict=True)
-        )
-        if not fits or dtype != preset.dtype or len(views) == 0:
-            shape = ", ".join("any" if size < 0 else str(size) for size in preset.shape)
-            raise InvalidInputError(modality, f"{dtype} {list(views.shape)}", f"{preset.dtype} [views, {shape}]")
-
 
 def _set(labels: LabelBank | None) -> LabelBank:
     if labels is None:
@@ -561,45 +393,6 @@ def _evidence(fused: fusion.Fused, tokens: Tensor, mask: Tensor, familiarity: Te
     of_sets = fusion.evidence(fused, tokens, mask)
     alone = familiarity.nan_to_num(0.0)
     return Evidence(*(torch.cat(pair) for pair in zip(of_sets, (alone, torch.zeros_like(alone)), strict=True)))
-
-
-def available() -> tuple[str, ...]:
-    """Names of the models that come with the package."""
-    return tuple(sorted(path.parent.name for path in WEIGHTS.glob("*/config.json")))
-
-
-def saved_config(source: str | Path) -> ModelConfig:
-    """The architecture of a saved model, without its weights.
-
-    Args:
-        source: See :meth:`OmniBind.from_pretrained`.
-
-    Raises:
-        ConfigError: No such model, or its configuration is wrong.
-    """
-    return load_config(model_folder(source) / "config.json")
-
-
-def model_folder(source: str | Path) -> Path:
-    """Folder of a saved model, by the name of one that comes with the package or by its own path.
-
-    Raises:
-        ConfigError: No such model.
-    """
-    for folder in (WEIGHTS / str(source), Path(source).expanduser()):
-        if (folder / "config.json").is_file():
-            return folder
-    raise ConfigError(
-        f"no model '{source}': expected a folder with config.json, or one of {', '.join(available()) or 'none shipped'}"
-    )
-
-
-def _digest(folder: Path) -> str:
-    """Hash of everything that shapes the embeddings."""
-    digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()[:8]
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

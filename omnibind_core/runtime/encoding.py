@@ -69,7 +69,7 @@ class Recognised(Protocol):
 
 
 class Recogniser(Protocol):
-    """What the runtime needs of a model; :class:`omnibind_core.model.OmniBind` is one."""
+    """What the runtime needs of a model; :class:`omnibind_core.model.AnsweringModel` is one."""
 
     @property
     def labels(self) -> Labels:

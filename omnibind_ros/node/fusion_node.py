@@ -17,6 +17,7 @@ from std_srvs.srv import SetBool
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
+from omnibind_core.model import saved_modalities
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
@@ -77,9 +78,7 @@ class FusionNode(PerceptionNode):
         """Modalities whose encoders are needed: those of the sensors, and of all that may be adopted."""
         if not self.parameters["discover"]:
             return super().wanted
-        from omnibind_core.model import saved_config  # takes seconds; wrong parameters should be told at once
-
-        return super().wanted | set(modalities.sensors()) & set(saved_config(self.parameters["model"]).modalities)
+        return super().wanted | set(modalities.sensors()) & set(saved_modalities(self.parameters["model"]))
 
     @property
     def has_touch(self) -> bool:

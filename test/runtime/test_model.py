@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from omnibind_core import OmniBind, encoders, fusion, modalities
+from omnibind_core.calibration import Calibration
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Events, Sound
-from omnibind_core.calibration import Calibration
 
 LABELS = ("cup", "dog", "car", "rain")
 

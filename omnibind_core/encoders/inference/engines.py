@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError
@@ -48,26 +49,38 @@ def candidates(engine: str) -> tuple[str, ...]:
     return (engine,)
 
 
-def open_network(engine: str, path: Path) -> Run:
+def threads() -> int:
+    """As many as torch computes with, or would if it were imported: ``$OMP_NUM_THREADS``, else all cores."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_network(engine: str, path: Path, count: int | None = None) -> Run:
     """Opens an ONNX file; OpenVINO opens its own, too.
 
-    It runs on as many threads as torch does, which sleep while they wait: a thread that spins costs most where the
-    machine is busy.
+    Its threads sleep while they wait: a thread that spins costs most where the machine is busy.
 
     Args:
         engine: ``"onnxruntime"`` or ``"openvino"``.
         path: The file; what it keeps in further files lies beside it.
+        count: Of threads; None for that of :func:`threads`.
 
     Raises:
         Exception: Whatever the engine raises where it cannot run the file.
     """
-    return _onnxruntime(path) if engine == "onnxruntime" else _openvino(path)
+    count = threads() if count is None else count
+    return _onnxruntime(path, count) if engine == "onnxruntime" else _openvino(path, count)
 
 
-def _onnxruntime(path: Path) -> Run:
+def _onnxruntime(path: Path, count: int) -> Run:
     runtime: Any = require("onnxruntime", "The engine onnxruntime")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = count
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; warnings are of what it does differently for some processors
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -80,10 +93,10 @@ def _onnxruntime(path: Path) -> Run:
     return run
 
 
-def _openvino(path: Path) -> Run:
+def _openvino(path: Path, count: int) -> Run:
     openvino: Any = require("openvino", "The engine openvino")
     settings = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": count,
         "INFERENCE_PRECISION_HINT": "f32",  # it would take bfloat16 where the processor has it
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,

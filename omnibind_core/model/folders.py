@@ -1,0 +1,74 @@
+"""Where saved models lie, and what tells them from others. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from omnibind_core import resources
+from omnibind_core.config import read_mapping
+from omnibind_core.errors import ConfigError
+
+WEIGHTS = resources.path("weights")
+"""Models that come with the package, one folder each."""
+CONFIG = "config.json"
+MODEL = "model.safetensors"
+
+
+def available() -> tuple[str, ...]:
+    """Names of the models that come with the package."""
+    return tuple(sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG}")))
+
+
+def model_folder(source: str | Path, file: str = CONFIG) -> Path:
+    """Folder of a saved model, by the name of one that comes with the package or by its own path.
+
+    Args:
+        source: Name or path.
+        file: What it holds.
+
+    Raises:
+        ConfigError: No such model.
+    """
+    for folder in (WEIGHTS / str(source), Path(source).expanduser()):
+        if (folder / file).is_file():
+            return folder
+    raise ConfigError(
+        f"no model '{source}': expected a folder with {CONFIG}, or one of {', '.join(available()) or 'none shipped'}"
+    )
+
+
+def embedding_digest(folder: Path) -> str:
+    """Hash of everything that shapes the embeddings."""
+    return _hash(folder, (CONFIG, MODEL))[:8]
+
+
+def answer_digest(folder: Path) -> str:
+    """Hash of everything that shapes the answers.
+
+    Raises:
+        ConfigError: The folder is not whole.
+    """
+    try:
+        return _hash(folder, (CONFIG, MODEL, "labels.json", "calibration.json"))
+    except OSError as error:
+        raise ConfigError(f"{folder}: no whole model: {error}") from error
+
+
+def _hash(folder: Path, names: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def saved_modalities(source: str | Path) -> tuple[str, ...]:
+    """The modalities of a saved model, without reading its weights.
+
+    Args:
+        source: Name or path; also of an export.
+
+    Raises:
+        ConfigError: No such model, or its configuration is wrong.
+    """
+    return tuple(read_mapping(model_folder(source) / CONFIG).get("modalities", {}))
