@@ -78,6 +78,13 @@ class TextTower(nn.Module):
     def forward(self, sentences: Sequence[str]) -> Tensor:
         """Encodes sentences: ``float32 [N, feature_dim]``, not normalised."""
 
+    def of_tokens(self) -> nn.Module | None:
+        """The network behind the tokeniser, by which the tower is exported; None if it stays in torch.
+
+        It takes ids ``int64 [N, T]`` and mask ``bool [N, T]`` of :func:`omnibind_core.encoders.lite.tokenisers.tokeniser`.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class CompiledTrunk:

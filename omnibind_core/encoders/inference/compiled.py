@@ -15,8 +15,6 @@ from torch import Tensor
 from omnibind_core.encoders.base import CompiledTrunk, EncoderSet
 from omnibind_core.encoders.inference.engines import Run, candidates, open_network
 from omnibind_core.encoders.inference.export import (
-    LEAST_COSINE,
-    MANIFEST,
     Part,
     compare,
     exported_file,
@@ -25,6 +23,7 @@ from omnibind_core.encoders.inference.export import (
     trunk_part,
     write,
 )
+from omnibind_core.encoders.inference.parts import LEAST_COSINE, MANIFEST, read_manifest
 from omnibind_core.errors import MissingDependencyError, WeightsError
 from omnibind_core.files import cache_folder
 from omnibind_core.modalities.base import Preset
@@ -84,6 +83,11 @@ def _beside(part: Part, engine: str, folder: Path | None) -> Path | None:
     if folder is None or not (folder / MANIFEST).is_file():
         return None
     try:
+        read_manifest(folder)
+    except WeightsError as error:  # it may be whole, but not for us
+        _log.warning("%s", error)
+        return None
+    try:
         return exported_file(folder, part)
     except WeightsError as error:
         if engine != "auto":
@@ -102,7 +106,7 @@ def _opened(
         OSError: Nothing can be written to the cache folder.
         MissingDependencyError: The package ``onnx`` is not installed, and there is no file yet.
     """
-    folder = cache_folder() / "exported" / f"{part.name}-{part.digest[:16]}"
+    folder = kept_folder(part)
     problem = failure(folder, part.name)
     if problem:
         raise RuntimeError(problem)
@@ -126,6 +130,11 @@ def _opened(
                     return engine, run
                 problem = f"{engine}: the least cosine to torch is {cosine:.5f}, expected at least {LEAST_COSINE}"
     raise RuntimeError(failure(folder, part.name) or problem)
+
+
+def kept_folder(part: Part) -> Path:
+    """Where a part is kept that was exported when it was needed."""
+    return cache_folder() / "exported" / f"{part.name}-{part.digest[:16]}"
 
 
 def _files(part: Part, folder: Path, beside: Path | None) -> list[Path]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -23,21 +22,15 @@ from torch.nn import functional as F
 
 from omnibind_core.encoders.base import EncoderSet, TextTower
 from omnibind_core.encoders.inference.engines import Run, open_network
+from omnibind_core.encoders.inference.parts import FILES, FORMAT, LEAST_COSINE, MANIFEST, compared, sealed
 from omnibind_core.encoders.inference.probes import probes
 from omnibind_core.errors import OmniBindError, WeightsError
 from omnibind_core.files import write_folder_atomically
 from omnibind_core.modalities.base import Preset
 from omnibind_core.optional import require
 
-MANIFEST = "export.json"
-"""Of a folder of exported parts."""
-FILES = (MANIFEST, "*.onnx", "*.xml", "*.bin")
-"""What such a folder holds."""
 OPSET = 17
 """Of ONNX, which ONNX Runtime has known since 1.12, and OpenVINO since 2022.2."""
-LEAST_COSINE = 0.9999
-"""Between what an engine computes and what torch does, for every row."""
-_FORMAT = 1
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +56,7 @@ class Part:
     @property
     def digest(self) -> str:
         """Of weights, structure and shapes: another one is another network."""
-        found = hashlib.sha256(f"{_FORMAT} {OPSET} {self.network!r}\n".encode())
+        found = hashlib.sha256(f"{FORMAT} {OPSET} {self.network!r}\n".encode())
         shapes = {name: (str(tensor.dtype), self._shape(name, tensor)) for name, tensor in self.samples[0].items()}
         found.update(json.dumps([shapes, self.outputs]).encode())
         tensors = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
@@ -83,6 +76,10 @@ class Part:
         found = self.network(*sample.values())
         values = found if isinstance(found, tuple) else (found,)
         return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
+
+    def probe(self) -> dict[str, NDArray[Any]]:
+        """The first sample and what torch gives for it, by name."""
+        return {name: tensor.numpy() for name, tensor in self.samples[0].items()} | self.compute(self.samples[0])
 
     def write(self, path: Path) -> None:
         """Writes it as ONNX.
@@ -140,18 +137,9 @@ def compare(part: Part, run: Run, samples: Sequence[Mapping[str, Tensor]] | None
         wanted = part.compute(sample)
         found = run({name: tensor.numpy() for name, tensor in sample.items()})
         for theirs, ours in zip(found, wanted.values(), strict=True):
-            least, most = _compared(theirs, ours)
+            least, most = compared(theirs, ours)
             cosine, difference = min(cosine, least), max(difference, most)
     return Comparison(cosine, difference, len(samples))
-
-
-def _compared(found: NDArray[Any], wanted: NDArray[Any]) -> tuple[float, float]:
-    if found.shape != wanted.shape or not np.array_equal(np.isfinite(found), np.isfinite(wanted)):
-        return -1.0, float("inf")
-    a, b = (np.nan_to_num(rows.astype(np.float64)).reshape(-1, rows.shape[-1]) for rows in (found, wanted))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosines = np.where(lengths > 0, (a * b).sum(axis=1) / np.maximum(lengths, 1e-300), (a == b).all(axis=1) * 1.0)
-    return float(cosines.min()), float(np.abs(a - b).max())
 
 
 def trunk_part(encoders: EncoderSet, name: str, presets: Mapping[str, Preset], views: int = 12) -> Part | None:
@@ -176,6 +164,23 @@ def trunk_part(encoders: EncoderSet, name: str, presets: Mapping[str, Preset], v
     return Part(f"trunks.{name}", trunk, samples, {"views": {0: "n", **free}, "features": {0: "n"}}, ("features",))
 
 
+@torch.inference_mode()
+def text_part(encoders: EncoderSet) -> Part | None:
+    """The text tower as a part, of token ids and mask; None for one that stays in torch, and if there is none."""
+    tower = encoders.trunks[encoders.trunk_of["text"]] if "text" in encoders.trunk_of else None
+    network = tower.of_tokens() if isinstance(tower, TextTower) else None
+    if network is None:
+        return None
+    name = f"trunks.{encoders.trunk_of['text']}"
+    samples = []
+    for count, length in ((2, 5), (1, 3), (7, 12)):
+        mask = torch.arange(length) < torch.arange(length, length - count, -1)[:, None].clamp(min=2)
+        tokens = torch.arange(count * length).reshape(count, length).remainder(97) * mask
+        samples.append({"tokens": tokens, "mask": mask})
+    dynamic = {**{name: {0: "n", 1: "length"} for name in ("tokens", "mask")}, "features": {0: "n"}}
+    return Part(name, network, samples, dynamic, ("features",))
+
+
 class _Head(nn.Module):
     """A head with unit-length embeddings, as :meth:`EncoderSet.embed` gives them."""
 
@@ -189,14 +194,18 @@ class _Head(nn.Module):
 
 @torch.inference_mode()
 def head_part(encoders: EncoderSet, modality: str, presets: Mapping[str, Preset]) -> Part | None:
-    """A head as a part, from features of its trunk to unit-length embeddings; None for that of text, as of its trunk.
+    """A head as a part, from features of its trunk to unit-length embeddings; None where its trunk is none.
 
     Arguments as of :func:`trunk_part`.
     """
-    trunk = trunk_part(encoders, encoders.trunk_of[modality], presets)
+    name = encoders.trunk_of[modality]
+    trunk = text_part(encoders) if modality == "text" else trunk_part(encoders, name, presets)
     if trunk is None:
         return None
-    features = encoders.trunks[encoders.trunk_of[modality]](torch.from_numpy(probes(presets[modality])))
+    if modality == "text":
+        features = torch.from_numpy(trunk.compute(trunk.samples[-1])["features"])
+    else:
+        features = encoders.trunks[name](torch.from_numpy(probes(presets[modality])))
     head = _Head(encoders.heads[modality]).eval()
     head(features)  # class embeddings may be made now
     dynamic = {name: {0: "n"} for name in ("features", "embedding")}
@@ -210,6 +219,7 @@ def write(
     engines: Sequence[str],
     told: Mapping[str, Any] | None = None,
     form: str = "onnx",
+    files: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Exports parts, compares each with torch, and writes the folder as one.
 
@@ -221,6 +231,7 @@ def write(
         engines: What the parts are compared in.
         told: Further entries of the manifest.
         form: ``"onnx"``, or ``"openvino"`` for its own files instead, which only OpenVINO runs.
+        files: Further files, by name.
 
     Returns:
         The manifest.
@@ -230,7 +241,7 @@ def write(
         MissingDependencyError: The package ``onnx`` is not installed.
     """
     manifest: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "opset": OPSET,
         "versions": {"torch": torch.__version__, **_versions(engines)},
         **(told or {}),
@@ -238,10 +249,13 @@ def write(
         "failed": {},
     }
     with write_folder_atomically(folder, FILES) as fresh:
+        for name, data in (files or {}).items():
+            (fresh / name).write_bytes(data)
         for part in parts:
             path = fresh / f"{part.name}.onnx"
             try:
-                manifest["parts"][part.name] = _exported(part, path, engines, form)
+                entry = _exported(part, path, engines, form)
+                manifest["parts"][part.name] = entry | sealed(fresh, part.name, entry["file"], part.probe())
             except OmniBindError:
                 raise
             except Exception as error:  # whatever torch or an engine may raise

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from omnibind_core.encoders.base import TextTower
 from omnibind_core.encoders.lite.convert import minilm
-from omnibind_core.encoders.packages import MINILM_TOKENIZER, MINILM_WEIGHTS, packaged_file
+from omnibind_core.encoders.lite.tokenisers import word_pieces
+from omnibind_core.encoders.packages import MINILM_WEIGHTS, packaged_file
 from omnibind_core.errors import WeightsError
-from omnibind_core.optional import require
 
-# The checkpoint's config.json and sentence_bert_config.json.
-_VOCABULARY, _POSITIONS, _MAX_TOKENS = 30522, 512, 256
+# The checkpoint's config.json.
+_VOCABULARY, _POSITIONS = 30522, 512
 _WIDTH, _HIDDEN, _LAYERS, _HEADS = 384, 1536, 6, 12
 _EPS = 1e-12
 _BATCH = 64  # sentences encoded at once
@@ -95,12 +95,9 @@ class MiniLMTower(TextTower):
         self.register_buffer("anchor", torch.empty(0), persistent=False)  # follows .to(): where the network goes
 
     def _load(self) -> MiniLM:
-        tokenizer_class = require("tokenizers", "Encoding text").Tokenizer
-        tokenizer = tokenizer_class.from_file(str(packaged_file(MINILM_TOKENIZER)))
-        tokenizer.enable_truncation(_MAX_TOKENS)
-        tokenizer.enable_padding()
+        tokeniser = word_pieces()
         network = MiniLM.from_package().to(self.anchor.device)
-        self.tokenizer, self.network = tokenizer, network  # whole, since two threads may come here at once
+        self.tokeniser, self.network = tokeniser, network  # whole, since two threads may come here at once
         return network
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
@@ -110,8 +107,11 @@ class MiniLMTower(TextTower):
         network = self._load() if self.network is None else self.network
         embeddings = []
         for start in range(0, len(sentences), _BATCH):
-            encoded = self.tokenizer.encode_batch(list(sentences[start : start + _BATCH]))
-            tokens = torch.tensor([e.ids for e in encoded], device=self.anchor.device)
-            mask = torch.tensor([e.attention_mask for e in encoded], device=self.anchor.device).bool()
+            found = self.tokeniser(sentences[start : start + _BATCH])
+            tokens, mask = (torch.from_numpy(found[key]).to(self.anchor.device) for key in ("tokens", "mask"))
             embeddings.append(network(tokens, mask))
         return torch.cat(embeddings)
+
+    def of_tokens(self) -> MiniLM:
+        """See :meth:`TextTower.of_tokens`."""
+        return self._load() if self.network is None else self.network

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnibind_core.encoders.base import TextTower, Trunk
+from omnibind_core.encoders.lite.tokenisers import hashed
 
 
 class RandomConv(Trunk):
@@ -49,10 +49,7 @@ class HashedText(TextTower):
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
         """See :meth:`TextTower.forward`."""
-        bags = [
-            [zlib.crc32(word.encode()) % self.words.num_embeddings for word in sentence.lower().split() or [""]]
-            for sentence in sentences
-        ]
+        bags = [hashed(sentence, self.words.num_embeddings) for sentence in sentences]
         starts = [0]
         for bag in bags[:-1]:
             starts.append(starts[-1] + len(bag))
@@ -60,3 +57,19 @@ class HashedText(TextTower):
         indices = torch.tensor([index for bag in bags for index in bag], dtype=torch.int64, device=device)
         out: Tensor = self.words(indices, torch.tensor(starts[: len(bags)], device=device))
         return out
+
+    def of_tokens(self) -> nn.Module:
+        """See :meth:`TextTower.of_tokens`."""
+        return _Mean(self.words.weight)
+
+
+class _Mean(nn.Module):
+    """The mean of the vectors of tokens that are there."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        shares = mask.to(self.weight.dtype)[..., None]
+        return (self.weight[tokens] * shares).sum(dim=1) / shares.sum(dim=1)
