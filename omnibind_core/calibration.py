@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnibind_core.config import Config
 from omnibind_core.fusion.base import Evidence
 
+# That nothing of a vocabulary of the user's fits: how much a label of the model counts beside those of the vocabulary.
+# docs/own_labels.md has the trial that chose it.
+_NOTHING = 3e-5
 _EDGE = 1e-4  # least distance of a confidence from 0 and 1 whose logit is taken
 
 
@@ -83,36 +87,88 @@ class Calibration(Config):
         Returns:
             ``float32 [B, C]``, rows sum to 1.
         """
-        temperature = cosines.new_tensor([self.temperature(names) for names in sets])
-        found = (cosines / temperature[:, None]).softmax(dim=-1)
-        if evidence is None:
-            return found
-        # All rows at once, each with its own numbers: this is a part of every tick.
-        certain = [self._certainty(names) for names in sets]
-        if not any(certain):
-            return found
-        top = found.amax(dim=-1)
-        weights = top.new_tensor([(0.0,) * 4 if one is None else one.weights for one in certain])
-        confidence = torch.sigmoid((certainty_inputs(top, evidence) * weights).sum(dim=1))
-        known = torch.tensor([one is not None for one in certain], device=top.device)
-        return _with_confidence(found, torch.where(known, confidence, top))
-
-    def _certainty(self, modalities: Sequence[str]) -> Certainty | None:
-        """Of tokens of these modalities, fused; None takes the probabilities as they are."""
-        if len(modalities) == 1:
-            return self.certainty_single.get(modalities[0])
-        return self.certainty[min(len(modalities) - 1, len(self.certainty)) - 1] if self.certainty else None
+        slots = tuple(dict.fromkeys(name for names in sets for name in names))
+        place = {name: index for index, name in enumerate(slots)}
+        count = torch.tensor([len(names) for names in sets], device=cosines.device)
+        first = torch.tensor([place[names[0]] for names in sets], device=cosines.device)
+        found: Tensor = Calibrator(self, slots).to(cosines.device)(cosines, count, first, evidence)
+        return found
 
 
-def _with_confidence(probabilities: Tensor, confidence: Tensor) -> Tensor:
-    """Probabilities ``[B, C]`` in the same order of labels, the largest of which is the confidence, ``[B]``.
+class Calibrator(nn.Module):
+    """A calibration as a network of tensors alone, which another engine can run.
 
-    What is taken from the largest goes to all labels alike; what it gains, the others lose by the same share.
+    Args:
+        calibration: The numbers.
+        slots: Modalities, in the order that they are counted in.
     """
-    labels = probabilities.shape[-1]
-    top, place = probabilities.max(dim=-1, keepdim=True)
-    wanted = confidence[:, None].clamp(min=1 / labels)
-    keep = ((wanted - 1 / labels) / (top - 1 / labels).clamp(min=1e-9)).clamp(max=1)
-    lower = keep * probabilities + (1 - keep) / labels
-    higher = (probabilities * (1 - wanted) / (1 - top).clamp(min=1e-9)).scatter(-1, place, wanted)
-    return torch.where(wanted > top, higher, lower)
+
+    temperatures: Tensor
+    single: Tensor
+    certainty: Tensor
+    certainty_single: Tensor
+
+    def __init__(self, calibration: Calibration, slots: Sequence[str]) -> None:
+        super().__init__()
+        self.register_buffer("temperatures", torch.tensor(calibration.temperatures))
+        self.register_buffer("single", torch.tensor([calibration.temperature([name]) for name in slots]))
+        self.register_buffer("certainty", _table(calibration.certainty or (None,)))
+        self.register_buffer("certainty_single", _table([calibration.certainty_single.get(name) for name in slots]))
+
+    def forward(
+        self,
+        cosines: Tensor,
+        count: Tensor,
+        modality_ids: Tensor,
+        evidence: Evidence | None = None,
+        others: Tensor | None = None,
+    ) -> Tensor:
+        """Probabilities of the labels.
+
+        Args:
+            cosines: ``float32 [B, C]``, of embeddings to the labels.
+            count: ``int64 [B]``, of tokens that each was fused from, at least one.
+            modality_ids: ``int64 [B]``, modality of the token where it is one.
+            evidence: Of each; None takes the probabilities after the temperature.
+            others: ``float32 [B]``, greatest cosine to what the model knows beside these labels; None if that is
+                nothing. Probabilities are lowered by the chance that it fits better.
+
+        Returns:
+            ``float32 [B, C]``; rows sum to 1, or less with ``others``.
+        """
+        temperature = _looked_up(self.single, self.temperatures, count, modality_ids, 1)[:, None]
+        most, place = cosines.max(dim=-1, keepdim=True)
+        # All that follows is one scale and one shift for each row: there may be many labels.
+        odds = ((cosines - most) / temperature).exp()
+        total = odds.sum(dim=-1, keepdim=True)
+        top = 1 / total
+        wanted = top
+        if evidence is not None:
+            row = _looked_up(self.certainty_single, self.certainty, count, modality_ids, 2)
+            confidence = torch.sigmoid((certainty_inputs(top[:, 0], evidence) * row[:, 1:]).sum(dim=1))
+            wanted = torch.where(row[:, 0] > 0, confidence, top[:, 0])[:, None]
+        chance = 1.0 / cosines.shape[-1]
+        wanted = wanted.clamp(min=chance)
+        # What is taken from the most probable label goes to all alike; what it gains, the others lose by one share.
+        keep = ((wanted - chance) / (top - chance).clamp(min=1e-9)).clamp(max=1)
+        higher = wanted > top
+        scale = torch.where(higher, (1 - wanted) / (1 - top).clamp(min=1e-9), keep)
+        shift = torch.where(higher, torch.zeros_like(keep), (1 - keep) * chance)
+        if others is not None:
+            said = most[:, 0] / temperature[:, 0] + total[:, 0].log()
+            fits = torch.sigmoid(said - others / temperature[:, 0] - math.log(_NOTHING))[:, None]
+            scale, shift, wanted = scale * fits, shift * fits, wanted * fits
+        found = odds * (scale / total) + shift
+        return found.scatter(-1, place, torch.where(higher, wanted, found.gather(-1, place)))
+
+
+def _table(rows: Sequence[Certainty | None]) -> Tensor:
+    """``float32 [K, 5]``: whether there is one, and its four numbers."""
+    return torch.tensor([(0.0,) * 5 if row is None else (1.0, *row.weights) for row in rows])
+
+
+def _looked_up(single: Tensor, several: Tensor, count: Tensor, modality_ids: Tensor, least: int) -> Tensor:
+    """Rows of tables: of one token by its modality, of more by their number, counted from ``least``."""
+    alone = count == 1
+    by_count = several[(count - least).clamp(min=0, max=several.shape[0] - 1)]
+    return torch.where(alone if several.ndim == 1 else alone[:, None], single[modality_ids], by_count)

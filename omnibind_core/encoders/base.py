@@ -81,7 +81,7 @@ class TextTower(nn.Module):
     def of_tokens(self) -> nn.Module | None:
         """The network behind the tokeniser, by which the tower is exported; None if it stays in torch.
 
-        It takes ids ``int64 [N, T]`` and mask ``bool [N, T]`` of :func:`omnibind_core.encoders.lite.tokenisers.tokeniser`.
+        It takes ids ``int64 [N, T]`` and mask ``bool [N, T]`` of :mod:`omnibind_core.encoders.lite.tokenisers`.
         """
         return None
 

@@ -5,7 +5,7 @@
 """
 
 from omnibind_core.fusion.attention import AdaptiveFusion, FusionConfig
-from omnibind_core.fusion.base import Evidence, Fused, Fusion, evidence
+from omnibind_core.fusion.base import Evidence, Fused, Fusion, LeftOut, evidence, evidence_of_parts, left_out
 from omnibind_core.fusion.baselines import MeanFusion
 from omnibind_core.fusion.losses import fusion_loss, wrong_predictions
 from omnibind_core.fusion.registry import FusionType, baselines, build, changed, register, types
@@ -17,12 +17,15 @@ __all__ = [
     "Fusion",
     "FusionConfig",
     "FusionType",
+    "LeftOut",
     "MeanFusion",
     "baselines",
     "build",
     "changed",
     "evidence",
+    "evidence_of_parts",
     "fusion_loss",
+    "left_out",
     "register",
     "types",
     "wrong_predictions",

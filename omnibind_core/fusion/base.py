@@ -24,6 +24,23 @@ class Fused(NamedTuple):
     familiarity: Tensor | None = None
 
 
+class LeftOut(NamedTuple):
+    """A set of ``n`` tokens fused as a whole, row 0, and then without each of them.
+
+    Attributes:
+        embedding: ``float32 [1 + n, D]``, unit length.
+        weights: ``float32 [1 + n, n]``, as of :class:`Fused`.
+        familiarity: ``float32 [1 + n, n]`` or None, as of :class:`Fused`.
+        parts: ``float32 [1 + n, n]``, how much of each token the embeddings are the sum of, which therefore hold for
+            cosines as well; None if they are more than such a sum.
+    """
+
+    embedding: Tensor
+    weights: Tensor
+    familiarity: Tensor | None = None
+    parts: Tensor | None = None
+
+
 class Fusion(nn.Module):
     """A fusion: any set of tokens to one unified embedding. The set has no order and no fixed size.
 
@@ -68,6 +85,22 @@ class Fusion(nn.Module):
             return self.fuse(tokens, mask, modality_ids)
         return self.fuse_doubted(tokens, mask, modality_ids, doubted)
 
+    def leave_one_out(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor, doubted: Tensor) -> LeftOut:
+        """Fuses one set of tokens, and the same without each of them.
+
+        Made for eval mode: as :meth:`forward` gives it for a batch of masks, but that no padding is cut away.
+
+        Args:
+            tokens: ``float32 [n, D]``, unit length, finite.
+            mask: ``bool [1 + n, n]`` of :func:`left_out`.
+            modality_ids: ``int64 [n]``, see :meth:`forward`.
+            doubted: ``bool [n]``, see :meth:`forward`.
+        """
+        rows = mask.shape[0]
+        shown = tokens.expand(rows, -1, -1).masked_fill(~mask[..., None], 0.0)
+        fused = self.fuse_doubted(shown, mask, modality_ids.expand(rows, -1), doubted.expand(rows, -1))
+        return LeftOut(*fused)
+
     def extend(self, slots: int) -> None:
         """Makes room for so many modalities, in place; nothing to do for a fusion that does not know their number."""
 
@@ -94,6 +127,19 @@ class Fusion(nn.Module):
         return self.fuse(tokens, mask, modality_ids)
 
 
+def left_out(speaks: Tensor) -> Tensor:
+    """Masks of a set of tokens, ``bool [1 + n, n]``: row 0 has all that speak, row ``1 + i`` the same without token i.
+
+    Where nothing is left all are there, since nothing can be fused of none; whoever asks has to see to it.
+
+    Args:
+        speaks: ``bool [n]``, of each token, whether it takes part.
+    """
+    place = torch.arange(speaks.shape[0], device=speaks.device)
+    mask = torch.cat([speaks[None], speaks & (place[:, None] != place)])
+    return mask | ~mask.any(dim=1, keepdim=True)
+
+
 def equal_shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """``[B, M]``: the same share for every present token of a row, 0 for absent ones."""
     return mask.to(dtype) / mask.sum(dim=1, keepdim=True)
@@ -118,9 +164,20 @@ class Evidence(NamedTuple):
 
 def evidence(fused: Fused, tokens: Tensor, mask: Tensor) -> Evidence:
     """The evidence of a fusion of sets of tokens ``[B, M, D]``, present where ``mask``, ``bool [B, M]``, says so."""
+    shown = tokens.masked_fill(~mask[..., None], 0.0)
+    return _evidence(fused, shown.sum(dim=1), shown.square().sum(dim=(1, 2)), mask)
+
+
+def evidence_of_parts(fused: LeftOut, tokens: Tensor, mask: Tensor) -> Evidence:
+    """The same of fusions of some of the same tokens ``[n, D]``, by masks ``bool [B, n]``."""
+    shares = mask.to(tokens.dtype)
+    return _evidence(fused, shares @ tokens, shares @ tokens.square().sum(dim=1), mask)
+
+
+def _evidence(fused: Fused | LeftOut, total: Tensor, squares: Tensor, mask: Tensor) -> Evidence:
+    """By the sum of the tokens of each set, ``[B, D]``, and the sum of their squared lengths, ``[B]``."""
     weights = fused.weights
     familiar = torch.zeros_like(weights) if fused.familiarity is None else fused.familiarity.nan_to_num(0.0)
-    shown = tokens.masked_fill(~mask[..., None], 0.0)
     count = mask.sum(dim=1).to(weights.dtype)
-    pairs = shown.sum(dim=1).square().sum(dim=1) - shown.square().sum(dim=(1, 2))
-    return Evidence((weights * familiar).sum(dim=1), pairs / (count * (count - 1)).clamp(min=1))
+    agreement = (total.square().sum(dim=1) - squares) / (count * (count - 1)).clamp(min=1)
+    return Evidence((weights * familiar).sum(dim=1), agreement)

@@ -69,6 +69,7 @@ class Familiarity(nn.Module):
         slots, count, dim = self.centres.shape
         nearest = (tokens @ self.centres.reshape(slots * count, dim).T).unflatten(-1, (slots, count)).amax(dim=-1)
         scaled = ((nearest - self.usual) / self.spread).clamp(LEAST, MOST)
+        scaled = torch.where(self.usual.isnan(), self.usual, scaled)  # not every engine lets NaN through a clamp
         return scaled.gather(-1, modality_ids[..., None]).squeeze(-1)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,16 +22,13 @@ from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.encoders.inference import BatchedEncoders, compile_trunks, export, lower
 from omnibind_core.encoders.inference.export import Part
 from omnibind_core.errors import ConfigError, WeightsError
-from omnibind_core.fusion import Evidence, exportable
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.base import Preset
 from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition
 from omnibind_core.model.folders import CONFIG, MODEL, embedding_digest, model_folder
+from omnibind_core.recogniser import DYNAMIC, OUTPUTS, Recogniser, samples
 
-# That nothing of a vocabulary of the user's fits: how much a label of the model counts beside those of the vocabulary.
-# docs/own_labels.md has the trial that chose it.
-_NOTHING = 3e-5
 EXPORTED = "exported"
 """Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
 
@@ -71,6 +67,7 @@ class OmniBind(AnsweringModel, nn.Module):
         self._home = labels
         self._vocabulary: tuple[LabelBank | None, Tensor | None] = (labels, None)  # swapped at once: threads read it
         self._batched: BatchedEncoders | None = None
+        self._recogniser: tuple[fusion.Fusion, Calibration, Recogniser] | None = None  # no weights of its own
         self.eval()
 
     @classmethod
@@ -146,7 +143,7 @@ class OmniBind(AnsweringModel, nn.Module):
     def parts(self) -> Iterator[Part]:
         """The networks that the model consists of, each once, as ``omnibind export`` writes them; text stays in torch.
 
-        The fusion has the labels as an input.
+        The recogniser has the labels as an input.
         """
         presets = self._presets()
         for name in self.encoders.trunks:
@@ -157,10 +154,8 @@ class OmniBind(AnsweringModel, nn.Module):
             head = export.head_part(self.encoders, name, presets)
             if head is not None:
                 yield head
-        network = exportable.LabelledFusion(self.fusion).eval()
-        sets = [*exportable.samples(self.config.embed_dim, len(self.config.modalities), self.labels.prototypes())]
-        sets.sort(key=lambda sample: -sample["tokens"].shape[1])  # traced with several tokens
-        yield Part("fusion", network, sets, exportable.DYNAMIC, exportable.OUTPUTS)
+        sets = [*samples(self.config.embed_dim, len(self.config.modalities), self.labels.prototypes())]
+        yield Part("recogniser", self.recogniser.eval(), sets, DYNAMIC, OUTPUTS)
 
     def _presets(self) -> dict[str, Preset]:
         parts = {name: self.config.modalities[name] for name in self.encoders.heads}
@@ -203,6 +198,15 @@ class OmniBind(AnsweringModel, nn.Module):
         return tuple(name for name in modalities.names() if name in self.encoders.heads)
 
     @property
+    def recogniser(self) -> Recogniser:
+        """What :meth:`recognise` computes, as one network."""
+        found = self._recogniser
+        if found is None or found[0] is not self.fusion or found[1] is not self.calibration:
+            network = Recogniser(self.fusion, self.calibration, tuple(self.config.modalities)).to(self.device)
+            self._recogniser = found = (self.fusion, self.calibration, network)
+        return found[2]
+
+    @property
     def labels(self) -> LabelBank:
         """The vocabulary.
 
@@ -243,6 +247,7 @@ class OmniBind(AnsweringModel, nn.Module):
         # The label bank is no module, since it is swapped at run time; it still follows the model to a device.
         super()._apply(fn, recurse)
         self._batched = None  # what was recorded is of the weights where they were
+        self._recogniser = None
         self.encoders.compiled.clear()
         labels, others = self._vocabulary
         if labels is not None:
@@ -325,44 +330,23 @@ class OmniBind(AnsweringModel, nn.Module):
         tokens = torch.as_tensor(embeddings, dtype=torch.float32).to(self.device)
         self._check_tokens(modalities, tuple(tokens.shape))
         slots = tuple(self.config.modalities)
-        count = len(modalities)
-        modality_ids = torch.tensor([slots.index(name) for name in modalities], device=self.device)
-        # Row 0 has all tokens, row i lacks token i: what the answer would be without it costs one batch, not n passes.
-        doubts = [None] * count if doubts is None else doubts
-        speaks = [doubt is None or not doubt.excludes for doubt in doubts]
-        present = [speaks, *([said and other != index for other, said in enumerate(speaks)] for index in range(count))]
-        mask = torch.tensor([row if any(row) else [True] * count for row in present], device=self.device)
-        doubted = None
-        if any(doubts):
-            doubted = torch.tensor([doubt is not None for doubt in doubts], device=self.device).expand(count + 1, -1)
-        fused = self.fusion(tokens.expand(count + 1, -1, -1), mask, modality_ids.expand(count + 1, -1), doubted)
-        rows = torch.cat([fused.embedding, tokens])
+        doubts = [None] * len(modalities) if doubts is None else doubts
+        speaks = tuple(doubt is None or not doubt.excludes for doubt in doubts)
         bank, others = self._vocabulary
         labels = _set(bank)
-        similarities = labels.similarities(rows)
-        sets = [[name for name, here in zip(modalities, row, strict=True) if here] or modalities for row in present]
-        sets += [[name] for name in modalities]
-        familiarity = tokens.new_full((count,), torch.nan) if fused.familiarity is None else fused.familiarity[0]
-        probabilities = self.calibration.probabilities(
-            similarities, sets, _evidence(fused, tokens.expand(count + 1, -1, -1), mask, familiarity)
+        answer = self.recogniser.by_cosines(
+            tokens,
+            torch.tensor([slots.index(name) for name in modalities], device=self.device),
+            torch.tensor(speaks, device=self.device),
+            torch.tensor([doubt is not None for doubt in doubts], device=self.device),
+            labels.similarities,
+            tokens[:0] if others is None else others,
+            labels.reduce == "mean",
         )
-        if others is not None:
-            temperature = similarities.new_tensor([self.calibration.temperature(names) for names in sets])
-            probabilities = probabilities * _fits(similarities, rows @ others.T, temperature)[:, None]
-        silent = torch.tensor([not any(row) for row in present] + [not said for said in speaks], device=self.device)
-        probabilities[silent] = 1 / len(labels)
-        alone = [0, *range(count + 1, 2 * count + 1)]
         return Recognition(
-            *_to_host(
-                fused.embedding[0],
-                fused.weights[0].masked_fill(silent[0], 0.0),
-                similarities[alone],
-                probabilities[alone],
-                probabilities[1 : count + 1],
-                familiarity,
-            ),
+            *_to_host(*answer),
             names=labels.names,
-            speaks=tuple(speaks),
+            speaks=speaks,
             threshold=self.threshold,
         )
 
@@ -380,19 +364,6 @@ def _to_host(*parts: Tensor) -> list[NDArray[np.float32]]:
     joined = torch.cat([part.flatten() for part in parts]).cpu()
     pieces = joined.split([part.numel() for part in parts])
     return [piece.view(part.shape).numpy() for piece, part in zip(pieces, parts, strict=True)]
-
-
-def _fits(similarities: Tensor, others: Tensor, temperature: Tensor) -> Tensor:
-    """Chance ``[B]`` that one of the labels fits, by cosines ``[B, C]`` to them and ``[B, O]`` to others."""
-    said = (similarities / temperature[:, None]).logsumexp(dim=1)
-    return torch.sigmoid(said - others.amax(dim=1) / temperature - math.log(_NOTHING))
-
-
-def _evidence(fused: fusion.Fused, tokens: Tensor, mask: Tensor, familiarity: Tensor) -> Evidence:
-    """Of what was fused, and then of each token alone."""
-    of_sets = fusion.evidence(fused, tokens, mask)
-    alone = familiarity.nan_to_num(0.0)
-    return Evidence(*(torch.cat(pair) for pair in zip(of_sets, (alone, torch.zeros_like(alone)), strict=True)))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

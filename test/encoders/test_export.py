@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from omnibind_core import OmniBind, cli
 from omnibind_core.encoders.inference import engines, export
 from omnibind_core.errors import DataError
-from omnibind_core.fusion.exportable import INPUTS
+from omnibind_core.recogniser import INPUTS
 
 pytest.importorskip("onnx")
 ENGINES = engines.candidates("auto")
@@ -39,7 +39,7 @@ def manifest(exported):
 def test_all_parts_once_and_near_torch(exported, manifest):
     model = OmniBind.from_pretrained(exported)
     assert manifest["model"] == model.identity and manifest["opset"] == export.OPSET
-    names = {"trunks.vision", "trunks.audio", "trunks.point", "fusion"}
+    names = {"trunks.vision", "trunks.audio", "trunks.point", "recogniser"}
     names |= {f"heads.{name}" for name in model.modalities if name != "text"}
     assert set(manifest["parts"]) | set(manifest["failed"]) == names
     assert not set(manifest["failed"]) - {"trunks.point"}, manifest["failed"]
@@ -48,26 +48,28 @@ def test_all_parts_once_and_near_torch(exported, manifest):
         assert set(part["compared"]) == set(ENGINES)
         for row in part["compared"].values():
             assert row["least_cosine"] > 1 - 1e-4, name
-    assert manifest["parts"]["fusion"]["compared"][ENGINES[0]]["samples"] == len(model.config.modalities) + 1
+    assert manifest["parts"]["recogniser"]["compared"][ENGINES[0]]["samples"] == 24
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_labels_are_swapped_and_sets_have_any_size(exported, manifest, engine):
-    fusion = engines.open_network(engine, exported / "exported" / manifest["parts"]["fusion"]["file"])
+    recogniser = engines.open_network(engine, exported / "exported" / manifest["parts"]["recogniser"]["file"])
     model = OmniBind.from_pretrained(exported)
-    for sets, tokens, labels in ((1, 1, 4), (3, 5, 2), (2, 11, 50)):
-        rows = F.normalize(torch.randn(sets, tokens, 32), dim=-1)
+    for tokens, labels, others in ((1, 4, 0), (5, 2, 3), (15, 50, 1)):
+        rows = F.normalize(torch.randn(tokens, 32), dim=-1)
         bank = F.normalize(torch.randn(labels, 32), dim=-1)
-        mask = torch.rand(sets, tokens) < 0.5
-        mask[:, -1] = True
-        ids = torch.randint(7, (sets, tokens))
-        given = (rows, mask, ids, torch.zeros_like(mask), bank)
-        found = fusion({name: tensor.numpy() for name, tensor in zip(INPUTS, given, strict=True)})
+        speaks = torch.rand(tokens) < 0.5
+        speaks[-1] = True
+        ids = torch.randint(7, (tokens,))
+        given = (rows, ids, speaks, torch.zeros_like(speaks), bank, F.normalize(torch.randn(others, 32), dim=-1))
+        found = recogniser({name: tensor.numpy() for name, tensor in zip(INPUTS, given, strict=True)})
         with torch.inference_mode():
-            wanted = model.fusion(rows, mask, ids)
-        torch.testing.assert_close(torch.from_numpy(found[0]), wanted.embedding, rtol=0, atol=1e-5)
-        torch.testing.assert_close(torch.from_numpy(found[1]), wanted.weights, rtol=0, atol=1e-5)
-        torch.testing.assert_close(torch.from_numpy(found[3]), wanted.embedding @ bank.T, rtol=0, atol=1e-5)
+            wanted = model.recogniser(*given)
+            fused = model.fusion(rows[None], speaks[None], ids[None])
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(torch.from_numpy(one), other, rtol=0, atol=2e-5, equal_nan=True)
+        torch.testing.assert_close(torch.from_numpy(found[0]), fused.embedding[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(found[1]), fused.weights[0], rtol=0, atol=1e-5)
 
 
 def test_what_lies_in_the_folder_of_a_model_is_found_with_it(exported, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ class Part:
     """A network that is exported by itself.
 
     Attributes:
-        name: ``trunks.vision``, ``heads.image``, ``fusion``.
+        name: ``trunks.vision``, ``heads.image``, ``recogniser``.
         network: Takes the inputs in their order, and gives a tensor or a tuple of them.
         samples: Inputs by name that it is compared on; the first one is what it is traced with.
         dynamic: Axes of each input and output that may have any size, with their names.

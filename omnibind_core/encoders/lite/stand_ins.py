@@ -66,7 +66,7 @@ class HashedText(TextTower):
 class _Mean(nn.Module):
     """The mean of the vectors of tokens that are there."""
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.weight = weight
 
