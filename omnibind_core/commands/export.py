@@ -41,18 +41,24 @@ def run(args: argparse.Namespace) -> int:
     """
     from omnibind_core.encoders.inference import export
     from omnibind_core.encoders.inference.engines import candidates
+    from omnibind_core.encoders.inference.parts import FILES, MANIFEST, code_digest
     from omnibind_core.files import check_replaceable
-    from omnibind_core.model import OmniBind
+    from omnibind_core.model import OmniBind, model_folder
+    from omnibind_core.model.exported import LABELS
+    from omnibind_core.model.folders import answer_digest
 
-    check_replaceable(args.out, export.FILES)
+    check_replaceable(args.out, FILES)
     engines = ("openvino",) if args.format == "openvino" else candidates("auto")
     model = OmniBind.from_pretrained(args.model)
-    manifest = export.write(model.parts(), args.out, engines, {"model": model.identity}, form=args.format)
+    of = {"model": answer_digest(model_folder(args.model)), "code": code_digest()}
+    told = {"model": model.identity, "of": of, "answers": model.described()}
+    labels = {LABELS: model.exported_labels()}
+    manifest = export.write(model.parts(), args.out, engines, told, args.format, labels)
     if args.json:
         print(json.dumps(manifest, indent=2))
     else:
         print(_table(manifest))
-        print(f"written: {args.out / export.MANIFEST}")
+        print(f"written: {args.out / MANIFEST}")
     return 1 if manifest["failed"] else 0
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omnibind_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from omnibind_core.model import OmniBind
+    from omnibind_core.model import AnsweringModel, OmniBind
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -26,16 +26,26 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(
+def load_answering(
     source: str, device: str, wanted: set[str] | None, threads: int | None = None, engine: str = "torch"
-) -> OmniBind:
-    """Loads what is needed of a model.
+) -> AnsweringModel:
+    """Loads what is needed of a model that only answers, without torch where that is possible.
+
+    Arguments and errors as of :func:`load_model`; ``threads`` are CPU threads, ``None`` leaves torch's choice.
+    """
+    from omnibind_core.model.loading import load_model as load
+
+    _check(device)
+    return load(source, device, wanted, engine=None if engine == "torch" else engine, threads=threads)
+
+
+def load_model(source: str, device: str, wanted: set[str] | None, engine: str = "torch") -> OmniBind:
+    """Loads what is needed of a model, in torch.
 
     Args:
         source: Name or folder.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
         wanted: Modalities that will be encoded; ``None`` for all of the model.
-        threads: CPU threads; ``None`` leaves torch's choice.
         engine: What runs trunks on a CPU, see :meth:`OmniBind.accelerate`.
 
     Raises:
@@ -43,18 +53,23 @@ def load_model(
         MissingDependencyError: The engine is not installed.
         WeightsError: The weights cannot be read.
     """
-    import torch  # takes seconds, which --help and unusable input must not cost
-
     from omnibind_core.model import OmniBind
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    _check(device)
+    return OmniBind.from_pretrained(source, device, wanted, engine=None if engine == "torch" else engine)
+
+
+def _check(device: str) -> None:
+    """Refuses a device that torch cannot use here."""
+    if device == "cpu":
+        return
+    import torch  # takes seconds, which --help and unusable input must not cost
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["unknown"])[0]
         raise ConfigError(f"--device is '{device}', expected a device that torch can use here ({reason})") from error
-    return OmniBind.from_pretrained(source, device, wanted, engine=None if engine == "torch" else engine)
 
 
 def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:

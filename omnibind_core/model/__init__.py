@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from omnibind_core.model.answering import AnsweringModel, Recognition
+    from omnibind_core.model.exported import ExportedModel
     from omnibind_core.model.folders import WEIGHTS, available, model_folder, saved_modalities
+    from omnibind_core.model.loading import load_model
     from omnibind_core.model.omnibind import OmniBind
 
 __all__ = [
     "WEIGHTS",
     "AnsweringModel",
+    "ExportedModel",
     "OmniBind",
     "Recognition",
     "available",
+    "load_model",
     "model_folder",
     "saved_modalities",
 ]
 _HOMES = {
     "answering": ("AnsweringModel", "Recognition"),
+    "exported": ("ExportedModel",),
     "folders": ("WEIGHTS", "available", "model_folder", "saved_modalities"),
+    "loading": ("load_model",),
     "omnibind": ("OmniBind",),
 }
 

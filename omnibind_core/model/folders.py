@@ -7,12 +7,15 @@ from pathlib import Path
 
 from omnibind_core import resources
 from omnibind_core.config import read_mapping
+from omnibind_core.encoders.inference.parts import MANIFEST
 from omnibind_core.errors import ConfigError
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
 CONFIG = "config.json"
 MODEL = "model.safetensors"
+EXPORTED = "exported"
+"""Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
 
 
 def available() -> tuple[str, ...]:
@@ -20,18 +23,17 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG}")))
 
 
-def model_folder(source: str | Path, file: str = CONFIG) -> Path:
+def model_folder(source: str | Path) -> Path:
     """Folder of a saved model, by the name of one that comes with the package or by its own path.
 
     Args:
         source: Name or path.
-        file: What it holds.
 
     Raises:
         ConfigError: No such model.
     """
     for folder in (WEIGHTS / str(source), Path(source).expanduser()):
-        if (folder / file).is_file():
+        if (folder / CONFIG).is_file():
             return folder
     raise ConfigError(
         f"no model '{source}': expected a folder with {CONFIG}, or one of {', '.join(available()) or 'none shipped'}"
@@ -66,9 +68,12 @@ def saved_modalities(source: str | Path) -> tuple[str, ...]:
     """The modalities of a saved model, without reading its weights.
 
     Args:
-        source: Name or path; also of an export.
+        source: Name or path.
 
     Raises:
         ConfigError: No such model, or its configuration is wrong.
     """
+    exported = Path(source).expanduser() / MANIFEST
+    if exported.is_file() and not (exported.parent / CONFIG).is_file():
+        return tuple(read_mapping(exported).get("answers", {}).get("modalities", {}))
     return tuple(read_mapping(model_folder(source) / CONFIG).get("modalities", {}))

@@ -26,11 +26,8 @@ from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.base import Preset
 from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition
-from omnibind_core.model.folders import CONFIG, MODEL, embedding_digest, model_folder
+from omnibind_core.model.folders import CONFIG, EXPORTED, MODEL, embedding_digest, model_folder
 from omnibind_core.recogniser import DYNAMIC, OUTPUTS, Recogniser, samples
-
-EXPORTED = "exported"
-"""Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
 
 
 class OmniBind(AnsweringModel, nn.Module):
@@ -140,22 +137,46 @@ class OmniBind(AnsweringModel, nn.Module):
         compile_trunks(self.encoders, presets, engine if on_cpu else "torch", exported)
         self._batched = BatchedEncoders(self.encoders, self.device) if self.device.type == "cuda" else None
 
-    def parts(self) -> Iterator[Part]:
-        """The networks that the model consists of, each once, as ``omnibind export`` writes them; text stays in torch.
+    def parts(self, text: bool = True) -> Iterator[Part]:
+        """The networks that the model consists of, each once, as ``omnibind export`` writes them.
 
         The recogniser has the labels as an input.
+
+        Args:
+            text: Whether the text tower is among them, if it can be exported.
         """
         presets = self._presets()
+        tower = export.text_part(self.encoders) if text else None
+        if tower is not None:
+            yield tower
         for name in self.encoders.trunks:
             trunk = export.trunk_part(self.encoders, name, presets)
             if trunk is not None:
                 yield trunk
         for name in self.encoders.heads:
+            if name == "text" and not text:
+                continue
             head = export.head_part(self.encoders, name, presets)
             if head is not None:
                 yield head
         sets = [*samples(self.config.embed_dim, len(self.config.modalities), self.labels.prototypes())]
         yield Part("recogniser", self.recogniser.eval(), sets, DYNAMIC, OUTPUTS)
+
+    def described(self) -> dict[str, Any]:
+        """What :class:`omnibind_core.model.exported.ExportedModel` has to know beside the parts, for their manifest."""
+        trunks, parts = self.config.trunks, self.config.modalities
+        told = self.labels.to_dict()
+        return {
+            "embed_dim": self.config.embed_dim,
+            "modalities": {name: {"trunk": part.trunk, "preset": part.preset} for name, part in parts.items()},
+            "text": trunks[parts["text"].trunk].model_dump() if "text" in parts else None,
+            "threshold": self.calibration.threshold,
+            "labels": {key: told[key] for key in ("names", "templates", "aliases", "descriptions", "reduce")},
+        }
+
+    def exported_labels(self) -> bytes:
+        """The file that goes with :meth:`described`: an embedding of each label."""
+        return save({"prototypes": self.labels.prototypes().detach().cpu().contiguous()})
 
     def _presets(self) -> dict[str, Preset]:
         parts = {name: self.config.modalities[name] for name in self.encoders.heads}

@@ -36,8 +36,8 @@ from omnibind_ros.node.sync import ApproximateSync
 from omnibind_ros.node.tick_loop import Tick
 
 if TYPE_CHECKING:
-    from omnibind_core.labels import LabelBank
-    from omnibind_core.model import OmniBind
+    from omnibind_core.model import AnsweringModel
+    from omnibind_core.model.answering import Labels
 
 _GIVE_WAY = 0.25  # s that a slice of a vocabulary waits at most for the end of a tick
 _END_PATIENCE = 1.0  # s that a slice of a vocabulary may go on when it is of no use any more
@@ -57,7 +57,7 @@ class FusionNode(PerceptionNode):
         self._prober = Prober(self)
         self._switches: set[str] = set()
         self._reported: Any = None
-        self._own_labels: LabelBank | None = None
+        self._own_labels: Labels | None = None
         self._own_threshold = 0.0
         self._vocabulary: VocabularyChanges | None = None
         self._answers = False  # whether the model has the labels that were asked for at the start, or later ones
@@ -130,7 +130,7 @@ class FusionNode(PerceptionNode):
             threshold = changes["threshold"]
             self.model.threshold = self._own_threshold if threshold < 0 else threshold
 
-    def _change_labels(self, model: OmniBind, labels: Sequence[str]) -> None:
+    def _change_labels(self, model: AnsweringModel, labels: Sequence[str]) -> None:
         """Has labels embedded, or the model's own taken back, in the order of the changes."""
         own = self._own_labels
         assert self._vocabulary is not None and own is not None

@@ -21,6 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 
 from omnibind_core.errors import ConfigError, InvalidInputError, OmniBindError
+from omnibind_core.model.loading import load_model, may_have_gpu
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import TickSource, Trigger
@@ -33,7 +34,7 @@ from omnibind_ros.node.tactile import TactileReferences
 from omnibind_ros.node.tick_loop import Tick, TickLoop
 
 if TYPE_CHECKING:
-    from omnibind_core.model import OmniBind
+    from omnibind_core.model import AnsweringModel
 
 _POLL_PERIOD = 0.25  # s between looks at the graph
 _REPORT_PERIOD = 1.0  # s between diagnostics
@@ -60,7 +61,7 @@ class PerceptionNode(LifecycleNode):
         self.parameters = Parameters(self, specs)
         for sentence in self.parameters.unknown(self._parameter_overrides):
             self.get_logger().warning(sentence)
-        self.model: OmniBind | None = None
+        self.model: AnsweringModel | None = None
         self.sensors: dict[str, Sensor] = {}
         self._pool = SubscriptionPool(self)
         self._links: dict[str, TopicLink] = {}
@@ -136,13 +137,11 @@ class PerceptionNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the model and subscribes."""
-        from omnibind_core.model import OmniBind  # takes seconds; wrong parameters should be told at once
-
         try:
             self.sensors = {sensor.name: sensor for sensor in self.parameters.sensors}
             started = time.monotonic()
             how = self.parameters["precision"], self.parameters["engine"]
-            self.model = OmniBind.from_pretrained(self.parameters["model"], self._device(), self.wanted, *how)
+            self.model = load_model(self.parameters["model"], self._device(), self.wanted, *how)
             self.on_model()
             self.model.warm_up(self.wanted)
         except OmniBindError as error:
@@ -250,9 +249,11 @@ class PerceptionNode(LifecycleNode):
         Raises:
             ConfigError: This machine has none of that name.
         """
+        device: str = self.parameters["device"]
+        if device == "cpu" or (device == "auto" and not may_have_gpu()):
+            return "cpu"  # whatever answers there may do so without torch
         import torch
 
-        device: str = self.parameters["device"]
         if device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:

@@ -21,6 +21,8 @@ from omnibind_core import modalities
 from omnibind_core.data import damage
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError, PartlyReadError
 from omnibind_core.modalities import Doubt
+from omnibind_core.model import loading
+from omnibind_core.model.answering import on_host
 from omnibind_core.runtime.encoding import Recognised, Recogniser, Token
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.sensor import SECOND
@@ -34,7 +36,7 @@ from omnibind_ros.replay.changes import AS_RECORDED, Scenario
 from omnibind_ros.replay.setup import Setup, read_parameters, resolve
 
 if TYPE_CHECKING:
-    from omnibind_core.model import OmniBind
+    from omnibind_core.model import AnsweringModel
 
 LONGEST_GAP = 30.0
 """s without any message after which ticks are left out until the next one: a clock may have jumped by years."""
@@ -85,7 +87,7 @@ class RememberingModel:
         model: The model.
     """
 
-    def __init__(self, model: OmniBind) -> None:
+    def __init__(self, model: AnsweringModel) -> None:
         self.model = model
         self._known: dict[bytes, NDArray[np.float32]] = {}
 
@@ -108,7 +110,7 @@ class RememberingModel:
         keys = [_digest(modality, views) for modality, views in items]
         fresh = {key: item for key, item in zip(keys, items, strict=True) if key not in self._known}
         if fresh:
-            rows = self.model.embed(list(fresh.values())).cpu().numpy()
+            rows = on_host(self.model.embed(list(fresh.values())))
             self._known.update(zip(fresh, rows, strict=True))
         return np.stack([self._known[key] for key in keys])
 
@@ -186,7 +188,7 @@ class Replay:
         self._kept: dict[tuple[str, int], int] = {}  # slot of the last message that a lower rate let through
 
     @classmethod
-    def open(cls, path: Path, model: OmniBind | str | Path | None = None, params: Path | None = None) -> Replay:
+    def open(cls, path: Path, model: AnsweringModel | str | Path | None = None, params: Path | None = None) -> Replay:
         """A replay with the node's parameters, for looking at a bag.
 
         Args:
@@ -321,8 +323,12 @@ class Replay:
 
 
 def load_model(
-    setup: Setup, source: str | Path | None = None, device: str = "cpu", engine: str | None = None
-) -> OmniBind:
+    setup: Setup,
+    source: str | Path | None = None,
+    device: str = "cpu",
+    engine: str | None = None,
+    threads: int | None = None,
+) -> AnsweringModel:
     """The model with the labels and the threshold of the parameters, for the modalities of a bag.
 
     Args:
@@ -330,17 +336,16 @@ def load_model(
         source: Name or folder; ``None`` takes the parameters' one.
         device: Where it runs.
         engine: What runs its trunks on a CPU; ``None`` takes the parameters' one.
+        threads: On a CPU; ``None`` for torch's choice.
 
     Raises:
         OmniBindError: It cannot be loaded, or a parameter does not fit it.
     """
-    from omnibind_core.model import OmniBind  # takes seconds
-
     parameters = setup.parameters
     precision = None if device == "cpu" else parameters["precision"]  # a robot's parameters may be of its GPU
     source = parameters["model"] if source is None else source
     engine = parameters["engine"] if engine is None else engine
-    model = OmniBind.from_pretrained(source, device, setup.modalities, precision, engine)
+    model = loading.load_model(source, device, setup.modalities, precision, engine, threads)
     labels = parameters["labels"]
     check_labels(labels)
     if labels:

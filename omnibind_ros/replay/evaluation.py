@@ -160,9 +160,6 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
     Raises:
         OmniBindError: The bag cannot be read, or an option does not fit it.
     """
-    import torch
-
-    torch.set_num_threads(options.threads)
     given = read_parameters(options.params)
     setup = resolve(read.topics(path), given, options.namespace, adopt=options.params is None, bag=path)
     start_ns, end_ns = read.span_ns(path)
@@ -172,7 +169,7 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         raise ConfigError(
             f"--ablate all: the bag has {len(setup.present)} sensors, at most {_MOST_ABLATED} are combined"
         )
-    model = load_model(setup, options.model, options.device, options.engine)
+    model = load_model(setup, options.model, options.device, options.engine, options.threads)
     vocabulary = Vocabulary(model.labels.names, model.labels.aliases)
     remembering = RememberingModel(model) if len(plan) > 1 else model
     runs, notes, damage = [], [], ""

@@ -202,9 +202,9 @@ def test_predict_takes_an_engine(tiny_model, tmp_path, monkeypatch, capsys):
     given = []
     load = OmniBind.from_pretrained.__func__
 
-    def seen(cls, *args, **kwargs):
-        given.append(kwargs.get("engine"))
-        return load(cls, *args, **kwargs)
+    def seen(cls, source, device, modalities, precision, engine):
+        given.append(engine)
+        return load(cls, source, device, modalities, precision, engine)
 
     monkeypatch.setattr(OmniBind, "from_pretrained", classmethod(seen))
     answers = []
