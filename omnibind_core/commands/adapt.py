@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnibind_core.commands.loading import load_model
+from omnibind_core.commands.loading import load_in_torch
 from omnibind_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.exists() and args.out.resolve() == folder.resolve():
         raise ConfigError(f"--out: {args.out} is the model itself, expected another folder")
     given = None if args.labels is None else Concepts.read(args.labels)
-    before = load_model(args.model, args.device, None)
+    before = load_in_torch(args.model, args.device, None)
     own = Concepts.read(folder / "labels.csv") if (folder / "labels.csv").is_file() else Concepts([])
     recording = adapting.read(args.data, before, own, given, args.holdout, args.seed)
     bank = before.labels.extended(recording.names, before.embed_text)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnibind_core.commands.loading import add_engine, load_model
+from omnibind_core.commands.loading import add_engine, load_in_torch
 from omnibind_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     given = None
     if args.labels is not None:
         given = Concepts([match for path in args.labels for match in Concepts.read(path)])
-    model = load_model(args.model, args.device, None, engine=args.engine)
+    model = load_in_torch(args.model, args.device, None, engine=args.engine)
     shipped = WEIGHTS / args.model
     folder = shipped if (shipped / "config.json").is_file() else Path(args.model).expanduser()
     config = _experiment(folder, args.train_data or args.data[0])

@@ -26,12 +26,12 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_answering(
+def load_model(
     source: str, device: str, wanted: set[str] | None, threads: int | None = None, engine: str = "torch"
 ) -> AnsweringModel:
     """Loads what is needed of a model that only answers, without torch where that is possible.
 
-    Arguments and errors as of :func:`load_model`; ``threads`` are CPU threads, ``None`` leaves torch's choice.
+    Arguments and errors as of :func:`load_in_torch`; ``threads`` are CPU threads, ``None`` leaves torch's choice.
     """
     from omnibind_core.model.loading import load_model as load
 
@@ -39,7 +39,7 @@ def load_answering(
     return load(source, device, wanted, engine=None if engine == "torch" else engine, threads=threads)
 
 
-def load_model(source: str, device: str, wanted: set[str] | None, engine: str = "torch") -> OmniBind:
+def load_in_torch(source: str, device: str, wanted: set[str] | None, engine: str = "torch") -> OmniBind:
     """Loads what is needed of a model, in torch.
 
     Args:

@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from omnibind_core import modalities
-from omnibind_core.commands.loading import add_engine, load_answering
+from omnibind_core.commands.loading import add_engine, load_model
 from omnibind_core.data.matching.label_descriptions import read_label_descriptions, strange_words
 from omnibind_core.errors import ConfigError, InvalidInputError, MissingDependencyError
 from omnibind_core.files import expanded, write_atomically
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         if good and (args.keep_going or not any(item.error for item in inputs)):
             if model is None:
                 wanted = {item.modality for item in inputs if not item.error}
-                model = load_answering(args.model, args.device, wanted, args.threads, args.engine)
+                model = load_model(args.model, args.device, wanted, args.threads, args.engine)
             rows.append(model.encode(good))
             readings += [replace(reading, raw=None) for reading in good]
     if model is None or (len(readings) < len(inputs) and not args.keep_going):

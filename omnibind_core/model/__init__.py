@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from omnibind_core.model.answering import AnsweringModel, Recognition
     from omnibind_core.model.exported import ExportedModel
     from omnibind_core.model.folders import WEIGHTS, available, model_folder, saved_modalities
-    from omnibind_core.model.loading import load_model
     from omnibind_core.model.omnibind import OmniBind
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "OmniBind",
     "Recognition",
     "available",
-    "load_model",
     "model_folder",
     "saved_modalities",
 ]
@@ -27,7 +25,6 @@ _HOMES = {
     "answering": ("AnsweringModel", "Recognition"),
     "exported": ("ExportedModel",),
     "folders": ("WEIGHTS", "available", "model_folder", "saved_modalities"),
-    "loading": ("load_model",),
     "omnibind": ("OmniBind",),
 }
 

@@ -175,7 +175,7 @@ def text_part(encoders: EncoderSet) -> Part | None:
     samples = []
     for count, length in ((2, 5), (1, 3), (7, 12)):
         mask = torch.arange(length) < torch.arange(length, length - count, -1)[:, None].clamp(min=2)
-        tokens = torch.arange(count * length).reshape(count, length).remainder(97) * mask
+        tokens = torch.arange(count * length).reshape(count, length).remainder(61) * mask
         samples.append({"tokens": tokens, "mask": mask})
     dynamic = {**{name: {0: "n", 1: "length"} for name in ("tokens", "mask")}, "features": {0: "n"}}
     return Part(name, network, samples, dynamic, ("features",))

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import omnibind_core
 from omnibind_core.encoders.inference.engines import Run, open_network
 from omnibind_core.errors import WeightsError
 
@@ -35,7 +34,7 @@ _CODE = ("encoders", "fusion", "calibration.py", "recogniser.py")  # what decide
 @functools.cache
 def code_digest() -> str:
     """Hash of the code that networks are made and exported with: another one is another version."""
-    root, digest = Path(omnibind_core.__file__).parent, hashlib.sha256(str(FORMAT).encode())
+    root, digest = Path(__file__).parents[2], hashlib.sha256(str(FORMAT).encode())
     for name in _CODE:
         place = root / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
