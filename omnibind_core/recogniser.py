@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnibind_core.calibration import Calibration, Calibrator
-from omnibind_core.fusion import Evidence, Fusion, evidence_of_parts, left_out
+from omnibind_core.fusion import Evidence, Fusion, evidence_left_out, left_out
 
 INPUTS = ("tokens", "modality_ids", "speaks", "doubted", "labels", "others")
 DYNAMIC = {
@@ -118,7 +118,7 @@ class Recogniser(nn.Module):
         never = torch.cat([others.new_full((1,), _NO_COSINE), torch.zeros_like(others[:, 0])])
         greatest = (compared(lambda rows: rows @ beside.T, True) + never).amax(dim=1)
         one = torch.ones_like(modality_ids)
-        of_sets = evidence_of_parts(fused, shown, mask)
+        of_sets = evidence_left_out(fused, shown, mask)
         evidence = Evidence(
             _rows(of_sets.familiarity, familiarity.nan_to_num(0.0)),
             _rows(of_sets.agreement, torch.zeros_like(familiarity)),

@@ -5,7 +5,7 @@
 """
 
 from omnibind_core.fusion.attention import AdaptiveFusion, FusionConfig
-from omnibind_core.fusion.base import Evidence, Fused, Fusion, LeftOut, evidence, evidence_of_parts, left_out
+from omnibind_core.fusion.base import Evidence, Fused, Fusion, LeftOut, evidence, evidence_left_out, left_out
 from omnibind_core.fusion.baselines import MeanFusion
 from omnibind_core.fusion.losses import fusion_loss, wrong_predictions
 from omnibind_core.fusion.registry import FusionType, baselines, build, changed, register, types
@@ -23,7 +23,7 @@ __all__ = [
     "build",
     "changed",
     "evidence",
-    "evidence_of_parts",
+    "evidence_left_out",
     "fusion_loss",
     "left_out",
     "register",

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from omnibind_core.config import Config
 from omnibind_core.errors import ConfigError, InvalidInputError
-from omnibind_core.fusion.base import Fused, Fusion, equal_shares, mix
+from omnibind_core.fusion.base import Fused, Fusion, LeftOut, equal_shares, mix, summed, sums_left_out
 from omnibind_core.fusion.familiarity import LEAST, Familiarity
 from omnibind_core.fusion.registry import register
 
@@ -131,6 +131,14 @@ class AdaptiveFusion(Fusion):
             shares, familiarity = self.reliability(tokens, mask, modality_ids, doubted)
         return Fused(F.normalize(mix(shares, hidden), dim=-1), mix(shares, flow), familiarity)
 
+    def leave_one_out(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor, doubted: Tensor) -> LeftOut:
+        """See :meth:`Fusion.leave_one_out`."""
+        if self.layers:
+            return super().leave_one_out(tokens, mask, modality_ids, doubted)
+        if self.reliability is None:
+            return summed(equal_shares(mask, tokens.dtype), tokens)
+        return summed(*self.reliability.leave_one_out(tokens, mask, modality_ids, doubted))
+
 
 class Reliability(nn.Module):
     """How much each token can be trusted. Starts as equal shares.
@@ -172,25 +180,54 @@ class Reliability(nn.Module):
         Each row of the shares sums to 1, absent tokens have 0. The familiarity is None where it is not asked for, and
         NaN where it is not known or no token is.
         """
-        scores: Tensor = self.score(tokens).squeeze(-1)
-        familiarity = None
-        if self.gains is not None:
-            scores = self.gains[0] * scores
-        if self.gains is not None and self.familiarity is not None:
-            if modality_ids is None:
-                raise InvalidInputError(
-                    "AF with centres", "no modality_ids", "the modality of each token, int64 [B, M]"
-                )
-            familiarity = self.familiarity(tokens, modality_ids)
-            if doubted is not None:
-                familiarity = familiarity.masked_fill(doubted, LEAST)
-            familiarity = familiarity.masked_fill(~mask, torch.nan)
-            scores = scores + self.gains[1] * familiarity.nan_to_num(0.0)
+        scores, familiarity = self._alone(tokens, modality_ids, doubted)
         if self.gains is not None and self.agreement:
             others = tokens.sum(dim=1, keepdim=True) - tokens  # absent tokens are zeros
-            count = (mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)
-            scores = scores + self.gains[2] * (tokens * others).sum(dim=-1) / count
-        return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1), familiarity
+            scores = scores + self._agreement((tokens * others).sum(dim=-1), mask)
+        return _shares(scores, familiarity, mask)
+
+    def leave_one_out(
+        self, tokens: Tensor, mask: Tensor, modality_ids: Tensor, doubted: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Shares of one set of tokens ``[n, D]``, and without each, ``float32 [1 + n, n]``; the tokens; familiarity.
+
+        Each token is looked at once, and each pair: without a token, the others lack its part of their agreement.
+        """
+        scores, familiarity = self._alone(tokens, modality_ids, doubted)
+        if self.gains is not None and self.agreement:
+            pairs = tokens @ tokens.T
+            scores = scores + self._agreement(sums_left_out(pairs, mask) - pairs.diagonal(), mask)
+        rows = None if familiarity is None else familiarity.expand(mask.shape)
+        weights, rows = _shares(scores.expand(mask.shape), rows, mask)
+        return weights, tokens, rows
+
+    def _alone(
+        self, tokens: Tensor, modality_ids: Tensor | None, doubted: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What speaks for each token ``[..., D]`` by itself, and its familiarity."""
+        scores: Tensor = self.score(tokens).squeeze(-1)
+        if self.gains is None:
+            return scores, None
+        scores = self.gains[0] * scores
+        if self.familiarity is None:
+            return scores, None
+        if modality_ids is None:
+            raise InvalidInputError("AF with centres", "no modality_ids", "the modality of each token, int64 [B, M]")
+        familiarity: Tensor = self.familiarity(tokens, modality_ids)
+        if doubted is not None:
+            familiarity = familiarity.masked_fill(doubted, LEAST)
+        return scores + self.gains[1] * familiarity.nan_to_num(0.0), familiarity
+
+    def _agreement(self, cosines: Tensor, mask: Tensor) -> Tensor:
+        """What speaks for tokens because of the others, by the sum of cosines to them, ``[B, M]``."""
+        assert self.gains is not None
+        return self.gains[2] * cosines / (mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)
+
+
+def _shares(scores: Tensor, familiarity: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Shares of the present tokens ``[B, M]``, and their familiarity, by the scores of all."""
+    known = None if familiarity is None else familiarity.masked_fill(~mask, torch.nan)
+    return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1), known
 
 
 class AttentionLayer(nn.Module):

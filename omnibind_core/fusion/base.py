@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+_ENTRIES = 2**22
+"""Numbers of tokens and attention that a batch of masks may have at a time: 16 MB."""
+
 
 class Fused(NamedTuple):
     """Result of a fusion.
@@ -88,7 +91,8 @@ class Fusion(nn.Module):
     def leave_one_out(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor, doubted: Tensor) -> LeftOut:
         """Fuses one set of tokens, and the same without each of them.
 
-        Made for eval mode: as :meth:`forward` gives it for a batch of masks, but that no padding is cut away.
+        Made for eval mode: as :meth:`forward` gives it for a batch of masks, but that no padding is cut away. A fusion
+        whose embedding is a sum of its tokens has a shorter way.
 
         Args:
             tokens: ``float32 [n, D]``, unit length, finite.
@@ -96,10 +100,19 @@ class Fusion(nn.Module):
             modality_ids: ``int64 [n]``, see :meth:`forward`.
             doubted: ``bool [n]``, see :meth:`forward`.
         """
-        rows = mask.shape[0]
-        shown = tokens.expand(rows, -1, -1).masked_fill(~mask[..., None], 0.0)
-        fused = self.fuse_doubted(shown, mask, modality_ids.expand(rows, -1), doubted.expand(rows, -1))
-        return LeftOut(*fused)
+        # Memory for some rows at a time; a trace has to hold for any number.
+        rows, (count, dim) = mask.shape[0], tokens.shape
+        step = rows if torch.jit.is_tracing() else max(1, _ENTRIES // (count * (dim + count)))
+        fused = []
+        for start in range(0, rows, step):
+            some = mask[start : start + step]
+            shown = tokens.expand(some.shape[0], -1, -1).masked_fill(~some[..., None], 0.0)
+            ids, doubts = (row.expand(some.shape[0], -1) for row in (modality_ids, doubted))
+            fused.append(self.fuse_doubted(shown, some, ids, doubts))
+        embedding, weights, familiarity = zip(*fused, strict=True)
+        return LeftOut(
+            torch.cat(embedding), torch.cat(weights), None if familiarity[0] is None else torch.cat(familiarity)
+        )
 
     def extend(self, slots: int) -> None:
         """Makes room for so many modalities, in place; nothing to do for a fusion that does not know their number."""
@@ -140,6 +153,20 @@ def left_out(speaks: Tensor) -> Tensor:
     return mask | ~mask.any(dim=1, keepdim=True)
 
 
+def sums_left_out(rows: Tensor, mask: Tensor) -> Tensor:
+    """``mask @ rows``, ``[1 + n, K]``, for a mask of :func:`left_out` and ``float32 [n, K]``, in one pass."""
+    own = rows * mask[0, :, None]
+    total = own.sum(dim=0, keepdim=True)
+    return torch.where(mask.all(dim=1, keepdim=True), rows.sum(dim=0), torch.cat([total, total - own]))
+
+
+def summed(weights: Tensor, tokens: Tensor, familiarity: Tensor | None = None) -> LeftOut:
+    """What a fusion leaves whose embeddings are sums of the tokens ``[n, D]``, by weights ``[1 + n, n]``."""
+    total = weights @ tokens
+    length = total.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return LeftOut(total / length, weights, familiarity, weights / length)
+
+
 def equal_shares(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """``[B, M]``: the same share for every present token of a row, 0 for absent ones."""
     return mask.to(dtype) / mask.sum(dim=1, keepdim=True)
@@ -168,10 +195,10 @@ def evidence(fused: Fused, tokens: Tensor, mask: Tensor) -> Evidence:
     return _evidence(fused, shown.sum(dim=1), shown.square().sum(dim=(1, 2)), mask)
 
 
-def evidence_of_parts(fused: LeftOut, tokens: Tensor, mask: Tensor) -> Evidence:
-    """The same of fusions of some of the same tokens ``[n, D]``, by masks ``bool [B, n]``."""
-    shares = mask.to(tokens.dtype)
-    return _evidence(fused, shares @ tokens, shares @ tokens.square().sum(dim=1), mask)
+def evidence_left_out(fused: LeftOut, tokens: Tensor, mask: Tensor) -> Evidence:
+    """The same of one set of tokens ``[n, D]``, and without each, by the mask of :func:`left_out`."""
+    squares = sums_left_out(tokens.square().sum(dim=1, keepdim=True), mask)[:, 0]
+    return _evidence(fused, sums_left_out(tokens, mask), squares, mask)
 
 
 def _evidence(fused: Fused | LeftOut, total: Tensor, squares: Tensor, mask: Tensor) -> Evidence:

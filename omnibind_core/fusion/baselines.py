@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from omnibind_core.config import Config
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.fusion.attention import AttentionLayer, FusionConfig
-from omnibind_core.fusion.base import Fused, Fusion, equal_shares, mix
+from omnibind_core.fusion.base import Fused, Fusion, LeftOut, equal_shares, mix, summed
 from omnibind_core.fusion.registry import register
 
 
@@ -94,6 +94,10 @@ class MeanFusion(Fusion):
         """See :meth:`omnibind_core.fusion.base.Fusion.fuse`."""
         weights = equal_shares(mask, tokens.dtype)
         return Fused(F.normalize(mix(weights, tokens), dim=-1), weights)
+
+    def leave_one_out(self, tokens: Tensor, mask: Tensor, modality_ids: Tensor, doubted: Tensor) -> LeftOut:
+        """See :meth:`omnibind_core.fusion.base.Fusion.leave_one_out`."""
+        return summed(equal_shares(mask, tokens.dtype), tokens)
 
 
 class LinearFusion(Fusion):

@@ -68,9 +68,10 @@ class Familiarity(nn.Module):
         """Familiarity ``float32 [B, M]``, -6..1, of tokens ``[B, M, D]``; NaN of modalities that were never learnt."""
         slots, count, dim = self.centres.shape
         nearest = (tokens @ self.centres.reshape(slots * count, dim).T).unflatten(-1, (slots, count)).amax(dim=-1)
-        scaled = ((nearest - self.usual) / self.spread).clamp(LEAST, MOST)
-        scaled = torch.where(self.usual.isnan(), self.usual, scaled)  # not every engine lets NaN through a clamp
-        return scaled.gather(-1, modality_ids[..., None]).squeeze(-1)
+        own = nearest.gather(-1, modality_ids[..., None]).squeeze(-1)
+        usual = self.usual[modality_ids]
+        scaled = ((own - usual) / self.spread[modality_ids]).clamp(LEAST, MOST)
+        return torch.where(usual.isnan(), usual, scaled)  # not every engine lets NaN through a clamp
 
 
 def spherical_k_means(rows: Tensor, count: int, seed: int) -> Tensor:

@@ -13,7 +13,7 @@ from omnibind_core import fusion
 from omnibind_core.calibration import Calibration, Certainty, certainty_inputs
 from omnibind_core.encoders.inference import engines
 from omnibind_core.encoders.inference.export import Part
-from omnibind_core.fusion import Evidence
+from omnibind_core.fusion import Evidence, base, evidence_left_out, left_out
 from omnibind_core.recogniser import DYNAMIC, INPUTS, OUTPUTS, Recogniser, samples
 
 DIM = 32
@@ -135,7 +135,7 @@ def test_one_network_gives_what_the_formula_gives_set_by_set(name):
     module = built(name).double()  # a certainty near 1 magnifies what float32 rounds away
     exact = Recogniser(module, CALIBRATION, SLOTS).double()
     usual = Recogniser(built(name), CALIBRATION, SLOTS)
-    for sample in asked():
+    for sample in [*asked()][:: 1 if name == "familiarity" else 5]:
         with torch.inference_mode():
             wanted, found, rounded = by_formula(module, **doubled(sample)), exact(**doubled(sample)), usual(**sample)
         for key, value in wanted.items():
@@ -148,7 +148,7 @@ def test_one_network_gives_what_the_formula_gives_set_by_set(name):
 
 
 @pytest.mark.parametrize("engine", engines.candidates("auto"))
-@pytest.mark.parametrize("name", ["familiarity", "residual", "mean"])
+@pytest.mark.parametrize("name", ["familiarity", "residual"])
 def test_engines_give_the_same_for_all_sizes_and_vocabularies(name, engine, tmp_path):
     pytest.importorskip("onnx")
     part = Part("recogniser", Recogniser(built(name), CALIBRATION, SLOTS), [*asked()], DYNAMIC, OUTPUTS)
@@ -158,3 +158,41 @@ def test_engines_give_the_same_for_all_sizes_and_vocabularies(name, engine, tmp_
         given = {key: sample[key].numpy() for key in INPUTS}
         for key, found, wanted in zip(OUTPUTS, run(given), part.compute(sample).values(), strict=True):
             np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS])
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_the_short_way_without_each_token_gives_what_a_batch_of_masks_gives(name, count):
+    module = built(name)
+    generator = torch.Generator().manual_seed(count)
+    tokens = F.normalize(torch.randn(count, DIM, generator=generator) + 1, dim=1)
+    ids = torch.randint(len(SLOTS), (count,), generator=generator)
+    doubted = torch.rand(count, generator=generator) < 0.2
+    place = torch.arange(count)
+    for speaks in (place >= 0, place < 0, place == 0, place % 3 > 0):
+        mask = left_out(speaks)
+        with torch.inference_mode():
+            found = module.leave_one_out(tokens, mask, ids, doubted)
+            rows = (part.expand(count + 1, *part.shape) for part in (tokens, ids, doubted))
+            shown, kinds, doubts = rows
+            batch = module(shown, mask, kinds, doubts)
+            proof = evidence_left_out(found, tokens, mask)
+            whole = fusion.evidence(batch, shown, mask)
+            if found.parts is not None:
+                torch.testing.assert_close(found.parts @ tokens, batch.embedding, rtol=0, atol=1e-5)
+        for one, other in zip((*found[:3], *proof), (*batch, *whole), strict=True):
+            if one is not None:
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-5, equal_nan=True)
+    assert (found.parts is None) == (name not in ("familiarity", "reliability", "mean"))
+
+
+def test_a_large_set_is_fused_some_rows_at_a_time(monkeypatch):
+    module, most = built("residual"), []
+    fuse = module.fuse_doubted
+    monkeypatch.setattr(module, "fuse_doubted", lambda *sets: most.append(len(sets[0])) or fuse(*sets))
+    monkeypatch.setattr(base, "_ENTRIES", 30000)
+    tokens, nothing = F.normalize(torch.randn(50, DIM), dim=1), torch.zeros(50, dtype=torch.int64)
+    with torch.inference_mode():
+        found = module.leave_one_out(tokens, left_out(nothing == 0), nothing, nothing > 0)
+    assert found.embedding.shape == (51, DIM) and sum(most) == 51
+    assert len(most) > 3 and max(most) * 50 * (DIM + 50) <= 30000

@@ -102,13 +102,14 @@ def _openvino(path: Path, count: int) -> Run:
         "NUM_STREAMS": 1,
     }
     network = openvino.Core().compile_model(path, "CPU", settings)
-    names = [node.get_any_name() for node in network.inputs]
+    names = [node.get_names() for node in network.inputs]  # each has those of what was merged into it, too
     request = network.create_infer_request()
     busy = threading.Lock()  # its memory is one thread's at a time
 
     def run(inputs: Arrays) -> list[NDArray[Any]]:
         with busy:
-            found = request.infer({name: inputs[name] for name in names}, share_inputs=True)
+            given = [next(inputs[name] for name in known if name in inputs) for known in names]
+            found = request.infer(dict(enumerate(given)), share_inputs=True)
             return [np.array(rows) for rows in found.values()]
 
     return run
