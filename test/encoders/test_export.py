@@ -39,8 +39,8 @@ def manifest(exported):
 def test_all_parts_once_and_near_torch(exported, manifest):
     model = OmniBind.from_pretrained(exported)
     assert manifest["model"] == model.identity and manifest["opset"] == export.OPSET
-    names = {"trunks.vision", "trunks.audio", "trunks.point", "recogniser"}
-    names |= {f"heads.{name}" for name in model.modalities if name != "text"}
+    names = {"trunks.vision", "trunks.audio", "trunks.point", "trunks.text", "recogniser"}
+    names |= {f"heads.{name}" for name in model.modalities}
     assert set(manifest["parts"]) | set(manifest["failed"]) == names
     assert not set(manifest["failed"]) - {"trunks.point"}, manifest["failed"]
     for name, part in manifest["parts"].items():
@@ -85,7 +85,7 @@ def test_openvino_gets_its_own_files(tiny_model, tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["parts"]["trunks.audio"]["file"] == "trunks.audio.xml"
     assert set(told["parts"]["trunks.audio"]["compared"]) == {"openvino"}
-    assert {path.suffix for path in (tmp_path / "ir").iterdir()} == {".xml", ".bin", ".json"}
+    assert {path.suffix for path in (tmp_path / "ir").iterdir()} == {".xml", ".bin", ".json", ".npz", ".safetensors"}
 
 
 def test_a_folder_with_something_else_is_left_alone(tiny_model, tmp_path):
