@@ -166,6 +166,7 @@ class TokenCache:
         self._on_verdict = on_verdict
         self._tokens: dict[str, Token] = {}
         self._traced: set[tuple[str, type[Exception]]] = set()
+        self._fitting: set[tuple[str, int]] = set()  # modalities and widths of embeddings that the model took
         self.seconds: dict[str, float] = {}
         self.costs: dict[str, float] = {}
 
@@ -248,7 +249,9 @@ class TokenCache:
         sensor, raw = token.sensor, token.content
         if isinstance(raw, Encoded) and raw.kind == "embedding":
             embedding = _checked(raw.array, sensor.name)
-            self._model.recognise([sensor.modality], embedding[None])  # refuses another model's width
+            if (sensor.modality, len(embedding)) not in self._fitting:
+                self._model.recognise([sensor.modality], embedding[None])  # refuses another model's width
+                self._fitting.add((sensor.modality, len(embedding)))
             token.embedding = embedding
         elif isinstance(raw, Encoded):
             token.views = raw.array
