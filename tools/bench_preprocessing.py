@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 SECOND = 1_000_000_000
 RATE = 10  # ticks a second
+_AFTER = 0.03  # s after a tick that count, too: threads may spin for some time
 REPO = Path(__file__).resolve().parents[1]
 
 Stream = Iterator[list[tuple[float, Any]]]  # of each tick the new messages, and s from its begin to each
@@ -61,6 +62,7 @@ def ros(values: NDArray[Any]) -> array.array[int]:
 
 
 def image(pixels: NDArray[Any], encoding: str) -> Message:
+    """A ``sensor_msgs/Image``."""
     data = ros(pixels)
     height, width = pixels.shape[:2]
     return Message(height=height, width=width, encoding=encoding, is_bigendian=0, step=len(data) // height, data=data)
@@ -211,17 +213,16 @@ TICK = (
 
 def trial(names: list[str], count: int, out: Path | None, profile: bool) -> dict[str, Any]:
     """Ticks of each sensor in this process: µs of preprocessing, of pushing a message, and page faults."""
-    from torch import nn
-
     from omnibind_core import modalities
     from omnibind_core.encoders.base import EncoderSet
+    from omnibind_core.fusion.baselines import MeanFusion
     from omnibind_core.model import OmniBind, saved_config
     from omnibind_core.runtime.engine import PerceptionEngine
     from omnibind_core.runtime.types import SensorConfig
     from omnibind_ros.messages import DecodeOptions, Decoder
 
     config = saved_config("lite")
-    model = OmniBind(config, EncoderSet({}, {}, {}, config.embed_dim), nn.Identity())  # nothing is encoded
+    model = OmniBind(config, EncoderSet({}, {}, {}, config.embed_dim), MeanFusion())  # nothing is encoded
     found: dict[str, Any] = {}
     seen: dict[str, NDArray[Any]] = {}
     for name in names:
@@ -246,6 +247,7 @@ def trial(names: list[str], count: int, out: Path | None, profile: bool) -> dict
                 profiler.enable()
             tokens = engine.tokens(selection, embed=False)
             profiler.disable()
+            time.sleep(_AFTER)
             used.append((time.process_time_ns() - begin) / 1e3)
             faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
             if number >= count:
@@ -263,7 +265,7 @@ def trial(names: list[str], count: int, out: Path | None, profile: bool) -> dict
             print(f"\n{name}, {count} ticks")
             pstats.Stats(profiler).sort_stats("tottime").print_stats(12)
     if out is not None:
-        np.savez(out, **{name: views for name, views in seen.items()})
+        np.savez(out, **seen)  # type: ignore[arg-type]
     return found
 
 
@@ -305,27 +307,27 @@ def main() -> int:
             with np.load(path) as file:
                 views[where] = {name: file[name] for name in file.files}
             path.unlink()
-    rows = [
-        {"sensor": name, "where": where} | {key: float(np.median([one[key] for one in trials])) for key in trials[0]}
-        for (name, where), trials in found.items()
-    ]
-    print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, {args.rounds} trials of {args.ticks} ticks"
-    )
+    medians = {
+        way: {key: float(np.median([one[key] for one in trials])) for key in trials[0]} for way, trials in found.items()
+    }
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores, load {load:.1f} at the end, {args.rounds} trials of {args.ticks} ticks")
     print("| sensor | | tick, ms | first, ms | page faults | push, µs | times less | encoder's input |")
     print("|---|---|---|---|---|---|---|---|")
-    us = {(row["sensor"], row["where"]): row["us"] for row in rows}
-    for row in sorted(rows, key=lambda row: args.only.index(row["sensor"])):
-        name, where = row["sensor"], row["where"]
-        less = f"{us[name, 'there'] / us[name, 'here']:.1f}" if where == "here" and args.against else ""
-        alike = difference(views["here"][name], views["there"][name]) if less else ""
-        print(
-            f"| {name} | {where} | {row['us'] / 1e3:.2f} | {row['first_us'] / 1e3:.1f} | {row['faults']:.0f} | "
-            f"{row['push_us']:.0f} | {less} | {alike} |"
-        )
+    for name in args.only:
+        for where in folders:
+            row = medians[name, where]
+            compared = where == "here" and args.against
+            less = f"{medians[name, 'there']['us'] / row['us']:.1f}" if compared else ""
+            alike = difference(views["here"][name], views["there"][name]) if compared else ""
+            print(
+                f"| {name} | {where} | {row['us'] / 1e3:.2f} | {row['first_us'] / 1e3:.1f} | {row['faults']:.0f} | "
+                f"{row['push_us']:.0f} | {less} | {alike} |"
+            )
     for where in folders:
         if set(TICK) <= set(args.only):
-            print(f"{', '.join(TICK)}, {where}: {sum(us[name, where] for name in TICK) / 1e3:.1f} ms")
+            print(f"{', '.join(TICK)}, {where}: {sum(medians[name, where]['us'] for name in TICK) / 1e3:.1f} ms")
+    rows = [{"sensor": name, "where": where, **row} for (name, where), row in medians.items()]
     (args.out / "bench_preprocessing.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -113,7 +113,7 @@ class Evt3Decoder:
         at = np.flatnonzero((kinds == _COLUMN) | (kinds == _VECTOR_12) | (kinds == _VECTOR_8))
         t, y = times[changes[at] & _LOW], rows[changes[at] >> _HALF]
         chosen = words[at]
-        x, p = (chosen & 0x7FF).astype(np.int32), (chosen >> 11).astype(np.uint8) & 1
+        x, p = (chosen & 0x7FF).astype(np.int32), (chosen >> 11 & 1).astype(np.uint8)
         if counts[[_BASE, _VECTOR_12, _VECTOR_8]].any():
             word, x, p = self._expand(words, np.cumsum(_COVERS[places]), kinds, at, x, p)
             t, y = t[word], y[word]
