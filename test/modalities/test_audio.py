@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +200,46 @@ def test_padding_with_silence_changes_nothing() -> None:
 def test_silence_is_still_one_view() -> None:
     patches = processing.yamnet_patches(np.zeros(32000, np.float32))
     assert patches.shape[1:] == (96, 64) and len(patches) >= 1 and np.isfinite(patches).all()
+
+
+@pytest.mark.parametrize("rate", [1000, 8000, 11025, 44_100, 48_000, 96_000, 44_056])
+@pytest.mark.parametrize("seconds", [0.0001, 0.11, 0.5])
+def test_resampling_is_that_of_scipy(rate: int, seconds: float, rng: np.random.Generator) -> None:
+    signal = pytest.importorskip("scipy.signal")
+    samples = rng.standard_normal(max(1, round(seconds * rate))).astype(np.float32)
+    common = math.gcd(rate, 16_000)
+    expected = signal.resample_poly(samples, 16_000 // common, rate // common)
+    found = processing.resample(samples, rate)
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    assert found == pytest.approx(expected, abs=2e-6)
+
+
+def test_sound_of_usual_rates_needs_no_scipy() -> None:
+    """Its import takes seconds, which the first tick with sound would wait for."""
+    code = """
+import sys
+import numpy as np
+from omnibind_core.modalities.audio import processing
+for rate in (8000, 11025, 22050, 44100, 48000, 96000):
+    processing.resample(np.ones(100, np.float32), rate)
+assert not [name for name in sys.modules if name.partition(".")[0] == "scipy"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(1, 5, 3), (8, 257, 64), (13, 462, 640), (200, 40_000, 9)])
+def test_products_are_so_small_that_openblas_wakes_no_threads(
+    rows: int, inner: int, columns: int, rng: np.random.Generator
+) -> None:
+    class Watched(np.ndarray):
+        largest = 0
+
+        def __matmul__(self, other: np.ndarray) -> np.ndarray:
+            Watched.largest = max(Watched.largest, len(self) * other.size)
+            return np.asarray(self) @ other
+
+    left, right = (rng.standard_normal(shape).astype(np.float32) for shape in ((rows, inner), (inner, columns)))
+    found = processing._product(left.view(Watched), right)
+    assert found == pytest.approx(left @ right, rel=1e-4, abs=1e-3)
+    assert 0 < Watched.largest <= max(1 << 18, 8 * inner)

@@ -27,9 +27,16 @@ def events(rows: list[tuple[int, int, int, int]], width: int = 8, height: int = 
 def draw(raw: Events, preset: str, **changes: Any) -> np.ndarray:
     """The picture ``[height, width]`` or ``[height, width, 3]`` before it is resized."""
     chosen = replace(EVENT.preset(preset), **changes)
-    framed = processing.FRAMINGS[chosen.framing](raw)
-    counts = processing.remove_hot_pixels(processing.count(framed), chosen.hot_pixels)
-    return processing.DRAWINGS[chosen.drawing](counts, chosen)
+    return processing.pictures(raw, chosen)[0]
+
+
+def count(raw: Events) -> np.ndarray:
+    """Counts of all pixels ``[2, height, width]``."""
+    pixels, found = processing.count(raw, processing.Frame(0, 0, raw.width, raw.height), slice(None))
+    assert (np.diff(pixels) > 0).all() and found.any(axis=0).all()
+    counts = np.zeros((2, raw.height * raw.width), found.dtype)
+    counts[:, pixels] = found
+    return counts.reshape(2, raw.height, raw.width)
 
 
 # Bounding box x 1..4, y 0..1 on 8 x 6 pixels: EventCLIP moves it by (+1, +2).
@@ -37,7 +44,7 @@ FEW = events([(1, 0, 0, 1), (1, 0, 1, 1), (4, 1, 2, 0), (4, 1, 3, 1), (2, 0, 4, 
 
 
 def test_counts() -> None:
-    counts = processing.count(FEW)
+    counts = count(FEW)
     assert counts.shape == (2, 6, 8) and counts.sum() == 5
     assert counts[1, 0, 1] == 2 and counts[0, 1, 4] == 1 and counts[1, 1, 4] == 1 and counts[0, 0, 2] == 1
 
@@ -78,9 +85,9 @@ def test_hot_pixels() -> None:
     counts = np.zeros((2, 20, 20), np.float32)
     counts[0, 5, :10] = 1
     counts[1, 3, 3] = 500
-    clean = processing.remove_hot_pixels(counts, 10)
+    clean = processing.remove_hot_pixels(counts, 10, 400)
     assert clean[1, 3, 3] == 0 and clean.sum() == 10
-    assert processing.remove_hot_pixels(counts, 0) is counts
+    assert processing.remove_hot_pixels(counts, 0, 400) is counts
     only_hot = events([(3, 3, i, 1) for i in range(50)], 200, 200)
     assert (EVENT.process(only_hot, EVENT.preset("eventclip_gray")) == 255).all()
 
@@ -88,11 +95,20 @@ def test_hot_pixels() -> None:
 def test_object_framing_zooms_on_the_object() -> None:
     square = [(x, y, 0, 1) for x in range(40, 60) for y in range(70, 80)]
     noise = [(5, 5, 0, 1), (120, 110, 0, 0)]  # below one percent
-    framed = processing.FRAMINGS["object"](events([*noise, *square], 128, 128))
-    assert (framed.width, framed.height, len(framed)) == (28, 28, 200)  # a margin of four pixels
-    assert (framed.x.min(), framed.x.max(), framed.y.min(), framed.y.max()) == (4, 23, 9, 18)
+    raw = events([*noise, *square], 128, 128)
+    framed = processing.FRAMINGS["object"](raw)
+    kept = processing.inside(raw, framed)
+    assert (framed.width, framed.height, len(kept)) == (28, 28, 200)  # a margin of four pixels
+    x, y = raw.x[kept] - framed.left, raw.y[kept] - framed.top
+    assert (x.min(), x.max(), y.min(), y.max()) == (4, 23, 9, 18)
     one = processing.FRAMINGS["object"](events([(0, 0, 0, 1)], 128, 128))
-    assert (one.width, one.x.tolist(), one.y.tolist()) == (9, [4], [4])
+    assert (one.width, 0 - one.left, 0 - one.top) == (9, 4, 4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 50, 51, 99, 101, 150, 151, 1000, 4951])
+def test_percentiles_are_those_of_numpy(number: int, rng: np.random.Generator) -> None:
+    values = rng.integers(0, rng.integers(1, 300), number).astype(np.uint16)
+    assert processing._middle(values, 300) == tuple(np.percentile(values, (1, 99), method="nearest"))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +186,7 @@ def test_frames_become_events(tmp_path: Path) -> None:
     frame[1, 2], frame[3, 4] = 3, -2
     np.savez(tmp_path / "f.npz", frame=frame)
     raw = EVENT.load(tmp_path / "f.npz")
-    counts = processing.count(raw)
+    counts = count(raw)
     assert np.array_equal(counts[1] - counts[0], frame) and len(raw) == 5
     with pytest.raises(InvalidInputError, match="no events"):
         EVENT.check(from_frame(np.zeros((6, 8), np.int8), "dvs"), "dvs")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from omnibind_core import modalities
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.point_cloud import corruption, processing
+from omnibind_core.modalities.point_cloud import cleaning, corruption, processing
 
 CLOUD = modalities.get("point_cloud")
 
@@ -393,3 +394,32 @@ def test_a_cleaned_cloud_passes_again_unchanged(place: tuple[float, ...]) -> Non
         outliers[::2] /= 30
         once = CLOUD.check(np.concatenate([thing, outliers]) + place, "once")
         assert np.array_equal(CLOUD.check(once, "twice"), once)
+
+
+def test_the_nearest_of_several_points_in_a_pixel_is_drawn(rng: np.random.Generator) -> None:
+    points = rng.random((5000, 3)).astype(np.float32)
+    points -= points.mean(axis=0)
+    drawn = processing._depth(points, 0.0, 0.0, 24)  # a grid of 24: many points in each pixel; nothing is spread there
+    towards = -points[:, 1]  # seen along y
+    extent = np.ptp(points[:, [0, 2]], axis=0).max()
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    assert drawn.max() == pytest.approx((towards.max() + middle[1]) / extent, abs=1e-5)
+    nearest = np.full((24, 24), -9.0, np.float32)
+    across, up = ((points[:, axis] - middle[axis]) / extent * 0.82 * 24 for axis in (0, 2))
+    np.maximum.at(nearest, ((12 - up).astype(int), (across + 12).astype(int)), (towards + middle[1]) / extent)
+    around = cv2.dilate(nearest, np.ones((3, 3), np.uint8))  # which the drawing does, too
+    inside = around > -9
+    assert drawn[inside] == pytest.approx(around[inside], abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_points_that_were_measured(dtype: type, rng: np.random.Generator) -> None:
+    points = rng.random((50, 3)).astype(dtype) - 0.5
+    points[7] = 0
+    points[9, 0] = points[11, 1] = 0  # these are points
+    columns, measured = cleaning.by_columns(points, 1e9)
+    assert np.array_equal(columns.T, points) and measured.tolist() == [at for at in range(50) if at != 7]
+    points[7, 2] = 1
+    assert cleaning.by_columns(points, 1e9)[1] is None
+    points[3, 1], points[5, 2], points[6, 0], points[8, 0] = np.nan, np.inf, -np.inf, 2e9
+    assert sorted({*range(50)} - {*cleaning.by_columns(points, 1e9)[1].tolist()}) == [3, 5, 6, 8]

@@ -61,14 +61,48 @@ def process(raw: Sound, preset: AudioPreset) -> NDArray[np.float32]:
     return kaldi_clips(samples, preset.bands, preset.frames)
 
 
+_ZEROS = 10  # crossings of the low-pass filter on each side
+_KAISER = 5.0  # its window
+_ROWS, _BLOCK = 8, 1 << 18  # rows and multiplications of a product that is too small for OpenBLAS to share it out
+_GROUP = 64  # samples that are made at once, at least
+_LARGEST = 1 << 20  # values of the filter by samples in and out; rates that need more have nearly no common divisor
+
+
 def resample(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
-    """Brings ``[T]`` to 16 kHz by a polyphase filter; the same memory if it is there already."""
+    """Brings ``[T]`` to 16 kHz by a polyphase filter; the same memory if it is there already.
+
+    The filter is that of ``scipy.signal.resample_poly``, whose import takes two seconds: SciPy is asked only for rates
+    for which the filter, as a product of matrices, would be too large.
+    """
     if sample_rate == SAMPLE_RATE:
         return samples
-    signal = require("scipy.signal", f"Resampling sound from {sample_rate} Hz")
     common = math.gcd(sample_rate, SAMPLE_RATE)
-    resampled = signal.resample_poly(samples, SAMPLE_RATE // common, sample_rate // common)
-    return resampled.astype(np.float32, copy=False)
+    up, down = SAMPLE_RATE // common, sample_rate // common
+    groups = -(-_GROUP // up)  # periods of the two rates
+    reach = _ZEROS * max(up, down) // up  # samples of the input on each side of one of the output
+    width = groups * down + 2 * reach + 1
+    if groups * up * width > _LARGEST:
+        signal = require("scipy.signal", f"Resampling sound from {sample_rate} Hz")
+        return signal.resample_poly(samples, up, down).astype(np.float32, copy=False)
+    count = -(-len(samples) * up // down)
+    rows = -(-count // (groups * up))
+    padded = np.zeros((rows - 1) * groups * down + width, np.float32)
+    padded[reach : reach + len(samples)] = samples[: len(padded) - reach]
+    made = _product(sliding_window_view(padded, width)[:: groups * down], _filter(up, down, groups))
+    return made.reshape(-1)[:count]
+
+
+@functools.lru_cache(maxsize=8)
+def _filter(up: int, down: int, groups: int) -> NDArray[np.float32]:
+    """What each sample in adds to each sample out, ``[in, out]``: a windowed sinc."""
+    half = _ZEROS * max(up, down)
+    at = np.arange(-half, half + 1)
+    taps = np.sinc(at / max(up, down)) * np.kaiser(2 * half + 1, _KAISER)
+    taps *= up / taps.sum()
+    reach = half // up
+    place = np.arange(groups * up) * down - (np.arange(groups * down + 2 * reach + 1)[:, None] - reach) * up + half
+    found: NDArray[np.float32] = np.where((place >= 0) & (place <= 2 * half), taps[place.clip(0, 2 * half)], 0)
+    return found.astype(np.float32)
 
 
 def yamnet_patches(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -97,7 +131,20 @@ def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     frames = sliding_window_view(samples, _WINDOW)[::_HOP]
     window = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)  # periodic
     magnitude = np.abs(np.fft.rfft(frames * window, _FFT)).astype(np.float32, copy=False)
-    return np.log(magnitude @ mel_filters(_BANDS, _LOW_HZ, _HIGH_HZ) + np.float32(_LOG_OFFSET))
+    return np.log(_product(magnitude, mel_filters(_BANDS, _LOW_HZ, _HIGH_HZ)) + np.float32(_LOG_OFFSET))
+
+
+def _product(rows: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``rows @ matrix`` in blocks that OpenBLAS computes on one thread: those it wakes spin for 25 ms afterwards."""
+    height = min(_ROWS, len(rows))
+    width = max(1, _BLOCK // (height * len(matrix)))
+    out = np.empty((len(rows), matrix.shape[1]), np.float32)
+    for left in range(0, matrix.shape[1], width):
+        columns = matrix[:, left : left + width]
+        for top in range(0, len(rows), height):
+            first = min(top, len(rows) - height)  # one row alone would be another kind of product
+            out[first : first + height, left : left + width] = rows[first : first + height] @ columns
+    return out
 
 
 @functools.cache
@@ -152,4 +199,4 @@ def kaldi_filter_bank(samples: NDArray[np.float32], bands: int) -> NDArray[np.fl
     emphasised = frames - np.float32(_PRE_EMPHASIS) * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     spectrum = np.fft.rfft(emphasised * np.hanning(_WINDOW).astype(np.float32), _FFT)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
-    return np.log(np.maximum(power @ mel_filters(bands, 20.0, SAMPLE_RATE / 2), _LOG_FLOOR))
+    return np.log(np.maximum(_product(power, mel_filters(bands, 20.0, SAMPLE_RATE / 2)), _LOG_FLOOR))

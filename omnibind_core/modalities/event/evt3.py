@@ -25,10 +25,17 @@ _TIME_LOW, _TIME_HIGH = 0x6, 0x8  # lower and upper 12 bits of the time, µs
 _TRIGGER = 0xA  # channel in 4 bits, 7 unused, edge
 # 0x7, 0xE and 0xF are monitoring data of the sensor; the others are not defined.
 
-_WIDTHS = np.zeros(16, np.uint8)
+_WIDTHS = np.zeros(16, np.int64)
 _WIDTHS[[_VECTOR_12, _VECTOR_8]] = 12, 8
+_BITS = np.zeros(16, np.uint16)
+_BITS[[_VECTOR_12, _VECTOR_8]] = 0xFFF, 0xFF
 _IS_EVENT = np.isin(np.arange(16), (_COLUMN, _VECTOR_12, _VECTOR_8))
 _IS_UNDEFINED = np.isin(np.arange(16), (0x1, 0x9, 0xB, 0xC, 0xD))
+# What a word adds to two sums that run along the words, in one pass: changes of time and of row, of base and columns.
+_HALF = 32  # bits of either
+_LOW = (1 << _HALF) - 1
+_CHANGES = np.isin(np.arange(16), (_TIME_LOW, _TIME_HIGH)) + (np.isin(np.arange(16), _ROW).astype(np.int64) << _HALF)
+_COVERS = np.isin(np.arange(16), _BASE) + (_WIDTHS << _HALF)
 
 _LOOP = 1 << 12  # the upper half of the time starts again after that many, which is every 16.8 s
 # Sensors repeat a time that they have passed already, by a few steps; going back further is an error in the stream.
@@ -99,93 +106,106 @@ class Evt3Decoder:
             InvalidInputError: Not whole words; nothing is changed then.
         """
         words, kinds = _words(data, source)
-        times, time_at = self._times(words, kinds)
-        rows, row_at = self._rows(words, kinds)
-        at = np.flatnonzero(_IS_EVENT[kinds])
-        t, y = times[time_at[at]], rows[row_at[at]]
+        places = kinds.astype(np.intp)  # NumPy would do so at each look into a table
+        counts = np.bincount(places, minlength=16)
+        changes = np.cumsum(_CHANGES[places])
+        times, rows = self._times(words, kinds), self._rows(words, kinds)
+        at = np.flatnonzero((kinds == _COLUMN) | (kinds == _VECTOR_12) | (kinds == _VECTOR_8))
+        t, y = times[changes[at] & _LOW], rows[changes[at] >> _HALF]
         chosen = words[at]
         x, p = (chosen & 0x7FF).astype(np.int32), (chosen >> 11 & 1).astype(np.uint8)
-        if _has_vectors(kinds):
-            word, x, p = self._expand(words, kinds, at, x, p)
+        if counts[[_BASE, _VECTOR_12, _VECTOR_8]].any():
+            word, x, p = self._expand(words, np.cumsum(_COVERS[places]), kinds, at, x, p)
             t, y = t[word], y[word]
         edges = np.flatnonzero(kinds == _TRIGGER)
-        triggers = _triggers(words[edges], times[time_at[edges]])
-        self.malformed += int(_IS_UNDEFINED[kinds].sum())
+        triggers = _triggers(words[edges], times[changes[edges] & _LOW])
+        self.malformed += int(counts[_IS_UNDEFINED].sum())
         return self._placed(x, y, t, p), triggers
 
-    def _times(self, words: NDArray[np.uint16], kinds: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
-        """Known times ``[1 + changes]``, the first from before the packet, and for every word which of them holds."""
-        is_high = kinds == _TIME_HIGH
-        is_time = is_high | (kinds == _TIME_LOW)
-        values = (words[is_time] & 0xFFF).astype(np.int64)
-        is_high = is_high[is_time]
-        highs = self._unloop(values[is_high])
-        high_at = np.cumsum(is_high)
+    def _times(self, words: NDArray[np.uint16], kinds: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Known times ``[1 + changes]``, the first from before the packet."""
+        time_at = np.flatnonzero((kinds == _TIME_LOW) | (kinds == _TIME_HIGH))
+        values, is_high = (words[time_at] & 0xFFF).astype(np.int64), kinds[time_at] == _TIME_HIGH
+        high_at = np.flatnonzero(is_high)
+        highs = self._unloop(values[high_at])
         # After the upper bits the lower ones are 0 until they come; the maximum undoes this where nothing has changed.
-        times = highs[high_at] * _LOOP + np.where(is_high, 0, values)
+        values[high_at] = 0
+        upper = np.repeat(highs, np.diff(np.concatenate([[0], high_at, [len(values)]])))
+        times = np.empty(1 + len(values), np.int64)
+        times[0] = self._time
+        np.add(upper * _LOOP, values, out=times[1:])
         if self._time == _UNKNOWN:  # known from the first lower bits that follow upper ones
-            known = ~is_high & (highs[high_at] != _UNKNOWN)
-            times[: int(np.argmax(known)) if known.any() else len(times)] = _UNKNOWN
-        times = np.maximum.accumulate(np.concatenate([[self._time], times]))
+            known = ~is_high & (upper != _UNKNOWN)
+            times[: 1 + int(np.argmax(known)) if known.any() else len(times)] = _UNKNOWN
+        np.maximum.accumulate(times, out=times)
         self._time, self._high = int(times[-1]), int(highs[-1])
-        return times, np.cumsum(is_time)
+        return times
 
     def _unloop(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """Upper bits of the time, from the last ones before the packet on, without loops."""
         if not len(values):
             return np.array([self._high])
         first = values[0] if self._high == _UNKNOWN else self._high
-        steps = np.diff(values, prepend=first % _LOOP)
+        steps = np.diff(np.concatenate([[first % _LOOP], values]))
         steps = (steps + _LOOP // 2) % _LOOP - _LOOP // 2
         wrong = steps < -_JITTER
         self.malformed += int(wrong.sum())
         steps[wrong] = 0
         return np.concatenate([[self._high], first + np.cumsum(steps)])
 
-    def _rows(self, words: NDArray[np.uint16], kinds: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.intp]]:
-        """Rows ``[1 + changes]``, the first from before the packet, and for every word which of them holds."""
-        is_row = kinds == _ROW
-        rows = np.concatenate([[self._row], words[is_row] & 0x7FF]).astype(np.int16)
+    def _rows(self, words: NDArray[np.uint16], kinds: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Rows ``[1 + changes]``, the first from before the packet."""
+        changed = words[np.flatnonzero(kinds == _ROW)]
+        rows = np.empty(1 + len(changed), np.int32)
+        rows[0], rows[1:] = self._row, changed & 0x7FF
         self._row = int(rows[-1])
-        return rows, np.cumsum(is_row)
+        return rows
 
     def _expand(
         self,
         words: NDArray[np.uint16],
+        covers: NDArray[np.int64],
         kinds: NDArray[np.uint8],
         at: NDArray[np.intp],
         x: NDArray[np.int32],
         p: NDArray[np.uint8],
     ) -> tuple[NDArray[np.intp], NDArray[np.int32], NDArray[np.uint8]]:
         """Events of single words and of vectors in their order: which of the words ``at``, column, polarity."""
-        is_base = kinds == _BASE
-        widths = _WIDTHS[kinds]
-        passed = np.cumsum(widths, dtype=np.int32) - widths  # columns that vectors before the word have covered
-        bases = np.concatenate([[self._base], (words[is_base] & 0x7FF) - passed[is_base]]).astype(np.int32)
-        polarities = np.concatenate([[self._base_polarity], words[is_base] >> 11 & 1]).astype(np.uint8)
-        base_at = np.cumsum(is_base)
-        known = np.concatenate([[self._base != _UNKNOWN], np.ones(len(bases) - 1, bool)])
-        covered = int(passed[-1]) + int(widths[-1])
-        self._base = min(int(bases[-1]) + covered, _MAX_COLUMN) if known[-1] else _UNKNOWN
+        base_at = np.flatnonzero(kinds == _BASE)
+        changed = words[base_at]
+        bases, polarities = np.empty(1 + len(changed), np.int32), np.empty(1 + len(changed), np.uint8)
+        # Less the columns that vectors before have covered, as what these have covered up to a word is added to it.
+        bases[0], bases[1:] = self._base, (changed & 0x7FF) - (covers[base_at] >> _HALF)
+        polarities[0], polarities[1:] = self._base_polarity, changed >> 11 & 1
+        unknown = self._base == _UNKNOWN
+        self._base = min(int(bases[-1]) + int(covers[-1] >> _HALF), _MAX_COLUMN)
+        if unknown and not len(changed):
+            self._base = _UNKNOWN
         self._base_polarity = int(polarities[-1])
 
-        vector = kinds[at] != _COLUMN
-        base = base_at[at]
-        start = np.where(vector, np.where(known[base], bases[base] + passed[at], _UNKNOWN - 16), x)
-        bits = np.where(vector, words[at] & ((1 << widths[at].astype(np.uint16)) - 1), 1).astype("<u2")
+        vectors = np.flatnonzero(kinds[at] != _COLUMN)
+        kind, base = kinds[at[vectors]], covers[at[vectors]] & _LOW
+        start = bases[base] + (covers[at[vectors]] >> _HALF) - _WIDTHS[kind]
+        if unknown:
+            start[base == 0] = _UNKNOWN - 16
+        x[vectors], p[vectors] = start, polarities[base]
+        bits = np.ones(len(at), "<u2")
+        bits[vectors] = words[at[vectors]] & _BITS[kind]
         set_bits = np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little").view(bool))
         word = set_bits >> 4
-        return word, start[word] + (set_bits & 15), np.where(vector, polarities[base], p)[word]
+        return word, x[word] + (set_bits & 15).astype(np.int32), p[word]
 
-    def _placed(self, x: NDArray[np.int32], y: NDArray[np.int16], t: NDArray[np.int64], p: NDArray[np.uint8]) -> Events:
+    def _placed(self, x: NDArray[np.int32], y: NDArray[np.int32], t: NDArray[np.int64], p: NDArray[np.uint8]) -> Events:
         """The events whose time and place are known and on the sensor; the others are counted."""
+        on_sensor = (x.view(np.uint32) < self._width) & (y.view(np.uint32) < self._height)  # negative ones are large
+        if on_sensor.all() and (t[:1] >= 0).all():  # times do not go back
+            return Events(x.astype(np.uint16), y.astype(np.uint16), t, p, self._width, self._height)
         unknown = (t < 0) | (y < 0) | (x < 0)
         outside = ~unknown & ((x >= self._width) | (y >= self._height))
-        left_out = unknown | outside
-        if left_out.any():
-            self.unplaced += int(unknown.sum())
-            self.malformed += int(outside.sum())
-            x, y, t, p = x[~left_out], y[~left_out], t[~left_out], p[~left_out]
+        self.unplaced += int(unknown.sum())
+        self.malformed += int(outside.sum())
+        kept = np.flatnonzero(~(unknown | outside))
+        x, y, t, p = x[kept], y[kept], t[kept], p[kept]
         return Events(x.astype(np.uint16), y.astype(np.uint16), t, p, self._width, self._height)
 
 
@@ -239,10 +259,6 @@ def _words(data: NDArray[np.uint8], source: str) -> tuple[NDArray[np.uint16], ND
         raise InvalidInputError(source, f"{data.size} bytes of EVT3", "whole words of 2 bytes")
     words = np.ascontiguousarray(data).view("<u2")
     return words, (words >> 12).astype(np.uint8)
-
-
-def _has_vectors(kinds: NDArray[np.uint8]) -> bool:
-    return bool(((kinds >= _BASE) & (kinds <= _VECTOR_8)).any())
 
 
 def _triggers(words: NDArray[np.uint16], t: NDArray[np.int64]) -> Triggers:

@@ -102,10 +102,10 @@ class Event(Modality[Events, EventPreset]):
         window_start = end_ns - length * 1000
         cuts = []
         for stamp, chunk in chunks:
-            t = chunk.t - chunk.t[0] + (stamp - window_start) // 1000
-            low, high = np.searchsorted(t, 0, "left"), np.searchsorted(t, length, "right")
+            later = (stamp - window_start) // 1000 - int(chunk.t[0])
+            low, high = np.searchsorted(chunk.t, -later, "left"), np.searchsorted(chunk.t, length - later, "right")
             if low < high:
-                cuts.append((chunk.x[low:high], chunk.y[low:high], t[low:high], chunk.p[low:high]))
+                cuts.append((chunk.x[low:high], chunk.y[low:high], chunk.t[low:high] + later, chunk.p[low:high]))
         if not cuts:
             raise InvalidInputError("event stream", "no events in the window", f"events in the last {duration} s")
         x, y, t, p = (np.concatenate(arrays) for arrays in zip(*cuts, strict=True))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +15,7 @@ from omnibind_core.modalities.base import Events, PicturePreset
 from omnibind_core.modalities.pictures import fit_picture
 
 Rgb = tuple[int, int, int]
-Counts = NDArray[np.float32]  # [2, height, width]: darker and brighter events per pixel
+Counts = NDArray[np.float32]  # [2, pixels]: darker and brighter events of each pixel
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,48 @@ PRESETS = {
 _MARGIN = 4  # pixels around the object in the framing "object"
 
 
+class Frame(NamedTuple):
+    """The part of the sensor that is shown; it may reach beyond."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 def process(raw: Events, preset: EventPreset) -> NDArray[np.uint8]:
     """Events to ``uint8 [views, 3, 224, 224]``."""
-    framed = FRAMINGS[preset.framing](raw)
-    draw = DRAWINGS[preset.drawing]
-    pictures = []
-    for part in views(len(framed), preset):
-        counts = remove_hot_pixels(count(framed, part), preset.hot_pixels)
-        pictures.append(fit_picture(draw(counts, preset), preset))
-    return np.concatenate(pictures)
+    return np.concatenate([fit_picture(picture, preset) for picture in pictures(raw, preset)])
+
+
+def pictures(raw: Events, preset: EventPreset) -> list[NDArray[np.uint8]]:
+    """Before they are resized: ``uint8 [height, width]`` or ``[height, width, 3]`` each.
+
+    Most pixels have no event, so only those that have one are drawn.
+    """
+    frame = FRAMINGS[preset.framing](raw)
+    shown = inside(raw, frame)
+    made = []
+    for part in views(len(raw) if shown is None else len(shown), preset):
+        pixels, counts = count(raw, frame, part if shown is None else shown[part])
+        counts = remove_hot_pixels(counts, preset.hot_pixels, frame.width * frame.height)
+        beside = np.zeros((2, 1), np.float32)
+        colours = DRAWINGS[preset.drawing](np.concatenate([counts, beside], axis=1), preset)
+        drawn = np.full((frame.width * frame.height, *colours.shape[1:]), colours.flat[-1])  # white or black
+        drawn[pixels] = colours[:-1]
+        made.append(drawn.reshape(frame.height, frame.width, *colours.shape[1:]))
+    return made
+
+
+def inside(events: Events, frame: Frame) -> NDArray[np.intp] | None:
+    """Which events are in the frame; None: all."""
+    kept = _within(events.x, frame.left, frame.width) & _within(events.y, frame.top, frame.height)
+    return None if kept.all() else np.flatnonzero(kept)
+
+
+def _within(values: NDArray[np.uint16], start: int, size: int) -> NDArray[np.bool_]:
+    below: NDArray[np.bool_] = values - np.uint16(start % (1 << 16)) < size  # what lies before it wraps around
+    return below
 
 
 def views(events: int, preset: EventPreset) -> list[slice]:
@@ -116,74 +152,97 @@ def views(events: int, preset: EventPreset) -> list[slice]:
     return [slice(start, start + size) for start in starts]
 
 
-def count(events: Events, part: slice = slice(None)) -> Counts:
-    """Events per polarity and pixel: ``float32 [2, height, width]``, darker first."""
-    pixels = events.width * events.height
-    index = events.p[part].astype(np.int64)
-    index *= pixels
-    index += events.y[part].astype(np.int64) * events.width
-    index += events.x[part]
-    counts = np.bincount(index, minlength=2 * pixels)
-    return counts.reshape(2, events.height, events.width).astype(np.float32)
+def count(events: Events, frame: Frame, part: slice | NDArray[np.intp]) -> tuple[NDArray[np.int64], Counts]:
+    """The pixels of a frame that have events, by their number in its rows, and how many: darker ones first."""
+    places = events.y[part].astype(np.int64)
+    places -= frame.top
+    places *= frame.width
+    places += events.x[part]
+    places -= frame.left
+    places *= 2
+    places += events.p[part]
+    places.sort()  # quicker than to count in a map of the whole sensor
+    first = _changes(places)
+    number = np.diff(np.concatenate([first, [len(places)]]))
+    kinds, at = places[first] & 1, places[first] >> 1
+    begins = _changes(at)
+    column = np.zeros(len(at), np.intp)
+    column[begins[1:]] = 1
+    column = np.cumsum(column)
+    counts = np.bincount(kinds * len(begins) + column, number, 2 * len(begins))
+    return at[begins], counts.reshape(2, -1).astype(np.float32)
 
 
-def remove_hot_pixels(counts: Counts, deviations: float) -> Counts:
-    """Sets counts above mean + ``deviations`` standard deviations of the whole map to 0; 0 deviations: keeps all."""
+def _changes(values: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Where values ``[N]``, N at least 1, differ from those before them, the first included."""
+    return np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
+
+
+def remove_hot_pixels(counts: Counts, deviations: float, pixels: int) -> Counts:
+    """Sets counts above mean + ``deviations`` standard deviations of the whole map to 0; 0 deviations: keeps all.
+
+    Args:
+        counts: Of the pixels that have events.
+        deviations: See above.
+        pixels: Of the sensor.
+    """
     if deviations == 0:
         return counts
-    return np.where(counts > counts.mean() + deviations * counts.std(), np.float32(0), counts)
+    mean = float(counts.sum(dtype=np.float64)) / (2 * pixels)
+    spread = math.sqrt(max(float(np.square(counts, dtype=np.float64).sum()) / (2 * pixels) - mean**2, 0.0))
+    return np.where(counts > mean + deviations * spread, np.float32(0), counts)
 
 
-def _centred(events: Events) -> Events:
+def _centred(events: Events) -> Frame:
     """Bounding box to the middle of the sensor; a half pixel left over goes to the top left."""
-    shift_x = (int(events.x.min()) + int(events.x.max()) + 1 - events.width) // 2
-    shift_y = (int(events.y.min()) + int(events.y.max()) + 1 - events.height) // 2
-    x, y = events.x.astype(np.int32) - shift_x, events.y.astype(np.int32) - shift_y
-    return replace(events, x=x.astype(np.uint16), y=y.astype(np.uint16))
+    box = _box(events)
+    left, top = (2 * box.left + box.width - events.width) // 2, (2 * box.top + box.height - events.height) // 2
+    return Frame(left, top, events.width, events.height)
 
 
-def _corner(events: Events) -> Events:
-    return replace(events, width=int(events.x.max()) + 1, height=int(events.y.max()) + 1)
+def _corner(events: Events) -> Frame:
+    return Frame(0, 0, int(events.x.max()) + 1, int(events.y.max()) + 1)
 
 
-def _box(events: Events) -> Events:
-    left, top = events.x.min(), events.y.min()
-    return _corner(replace(events, x=events.x - left, y=events.y - top))
+def _box(events: Events) -> Frame:
+    left, top = int(events.x.min()), int(events.y.min())
+    return Frame(left, top, int(events.x.max()) + 1 - left, int(events.y.max()) + 1 - top)
 
 
-def _object(events: Events) -> Events:
+def _object(events: Events) -> Frame:
     """Square around the middle 98 percent of the events on each axis, with a margin; may reach beyond the sensor."""
-    left, right = (int(edge) for edge in np.percentile(events.x, (1, 99), method="nearest"))
-    top, bottom = (int(edge) for edge in np.percentile(events.y, (1, 99), method="nearest"))
+    (left, right), (top, bottom) = _middle(events.x, events.width), _middle(events.y, events.height)
     side = max(right - left, bottom - top) + 1 + 2 * _MARGIN
-    x = events.x.astype(np.int32) - (left + right + 1 - side) // 2
-    y = events.y.astype(np.int32) - (top + bottom + 1 - side) // 2
-    inside = (x >= 0) & (x < side) & (y >= 0) & (y < side)
-    return Events(
-        x[inside].astype(np.uint16), y[inside].astype(np.uint16), events.t[inside], events.p[inside], side, side
-    )
+    return Frame((left + right + 1 - side) // 2, (top + bottom + 1 - side) // 2, side, side)
+
+
+def _middle(values: NDArray[np.uint16], size: int) -> tuple[int, int]:
+    """The 1st and the 99th percentile, the nearest values, by counting."""
+    below = np.cumsum(cv2.calcHist([values[None]], [0], None, [size], [0, size]), dtype=np.float64)
+    low, high = np.searchsorted(below, np.around((len(values) - 1) * np.array((0.01, 0.99))), "right")
+    return int(low), int(high)
 
 
 def _blend(counts: Counts, preset: EventPreset) -> NDArray[np.uint8]:
     """Counts over the largest count, as colour blended onto white by their sum (EventCLIP)."""
     counts = counts / max(1.0, float(counts.max()))
     alpha = np.minimum(counts.sum(axis=0), 1)
-    return _picture(255 + alpha * (_mix(counts, preset) - 255))
+    return _colours(255 + alpha * (_mix(counts, preset) - 255))
 
 
 def _ink(counts: Counts, preset: EventPreset) -> NDArray[np.uint8]:
     """White minus the colour for each event: one event gives full ink (EventBind)."""
-    return _picture(255 - np.minimum(_mix(counts, preset), 255))
+    return _colours(255 - np.minimum(_mix(counts, preset), 255))
 
 
 def _glow(counts: Counts, preset: EventPreset) -> NDArray[np.uint8]:
     """Colour on black, each polarity over its own largest count (UniBind)."""
-    largest = np.maximum(counts.max(axis=(1, 2), keepdims=True), 1)
-    return _picture(np.minimum(_mix(counts / largest, preset), 255))
+    largest = np.maximum(counts.max(axis=1, keepdims=True), 1)
+    return _colours(np.minimum(_mix(counts / largest, preset), 255))
 
 
 def _mix(counts: Counts, preset: EventPreset) -> NDArray[np.float32]:
-    """Colours weighted by counts, not limited: ``float32 [3, height, width]``, or ``[1, ...]`` if both are grey."""
+    """Colours weighted by counts, not limited: ``float32 [3, pixels]``, or ``[1, pixels]`` if both are grey."""
     colours = np.array([preset.darker, preset.brighter], np.float32).T
     if (colours == colours[0]).all():
         colours = colours[:1]
@@ -191,13 +250,13 @@ def _mix(counts: Counts, preset: EventPreset) -> NDArray[np.float32]:
     return planes
 
 
-def _picture(planes: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """``[1 or 3, height, width]`` on 0..255 to ``uint8 [height, width]`` or ``[height, width, 3]``."""
+def _colours(planes: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """``[1 or 3, pixels]`` on 0..255 to ``uint8 [pixels]`` or ``[pixels, 3]``."""
     rounded = np.rint(planes).astype(np.uint8)
-    return rounded[0] if len(rounded) == 1 else np.ascontiguousarray(rounded.transpose(1, 2, 0))
+    return rounded[0] if len(rounded) == 1 else np.ascontiguousarray(rounded.T)
 
 
-FRAMINGS: dict[str, Callable[[Events], Events]] = {
+FRAMINGS: dict[str, Callable[[Events], Frame]] = {
     "centred": _centred,
     "corner": _corner,
     "box": _box,

@@ -36,45 +36,71 @@ def clean(values: NDArray[Any]) -> Cleaned:
     Args:
         values: Numbers ``[N, 3]``. ``float32`` of which nothing is left out is returned without a copy.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # wider than float64, and NaN
+    with np.errstate(over="ignore"):  # wider than float64
         points = values if values.dtype in (np.float32, np.float64) else values.astype(_wide(values.dtype))
-        columns = np.ascontiguousarray(points.T)  # NumPy is slow along an axis of three
-        measured = (np.abs(columns) <= _FARTHEST).all(axis=0) & columns.any(axis=0)  # no NaN, nothing at the origin
-    if not measured.all():
-        points, columns = points[measured], columns[:, measured]
+    columns, measured = by_columns(points, _FARTHEST)
+    if measured is not None:
+        points, columns = _kept(columns, measured)
     count = len(points)
     while (together := _together(columns)) is not None:  # without the farthest, others may lie apart
-        points, columns = points[together], columns[:, together]
+        points, columns = _kept(columns, together)
     return Cleaned(centred(points), len(values) - count, count - len(points))
+
+
+def _kept(columns: NDArray[Any], which: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Some points of ``[3, N]`` as rows and by columns."""
+    columns = columns.take(which, axis=1)
+    return np.ascontiguousarray(columns.T), columns
+
+
+def by_columns(points: NDArray[Any], farthest: float) -> tuple[NDArray[Any], NDArray[np.intp] | None]:
+    """The points by columns ``[3, N]``, as NumPy is slow along an axis of three, and which were measured; None: all.
+
+    Those are neither NaN nor farther than ``farthest`` along an axis, nor exactly at the origin.
+
+    Args:
+        points: Floats ``[N, 3]``.
+        farthest: At most the highest number of the type.
+    """
+    x, y, z = columns = np.ascontiguousarray(points.T)
+    with np.errstate(invalid="ignore"):
+        # Cheap: the lowest and the highest value are NaN where one is, and few points have an x of 0.
+        near = bool(points.size) and -farthest <= columns.min() and columns.max() <= farthest
+        if near and (x.all() or columns.any(axis=0).all()):
+            return columns, None
+        measured = (np.abs(x) <= farthest) & (np.abs(y) <= farthest) & (np.abs(z) <= farthest)
+    measured &= (x != 0) | (y != 0) | (z != 0)
+    return columns, np.flatnonzero(measured)
 
 
 def _wide(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
     return np.float32 if dtype == np.float16 else np.float64
 
 
-def _together(columns: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Of ``[3, N]``, mask ``[N]`` without the few that lie apart from all others along an axis; None without such."""
+def _together(columns: NDArray[Any]) -> NDArray[np.intp] | None:
+    """Of ``[3, N]``, all but the few that lie apart from all others along an axis; None without such."""
     count = columns.shape[1]
     if count < _JUDGED:
         return None
     some = columns[:, :: max(1, count // _SAMPLE)]  # sorting all would take as long as the rest of a tick
     few = math.ceil(_FEW * some.shape[1])
-    ends = np.partition(some, (few, some.shape[1] - 1 - few), axis=1)[:, [few, -1 - few]]
+    ends = np.sort(some, axis=1)[:, [few, -1 - few]]  # which is as quick as to find two ranks
     size = float(np.ptp(ends, axis=1).max())
     gap = max(_APART, _SPARSE / math.sqrt(count)) * size
     if size == 0:
         return None
     apart: NDArray[np.bool_] | None = None
     for column, (low, high) in zip(columns, ends, strict=True):
-        for values, end, reach in ((column, low, low - column.min()), (-column, -high, column.max() - high)):
+        for sign, end, reach in ((1, low, low - column.min()), (-1, -high, column.max() - high)):
             if reach <= gap:
                 continue
+            values = sign * column
             tail = np.sort(np.append(values[values < end], end))
             wide = np.flatnonzero(np.diff(tail) > gap)
             if wide.size:
                 beyond = values <= tail[wide[-1]]
                 apart = beyond if apart is None else apart | beyond
-    return None if apart is None else ~apart
+    return None if apart is None else np.flatnonzero(~apart)
 
 
 def centred(points: NDArray[Any]) -> NDArray[np.float32]:

@@ -58,7 +58,7 @@ class PointCloud(Modality[NDArray[np.float32], Preset]):
         if len(points) < MIN_POINTS:
             found = f"{len(values)} points, {len(points)} of them finite and off the origin"
             raise InvalidInputError(source, found, f"float32 [N, 3] with at least {MIN_POINTS} finite points")
-        if (points == points[0]).all():
+        if (points[:MIN_POINTS] == points[0]).all() and (points == points[0]).all():
             raise InvalidInputError(source, f"{len(points)} points at one place", "points at different places")
         return cleaned
 

@@ -27,7 +27,7 @@ _LOOK = 8  # rows and columns that a camera's view is divided into
 
 def doubt(raw: NDArray[np.float32]) -> Doubt | None:
     """The doubt about a checked cloud ``[N, 3]``: a plane, the ground, a room or a whole view says nothing."""
-    points = raw if len(raw) <= _POINTS else raw.take((_DRAWN * len(raw)).astype(np.intp), axis=0)
+    points = raw if len(raw) <= _POINTS else raw[(_DRAWN * len(raw)).astype(np.intp)]
     columns = points.T.astype(np.float64)  # NumPy is slow along an axis of three
     low = columns.min(axis=1)
     size = columns.max(axis=1) - low

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +64,10 @@ def pictures(points: NDArray[np.float32], preset: CloudPicturePreset) -> NDArray
     if len(points) > preset.points:
         points = points[np.random.default_rng(0).choice(len(points), preset.points, replace=False)]
     side = preset.shape[-1]
+    centred = points - points.mean(axis=0)
     drawn = []
     for azimuth in preset.azimuths:
-        grey = _shade(_depth(points, np.radians(azimuth), np.radians(preset.elevation), preset.pixels))
+        grey = _shade(_depth(centred, np.radians(azimuth), np.radians(preset.elevation), preset.pixels))
         drawn.append(cv2.resize(grey, (side, side), interpolation=cv2.INTER_LINEAR))
     return np.repeat(np.stack(drawn)[:, None], 3, axis=1)
 
@@ -76,36 +78,46 @@ _LAMP = np.array([0.3, 0.6, 0.74], np.float32)  # direction to the light: right,
 
 
 def _depth(points: NDArray[np.float32], azimuth: float, elevation: float, size: int) -> NDArray[np.float32]:
-    """Nearness of the surface ``[size, size]`` in units of the picture's extent, :data:`_FAR` beside it."""
+    """Nearness of the surface ``[size, size]`` in units of the picture's extent, :data:`_FAR` beside it.
+
+    Args:
+        points: ``[N, 3]`` with their mean at the origin.
+        azimuth: Direction to look from, radians.
+        elevation: The same.
+        size: Pixels.
+    """
     sa, ca, se, ce = np.sin(azimuth), np.cos(azimuth), np.sin(elevation), np.cos(elevation)
     axes = np.array([[ca, sa, 0], [-sa * se, ca * se, ce], [sa * ce, -ca * ce, se]], np.float32)
-    seen = (points - points.mean(axis=0)) @ axes.T  # right, up, towards the viewer
-    low, high = seen.min(axis=0), seen.max(axis=0)
+    seen = np.ascontiguousarray((points @ axes.T).T)  # NumPy is slow along an axis of three
+    low, high = seen.min(axis=1), seen.max(axis=1)
     extent = max(float((high - low)[:2].max()), float(np.finfo(np.float32).tiny))
-    seen = (seen - (low + high) / 2) / extent
-    column = np.clip(seen[:, 0] * _FILL * size + size / 2, 0, size - 1).astype(np.intp)
-    row = np.clip(size / 2 - seen[:, 1] * _FILL * size, 0, size - 1).astype(np.intp)
+    right, up, towards = (seen - ((low + high) / 2)[:, None]) / extent
+    column = np.clip(right * _FILL * size + size / 2, 0, size - 1).astype(np.int32)
+    row = np.clip(size / 2 - up * _FILL * size, 0, size - 1).astype(np.int32)
     nearness = np.full((size, size), _FAR, np.float32)
-    np.maximum.at(nearness, (row, column), seen[:, 2])
-    reach = int(np.clip(round(0.6 * size / np.sqrt(len(points))), 1, size // 16))  # half the distance of neighbours
+    order = np.argsort(towards)  # of several points in a pixel the nearest is written last
+    nearness.reshape(-1)[(row * size + column)[order]] = towards[order]
+    reach = min(max(round(0.6 * size / math.sqrt(len(points))), 1), size // 16)  # half the distance of neighbours
     spread = cv2.dilate(nearness, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    closed = cv2.morphologyEx((spread > _FAR).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    filled = np.where(spread > _FAR, spread, cv2.dilate(spread, np.ones((7, 7), np.uint8)))
-    return np.where(closed > 0, filled, np.float32(_FAR))
+    there = (spread > _FAR).astype(np.uint8)
+    closed = cv2.morphologyEx(there, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    filled: NDArray[Any] = cv2.copyTo(spread, there, cv2.dilate(spread, np.ones((7, 7), np.uint8)))
+    return np.asarray(cv2.copyTo(filled, closed, np.full_like(nearness, _FAR)))
 
 
 def _shade(nearness: NDArray[np.float32]) -> NDArray[np.uint8]:
     there = nearness > _FAR
     weight = cv2.GaussianBlur(there.astype(np.float32), (0, 0), 1.5)
-    smooth = cv2.GaussianBlur(np.where(there, nearness, 0), (0, 0), 1.5) / np.maximum(weight, 1e-3)
+    smooth = cv2.GaussianBlur(nearness * there, (0, 0), 1.5) / np.maximum(weight, 1e-3)
     scale = _FILL * len(nearness) / 8  # of Sobel's kernel, and of the extent to pixels
     across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=3) * scale
     down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=3) * scale
     light = (_LAMP[2] - _LAMP[0] * across + _LAMP[1] * down) / np.sqrt(1 + across**2 + down**2)
-    low, high = np.percentile(smooth[there], (2, 98))
+    low, high = np.percentile(np.sort(smooth.take(np.flatnonzero(there))), (2, 98), overwrite_input=True)
     near = np.clip((smooth - low) / max(float(high - low), 1e-3), 0, 1)
     grey = (0.25 + 0.55 * np.clip(light, 0, 1) + 0.2 * near) * 230
-    return np.where(there, np.clip(grey, 0, 255), 255).astype(np.uint8)
+    shown = np.clip(grey, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.copyTo(shown, there.view(np.uint8), np.full(there.shape, 255, np.uint8)))
 
 
 def normalise(points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -61,5 +61,8 @@ def stretch_contrast(raw: NDArray[Any]) -> NDArray[np.uint8]:
     if high <= low:  # a spot smaller than a percent, or no contrast at all
         low, high = float(raw.min()), float(raw.max())
     scale = 255 / (high - low) if high > low else 0.0
-    stretched = (raw.astype(np.float32) - np.float32(low)) * np.float32(scale)
-    return np.clip(stretched + np.float32(0.5), 0, 255).astype(np.uint8)
+    stretched = raw.astype(np.float32)
+    stretched -= np.float32(low)
+    stretched *= np.float32(scale)
+    stretched += np.float32(0.5)
+    return np.clip(stretched, 0, 255, out=stretched).astype(np.uint8)
