@@ -135,11 +135,15 @@ class PerceptionNode(LifecycleNode):
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Loads the model and subscribes."""
-        from omnibind_core.model import OmniBind  # takes seconds; wrong parameters should be told at once
-
+        """Subscribes and loads the model. What comes meanwhile waits in the middleware, as much as its queues hold."""
         try:
             self.sensors = {sensor.name: sensor for sensor in self.parameters.sensors}
+            for sensor in self.sensors.values():
+                self.connect(sensor)
+            self._poll()
+            from omnibind_core.model import OmniBind  # takes seconds; wrong parameters should be told at once
+
+            self._poll()  # publishers have been discovered since
             started = time.monotonic()
             how = self.parameters["precision"], self.parameters["engine"]
             self.model = OmniBind.from_pretrained(self.parameters["model"], self._device(), self.wanted, *how)
@@ -150,8 +154,6 @@ class PerceptionNode(LifecycleNode):
             self._free()
             return TransitionCallbackReturn.FAILURE
         self.get_logger().info(f"model {self.model.identity} loaded in {time.monotonic() - started:.1f} s")
-        for sensor in self.sensors.values():
-            self.connect(sensor)
         self._poll()
         return super().on_configure(state)
 
