@@ -116,6 +116,8 @@ class Round:
         gaps: s between one prediction and the next.
         latencies: s from the stamp of the newest item of a prediction to its receipt.
         cpu: Processor time of the node, s, of each prediction.
+        working: That of its worker and of the engine's threads: decoding, encoding, fusing.
+        receiving: Processor time of its other threads, s a second: messages arrive however often it ticks.
         start_cpu: The same from its launch to the first prediction.
         start: s of that.
         memory: MiB resident after the first prediction, and at the end.
@@ -131,6 +133,8 @@ class Round:
     gaps: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     cpu: float = 0.0
+    working: float = 0.0
+    receiving: float = 0.0
     start_cpu: float = 0.0
     start: float = 0.0
     memory: tuple[float, float] = (0.0, 0.0)
@@ -184,8 +188,19 @@ class Listener:
 
 
 def processor_time(pid: int) -> float:
-    """User and system time of all threads of a process so far, s."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    """User and system time of a process so far, s."""
+    return _time_of(Path(f"/proc/{pid}/stat"))
+
+
+def receiving_time(pid: int) -> float:
+    """That of its main thread, which takes messages, and of the middleware's threads, s."""
+    names = {task: (task / "comm").read_text(encoding="utf-8") for task in Path(f"/proc/{pid}/task").iterdir()}
+    threads = [task for task, name in names.items() if task.name == str(pid) or name.startswith("dds.")]
+    return sum(_time_of(task / "stat") for task in threads)
+
+
+def _time_of(file: Path) -> float:
+    fields = file.read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
@@ -208,11 +223,14 @@ def run(engine: str, busy: int, args: argparse.Namespace) -> Round:
                 raise TimeoutError(f"no prediction with {engine}; the node's output: {node.log[-1000:]}")
             result.start, result.start_cpu = time.monotonic() - begin, processor_time(node.pid)
             listener.listen(args.settle)
-            status, before, memory, first = listener.status, processor_time(node.pid), node.memory, len(listener.seen)
+            status, memory, first = listener.status, node.memory, len(listener.seen)
+            before = processor_time(node.pid), receiving_time(node.pid)
             listener.listen(args.seconds)
-            used, seen = processor_time(node.pid) - before, listener.seen[first:]
+            used, received = processor_time(node.pid) - before[0], receiving_time(node.pid) - before[1]
+            seen = listener.seen[first:]
             times = np.array([at for at, _, _ in listener.seen[first - 1 :]])
             result.rate, result.cpu = len(seen) / args.seconds, used / max(len(seen), 1)
+            result.working, result.receiving = (used - received) / max(len(seen), 1), received / args.seconds
             result.gaps, result.latencies = np.diff(times).tolist(), [latency for _, latency, _ in seen]
             result.memory = memory, node.memory
             result.sensors = min((count for _, _, count in seen), default=0)
@@ -247,6 +265,8 @@ def row(rounds: Sequence[Round], rate: float) -> dict[str, Any]:
         "latency_p99_s": float(np.quantile(latencies, 0.99)),
         "latency_max_s": float(latencies.max()),
         "cpu_s_per_prediction": middle("cpu"),
+        "working_cpu_s_per_prediction": middle("working"),
+        "receiving_cpu_s_per_s": middle("receiving"),
         "cpu_s_to_first_prediction": middle("start_cpu"),
         "s_to_first_prediction": middle("start"),
         "resident_mib": [float(np.median([one.memory[i] for one in rounds])) for i in (0, 1)],
@@ -273,6 +293,7 @@ def show(rows: Sequence[Mapping[str, Any]], rate: float) -> None:
     """Prints the table, in Markdown."""
     columns = (
         "busy neighbours | engine | predictions a second | latency, s: p50 | p99 | most | CPU, s, of each | "
+        "of its worker | receiving, of a core | "
         "CPU, s, to the first | s to the first | MiB | MiB at the end | late | skipped | planned"
     )
     print(f"\n| {columns} |\n|{'---|' * (columns.count('|') + 1)}")
@@ -281,7 +302,8 @@ def show(rows: Sequence[Mapping[str, Any]], rate: float) -> None:
         print(
             f"| {one['busy']} | {one['engine']} | {one['predictions_per_s']:.1f} ({low:.1f} to {high:.1f}) | "
             f"{one['latency_p50_s']:.3f} | {one['latency_p99_s']:.3f} | {one['latency_max_s']:.3f} | "
-            f"{one['cpu_s_per_prediction']:.3f} | {one['cpu_s_to_first_prediction']:.1f} | "
+            f"{one['cpu_s_per_prediction']:.3f} | {one['working_cpu_s_per_prediction']:.3f} | "
+            f"{100 * one['receiving_cpu_s_per_s']:.0f} % | {one['cpu_s_to_first_prediction']:.1f} | "
             f"{one['s_to_first_prediction']:.1f} | {one['resident_mib'][0]:.0f} | {one['resident_mib'][1]:.0f} | "
             f"{one['late']} of {one['predictions']} | {one['skipped']} | {100 * one['planned']:.0f} % |"
         )

@@ -13,6 +13,7 @@ LEAST = 0.1
 
 _WINDOW = 2.0  # s between two looks at least
 _TICKS = 8  # that a look is made of at least
+_FEWEST, _FAR = 3, 4  # and where more than four times as many come as are computed
 _FULL = 1.0  # ticks that take more of the time than this cannot be kept up
 _AIM = 0.8  # share of the time that planned ticks take: the rest is for ticks that take longer
 _SPARE = 0.7  # ticks that take less of the time than this may come more often
@@ -27,10 +28,10 @@ class LoadPlan:
     """Lowers the rate of ticks when they take more time than there is, and raises it again when there is.
 
     Without it ticks are skipped where a computation happens to be under way, and what is computed is as old as the
-    computation before took. Every two seconds or eight ticks, whatever is longer, it looks what ticks took, the longest
-    left out, and how often they came: if that is more than all time, so many are left out that it is 80 % of it; if it
-    is less than 70 %, they come more often again, up to every one that is asked for. Where sensors leave that took half
-    of the time or more, it does not wait for the next look.
+    computation before took. Every two seconds or eight ticks (three, where it is far too much), whatever is longer, it
+    looks what ticks took, the longest left out, and how often they came: if that is more than all time, so many are
+    left out that it is 80 % of it; if it is less than 70 %, they come more often again, up to every one that is asked
+    for. Where sensors leave that took half of the time or more, it does not wait for the next look.
 
     If less than half of the ticks would be left, sensors that say little are spared: they are encoded at every fourth
     tick only, until all ticks are back and would be without that, too.
@@ -102,7 +103,8 @@ class LoadPlan:
                 self._costs, self._expected, self._start = dict(costs), cost, None
                 self._busy.clear()
                 return True
-            if self._start is None or now - self._start < _WINDOW or len(self._busy) < _TICKS:
+            ticks = _FEWEST if self._begun > _FAR * len(self._busy) else _TICKS
+            if self._start is None or now - self._start < _WINDOW or len(self._busy) < ticks:
                 return False
             seconds, busy, got = now - self._start, sorted(self._busy)[:-1], len(self._busy)
             self._start = None

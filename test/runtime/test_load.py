@@ -109,6 +109,12 @@ def test_a_cost_that_grows_with_the_pause_between_ticks_comes_to_rest(caplog):
     assert LEAST < host.plan.share == before < 1 and skipped == 0 and len(caplog.messages) == 1
 
 
+def test_far_too_much_is_seen_after_three_ticks():
+    host = Host()
+    host.run(6.1, lambda gap: 2.0)
+    assert host.plan.share == LEAST
+
+
 def test_there_is_a_least_rate():
     host = Host()
     host.run(600, lambda gap: 20.0)
