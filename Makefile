@@ -56,11 +56,12 @@ soak: setup  ## torments the running fusion node with random faults for half an 
 ros-tools: setup  ## drives the node with the real ros2 launch, lifecycle, param, topic, ... that are installed here
 	@$(RUN) python tools/ros2_tools.py
 
-bench: setup  ## measures the data set at a million rows, the feature cache, and ticks of six sensors in each engine [DATA=DIR]
+bench: setup  ## measures the data set at a million rows, the feature cache, ticks of six sensors and the node in each engine [DATA=DIR]
 	@$(RUN) python tools/bench.py
 	@$(RUN) python tools/bench_features.py
 	@$(RUN) python tools/bench_gpu.py --device cpu --model lite --threads 1 --gemm 1024 --out out/bench $(if $(DATA),--data "$(DATA)")
 	@$(RUN) python tools/bench_threads.py
+	@$(RUN) python tools/bench_node.py
 
 bench-backbones: setup  ## measures memory and time of loading ImageBind's towers (needs 5 GB of disk and 10 GB of memory)
 	@$(RUN) python tools/bench_backbones.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from omnibind_core.runtime.types import Doubted, Encoded, SensorConfig
 
 _UNIT_TOLERANCE = 1e-2  # half-precision embeddings from another host are that near to unit length
 
-_INERTIA = 0.9  # of the mean cost of a sensor, each tick
+_INERTIA = 0.9  # of the mean cost of a sensor, each tick, and of what its tokens changed by, each token
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -151,6 +151,7 @@ class TokenCache:
     Attributes:
         seconds: What the stages of the last call took: ``decode`` (and preprocess), ``encode``.
         costs: Mean s of the last calls that each sensor took; encoding is shared out by the size of its input.
+        changes: How much each sensor's tokens change from one to the next, 1 - cosine; rises at once, falls slowly.
     """
 
     def __init__(
@@ -169,32 +170,41 @@ class TokenCache:
         self._fitting: set[tuple[str, int]] = set()  # modalities and widths of embeddings that the model took
         self.seconds: dict[str, float] = {}
         self.costs: dict[str, float] = {}
+        self.changes: dict[str, float] = {}
 
     def clear(self) -> None:
         """Forgets every token."""
-        self._tokens = {}
+        self._tokens, self.changes = {}, {}
 
     def newest(self, sensor: str) -> Any:
         """The raw item of a sensor that was decoded last; ``None`` if there is none."""
         token = self._tokens.get(sensor)
         return None if token is None else token.newest.raw
 
-    def encode(self, picks: Sequence[Pick], embed: bool = True) -> list[Token]:
+    def encode(self, picks: Sequence[Pick], embed: bool = True, held: Collection[str] = ()) -> list[Token]:
         """The tokens of a tick, in the order of the picks; all new items go to the model in one call.
 
-        With ``embed`` false they are only preprocessed, and keep their views.
+        Args:
+            picks: What the sensors offer.
+            embed: Otherwise they are only preprocessed, and keep their views.
+            held: Sensors whose last token will do, unless it is too old for the tick.
         """
         begin = time.perf_counter()
-        tried = [pick for pick in picks if not all(part.decoded for part in pick.parts)]
+        before = dict(self._tokens)
+        kept = {pick.sensor.name for pick in picks if pick.sensor.name in held and self._lasts(pick)}
+        tried = [
+            pick for pick in picks if pick.sensor.name not in kept and not all(part.decoded for part in pick.parts)
+        ]
         tokens: dict[str, Token] = {}
         costs: dict[str, float] = {}
         decoded = begin
         for pick in picks:
-            token, before = self._token(pick), decoded
+            name, start = pick.sensor.name, decoded
+            token = before[name] if name in kept else self._token(pick)
             decoded = time.perf_counter()
-            costs[pick.sensor.name] = decoded - before
+            costs[name] = decoded - start
             if token is not None:
-                tokens[pick.sensor.name] = token
+                tokens[name] = token
         sizes = {name: token.views.size for name, token in tokens.items() if token.views is not None}
         if embed:
             self._embed([token for token in tokens.values() if token.views is not None])
@@ -208,12 +218,28 @@ class TokenCache:
             for name, token in tokens.items()
             if token.embedding is not None or (token.views is not None and not embed)
         }
+        self._compare(before, tokens)
         for pick in tried:
             # A window is fused without its broken parts; what speaks for the sensor is the newest part.
             token = tokens.get(pick.sensor.name)
             usable = token is not None and token.newest is pick.newest
             self._on_verdict(pick.sensor.name, usable, None if token is None else token.doubt)
         return list(tokens.values())
+
+    def _lasts(self, pick: Pick) -> bool:
+        """Whether the last token of a sensor is encoded and not too old for the tick."""
+        token = self._tokens.get(pick.sensor.name)
+        return token is not None and token.embedding is not None and token.newest.stamp_ns >= pick.oldest_ns
+
+    def _compare(self, before: Mapping[str, Token], tokens: Mapping[str, Token]) -> None:
+        """Notes how much the new tokens differ from those before."""
+        changes = dict(self.changes)
+        for name, token in tokens.items():
+            old = before.get(name, token)
+            if old is not token and old.embedding is not None and token.embedding is not None:
+                change = 1 - float(old.embedding @ token.embedding)
+                changes[name] = max(change, _INERTIA * changes.get(name, 0.0))
+        self.changes = changes
 
     def _token(self, pick: Pick) -> Token | None:
         """The token of a pick, new if its items are; ``None`` if none of them is usable and new enough."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,13 @@ from omnibind_core.runtime.encoding import Recognised, Recogniser, Token, TokenC
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.sensor import SECOND, Pick, Sensor
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorConfig, SensorReport, SensorShare, SensorState
+
+REFRESH = 4
+"""A sensor that is spared is encoded at every so many ticks."""
+
+_LITTLE = 0.5  # of an even share of the weight: a sensor whose mean is below says little
+_STILL = 0.05  # 1 - cosine: tokens that change by less from one to the next say nothing new
+_INERTIA = 0.9  # of a sensor's mean share of the weight, each tick
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,9 @@ class PerceptionEngine:
         for config in sensors:
             self._add(config)
         self._tokens = TokenCache(model, decode, self._mark_unusable, self._judge)
+        self._says: dict[str, float] = {}  # mean weight of each sensor, of an even share
+        self._spared: tuple[str, ...] = ()
+        self._encoded = 0  # ticks
         self._epoch = 0
 
     # Messages ----------------------------------------------------------------------------------------------------
@@ -151,6 +161,17 @@ class PerceptionEngine:
             found = tuple(pick for pick in picks if pick is not None)
             return Selection(now_ns, found, self._epoch, by_rate=False)
 
+    def renewed(self, selection: Selection, now_ns: int) -> Selection:
+        """A selection that has waited, made again: what is newest now. One of an item's moment, or of a set, stays.
+
+        Args:
+            selection: The selection.
+            now_ns: The time.
+        """
+        if not selection.by_rate or selection.epoch != self._epoch:
+            return selection
+        return self.select(now_ns)
+
     def awaited(self, reference_ns: int, deadline_ns: int, now_ns: int) -> tuple[str, ...]:
         """Living sensors that have measured something by the reference, which should arrive by the deadline."""
         with self._lock:
@@ -197,7 +218,10 @@ class PerceptionEngine:
         Returns:
             One token per sensor that offers something usable and takes part; none if time has gone backwards.
         """
-        tokens = self._tokens.encode(selection.picks, embed) if selection.epoch == self._epoch else []
+        minor, self._encoded = self.minor, self._encoded + 1
+        # Not all at one tick, which would be a long one; and who has something to say is heard at once.
+        held = {name for i, name in enumerate(self._spared) if name in minor and (self._encoded + i) % REFRESH}
+        tokens = self._tokens.encode(selection.picks, embed, held) if selection.epoch == self._epoch else []
         with self._lock:
             return [token for token in tokens if self._takes_part(token.sensor.name)]
 
@@ -212,6 +236,20 @@ class PerceptionEngine:
     def costs(self) -> dict[str, float]:
         """Mean s of a tick that each sensor takes; see :attr:`TokenCache.costs`."""
         return {name: cost for name, cost in self._tokens.costs.items() if name in self._sensors}
+
+    @property
+    def minor(self) -> frozenset[str]:
+        """Sensors that say little: less than half of an even share of the weight, in tokens that hardly change."""
+        says, changes = self._says, self._tokens.changes
+        little = {name for name, share in says.items() if share < _LITTLE and changes.get(name, 1.0) < _STILL}
+        return frozenset(little & self._sensors.keys() - {self.settings.trigger})
+
+    def spare(self, sensors: Collection[str]) -> None:
+        """Encodes these at every fourth tick only, while they are :attr:`minor`; else their last token is used again.
+
+        A token is used no longer than its item would be. The age that a prediction tells is that of the item.
+        """
+        self._spared = tuple(sensors)
 
     def _predict(
         self,
@@ -252,6 +290,12 @@ class PerceptionEngine:
                 strict=True,
             )
         )
+        says = self._says
+        self._says = {
+            share.name: even + _INERTIA * (says.get(share.name, even) - even)
+            for share in shares
+            if not math.isnan(even := share.weight * len(shares))
+        }
         with self._lock:
             for share in shares:
                 if share.name in self._sensors and not share.doubt:

@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "fused, not how good a captioner is (default: none)",
     )
     parser.add_argument("--model", default="lite", help="shipped model or folder (default: lite)")
+    parser.add_argument("--engine", help="what runs trunks on a CPU (default: the node's own)")
     parser.add_argument("--cache", type=Path, help="where Debian packages are unpacked")
     parser.add_argument("--duration", type=float, default=math.inf, help="stop after so many seconds of the recording")
     return parser
@@ -154,6 +155,8 @@ def _write_parameters(options: argparse.Namespace) -> None:
     }
     if CAPTIONER in sensors:
         parameters[CAPTIONER] = {"type": "text", "timeout": 1.5}  # it speaks once a second
+    if options.engine is not None:
+        parameters["engine"] = options.engine
     parameters["thermal"].update(scale=THERMAL_SCALE, offset=THERMAL_OFFSET)
     content = {NODE: {"ros__parameters": parameters}}
     (options.out / "parameters.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

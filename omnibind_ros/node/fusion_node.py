@@ -330,7 +330,8 @@ class FusionNode(PerceptionNode):
 
     def _key(self, reports: Sequence[SensorReport]) -> Any:
         told = self._vocabulary_words().partition(",")[0]  # not at every per cent of it
-        return [report.state for report in reports], self._alive, self._label_names, told, self._loop.load.share
+        load = self._loop.load
+        return [report.state for report in reports], self._alive, self._label_names, told, load.share, load.spared
 
     def _sentence(self, reports: Sequence[SensorReport]) -> str:
         parts = [self._state_sentence(reports)] if self._answers or self.engine is None else ["no prediction yet"]

@@ -136,9 +136,12 @@ class PerceptionNode(LifecycleNode):
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Loads the model and subscribes."""
+        """Subscribes and loads the model. What comes meanwhile waits in the middleware, as much as its queues hold."""
         try:
             self.sensors = {sensor.name: sensor for sensor in self.parameters.sensors}
+            for sensor in self.sensors.values():
+                self.connect(sensor)
+            self._poll()
             started = time.monotonic()
             how = self.parameters["precision"], self.parameters["engine"]
             self.model = load_model(self.parameters["model"], self._device(), self.wanted, *how)
@@ -149,8 +152,6 @@ class PerceptionNode(LifecycleNode):
             self._free()
             return TransitionCallbackReturn.FAILURE
         self.get_logger().info(f"model {self.model.identity} loaded in {time.monotonic() - started:.1f} s")
-        for sensor in self.sensors.values():
-            self.connect(sensor)
         self._poll()
         return super().on_configure(state)
 

@@ -162,7 +162,7 @@ _PRECISION = Spec(
 )
 _ENGINE = Spec(
     "engine",
-    "torch",
+    "auto",
     "what runs trunks on a CPU; auto: the fastest that is installed and gives what torch gives",
     choices=("auto", "torch", "onnxruntime", "openvino"),
 )

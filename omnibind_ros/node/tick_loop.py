@@ -17,7 +17,7 @@ from omnibind_core.runtime.worker import LatestWorker
 
 
 class Tick(NamedTuple):
-    """One tick on its way through the worker: what was selected, and when it began (monotonic, s)."""
+    """One tick on its way through the worker: what was selected, and when (monotonic, s)."""
 
     selection: Selection
     started: float
@@ -102,8 +102,10 @@ class TickLoop:
             now = time.monotonic()
             self._worker.submit(Tick(selection, now))
             self.load.begun(now)
-            if self.load.look(now, self.stream.engine.costs):
+            engine = self.stream.engine
+            if self.load.look(now, engine.costs, engine.minor):
                 self._set_period()
+                engine.spare(self.load.spared)
         deadline = self.stream.deadline_ns
         if deadline is None:
             self._wait_timer.cancel()
@@ -154,8 +156,11 @@ class TickLoop:
             self.stream.clear()
 
     def _work(self, tick: Tick) -> tuple[Tick, Any]:
-        self._work_began = time.monotonic()
-        return tick, self._compute(tick.selection)
+        now = self._work_began = time.monotonic()
+        stream, selection = self.stream, tick.selection
+        if stream is not None:  # it may have waited for the tick before, and the sensors have gone on
+            selection = stream.engine.renewed(selection, self._now_ns)
+        return (tick if selection is tick.selection else Tick(selection, now)), self._compute(selection)
 
     def _done(self, result: tuple[Tick, Any]) -> None:
         if self._node.context.ok():

@@ -224,7 +224,10 @@ def test_a_captioner_has_a_place_where_it_was_asked_for(tmp_path: Path) -> None:
     demo_main._write_parameters(options)
     parameters = yaml.safe_load((tmp_path / "parameters.yaml").read_text())["fusion_node"]["ros__parameters"]
     assert parameters["sensors"] == [*SENSORS, "captioner"]
-    assert parameters["captioner"] == {"type": "text", "timeout": 1.5}
+    assert parameters["captioner"] == {"type": "text", "timeout": 1.5} and "engine" not in parameters
+    demo_main._write_parameters(demo_main._parser().parse_args(["--out", str(tmp_path), "--engine", "openvino"]))
+    parameters = yaml.safe_load((tmp_path / "parameters.yaml").read_text())["fusion_node"]["ros__parameters"]
+    assert parameters["engine"] == "openvino"
 
 
 # --- player -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -26,10 +27,9 @@ TIMEOUT, RATE = 0.5, 10.0
 STATE = msg.SensorStatus
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, tiny_model, repo):
-    """A running fusion node with the tiny model, an observer, and publishers without and with shared memory."""
-    folder = tmp_path_factory.mktemp("faults")
+@contextlib.contextmanager
+def started(folder, model, repo, engine):
+    """A running fusion node with a model, an observer, and publishers without and with shared memory."""
     domain = any_domain()
     environment = {
         **os.environ,
@@ -42,8 +42,9 @@ def world(tmp_path_factory, tiny_model, repo):
     alone = dict(environment)
     avoid_shared_memory(alone, "rmw_fastrtps_cpp", repo / "config")
     parameters = {
-        "model": str(tiny_model),
+        "model": str(model),
         "device": "cpu",
+        "engine": engine,
         "rate": RATE,
         "sensors": [*STREAMS, "strict"],
         "strict": {"type": "camera", "topic": "strict/image_raw", "qos": "reliable"},
@@ -62,6 +63,12 @@ def world(tmp_path_factory, tiny_model, repo):
         observer.close()
         status = node.close()
     assert status == 0, node.log
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_model, repo):
+    with started(tmp_path_factory.mktemp("faults"), tiny_model, repo, "torch") as world:
+        yield world
 
 
 class World:
@@ -109,6 +116,15 @@ def test_sensors_that_are_killed_leave_and_return_by_fifty_random_schedules(quie
 
 def test_predictions_never_stop_where_no_driver_can_hold_another_up(quiet):
     check_schedules(quiet, quiet.fleet, range(50, 60), 4.0)
+
+
+@pytest.mark.parametrize("engine", ["openvino", pytest.param("onnxruntime", marks=pytest.mark.slow)])
+def test_sensors_that_are_killed_leave_and_return_with_trunks_in_another_engine(tmp_path, tiny_model, repo, engine):
+    pytest.importorskip(engine)
+    with started(tmp_path, tiny_model, repo, engine) as world:
+        assert world.node.log.count(f"runs in {engine}") == 2, world.node.log  # trunks
+        check_schedules(world, world.fleet, [60], 3.0)
+        assert world.node.exceptions == 0
 
 
 @pytest.mark.parametrize("halted", ["node", "driver"])

@@ -1017,9 +1017,25 @@ def test_unusable_values_are_refused_before_they_are_used(rig, name, value, comp
     assert node.start()
 
 
+def test_it_listens_before_the_model_is_loaded(rig, monkeypatch):
+    rig.camera()
+    node = rig.fusion(start=False)
+    rig.wait(lambda: node.get_publishers_info_by_topic("camera/image_raw"), "the node to find the camera")
+    load = StandIn.from_pretrained.__func__
+
+    def wait_and_load(*arguments):
+        rig.wait(lambda: rig.helper.count_subscribers("camera/image_raw"), "a subscription")
+        return load(*arguments)
+
+    monkeypatch.setattr(StandIn, "from_pretrained", classmethod(wait_and_load))
+    assert node.start()
+    rig.wait_for_prediction("camera")
+
+
 def test_a_model_that_does_not_exist_fails_the_configuration_and_can_be_corrected(rig):
     node = rig.fusion(start=False, model="missing")
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert not node.sensors and not node._links
     assert node.set_parameters([Parameter("model", value="lite")])[0].successful
     assert node.start()
 

@@ -20,6 +20,8 @@ class Host:
     rate: float = 5.0
     by_rate: bool = True
     now: float = 100.0
+    minor: frozenset[str] = frozenset()
+    costs: dict[str, float] = field(default_factory=lambda: {"camera": 0.1, "lidar": 0.25})
 
     def run(self, seconds, cost):
         """Ticks for a while, each of which takes ``cost(s since the tick before was begun)``.
@@ -49,7 +51,8 @@ class Host:
                     skipped += waiting is not None
                     waiting = self.now
                 self.plan.begun(self.now)
-                self.plan.look(self.now, {"camera": 0.1, "lidar": 0.25})
+                told = {name: cost / (4 if name in self.plan.spared else 1) for name, cost in self.costs.items()}
+                self.plan.look(self.now, told, self.minor)
             self.now += 1 / (self.rate * (self.plan.share if self.by_rate else 1))
         return latencies, skipped, begun
 
@@ -106,6 +109,12 @@ def test_a_cost_that_grows_with_the_pause_between_ticks_comes_to_rest(caplog):
     assert LEAST < host.plan.share == before < 1 and skipped == 0 and len(caplog.messages) == 1
 
 
+def test_far_too_much_is_seen_after_three_ticks():
+    host = Host()
+    host.run(6.1, lambda gap: 2.0)
+    assert host.plan.share == LEAST
+
+
 def test_there_is_a_least_rate():
     host = Host()
     host.run(600, lambda gap: 20.0)
@@ -142,3 +151,46 @@ def test_what_sensors_took_that_have_gone_is_free_at_once():
     assert plan.look(108.2, {"camera": 0.1})
     assert plan.share == pytest.approx(min(1.0, 8 * low))
     assert not plan.look(108.3, {"camera": 0.1})
+
+
+def takes(host: Host) -> float:
+    """s that a tick takes by what its sensors cost."""
+    return sum(cost / (4 if name in host.plan.spared else 1) for name, cost in host.costs.items())
+
+
+def test_sensors_that_say_little_are_spared_before_less_than_half_of_the_ticks_are_left(caplog):
+    host = Host(minor=frozenset({"lidar", "thermal"}), costs={"camera": 0.1, "lidar": 0.4})
+    host.run(6, lambda gap: takes(host))
+    assert host.plan.spared == ("lidar",) and host.plan.share == pytest.approx(0.8, abs=0.05)  # not a third
+    assert "lidar encoded at every 4th" in host.plan.words and host.plan.words in caplog.messages[0]
+    _, skipped, _ = host.run(60, lambda gap: takes(host))
+    assert skipped == 0 and host.plan.spared == ("lidar",) and host.plan.share == pytest.approx(0.8, abs=0.05)
+    assert len(caplog.messages) == 1
+    host.costs = {"camera": 0.02, "lidar": 0.08}
+    host.run(60, lambda gap: takes(host))
+    assert host.plan.spared == () and host.plan.share == 1 and host.plan.words == ""
+    assert len(caplog.messages) == 2 and caplog.messages[1].startswith("all of 5.0 ticks")
+
+
+def test_all_ticks_come_while_a_sensor_is_spared_without_which_they_would_not(caplog):
+    host = Host(minor=frozenset({"lidar"}), costs={"camera": 0.02, "lidar": 0.45})
+    host.run(120, lambda gap: takes(host))
+    assert host.plan.spared == ("lidar",) and host.plan.share == 1 and len(caplog.messages) == 1
+    assert "5.0 are planned" in host.plan.words and "lidar encoded at every 4th" in host.plan.words
+
+
+def test_none_is_spared_while_half_of_the_ticks_are_left():
+    host = Host(minor=frozenset({"lidar"}), costs={"camera": 0.05, "lidar": 0.2})
+    host.run(60, lambda gap: takes(host))
+    assert 0.5 < host.plan.share < 1 and host.plan.spared == ()
+
+
+def test_what_is_left_where_a_spared_sensor_goes_is_planned_at_once():
+    host = Host(minor=frozenset({"lidar"}), costs={"camera": 0.3, "thermal": 0.3, "lidar": 0.1})
+    host.run(20, lambda gap: takes(host))
+    before = host.plan.share
+    assert host.plan.spared == ("lidar",) and before < 0.5
+    host.run(2, lambda gap: takes(host))
+    assert host.plan.share == before  # sparing is not taken for sensors that have gone
+    assert host.plan.look(host.now, {"camera": 0.1})
+    assert host.plan.share > 2 * before

@@ -749,6 +749,72 @@ def test_a_fast_clock_and_a_slow_sensor_are_pointed_out():
     )
 
 
+@pytest.mark.parametrize("reference", [None, T0])
+def test_a_tick_of_the_rate_that_has_waited_is_of_what_is_newest_then(reference):
+    engine = make("camera", "lidar")
+    push(engine, "camera", 0, sample("camera", 1))
+    push(engine, "lidar", 0, sample("lidar", 1))
+    waiting = engine.select(T0, reference)
+    push(engine, "camera", 0.1, sample("camera", 2))
+    renewed = engine.renewed(waiting, T0 + S // 5)
+    shares = {share.name: share for share in engine.compute(renewed).sensors}
+    assert (renewed is waiting) == (reference is not None)
+    assert shares["camera"].stamp_ns == (T0 + S // 10 if reference is None else T0)
+    assert shares["lidar"].age == pytest.approx(0.2 if reference is None else 0.0)
+
+
+def test_a_set_of_stamps_and_what_went_back_in_time_are_not_selected_again():
+    engine = make("camera")
+    push(engine, "camera", 0, sample("camera"))
+    chosen, before = engine.select_set(T0, {"camera": T0}), engine.select(T0)
+    assert engine.renewed(chosen, T0 + S) is chosen
+    engine.clear()
+    assert engine.renewed(before, T0) is before and engine.compute(before) is None
+
+
+class Weighing(FakeModel):
+    """Weighs the LiDAR by a twentieth of the others."""
+
+    def recognise(self, kinds, embeddings, doubts=None):
+        found = super().recognise(kinds, embeddings, doubts)
+        weights = np.array([0.05 if kind == "point_cloud" else 1.0 for kind in kinds], np.float32)
+        found.weights = weights / weights.sum()
+        return found
+
+
+def test_a_spared_sensor_is_encoded_at_every_fourth_tick_and_its_age_told():
+    engine = make("camera", "lidar", model=Weighing())
+    ages = []
+    for number in range(24):
+        now = number / 10
+        push(engine, "camera", now, sample("camera", 1 + number))
+        push(engine, "lidar", now, sample("lidar", 1 + number / 1000))
+        if number == 8:
+            assert engine.minor == {"lidar"}
+            engine.spare(["lidar"])
+        ages += [share.age for share in tick(engine, now).sensors if share.name == "lidar"]
+    assert ages[:8] == [0] * 8 and sorted(set(ages)) == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert len(ages) == 24 and ages[8:].count(0) == 4
+    assert sum("point_cloud" in call for call in engine.model.calls) == 12
+    assert report(engine, now, 1).rejected == 0
+
+
+@pytest.mark.parametrize("why", ["weight", "change", "age", "trigger"])
+def test_a_spared_sensor_that_says_something_or_is_too_old_is_encoded(why):
+    engine = make(
+        "camera", "lidar", model=FakeModel() if why == "weight" else Weighing(), trigger="lidar" * (why == "trigger")
+    )
+    step = 1.0 if why == "age" else 0.1
+    for number in range(24):
+        now = number * step
+        push(engine, "camera", now, sample("camera", 1))
+        push(engine, "lidar", now, sample("lidar", 1 + number * (why == "change")))
+        engine.spare(["lidar"])
+        prediction = tick(engine, now)
+    assert sum("point_cloud" in call for call in engine.model.calls) >= (12 if why == "age" else 23)
+    assert {share.name for share in prediction.sensors} == {"camera", "lidar"}
+
+
 def test_stages_are_timed():
     engine = make("camera")
     push(engine, "camera", 0)
