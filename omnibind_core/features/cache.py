@@ -16,6 +16,7 @@ from omnibind_core.blocks import Blocks, address
 from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.errors import DataError
 from omnibind_core.files import cache_folder
+from omnibind_core.parallel import in_order
 
 Extractor = Callable[[Sequence[Any]], NDArray[np.float32]]
 """Turns checked raw items of one modality into features ``float32 [len(items), F]``."""
@@ -33,6 +34,7 @@ def features(
     folder: Path | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
+    threads: int = 1,
 ) -> NDArray[np.float32]:
     """Frozen trunk features of all samples, each also in seeded random variants; computed once, then memory-mapped.
 
@@ -52,6 +54,7 @@ def features(
         batch_size: Items per call of ``extractor``, but never less than a sample and its variants. Blocks hold whole
             batches, so what a killed run left out is computed in the same ones.
         progress: Told after each batch: samples done, and samples that were not known.
+        threads: On which batches are loaded and extracted; what is in them does not depend on it.
 
     Returns:
         Read-only ``float32 [len(samples), 1 + augmentations, F]``.
@@ -72,15 +75,21 @@ def features(
     missing = blocks.missing(addresses)
     variants = 1 + augmentations
     step = max(1, batch_size // variants)
-    for start in range(0, len(missing), step):
-        part = missing[start : start + step]
+
+    def extracted(part: Sequence[int]) -> NDArray[np.float32]:
         items = [item for row in part for item in _variants(source, samples[row], augmentations, seed)]
         rows = np.asarray(extractor(items), np.float32)
         if rows.ndim != 2 or rows.shape[0] != len(items):
             raise DataError(f"the {modality} extractor returned {rows.shape} for {len(items)} items, expected [N, F]")
-        blocks.add([addresses[row] for row in part], rows.reshape(len(part), variants, -1))
+        return rows.reshape(len(part), variants, -1)
+
+    parts = [missing[start : start + step] for start in range(0, len(missing), step)]
+    done = 0
+    for part, rows in zip(parts, in_order(extracted, parts, threads), strict=True):
+        blocks.add([addresses[row] for row in part], rows)
+        done += len(part)
         if progress is not None:
-            progress(start + len(part), len(missing))
+            progress(done, len(missing))
     return blocks.gather(addresses)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from omnibind_core.encoders import EncoderSet
 from omnibind_core.encoders.base import weights_identity
 from omnibind_core.encoders.config import ModelConfig
 from omnibind_core.features.cache import Loads, features
+from omnibind_core.parallel import cores
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,29 @@ def sample_features(
     compiled = encoder_set.compiled.get(part.trunk)
     weights += "" if compiled is None else f"|{compiled.engine}"  # the last digits are not those of torch
     key = f"{weights}|{dataclasses.asdict(preset)}{modalities.fingerprint(modality)}{what}"
-    return features(
-        source,
-        samples,
-        modality,
-        extract,
-        key,
-        augmentations,
-        seed,
-        progress=Progress(f"{modality}: {what}features", f"samples x {1 + augmentations}"),
-    )
+    with _one_thread():
+        return features(
+            source,
+            samples,
+            modality,
+            extract,
+            key,
+            augmentations,
+            seed,
+            progress=Progress(f"{modality}: {what}features", f"samples x {1 + augmentations}"),
+            threads=cores(),
+        )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Lets each thread compute with torch on its own: on more, the last digits depend on how many they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def learns(module: nn.Module) -> bool:

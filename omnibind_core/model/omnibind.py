@@ -306,8 +306,11 @@ class OmniBind(AnsweringModel, nn.Module):
         out = torch.empty(len(items), self.config.embed_dim, device=self.device)
         for trunk, indices in by_trunk.items():
             features = self.features(trunk, [items[index][1] for index in indices])
+            rows_of: dict[str, list[int]] = defaultdict(list)
             for row, index in enumerate(indices):
-                out[index] = self.encoders.embed(items[index][0], features[row : row + 1])[0]
+                rows_of[items[index][0]].append(row)
+            for modality, rows in rows_of.items():
+                out[[indices[row] for row in rows]] = self.encoders.embed(modality, features[rows])
         return out
 
     def warm_up(self, modalities_used: Iterable[str]) -> None:

@@ -119,6 +119,14 @@ class Token:
         """The newest of its items."""
         return self.parts[-1]
 
+    def fill(self, row: NDArray[Any]) -> None:
+        """Takes its embedding.
+
+        Raises:
+            InvalidInputError: It is none.
+        """
+        self.embedding, self.views = _checked(row, self.sensor.name), None
+
     @property
     def content(self) -> Any:
         """What is encoded: the raw item of a frame, the window that is cut out of a stream, or an :class:`Encoded`.
@@ -181,13 +189,17 @@ class TokenCache:
         token = self._tokens.get(sensor)
         return None if token is None else token.newest.raw
 
-    def encode(self, picks: Sequence[Pick], embed: bool = True, held: Collection[str] = ()) -> list[Token]:
+    def encode(
+        self, picks: Sequence[Pick], embed: bool = True, held: Collection[str] = (), later: bool = False
+    ) -> list[Token]:
         """The tokens of a tick, in the order of the picks; all new items go to the model in one call.
 
         Args:
             picks: What the sensors offer.
             embed: Otherwise they are only preprocessed, and keep their views.
             held: Sensors whose last token will do, unless it is too old for the tick.
+            later: Those that were preprocessed here keep their views, and the caller encodes them: whether they are
+                usable is known before. What others have preprocessed is encoded now.
         """
         begin = time.perf_counter()
         before = dict(self._tokens)
@@ -206,8 +218,9 @@ class TokenCache:
             if token is not None:
                 tokens[name] = token
         sizes = {name: token.views.size for name, token in tokens.items() if token.views is not None}
+        waiting = [token for token in tokens.values() if token.views is not None]
         if embed:
-            self._embed([token for token in tokens.values() if token.views is not None])
+            self.embed([token for token in waiting if not later or isinstance(token.newest.raw, Encoded)])
         self.seconds = {"decode": decoded - begin, "encode": time.perf_counter() - decoded}
         for name, size in sizes.items():
             costs[name] += self.seconds["encode"] * size / max(sum(sizes.values()), 1)
@@ -216,7 +229,7 @@ class TokenCache:
         tokens = {
             name: token
             for name, token in tokens.items()
-            if token.embedding is not None or (token.views is not None and not embed)
+            if token.embedding is not None or (token.views is not None and (later or not embed))
         }
         self._compare(before, tokens)
         for pick in tried:
@@ -285,7 +298,8 @@ class TokenCache:
             token.doubt = token.newest.doubt or modalities.doubt(sensor.modality, raw)
             token.views = self._model.process(sensor.modality, raw)
 
-    def _embed(self, tokens: Sequence[Token]) -> None:
+    def embed(self, tokens: Sequence[Token]) -> None:
+        """Encodes what was preprocessed, in one batch; what fails then is tried alone, and has no embedding."""
         if len(tokens) > 1:
             try:
                 self._embed_batch(tokens)
@@ -293,16 +307,15 @@ class TokenCache:
             except Exception:
                 _log.debug("a batch could not be encoded; its items are tried one by one", exc_info=True)
         for token in tokens:
-            self._attempt(token.sensor.name, self._embed_batch, [token])
-            token.views = None
+            if token.views is not None:
+                self._attempt(token.sensor.name, self._embed_batch, [token])
+                token.views = None
 
     def _embed_batch(self, tokens: Sequence[Token]) -> None:
-        rows = self._model.embed([(token.sensor.modality, token.views) for token in tokens if token.views is not None])
-        if hasattr(rows, "detach"):  # a tensor, maybe on another device
-            rows = rows.detach().cpu()
-        embeddings = [_checked(row, token.sensor.name) for token, row in zip(tokens, np.asarray(rows), strict=True)]
-        for token, embedding in zip(tokens, embeddings, strict=True):
-            token.embedding, token.views = embedding, None
+        items = [(token.sensor.modality, token.views) for token in tokens if token.views is not None]
+        rows = embedded(self._model, items)
+        for token, row in zip(tokens, rows, strict=True):
+            token.fill(row)
 
     def _attempt(self, sensor: str, step: Callable[..., _T], *args: Any) -> _T | None:
         """Runs one step for one sensor; a failure is counted and gives ``None``."""
@@ -316,6 +329,12 @@ class TokenCache:
                 _log.exception("[%s] unexpected error; further ones of this kind are counted only", sensor)
             self._on_unusable(sensor, f"[{sensor}] {type(error).__name__}: {error}")
         return None
+
+
+def embedded(model: Recogniser, items: Sequence[tuple[str, NDArray[Any]]]) -> NDArray[Any]:
+    """Embeddings ``[n, D]`` of ``(modality, views)``, on the CPU."""
+    rows = model.embed(items)
+    return np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)  # a tensor, maybe on another device
 
 
 def _checked(vector: Any, sensor: str) -> NDArray[np.float32]:

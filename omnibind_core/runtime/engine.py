@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -192,6 +192,18 @@ class PerceptionEngine:
             backwards meanwhile.
         """
         tokens = self.tokens(selection)
+        return self.fuse(selection, tokens, self._tokens.seconds)
+
+    def fuse(
+        self, selection: Selection, tokens: Sequence[Token], seconds: Mapping[str, float] | None = None
+    ) -> Prediction | None:
+        """The second half of :meth:`compute`.
+
+        Args:
+            selection: The selection.
+            tokens: What was encoded of it, see :meth:`tokens`.
+            seconds: What that took, for :attr:`Prediction.stages`.
+        """
         if len(tokens) < self.settings.min_sensors:
             return None
         begin = time.perf_counter()
@@ -205,15 +217,16 @@ class PerceptionEngine:
                 break
         if selection.epoch != self._epoch:
             return None
-        stages = {**self._tokens.seconds, "fuse": time.perf_counter() - begin}
+        stages = {**(seconds or {}), "fuse": time.perf_counter() - begin}
         return self._predict(selection, tokens, recognised, names, stages)
 
-    def tokens(self, selection: Selection, embed: bool = True) -> list[Token]:
+    def tokens(self, selection: Selection, embed: bool = True, later: bool = False) -> list[Token]:
         """Decodes and encodes a selection without fusing it: for a node that sends its items to another.
 
         Args:
             selection: The selection.
             embed: Whether to encode; otherwise tokens are only preprocessed, and hold ``views``.
+            later: What is preprocessed here is to be encoded by the caller, see :meth:`TokenCache.encode`.
 
         Returns:
             One token per sensor that offers something usable and takes part; none if time has gone backwards.
@@ -221,9 +234,13 @@ class PerceptionEngine:
         minor, self._encoded = self.minor, self._encoded + 1
         # Not all at one tick, which would be a long one; and who has something to say is heard at once.
         held = {name for i, name in enumerate(self._spared) if name in minor and (self._encoded + i) % REFRESH}
-        tokens = self._tokens.encode(selection.picks, embed, held) if selection.epoch == self._epoch else []
+        tokens = self._tokens.encode(selection.picks, embed, held, later) if selection.epoch == self._epoch else []
         with self._lock:
             return [token for token in tokens if self._takes_part(token.sensor.name)]
+
+    def embed(self, tokens: Sequence[Token]) -> None:
+        """Encodes tokens that were left for later; what fails is counted, and stays without an embedding."""
+        self._tokens.embed(tokens)
 
     def newest(self, sensor: str) -> Any:
         """The raw item of a sensor that was decoded last, for showing it; ``None`` if there is none.
@@ -321,6 +338,11 @@ class PerceptionEngine:
         """The state of every sensor now, in the order of the configuration."""
         with self._lock:
             return [sensor.report(now_ns) for sensor in self._sensors.values()]
+
+    def brought_up(self, reports: Sequence[SensorReport]) -> list[SensorReport]:
+        """Earlier reports, with the familiarity of now: of a tick that was fused after them."""
+        with self._lock:
+            return [replace(one, familiarity=self._sensor(one.name).familiarity) for one in reports]
 
     def configure(self, config: SensorConfig) -> bool:
         """Gives a sensor other settings of the same name and modality, effective at once.

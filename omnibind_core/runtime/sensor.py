@@ -119,7 +119,7 @@ class Sensor:
         self._doubt: Doubt | None = None  # what speaks against the newest reading
         self._doubt_told = False
         self._plausible_row = 0  # readings
-        self._familiarity = math.nan
+        self.familiarity = math.nan  # mean of the last predictions
         self._perceptions = 0
         self._floor: tuple[int, int] | None = None  # order of the frame that was picked last
 
@@ -280,7 +280,7 @@ class Sensor:
             self._received,
             self._rejected,
             self._dropped,
-            self._familiarity,
+            self.familiarity,
             self._doubt if self._state == SensorState.ACTIVE else None,
         )
 
@@ -289,8 +289,8 @@ class Sensor:
         if math.isnan(familiarity):
             return
         self._perceptions = min(self._perceptions + 1, _PERCEPTIONS)
-        before = 0.0 if self._perceptions == 1 else self._familiarity
-        self._familiarity = before + (familiarity - before) / self._perceptions
+        before = 0.0 if self._perceptions == 1 else self.familiarity
+        self.familiarity = before + (familiarity - before) / self._perceptions
 
     def configure(self, config: SensorConfig) -> bool:
         """Takes other settings. Returns whether they are of another time, so that what it had was forgotten."""

@@ -7,28 +7,23 @@ its period, or when the trigger sensor speaks. Nothing looks at a clock, so the 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import heapq
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omnibind_core import modalities
 from omnibind_core.data import damage
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError, PartlyReadError
-from omnibind_core.modalities import Doubt
 from omnibind_core.model import loading
-from omnibind_core.model.answering import on_host
-from omnibind_core.runtime.encoding import Recognised, Recogniser, Token
-from omnibind_core.runtime.engine import PerceptionEngine, Selection
+from omnibind_core.runtime.encoding import Recogniser
+from omnibind_core.runtime.engine import PerceptionEngine
+from omnibind_core.runtime.lookahead import Known, Lookahead, Tick
 from omnibind_core.runtime.sensor import SECOND
 from omnibind_core.runtime.stream import PerceptionStream
 from omnibind_core.runtime.trigger import Trigger
-from omnibind_core.runtime.types import Doubted, Encoded, Prediction, SensorReport, SensorState
+from omnibind_core.runtime.types import Doubted, Encoded, SensorState
 from omnibind_core.runtime.vocabulary import check_labels
 from omnibind_ros import messages
 from omnibind_ros.bags import read, types
@@ -43,20 +38,14 @@ LONGEST_GAP = 30.0
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Tick):
     """One tick of a replay.
 
     Attributes:
         time_s: s from the beginning of the bag.
-        selection: What it was computed from.
-        prediction: What was perceived; ``None`` if no sensor offered anything usable.
-        reports: State of every sensor.
     """
 
     time_s: float
-    selection: Selection
-    prediction: Prediction | None
-    reports: tuple[SensorReport, ...]
 
 
 class _Arrival(NamedTuple):
@@ -78,57 +67,6 @@ class _Payload(NamedTuple):
     identity: str  # of the item, for damage that is random
 
 
-class RememberingModel:
-    """A model that encodes the same input once: for replays of one bag with one change after another.
-
-    Embeddings are kept by the hash of the encoder input, 2 kB each.
-
-    Args:
-        model: The model.
-    """
-
-    def __init__(self, model: AnsweringModel) -> None:
-        self.model = model
-        self._known: dict[bytes, NDArray[np.float32]] = {}
-
-    @property
-    def labels(self) -> Any:
-        """The vocabulary."""
-        return self.model.labels
-
-    @property
-    def threshold(self) -> float:
-        """Confidence below which a prediction is unknown."""
-        return self.model.threshold
-
-    def process(self, modality: str, raw: Any) -> NDArray[Any]:
-        """Encoder input of a raw item."""
-        return self.model.process(modality, raw)
-
-    def embed(self, items: Sequence[tuple[str, NDArray[Any]]]) -> NDArray[np.float32]:
-        """Unit-length embeddings ``float32 [n, D]``; what was encoded before is not encoded again."""
-        keys = [_digest(modality, views) for modality, views in items]
-        fresh = {key: item for key, item in zip(keys, items, strict=True) if key not in self._known}
-        if fresh:
-            rows = on_host(self.model.embed(list(fresh.values())))
-            self._known.update(zip(fresh, rows, strict=True))
-        return np.stack([self._known[key] for key in keys])
-
-    def recognise(
-        self, kinds: Sequence[str], embeddings: NDArray[np.float32], doubts: Sequence[Doubt | None] | None = None
-    ) -> Recognised:
-        """Fuses and classifies ``[n, D]`` embeddings."""
-        return self.model.recognise(kinds, embeddings, doubts)
-
-
-def _digest(modality: str, views: NDArray[Any]) -> bytes:
-    content = np.ascontiguousarray(views)
-    head = f"{modality}{content.dtype.str}{content.shape}".encode()
-    return hashlib.blake2b(
-        content.tobytes(), digest_size=16, key=hashlib.blake2b(head, digest_size=16).digest()
-    ).digest()
-
-
 class Replay:
     """One bag, replayed into an engine. Iterate over :meth:`steps` once.
 
@@ -138,10 +76,13 @@ class Replay:
         model: The model; see :func:`load_model`.
         scenario: What is different from the recording.
         phase_ns: Ticks of the rate come at the multiples of the period plus this, ns.
+        identity: Of the model, which frames that a sensor node encoded must be of.
+        threads: Threads that encode; see :class:`Lookahead`.
+        known: What the model has encoded in other replays.
 
     Attributes:
         setup: As given.
-        engine: The engine, for looking at what a step was made of (``engine.newest(sensor)``).
+        engine: The engine, which is some ticks ahead of the steps.
         start_ns: Time of the first message, ns.
         end_ns: Time of the last one.
         damage: Why the bag could not be read to its end; ``""`` if it could. Known after the last step.
@@ -160,6 +101,8 @@ class Replay:
         scenario: Scenario = AS_RECORDED,
         phase_ns: int = 0,
         identity: str = "",
+        threads: int = 1,
+        known: Known | None = None,
     ) -> None:
         self.setup = setup
         self.start_ns, self.end_ns = read.span_ns(path)
@@ -169,6 +112,8 @@ class Replay:
         self._path = path
         self._scenario = scenario
         self._identity = identity
+        self._threads = threads
+        self._known = known
         self._sensors_of = {
             topic: [name for name in setup.present if setup.topics[name] == topic] for topic in setup.types
         }
@@ -209,19 +154,24 @@ class Replay:
         Args:
             progress: Called with the s of the bag that have been replayed.
         """
+        with Lookahead(self.engine, self._threads, self._known) as ahead:
+            for tick in self._ticks(ahead, progress):
+                time_s = (tick.selection.now_ns - self.start_ns) / SECOND
+                yield Step(tick.selection, tick.tokens, tick.prediction, tick.reports, time_s)
+
+    def _ticks(self, ahead: Lookahead, progress: Callable[[float], None]) -> Iterator[Tick]:
         heard_ns = self.start_ns
         for arrival in self._arrivals():
-            yield from self._advance(arrival.receive_ns, heard_ns)
+            if arrival.receive_ns < heard_ns:  # files of a bag that overlap
+                yield from ahead.finish()
+            yield from self._advance(ahead, arrival.receive_ns, heard_ns)
             heard_ns = arrival.receive_ns
             self._push(arrival)
-            yield from self._poll(arrival.receive_ns)
+            yield from self._poll(ahead, arrival.receive_ns)
             progress((arrival.receive_ns - self.start_ns) / SECOND)
         to_end = self.partly or not self.damage
-        yield from self._advance((max(heard_ns, self.end_ns) if to_end else heard_ns) + 1, heard_ns)
-
-    def tokens(self, step: Step) -> list[Token]:
-        """What the latest step was fused from, with embeddings."""
-        return self.engine.tokens(step.selection)
+        yield from self._advance(ahead, (max(heard_ns, self.end_ns) if to_end else heard_ns) + 1, heard_ns)
+        yield from ahead.finish()
 
     # Messages -------------------------------------------------------------------------------------------------------
 
@@ -294,7 +244,7 @@ class Replay:
 
     # Ticks ----------------------------------------------------------------------------------------------------------
 
-    def _advance(self, until_ns: int, heard_ns: int) -> Iterator[Step]:
+    def _advance(self, ahead: Lookahead, until_ns: int, heard_ns: int) -> Iterator[Tick]:
         """The ticks before a time, after the last message was heard at another."""
         quiet_ns = heard_ns + round(LONGEST_GAP * SECOND)
         while True:
@@ -309,17 +259,15 @@ class Replay:
                     continue
                 self._stream.on_timer(now_ns)
                 self._due_ns += self._period_ns
-            yield from self._poll(now_ns)
+            yield from self._poll(ahead, now_ns)
 
     def _skip(self, until_ns: int, now_ns: int) -> None:
         self._due_ns += -((now_ns - until_ns) // self._period_ns) * self._period_ns
         self.gaps.append(((now_ns - self.start_ns) / SECOND, (until_ns - self.start_ns) / SECOND))
 
-    def _poll(self, now_ns: int) -> Iterator[Step]:
+    def _poll(self, ahead: Lookahead, now_ns: int) -> Iterator[Tick]:
         while (selection := self._stream.next(now_ns)) is not None:
-            prediction = self.engine.compute(selection)
-            time_s = (now_ns - self.start_ns) / SECOND
-            yield Step(time_s, selection, prediction, tuple(self.engine.reports(now_ns)))
+            yield from ahead.add(selection)
 
 
 def load_model(

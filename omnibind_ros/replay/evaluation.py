@@ -15,14 +15,16 @@ import numpy as np
 
 from omnibind_core.errors import ConfigError, OmniBindError
 from omnibind_core.modalities.drawing import Picture, fit
+from omnibind_core.parallel import cores
 from omnibind_core.runtime.encoding import Token
+from omnibind_core.runtime.lookahead import Known
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.types import SensorReport, SensorState
 from omnibind_ros.bags import read
 from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring, truth
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario, parse, scenarios
-from omnibind_ros.replay.engine import RememberingModel, Replay, Step, load_model
+from omnibind_ros.replay.engine import Replay, Step, load_model
 from omnibind_ros.replay.scoring import Row, Vocabulary
 from omnibind_ros.replay.setup import Setup, read_parameters, resolve
 from omnibind_ros.replay.truth import Truth
@@ -50,7 +52,7 @@ class Options:
         ablate: Whether every combination of sensors is scored.
         settle: s after a change of what was there that are left out in the figures named ``settled``.
         device: Where the model runs.
-        threads: CPU threads of one evaluation; other numbers may change the last digits.
+        threads: CPU threads that encode, 0 for one on each core; they change no figure.
         engine: What runs trunks on a CPU; ``None`` takes the parameters' one.
     """
 
@@ -63,7 +65,7 @@ class Options:
     ablate: bool = False
     settle: float = 1.0
     device: str = "cpu"
-    threads: int = 1
+    threads: int = 0
     engine: str | None = None
 
 
@@ -160,6 +162,7 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
     Raises:
         OmniBindError: The bag cannot be read, or an option does not fit it.
     """
+    threads = options.threads or cores()
     given = read_parameters(options.params)
     setup = resolve(read.topics(path), given, options.namespace, adopt=options.params is None, bag=path)
     start_ns, end_ns = read.span_ns(path)
@@ -169,12 +172,12 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         raise ConfigError(
             f"--ablate all: the bag has {len(setup.present)} sensors, at most {_MOST_ABLATED} are combined"
         )
-    model = load_model(setup, options.model, options.device, options.engine, options.threads)
+    model = load_model(setup, options.model, options.device, options.engine, threads=1)  # of each that encodes
     vocabulary = Vocabulary(model.labels.names, model.labels.aliases)
-    remembering = RememberingModel(model) if len(plan) > 1 else model
+    known: Known = {}
     runs, notes, damage = [], [], ""
     for number, scenario in enumerate(plan):
-        replay = Replay(path, setup, remembering, scenario, identity=model.identity)
+        replay = Replay(path, setup, model, scenario, identity=model.identity, threads=threads, known=known)
         ablate = options.ablate and scenario is AS_RECORDED
         collector = _Collector(replay, ground_truth, vocabulary, model, options.settle, ablate)
         for step in replay.steps(partial(_tell, progress, number, len(plan), (end_ns - start_ns) / 1e9)):
@@ -280,7 +283,7 @@ class _Collector:
         wrong = row.scored and bool(row.labels) and row.label not in row.meant and since >= self._settle
         if not (wrong or self._combinations):
             return
-        tokens = self._replay.tokens(step) if step.prediction is not None else []
+        tokens = step.tokens if step.prediction is not None else ()
         if wrong:
             self._remember(row, tokens)
         if self._combinations:

@@ -155,7 +155,7 @@ def _moments(
         if not wanted or now_ns < wanted[0][0]:
             continue
         _, _, begin, label, group, place = wanted.pop(0)
-        for token in replay.tokens(step):
+        for token in step.tokens:
             raw = token.newest.raw
             if token.sensor.modality == "text" or isinstance(raw, Encoded):
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import re
 import threading
 import time
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError, InvalidInputError
+from omnibind_core.parallel import cores, in_order
 from omnibind_core.runtime import (
     Encoded,
     EngineSettings,
@@ -28,6 +30,7 @@ from omnibind_core.runtime import (
     SensorState,
     Trigger,
 )
+from omnibind_core.runtime.lookahead import Lookahead
 from omnibind_core.runtime.ranking import conflict, rank
 
 S = 1_000_000_000
@@ -1633,3 +1636,100 @@ def test_worker_closes_while_busy_and_forgets_what_waits():
     gate.set()
     assert worker.close(10)
     assert results == [1]
+
+
+# --- ticks that nobody waits for --------------------------------------------------------------------------------------
+
+
+def sensors_come_and_go(model, tick_of):
+    """40 ticks of four sensors, one of which sends garbage for a while and one of which falls silent."""
+    engine = make("camera", "lidar", "tactile", "microphone", model=model)
+    for number in range(40):
+        at = number / 10
+        push(engine, "camera", at, "garbage" if 10 <= number < 20 else number % 7)
+        push(engine, "lidar", at, 1.0 + number // 2)
+        if not 5 <= number < 35:
+            push(engine, "tactile", at, number)
+        push(engine, "microphone", at, Chunk((number / 9,) * 10))
+        yield from tick_of(engine, engine.select(T0 + round(at * S)))
+
+
+def computed(engine, selection):
+    prediction = engine.compute(selection)
+    yield prediction, engine.reports(selection.now_ns)
+
+
+def looked_ahead(threads, model, known=None):
+    aheads = []
+
+    def tick_of(engine, selection):
+        aheads[:] = aheads or [Lookahead(engine, threads, known)]
+        yield from aheads[0].add(selection)
+
+    ticks = list(sensors_come_and_go(model, tick_of))
+    with aheads[0] as ahead:
+        ticks += ahead.finish()
+    return [(tick.prediction, list(tick.reports)) for tick in ticks]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ticks_that_nobody_waits_for_are_those_that_are_computed_at_once(threads):
+    at_once = list(sensors_come_and_go(FakeModel(), computed))
+    assert {len(prediction.sensors) for prediction, _ in at_once} == {2, 3, 4}
+    assert any(report.state == SensorState.REJECTED for _, reports in at_once for report in reports)
+    model = FakeModel()
+    later = looked_ahead(threads, model)
+    assert [(repr(prediction), repr(reports)) for prediction, reports in later] == [
+        (repr(prediction), repr(reports)) for prediction, reports in at_once
+    ]
+    assert all(np.array_equal(a.embedding, b.embedding) for (a, _), (b, _) in zip(later, at_once, strict=True))
+    assert all(len(set(call)) == 1 and len(call) <= 8 for call in model.calls)
+    assert sum(map(len, model.calls)) == 7 + 20 + 10 + 40 and len(model.calls) < 25  # each input once, many together
+
+
+def test_what_one_replay_has_encoded_another_does_not_encode_again():
+    known, first, second = {}, FakeModel(), FakeModel()
+    before = looked_ahead(1, first, known)
+    assert repr(looked_ahead(1, second, known)) == repr(before)
+    assert first.calls and not second.calls
+
+
+def test_an_item_that_cannot_be_encoded_later_fails_for_its_sensor_alone():
+    model = FakeModel()
+    model.fail_on = 18.0  # of the lidar at tick 4, of the camera at tick 18
+    engine, found = make("camera", "lidar", model=model), []
+    with Lookahead(engine, 2) as ahead:
+        for number in range(30):
+            push(engine, "camera", number / 10, number)
+            push(engine, "lidar", number / 10, number + 0.5 + (number == 4) * 13.5)
+            found += ahead.add(engine.select(T0 + number * S // 10))
+        assert [len(tick.tokens) for tick in found] == [2, 2, 2, 2, 1, 2, 2, 2]
+        found += ahead.finish()
+    assert [number for number, one in enumerate(found) if names(one.prediction) != ["camera", "lidar"]] == [4, 18]
+    assert [report.rejected for report in engine.reports(T0 + 3 * S)] == [1, 1]
+
+
+def test_what_another_host_has_preprocessed_is_judged_at_once():
+    engine = make("camera", model=FakeModel())
+    engine.model.fail_on = 5.0
+    push(engine, "camera", 0, Encoded("preprocessed", np.array([[0.0, 5.0]], np.float32)))
+    with Lookahead(engine) as ahead:
+        assert not list(ahead.add(engine.select(T0)))
+        assert engine.reports(T0)[0].rejected == 1
+        [tick] = ahead.finish()
+    assert tick.prediction is None and not tick.tokens
+
+
+def test_results_of_several_threads_come_in_order():
+    def slow_first(number):
+        time.sleep(0.02 if number == 0 else 0)
+        if number == 5:
+            raise ValueError("five")
+        return number
+
+    assert list(in_order(slow_first, range(5), 3)) == list(in_order(slow_first, range(5), 1)) == [0, 1, 2, 3, 4]
+    found = in_order(slow_first, itertools.count(), 2)
+    assert [next(found) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="five"):
+        next(found)
+    assert 1 <= cores() <= (os.cpu_count() or 1)
