@@ -799,7 +799,7 @@ def test_a_spared_sensor_is_encoded_at_every_fourth_tick_and_its_age_told():
     assert report(engine, now, 1).rejected == 0
 
 
-@pytest.mark.parametrize("why", ["weight", "change", "age", "trigger"])
+@pytest.mark.parametrize("why", ["weight", "change", "age", "trigger", "settings"])
 def test_a_spared_sensor_that_says_something_or_is_too_old_is_encoded(why):
     engine = make(
         "camera", "lidar", model=FakeModel() if why == "weight" else Weighing(), trigger="lidar" * (why == "trigger")
@@ -810,6 +810,8 @@ def test_a_spared_sensor_that_says_something_or_is_too_old_is_encoded(why):
         push(engine, "camera", now, sample("camera", 1))
         push(engine, "lidar", now, sample("lidar", 1 + number * (why == "change")))
         engine.spare(["lidar"])
+        if why == "settings":
+            engine.configure(SensorConfig("lidar", "point_cloud", timeout=1 + number))
         prediction = tick(engine, now)
     assert sum("point_cloud" in call for call in engine.model.calls) >= (12 if why == "age" else 23)
     assert {share.name for share in prediction.sensors} == {"camera", "lidar"}
