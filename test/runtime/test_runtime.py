@@ -763,9 +763,11 @@ def test_a_tick_of_the_rate_that_has_waited_is_of_what_is_newest_then(reference)
     assert shares["lidar"].age == pytest.approx(0.2 if reference is None else 0.0)
 
 
-def test_a_set_of_stamps_and_what_went_back_in_time_are_not_selected_again():
+def test_a_set_of_stamps_nothing_and_what_went_back_in_time_are_not_selected_again():
     engine = make("camera")
+    nothing = engine.select(T0)
     push(engine, "camera", 0, sample("camera"))
+    assert engine.renewed(nothing, T0) is nothing
     chosen, before = engine.select_set(T0, {"camera": T0}), engine.select(T0)
     assert engine.renewed(chosen, T0 + S) is chosen
     engine.clear()
