@@ -240,9 +240,11 @@ class TokenCache:
         return list(tokens.values())
 
     def _lasts(self, pick: Pick) -> bool:
-        """Whether the last token of a sensor is encoded and not too old for the tick."""
+        """Whether the last token of a sensor is encoded, of the same settings, and not too old for the tick."""
         token = self._tokens.get(pick.sensor.name)
-        return token is not None and token.embedding is not None and token.newest.stamp_ns >= pick.oldest_ns
+        if token is None or token.embedding is None or token.sensor != pick.sensor:
+            return False
+        return token.newest.stamp_ns >= pick.oldest_ns
 
     def _compare(self, before: Mapping[str, Token], tokens: Mapping[str, Token]) -> None:
         """Notes how much the new tokens differ from those before."""

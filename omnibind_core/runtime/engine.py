@@ -164,11 +164,13 @@ class PerceptionEngine:
     def renewed(self, selection: Selection, now_ns: int) -> Selection:
         """A selection that has waited, made again: what is newest now. One of an item's moment, or of a set, stays.
 
+        One of nothing stays, too: that a sensor has come is seen at the next tick, and told before it is used.
+
         Args:
             selection: The selection.
             now_ns: The time.
         """
-        if not selection.by_rate or selection.epoch != self._epoch:
+        if not (selection.by_rate and selection.picks) or selection.epoch != self._epoch:
             return selection
         return self.select(now_ns)
 

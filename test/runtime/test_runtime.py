@@ -766,9 +766,11 @@ def test_a_tick_of_the_rate_that_has_waited_is_of_what_is_newest_then(reference)
     assert shares["lidar"].age == pytest.approx(0.2 if reference is None else 0.0)
 
 
-def test_a_set_of_stamps_and_what_went_back_in_time_are_not_selected_again():
+def test_a_set_of_stamps_nothing_and_what_went_back_in_time_are_not_selected_again():
     engine = make("camera")
+    nothing = engine.select(T0)
     push(engine, "camera", 0, sample("camera"))
+    assert engine.renewed(nothing, T0) is nothing
     chosen, before = engine.select_set(T0, {"camera": T0}), engine.select(T0)
     assert engine.renewed(chosen, T0 + S) is chosen
     engine.clear()
@@ -802,7 +804,7 @@ def test_a_spared_sensor_is_encoded_at_every_fourth_tick_and_its_age_told():
     assert report(engine, now, 1).rejected == 0
 
 
-@pytest.mark.parametrize("why", ["weight", "change", "age", "trigger"])
+@pytest.mark.parametrize("why", ["weight", "change", "age", "trigger", "settings"])
 def test_a_spared_sensor_that_says_something_or_is_too_old_is_encoded(why):
     engine = make(
         "camera", "lidar", model=FakeModel() if why == "weight" else Weighing(), trigger="lidar" * (why == "trigger")
@@ -813,6 +815,8 @@ def test_a_spared_sensor_that_says_something_or_is_too_old_is_encoded(why):
         push(engine, "camera", now, sample("camera", 1))
         push(engine, "lidar", now, sample("lidar", 1 + number * (why == "change")))
         engine.spare(["lidar"])
+        if why == "settings":
+            engine.configure(SensorConfig("lidar", "point_cloud", timeout=1 + number))
         prediction = tick(engine, now)
     assert sum("point_cloud" in call for call in engine.model.calls) >= (12 if why == "age" else 23)
     assert {share.name for share in prediction.sensors} == {"camera", "lidar"}
