@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -65,7 +64,9 @@ def measured(model: OmniBind, sensors: int, labels: int, rounds: int) -> dict[st
     """CPU ms of each way for so many sensors and labels."""
     kinds = [name for name in model.config.modalities if name != "text"]
     names = [kinds[index % len(kinds)] for index in range(sensors)]
-    tokens = F.normalize(torch.randn(sensors, model.config.embed_dim, generator=torch.Generator().manual_seed(1)), dim=1)
+    tokens = F.normalize(
+        torch.randn(sensors, model.config.embed_dim, generator=torch.Generator().manual_seed(1)), dim=1
+    )
     model.labels = bank(labels, model.config.embed_dim)
     rows = model.labels.prototypes()
     fusion = model.fusion
