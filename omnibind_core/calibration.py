@@ -122,6 +122,7 @@ class Calibrator(nn.Module):
         modality_ids: Tensor,
         evidence: Evidence | None = None,
         others: Tensor | None = None,
+        silent: Tensor | None = None,
     ) -> Tensor:
         """Probabilities of the labels.
 
@@ -132,16 +133,16 @@ class Calibrator(nn.Module):
             evidence: Of each; None takes the probabilities after the temperature.
             others: ``float32 [B]``, greatest cosine to what the model knows beside these labels; None if that is
                 nothing. Probabilities are lowered by the chance that it fits better.
+            silent: ``bool [B]``, of what nothing is said: all labels are as probable; None if something is of each.
 
         Returns:
             ``float32 [B, C]``; rows sum to 1, or less with ``others``.
         """
         temperature = _looked_up(self.single, self.temperatures, count, modality_ids, 1)[:, None]
-        most, place = cosines.max(dim=-1, keepdim=True)
-        # All that follows is one scale and one shift for each row: there may be many labels.
-        odds = ((cosines - most) / temperature).exp()
-        total = odds.sum(dim=-1, keepdim=True)
-        top = 1 / total
+        # After the softmax all is one scale and one shift for each row, in place: there may be many labels.
+        found = (cosines / temperature).softmax(dim=-1)
+        place = cosines.argmax(dim=-1, keepdim=True)
+        top = found.gather(-1, place)
         wanted = top
         if evidence is not None:
             row = _looked_up(self.certainty_single, self.certainty, count, modality_ids, 2)
@@ -154,12 +155,15 @@ class Calibrator(nn.Module):
         higher = wanted > top
         scale = torch.where(higher, (1 - wanted) / (1 - top).clamp(min=1e-9), keep)
         shift = torch.where(higher, torch.zeros_like(keep), (1 - keep) * chance)
+        wanted = torch.where(higher, wanted, top * scale + shift)
         if others is not None:
-            said = most[:, 0] / temperature[:, 0] + total[:, 0].log()
-            fits = torch.sigmoid(said - others / temperature[:, 0] - math.log(_NOTHING))[:, None]
+            said = cosines.gather(-1, place) / temperature - top.log()
+            fits = torch.sigmoid(said - others[:, None] / temperature - math.log(_NOTHING))
             scale, shift, wanted = scale * fits, shift * fits, wanted * fits
-        found = odds * (scale / total) + shift
-        return found.scatter(-1, place, torch.where(higher, wanted, found.gather(-1, place)))
+        if silent is not None:
+            scale = scale.masked_fill(silent[:, None], 0.0)
+            shift, wanted = (torch.where(silent[:, None], chance, numbers) for numbers in (shift, wanted))
+        return found.mul_(scale).add_(shift).scatter_(-1, place, wanted)
 
 
 def _table(rows: Sequence[Certainty | None]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnibind_core.calibration import Calibration, Calibrator
-from omnibind_core.fusion import Evidence, Fusion, evidence_left_out, left_out
+from omnibind_core.fusion import Evidence, Fusion, evidence_left_out, left_out, sums_left_out
 
 INPUTS = ("tokens", "modality_ids", "speaks", "doubted", "labels", "others")
 DYNAMIC = {
@@ -100,39 +100,36 @@ class Recogniser(nn.Module):
             linear: Whether cosines of a sum are the sum of the cosines.
         """
         mask = left_out(speaks)
-        shown = tokens.masked_fill(~mask.any(dim=0)[:, None], 0.0)
-        fused = self.fusion.leave_one_out(shown, mask, modality_ids, doubted)
+        # What is not asked may hold anything, even NaN, which a weight of zero would not remove.
+        tokens = tokens.masked_fill(~speaks[:, None] & tokens.isnan(), 0.0)
+        fused = self.fusion.leave_one_out(tokens, mask, modality_ids, doubted)
         familiarity = tokens.new_full(tokens.shape[:1], torch.nan)
         if fused.familiarity is not None:
             familiarity = fused.familiarity[0]
+        parts = None if fused.parts is None else _rows(fused.parts, _unit(modality_ids).to(tokens.dtype))
 
         def compared(cosines: Callable[[Tensor], Tensor], linear: bool) -> Tensor:
-            own = cosines(tokens)
-            if linear and fused.parts is not None:
-                return _rows(fused.parts @ own.masked_fill(own.isnan(), 0.0), own)
-            return _rows(cosines(fused.embedding), own)
+            if linear and parts is not None:
+                return parts @ cosines(tokens)
+            return cosines(_rows(fused.embedding, tokens))
 
         similarities = compared(cosines, linear)
         # Beside them stands one that nothing is like, since there need not be any.
         beside = torch.cat([others.new_zeros(1, others.shape[1]), others])
         never = torch.cat([others.new_full((1,), _NO_COSINE), torch.zeros_like(others[:, 0])])
         greatest = (compared(lambda rows: rows @ beside.T, True) + never).amax(dim=1)
-        one = torch.ones_like(modality_ids)
-        of_sets = evidence_left_out(fused, shown, mask)
+        of_sets = evidence_left_out(fused, tokens, mask)
         evidence = Evidence(
             _rows(of_sets.familiarity, familiarity.nan_to_num(0.0)),
             _rows(of_sets.agreement, torch.zeros_like(familiarity)),
         )
-        probabilities = self.calibrator(
-            similarities,
-            _rows(mask.sum(dim=1), one),
-            _rows((mask * modality_ids).amax(dim=1), modality_ids),  # of a set of one token its modality
-            evidence,
-            greatest,
-        )
+        one = torch.ones_like(modality_ids)
+        total = sums_left_out(torch.stack([one, modality_ids], dim=1), mask)
+        counted, first = (_rows(sets, alone) for sets, alone in ((total[:, 0], one), (total[:, 1], modality_ids)))
+        first = first * (counted == 1)  # asked of sets of one token only, whose modality this is
         left = speaks.sum() - torch.cat([torch.zeros_like(one[:1]), speaks.to(one.dtype)])
         silent = _rows(left == 0, ~speaks)
-        probabilities = probabilities.masked_fill(silent[:, None], 1.0 / similarities.shape[1])
+        probabilities = self.calibrator(similarities, counted, first, evidence, greatest, silent)
         count = tokens.shape[0]
         return Answer(
             fused.embedding[0],
@@ -147,6 +144,12 @@ class Recogniser(nn.Module):
 def _rows(sets: Tensor, alone: Tensor) -> Tensor:
     """In the order of all rows of an answer: the whole set, each token alone, and the sets without each."""
     return torch.cat([sets[:1], alone, sets[1:]])
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """``bool [n, n]``, True on the diagonal; ONNX Runtime knows no unit matrix of any size."""
+    place = torch.arange(rows.shape[0], device=rows.device)
+    return place[:, None] == place
 
 
 def samples(dim: int, slots: int, labels: Tensor, most: int = 12) -> Iterator[dict[str, Tensor]]:

@@ -322,7 +322,8 @@ def accuracy(found: Sequence[Way], root: Path, most: int) -> dict[str, dict[str,
                 rows = torch.cat([way.encode(way.model, [(name, part)]) for part in views])
             first = rows if first is None else first
             answers, before = (
-                model.labels.similarities(part.to(model.device)).argmax(dim=1).cpu() for part in (rows, first)
+                model.labels.similarities(part.to(model.labels.rows.device)).argmax(dim=1).cpu()
+                for part in (rows, first)
             )
             near = (F.normalize(rows.double(), dim=1) * F.normalize(first.double(), dim=1)).sum(dim=1)
             out[way.name][name] = {

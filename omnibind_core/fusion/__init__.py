@@ -5,7 +5,16 @@
 """
 
 from omnibind_core.fusion.attention import AdaptiveFusion, FusionConfig
-from omnibind_core.fusion.base import Evidence, Fused, Fusion, LeftOut, evidence, evidence_left_out, left_out
+from omnibind_core.fusion.base import (
+    Evidence,
+    Fused,
+    Fusion,
+    LeftOut,
+    evidence,
+    evidence_left_out,
+    left_out,
+    sums_left_out,
+)
 from omnibind_core.fusion.baselines import MeanFusion
 from omnibind_core.fusion.losses import fusion_loss, wrong_predictions
 from omnibind_core.fusion.registry import FusionType, baselines, build, changed, register, types
@@ -27,6 +36,7 @@ __all__ = [
     "fusion_loss",
     "left_out",
     "register",
+    "sums_left_out",
     "types",
     "wrong_predictions",
 ]

@@ -183,7 +183,7 @@ class Reliability(nn.Module):
         scores, familiarity = self._alone(tokens, modality_ids, doubted)
         if self.gains is not None and self.agreement:
             others = tokens.sum(dim=1, keepdim=True) - tokens  # absent tokens are zeros
-            scores = scores + self._agreement((tokens * others).sum(dim=-1), mask)
+            scores = scores + self._agreement((tokens * others).sum(dim=-1), mask.sum(dim=1, keepdim=True))
         return _shares(scores, familiarity, mask)
 
     def leave_one_out(
@@ -196,7 +196,8 @@ class Reliability(nn.Module):
         scores, familiarity = self._alone(tokens, modality_ids, doubted)
         if self.gains is not None and self.agreement:
             pairs = tokens @ tokens.T
-            scores = scores + self._agreement(sums_left_out(pairs, mask) - pairs.diagonal(), mask)
+            total = sums_left_out(torch.cat([pairs, torch.ones_like(pairs[:, :1])], dim=1), mask)
+            scores = scores + self._agreement(total[:, :-1] - pairs.diagonal(), total[:, -1:])
         rows = None if familiarity is None else familiarity.expand(mask.shape)
         weights, rows = _shares(scores.expand(mask.shape), rows, mask)
         return weights, tokens, rows
@@ -218,10 +219,10 @@ class Reliability(nn.Module):
             familiarity = familiarity.masked_fill(doubted, LEAST)
         return scores + self.gains[1] * familiarity.nan_to_num(0.0), familiarity
 
-    def _agreement(self, cosines: Tensor, mask: Tensor) -> Tensor:
-        """What speaks for tokens because of the others, by the sum of cosines to them, ``[B, M]``."""
+    def _agreement(self, cosines: Tensor, count: Tensor) -> Tensor:
+        """What speaks for tokens because of the others, by the sum of cosines to them, ``[B, M]``, of ``count``."""
         assert self.gains is not None
-        return self.gains[2] * cosines / (mask.sum(dim=1, keepdim=True) - 1).clamp(min=1)
+        return self.gains[2] * cosines / (count - 1).clamp(min=1)
 
 
 def _shares(scores: Tensor, familiarity: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor | None]:

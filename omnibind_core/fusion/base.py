@@ -154,7 +154,7 @@ def left_out(speaks: Tensor) -> Tensor:
 
 
 def sums_left_out(rows: Tensor, mask: Tensor) -> Tensor:
-    """``mask @ rows``, ``[1 + n, K]``, for a mask of :func:`left_out` and ``float32 [n, K]``, in one pass."""
+    """``mask @ rows``, ``[1 + n, K]``, for a mask of :func:`left_out` and rows ``[n, K]``, in one pass."""
     own = rows * mask[0, :, None]
     total = own.sum(dim=0, keepdim=True)
     return torch.where(mask.all(dim=1, keepdim=True), rows.sum(dim=0), torch.cat([total, total - own]))
@@ -192,19 +192,20 @@ class Evidence(NamedTuple):
 def evidence(fused: Fused, tokens: Tensor, mask: Tensor) -> Evidence:
     """The evidence of a fusion of sets of tokens ``[B, M, D]``, present where ``mask``, ``bool [B, M]``, says so."""
     shown = tokens.masked_fill(~mask[..., None], 0.0)
-    return _evidence(fused, shown.sum(dim=1), shown.square().sum(dim=(1, 2)), mask)
+    count = mask.sum(dim=1).to(tokens.dtype)
+    return _evidence(fused, shown.sum(dim=1), shown.square().sum(dim=(1, 2)), count)
 
 
 def evidence_left_out(fused: LeftOut, tokens: Tensor, mask: Tensor) -> Evidence:
     """The same of one set of tokens ``[n, D]``, and without each, by the mask of :func:`left_out`."""
-    squares = sums_left_out(tokens.square().sum(dim=1, keepdim=True), mask)[:, 0]
-    return _evidence(fused, sums_left_out(tokens, mask), squares, mask)
+    squares = tokens.square().sum(dim=1, keepdim=True)
+    total = sums_left_out(torch.cat([tokens, squares, torch.ones_like(squares)], dim=1), mask)
+    return _evidence(fused, total[:, :-2], total[:, -2], total[:, -1])
 
 
-def _evidence(fused: Fused | LeftOut, total: Tensor, squares: Tensor, mask: Tensor) -> Evidence:
-    """By the sum of the tokens of each set, ``[B, D]``, and the sum of their squared lengths, ``[B]``."""
+def _evidence(fused: Fused | LeftOut, total: Tensor, squares: Tensor, count: Tensor) -> Evidence:
+    """By the sum of the tokens of each set, ``[B, D]``, of their squared lengths, and their number, both ``[B]``."""
     weights = fused.weights
     familiar = torch.zeros_like(weights) if fused.familiarity is None else fused.familiarity.nan_to_num(0.0)
-    count = mask.sum(dim=1).to(weights.dtype)
     agreement = (total.square().sum(dim=1) - squares) / (count * (count - 1)).clamp(min=1)
     return Evidence((weights * familiar).sum(dim=1), agreement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -113,7 +114,8 @@ class OmniBind(AnsweringModel, nn.Module):
         """Makes a model that does not change any more as fast as its device allows.
 
         On a GPU a tick then is one batch for each trunk, recorded as CUDA graphs, and one round trip; embeddings come
-        back on the CPU. On a CPU trunks run in another engine than torch, if one is asked for.
+        back on the CPU, and are recognised there: labels and a copy of the fusion stay on it. On a CPU trunks run in
+        another engine than torch, if one is asked for.
 
         Args:
             precision: What the trunks compute in, ``float32``, ``bfloat16``, ``float16`` or ``auto``: ``float16``, else
@@ -136,6 +138,8 @@ class OmniBind(AnsweringModel, nn.Module):
         lower(self.encoders, presets, precision, self.device)
         compile_trunks(self.encoders, presets, engine if on_cpu else "torch", exported)
         self._batched = BatchedEncoders(self.encoders, self.device) if self.device.type == "cuda" else None
+        self._move_labels(self._answers_on)  # a few small products: two more ways to the GPU and back cost more
+        self._recogniser = None
 
     def parts(self, text: bool = True) -> Iterator[Part]:
         """The networks that the model consists of, each once, as ``omnibind export`` writes them.
@@ -220,12 +224,18 @@ class OmniBind(AnsweringModel, nn.Module):
 
     @property
     def recogniser(self) -> Recogniser:
-        """What :meth:`recognise` computes, as one network."""
+        """What :meth:`recognise` computes, as one network; on the CPU after :meth:`accelerate`, as embeddings are."""
         found = self._recogniser
         if found is None or found[0] is not self.fusion or found[1] is not self.calibration:
-            network = Recogniser(self.fusion, self.calibration, tuple(self.config.modalities)).to(self.device)
+            with torch.inference_mode(False), torch.no_grad():  # whoever asks first
+                module = self.fusion if self._batched is None else copy.deepcopy(self.fusion)
+                network = Recogniser(module, self.calibration, tuple(self.config.modalities)).to(self._answers_on)
             self._recogniser = found = (self.fusion, self.calibration, network)
         return found[2]
+
+    @property
+    def _answers_on(self) -> torch.device:
+        return self.device if self._batched is None else torch.device("cpu")
 
     @property
     def labels(self) -> LabelBank:
@@ -238,9 +248,9 @@ class OmniBind(AnsweringModel, nn.Module):
 
     @labels.setter
     def labels(self, bank: LabelBank) -> None:
-        bank, others = bank.to(self.device), None
+        bank, others = bank.to(self._answers_on), None
         if self._home is not None:
-            rows = self._home.prototypes().to(self.device)
+            rows = self._home.prototypes().to(self._answers_on)
             far = (rows @ bank.prototypes().T).amax(dim=1) < NEAR
             others = rows[far] if far.any() else None
         self._vocabulary = (bank, others)
@@ -270,11 +280,14 @@ class OmniBind(AnsweringModel, nn.Module):
         self._batched = None  # what was recorded is of the weights where they were
         self._recogniser = None
         self.encoders.compiled.clear()
+        if (labels := self._vocabulary[0]) is not None:
+            self._move_labels(fn(labels.rows).device)
+        return self
+
+    def _move_labels(self, device: torch.device) -> None:
         labels, others = self._vocabulary
         if labels is not None:
-            device = fn(labels.rows).device
             self._vocabulary = (labels.to(device), None if others is None else others.to(device))
-        return self
 
     @property
     def device(self) -> torch.device:
@@ -351,7 +364,8 @@ class OmniBind(AnsweringModel, nn.Module):
             ConfigError: The model's config has no such modality.
             InvalidInputError: No token, or the number or width of the embeddings does not fit.
         """
-        tokens = torch.as_tensor(embeddings, dtype=torch.float32).to(self.device)
+        device = self._answers_on
+        tokens = torch.as_tensor(embeddings, dtype=torch.float32).to(device)
         self._check_tokens(modalities, tuple(tokens.shape))
         slots = tuple(self.config.modalities)
         doubts = [None] * len(modalities) if doubts is None else doubts
@@ -360,9 +374,9 @@ class OmniBind(AnsweringModel, nn.Module):
         labels = _set(bank)
         answer = self.recogniser.by_cosines(
             tokens,
-            torch.tensor([slots.index(name) for name in modalities], device=self.device),
-            torch.tensor(speaks, device=self.device),
-            torch.tensor([doubt is not None for doubt in doubts], device=self.device),
+            torch.tensor([slots.index(name) for name in modalities], device=device),
+            torch.tensor(speaks, device=device),
+            torch.tensor([doubt is not None for doubt in doubts], device=device),
             labels.similarities,
             tokens[:0] if others is None else others,
             labels.reduce == "mean",

@@ -215,7 +215,8 @@ class PerceptionEngine:
         while True:
             names = self.model.labels.names
             recognised = self.model.recognise(modality_of, embeddings, *doubts)
-            if names == self.model.labels.names:  # else another thread swapped the vocabulary
+            now = self.model.labels.names
+            if names is now or names == now:  # else another thread swapped the vocabulary
                 break
         if selection.epoch != self._epoch:
             return None

@@ -40,8 +40,11 @@ def rank(probabilities: NDArray[np.float32], names: Sequence[str], top_k: int, t
         threshold: Confidence below which it is unknown.
     """
     values = np.array(probabilities, dtype=np.float64)
-    order = np.argsort(-values, kind="stable")[:top_k]
-    labels = tuple(names[index] for index in order)
+    order = np.arange(len(values))
+    if top_k < len(values):  # only what can be among them is sorted: there may be many labels
+        order = np.flatnonzero(~(values < np.partition(values, -top_k)[-top_k]))
+    order = order[np.argsort(-values[order], kind="stable")][:top_k]
+    labels = tuple(names[index] for index in order.tolist())
     scores = tuple(values[order].tolist())
     unknown = scores[0] < threshold
     values += max(1 - values.sum(), 0) / len(values)  # that nothing fits is no certainty about a label

@@ -6,6 +6,7 @@ Nothing here is thread-safe; the engine holds its lock around every call. All de
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from bisect import insort
@@ -449,5 +450,6 @@ class Sensor:
         return span / SECOND / (len(receipts) - 1) if span > 0 else math.nan
 
 
+@functools.lru_cache(maxsize=1024)  # few settings, asked many times a tick
 def _ns(seconds: float) -> int:
     return round(seconds * SECOND)

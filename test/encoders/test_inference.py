@@ -280,9 +280,12 @@ def test_recognised_on_a_gpu_as_on_a_cpu(tiny_model, cuda, rng):
     kinds = ["image", "audio", "thermal"]
     there.warm_up(kinds)
     items = [views(here, kind, rng) for kind in kinds]
+    assert there.labels.rows.device.type == "cpu"  # embeddings come there, and their answers need no way back
+    assert {tensor.device.type for tensor in there.recogniser.state_dict().values()} == {"cpu"}
     one, other = (model.recognise(kinds, model.embed(items)) for model in (here, there))
     for name, value in vars(one).items():
         np.testing.assert_allclose(getattr(other, name), value, atol=2e-4, err_msg=name)
+    assert not {tensor.device.type for tensor in there.fusion.state_dict().values()} & {"cpu"}
 
 
 WAITS = """

@@ -1144,6 +1144,22 @@ def test_equal_labels_stay_in_the_order_of_the_vocabulary():
     assert found.labels == tuple(str(i) for i in [*range(7, 60, 9), *others])
 
 
+@pytest.mark.parametrize("top_k", [1, 5, 11, 59, 60, 99])
+def test_the_first_labels_are_those_of_a_full_sort(top_k):
+    values = (np.random.default_rng(top_k).integers(0, 9, 60) / 540).astype(np.float32)
+    found = rank(values, [str(i) for i in range(60)], top_k, 0.0)
+    assert found.labels == tuple(str(i) for i in sorted(range(60), key=lambda i: (-values[i], i))[:top_k])
+
+
+def test_embeddings_from_elsewhere_are_recognised_alone_only_until_their_width_is_known():
+    model = FakeModel()
+    engine = make("camera", model=model)
+    for number in (1, 2, 3):
+        push(engine, "camera", number, Encoded("embedding", np.eye(DIM, dtype=np.float32)[number]))
+        assert tick(engine, number) is not None
+    assert model.fused == 4
+
+
 @pytest.mark.parametrize(("threshold", "unknown"), [(0.5, False), (0.500001, True), (0.3, False)])
 def test_unknown_is_what_lies_below_the_threshold(threshold, unknown):
     found = rank(np.array([0.25, 0.5, 0.125, 0.125], np.float32), LABELS, 3, threshold)
