@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from omnibind_core import __version__
+from omnibind_core.allocation import keep_large_blocks
 from omnibind_core.errors import OmniBindError
 
 COMMANDS: tuple[str, ...] = (
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         verbose = args.verbose
         if args.command != "train":  # that has the processor for itself; others share it, see omnibind_ros.node.threads
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            keep_large_blocks()
         logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stderr)
         code: int = args.run(args)
     except OmniBindError as error:

@@ -291,7 +291,7 @@ class PerceptionNode(LifecycleNode):
             self._tactile.heard(sensor, now)
             header = message.header if hasattr(message, "header") else self.header(now)
             stream.on_message(name, now if stamp is None else stamp, now, payload, header)
-            self._loop.advance()
+            self._loop.advance(now)
 
         return receive
 

@@ -13,10 +13,13 @@ from __future__ import annotations
 import ctypes
 import os
 
+from omnibind_core.allocation import keep_large_blocks
+
 _M_ARENA_MAX = -8  # of glibc's mallopt; other C libraries have none
 
 _set_option = getattr(ctypes.CDLL(None), "mallopt", None)
 if _set_option is not None:
     _set_option(_M_ARENA_MAX, 1)
+keep_large_blocks()
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -61,6 +61,7 @@ class TickLoop:
         self._rate_timer.cancel()
         self._wait_timer = node.create_timer(1.0, self._end_of_wait)
         self._wait_timer.cancel()
+        self._waits = False
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
         self._jumps = node.get_clock().create_jump_callback(backward, post_callback=self._on_time_jump)
 
@@ -76,7 +77,7 @@ class TickLoop:
     def stop(self, patience: float | None = None) -> None:
         """Lets the running computation finish, for ``patience`` s at most, and lets the stream go."""
         self._rate_timer.cancel()
-        self._wait_timer.cancel()
+        self._end_wait()
         if self._worker is not None:
             self._worker.close(patience)
         self._worker = self.stream = None
@@ -90,11 +91,16 @@ class TickLoop:
     def _set_period(self) -> None:
         self._rate_timer.timer_period_ns = round(1e9 / (self._rate * self.load.share))
 
-    def advance(self) -> None:
-        """Does the ticks that need not wait any longer, and sets the timer for one that must."""
+    def advance(self, now_ns: int | None = None) -> None:
+        """Does the ticks that need not wait any longer, and sets the timer for one that must.
+
+        Args:
+            now_ns: The time, if it was just looked at: this is called for every message.
+        """
         if self.stream is None or self._worker is None:
             return
-        while (selection := self.stream.next(self._now_ns)) is not None:
+        now_ns = self._now_ns if now_ns is None else now_ns
+        while (selection := self.stream.next(now_ns)) is not None:
             if not self.load.admits(selection):
                 continue
             self.ticks += 1
@@ -108,8 +114,9 @@ class TickLoop:
                 engine.spare(self.load.spared)
         deadline = self.stream.deadline_ns
         if deadline is None:
-            self._wait_timer.cancel()
-        elif self._wait_timer.is_canceled():
+            self._end_wait()
+        elif not self._waits:
+            self._waits = True
             self._wait_timer.timer_period_ns = max(deadline - self._now_ns, 1_000_000)
             self._wait_timer.reset()
 
@@ -146,8 +153,13 @@ class TickLoop:
             self.advance()
 
     def _end_of_wait(self) -> None:
-        self._wait_timer.cancel()
+        self._end_wait()
         self.advance()
+
+    def _end_wait(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._wait_timer.cancel()
 
     def _on_time_jump(self, jump: Any) -> None:
         """Clears for any step back of simulated time, however small, and for another clock: rclpy tells of both."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -35,3 +36,31 @@ def test_threads_sleep_while_they_wait_unless_told_otherwise(case, given):
     if "OMP_WAIT_POLICY" not in done.stderr:
         pytest.skip("torch computes with another OpenMP than GNU's or LLVM's")
     assert f"OMP_WAIT_POLICY = '{given or 'PASSIVE'}'" in done.stderr
+
+
+LARGE = """
+import resource
+{start}
+import numpy as np
+for _ in range(3):
+    np.ones(10_000_000)  # 80 MB, which malloc maps anew each time by itself
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.ones(10_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+STARTS = {
+    "node": "import omnibind_ros.node.threads",
+    "predict": CASES["predict"].replace(SHOW, "pass").replace("cli.main", "cli.sys.exit = print\ncli.main"),
+}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.parametrize("case", list(STARTS))
+def test_large_blocks_are_used_again(case):
+    if case == "node":
+        pytest.importorskip("omnibind_ros")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", LARGE.format(start=STARTS[case])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 1000  # of 20,000 pages of 4 KiB

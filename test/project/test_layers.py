@@ -16,7 +16,7 @@ MOST_MODULES = 13
 """That a folder may hold; more are rooms of their own."""
 
 # What everyone may import: it knows nothing of the rest.
-GROUND = {"", "errors", "optional", "config", "files", "blocks", "resources", "parallel"}
+GROUND = {"", "errors", "optional", "config", "files", "blocks", "resources", "parallel", "allocation"}
 
 # A room is a folder or module of omnibind_core, and may import those it names, GROUND and itself.
 CORE: dict[str, set[str]] = {
