@@ -111,7 +111,7 @@ def compare(model_name: str, engine: str, data: Path, count: int) -> None:
             continue
         ours, theirs = (model.encode(readings, 8) for model in (exported, wanted))
         pairs = [
-            (exported.recognise([name], [a], [reading.doubt]), wanted.recognise([name], b[None], [reading.doubt]))
+            (exported.recognise([name], a[None], [reading.doubt]), wanted.recognise([name], b[None], [reading.doubt]))
             for a, b, reading in zip(ours, theirs, readings, strict=True)
         ]
         same = sum(a.probabilities[0].argmax() == b.probabilities[0].argmax() for a, b in pairs)

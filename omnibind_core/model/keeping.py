@@ -81,11 +81,13 @@ def _kept(part: Part) -> dict[str, Any]:
             write([part], place, candidates("auto"), {"code": code_digest()})
         try:
             manifest = read_manifest(place)
-            entry = manifest["parts"].get(part.name) if manifest.get("code") == code_digest() else None
         except WeightsError:
-            entry = None
+            continue
+        if manifest.get("code") != code_digest():
+            continue
+        entry = manifest["parts"].get(part.name)
         if entry is not None and entry.get("digest") == part.digest and unharmed(place, entry):
             return {**entry, "file": f"../{place.name}/{entry['file']}"}
-        if fresh and (problem := failure(place, part.name)):
+        if problem := failure(place, part.name):
             raise WeightsError(f"'{part.name}' is not exported: {problem}")
     raise WeightsError(f"{place}: '{part.name}' is not as it was written")
