@@ -13,7 +13,7 @@ from omnibind_core.encoders.base import TextTower
 from omnibind_core.encoders.inference.compiled import kept_folder
 from omnibind_core.encoders.inference.engines import candidates
 from omnibind_core.encoders.inference.export import Part, failure, reason, write
-from omnibind_core.encoders.inference.parts import FILES, FORMAT, MANIFEST, read_manifest, unharmed
+from omnibind_core.encoders.inference.parts import FILES, FORMAT, MANIFEST, code_digest, read_manifest, unharmed
 from omnibind_core.errors import MissingDependencyError, WeightsError
 from omnibind_core.files import write_folder_atomically
 from omnibind_core.model.exported import LABELS
@@ -78,11 +78,14 @@ def _kept(part: Part) -> dict[str, Any]:
     place = kept_folder(part)
     for fresh in (False, True):
         if fresh:
-            write([part], place, candidates("auto"))
+            write([part], place, candidates("auto"), {"code": code_digest()})
         try:
-            entry = read_manifest(place)["parts"].get(part.name)
+            manifest = read_manifest(place)
         except WeightsError:
-            entry = None
+            continue
+        if manifest.get("code") != code_digest():
+            continue
+        entry = manifest["parts"].get(part.name)
         if entry is not None and entry.get("digest") == part.digest and unharmed(place, entry):
             return {**entry, "file": f"../{place.name}/{entry['file']}"}
         if problem := failure(place, part.name):

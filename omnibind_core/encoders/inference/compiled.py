@@ -23,7 +23,7 @@ from omnibind_core.encoders.inference.export import (
     trunk_part,
     write,
 )
-from omnibind_core.encoders.inference.parts import LEAST_COSINE, MANIFEST, read_manifest
+from omnibind_core.encoders.inference.parts import LEAST_COSINE, MANIFEST, code_digest, read_manifest
 from omnibind_core.errors import MissingDependencyError, WeightsError
 from omnibind_core.files import cache_folder
 from omnibind_core.modalities.base import Preset
@@ -114,7 +114,7 @@ def _opened(
         if fresh:
             started, again = time.monotonic(), whole()
             assert again is not None
-            write([again], folder, candidates("auto"))
+            write([again], folder, candidates("auto"), {"code": code_digest()})
             _log.info("'%s' exported in %.1f s: %s", part.name, time.monotonic() - started, folder)
         for file in _files(part, folder, None if fresh else beside):
             for engine in engines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.files import cache_folder
 from omnibind_core.optional import require
 
 Engine = Literal["auto", "torch", "onnxruntime", "openvino"]
@@ -95,22 +97,26 @@ def _onnxruntime(path: Path, count: int) -> Run:
 
 def _openvino(path: Path, count: int) -> Run:
     openvino: Any = require("openvino", "The engine openvino")
-    settings = {
+    settings: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": count,
         "INFERENCE_PRECISION_HINT": "f32",  # it would take bfloat16 where the processor has it
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
     }
+    compiled = cache_folder() / "exported" / "openvino"
+    with contextlib.suppress(OSError):  # it does without
+        compiled.mkdir(parents=True, exist_ok=True)
+        settings["CACHE_DIR"] = str(compiled)  # of what it made of the file, which it maps the next time
     core = openvino.Core()
-    model = core.read_model(path)
     compiling = threading.Lock()
 
     def request() -> Any:
         with compiling:
-            return core.compile_model(model, "CPU", settings).create_infer_request()
+            return core.compile_model(path, "CPU", settings).create_infer_request()
 
     free = [request()]  # the memory of one is one thread's at a time, and so are its processors
-    names = [node.get_names() for node in model.inputs]  # each has those of what was merged into it, too
+    # Each input has the names of what was merged into it, too.
+    names = [node.get_names() for node in free[0].get_compiled_model().inputs]
 
     def run(inputs: Arrays) -> list[NDArray[Any]]:
         try:
