@@ -23,7 +23,9 @@ from omnibind_core.evaluation.held_out import HELD_OUT, HeldOut
 from omnibind_core.evaluation.labelling import Key, Labelled, find_labels, fold_labels
 from omnibind_core.features.combinations import Index, Split
 from omnibind_core.features.sets import FeatureSet, embed_all, sample_features
+from omnibind_core.modalities import Doubt
 from omnibind_core.model import OmniBind
+from omnibind_core.parallel import cores, in_order
 from omnibind_core.training.config import TrainConfig
 from omnibind_core.training.dataset import variants
 
@@ -201,9 +203,12 @@ def _answered(model: OmniBind, unknown: Split) -> str:
 
 def _silent(source: Loads, samples: Sequence[Sample]) -> dict[str, str]:
     """Why, by id, nothing can be said from some of the samples."""
+
+    def doubted(sample: Sample) -> Doubt | None:
+        return modalities.doubt(sample.modality, source.load(sample))
+
     found = {}
-    for sample in samples:
-        doubt = modalities.doubt(sample.modality, source.load(sample))
+    for sample, doubt in zip(samples, in_order(doubted, samples, cores()), strict=True):
         if doubt is not None and doubt.excludes:
             found[sample.id] = str(doubt)
     return found

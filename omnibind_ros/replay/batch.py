@@ -7,13 +7,14 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omnibind_core.errors import DataError, OmniBindError
 from omnibind_core.optional import require
+from omnibind_core.parallel import cores
 from omnibind_ros.bags import read
 from omnibind_ros.replay.evaluation import Evaluation, Options, Progress, evaluate
 
@@ -97,6 +98,7 @@ def _counted(outcomes: Iterable[tuple[int, Outcome]], progress: Progress) -> Ite
 
 def _in_processes(paths: Sequence[Path], options: Options, jobs: int) -> Iterator[tuple[int, Outcome]]:
     context = multiprocessing.get_context("spawn")  # not forked: torch's threads do not survive that
+    options = replace(options, threads=options.threads or max(cores() // jobs, 1))
     with ProcessPoolExecutor(min(jobs, len(paths)), context) as pool:
         futures: dict[Future[Outcome], int] = {
             pool.submit(evaluate_or_fail, path, options): number for number, path in enumerate(paths)
@@ -131,6 +133,7 @@ def _on_cluster(paths: Sequence[Path], options: Options, scheduler: str) -> Iter
         client = distributed.Client(scheduler, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
         raise DataError(f"no Dask scheduler answers at '{scheduler}': {error}") from error
+    options = replace(options, threads=options.threads or 1)  # each of its workers may have several bags
     with client:
         futures = client.map(evaluate_or_fail, list(paths), options=options, pure=False)
         numbers = {future.key: number for number, future in enumerate(futures)}

@@ -221,6 +221,9 @@ def test_features_are_computed_once_and_do_not_depend_on_batches(tmp_path: Path)
     assert len(calls) == 3 and (again == first).all()
     assert not again.flags.writeable
     assert (run("b", batch_size=1) == first).all()
+    told.clear()
+    assert (run("c", batch_size=3, threads=3, progress=lambda *done: told.append(done)) == first).all()
+    assert told == [(done, 5) for done in range(1, 6)]
     before = len(calls)
     run("a", key="other weights")
     assert len(calls) > before

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from omnibind_core import OmniBind, cli, modalities
 from omnibind_core.commands import predict
 from omnibind_core.encoders.inference import compile_trunks, compiled, engines, export
 from omnibind_core.errors import ConfigError, MissingDependencyError, WeightsError
+from omnibind_core.parallel import in_order
 
 pytest.importorskip("onnx")
 ENGINES = [name for name in ("onnxruntime", "openvino") if name in engines.candidates("auto")]
@@ -62,6 +64,21 @@ def test_gives_what_torch_gives_for_batches_of_any_size(tiny_model, model, engin
         found, wanted = fast.embed(items), model.embed(items)
         assert (found * wanted).sum(dim=1).min() > 1 - 1e-4
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_several_threads_get_what_one_gets(tiny_model, engine, rng):
+    fast = OmniBind.from_pretrained(tiny_model, modalities=SENSORS, engine=engine)
+    batches = [tick(fast, rng, (1 + number % 3, 1, 1)) for number in range(12)]
+    wanted = [fast.embed(items) for items in batches]
+    together = threading.Barrier(3)
+
+    def embed(items):
+        together.wait(timeout=60)
+        return fast.embed(items)
+
+    for found, one in zip(in_order(embed, batches, 3), wanted, strict=True):
+        torch.testing.assert_close(found, one, rtol=0, atol=1e-6)
 
 
 def test_exported_once(tiny_model, monkeypatch):
