@@ -16,18 +16,31 @@ if TYPE_CHECKING:
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Adds the option ``--engine``."""
+    """Adds the options ``--engine`` and ``--providers``."""
     parser.add_argument(
         "--engine",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
+        choices=("auto", "torch", "onnxruntime", "openvino", "tensorrt"),
         default="torch",
-        help="what runs trunks on a CPU; auto: the fastest that is installed and gives what torch gives "
+        help="what runs trunks while --device is cpu; auto: the fastest that is installed and gives what torch gives "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--providers",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="what the engine onnxruntime runs on, in turn, e.g. CUDAExecutionProvider CPUExecutionProvider "
+        "(default: the CPU; tensorrt: TensorRT, CUDA, the CPU)",
     )
 
 
 def load_model(
-    source: str, device: str, wanted: set[str] | None, threads: int | None = None, engine: str = "torch"
+    source: str,
+    device: str,
+    wanted: set[str] | None,
+    threads: int | None = None,
+    engine: str = "torch",
+    providers: Sequence[str] = (),
 ) -> OmniBind:
     """Loads what is needed of a model.
 
@@ -36,10 +49,11 @@ def load_model(
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
         wanted: Modalities that will be encoded; ``None`` for all of the model.
         threads: CPU threads; ``None`` leaves torch's choice.
-        engine: What runs trunks on a CPU, see :meth:`OmniBind.accelerate`.
+        engine: What runs trunks, see :meth:`OmniBind.accelerate`.
+        providers: What that runs on, likewise.
 
     Raises:
-        ConfigError: No such model or device, or the engine does not run there.
+        ConfigError: No such model, device or provider, or the engine does not run there.
         MissingDependencyError: The engine is not installed.
         WeightsError: The weights cannot be read.
     """
@@ -54,7 +68,8 @@ def load_model(
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["unknown"])[0]
         raise ConfigError(f"--device is '{device}', expected a device that torch can use here ({reason})") from error
-    return OmniBind.from_pretrained(source, device, wanted, engine=None if engine == "torch" else engine)
+    asked = None if engine == "torch" and not providers else engine
+    return OmniBind.from_pretrained(source, device, wanted, engine=asked, providers=providers)
 
 
 def text_tower() -> Callable[[Sequence[str]], NDArray[np.float32]]:

@@ -141,7 +141,7 @@ class PerceptionNode(LifecycleNode):
         try:
             self.sensors = {sensor.name: sensor for sensor in self.parameters.sensors}
             started = time.monotonic()
-            how = self.parameters["precision"], self.parameters["engine"]
+            how = self.parameters["precision"], self.parameters["engine"], self.parameters["providers"]
             self.model = OmniBind.from_pretrained(self.parameters["model"], self._device(), self.wanted, *how)
             self.on_model()
             self.model.warm_up(self.wanted)

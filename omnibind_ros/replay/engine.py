@@ -321,7 +321,11 @@ class Replay:
 
 
 def load_model(
-    setup: Setup, source: str | Path | None = None, device: str = "cpu", engine: str | None = None
+    setup: Setup,
+    source: str | Path | None = None,
+    device: str = "cpu",
+    engine: str | None = None,
+    providers: Sequence[str] | None = None,
 ) -> OmniBind:
     """The model with the labels and the threshold of the parameters, for the modalities of a bag.
 
@@ -330,6 +334,7 @@ def load_model(
         source: Name or folder; ``None`` takes the parameters' one.
         device: Where it runs.
         engine: What runs its trunks on a CPU; ``None`` takes the parameters' one.
+        providers: What that runs on; ``None`` takes the parameters' ones, of their engine.
 
     Raises:
         OmniBindError: It cannot be loaded, or a parameter does not fit it.
@@ -339,8 +344,9 @@ def load_model(
     parameters = setup.parameters
     precision = None if device == "cpu" else parameters["precision"]  # a robot's parameters may be of its GPU
     source = parameters["model"] if source is None else source
-    engine = parameters["engine"] if engine is None else engine
-    model = OmniBind.from_pretrained(source, device, setup.modalities, precision, engine)
+    if engine is None:
+        engine, providers = parameters["engine"], parameters["providers"] if providers is None else providers
+    model = OmniBind.from_pretrained(source, device, setup.modalities, precision, engine, providers or ())
     labels = parameters["labels"]
     check_labels(labels)
     if labels:

@@ -52,6 +52,7 @@ class Options:
         device: Where the model runs.
         threads: CPU threads of one evaluation; other numbers may change the last digits.
         engine: What runs trunks on a CPU; ``None`` takes the parameters' one.
+        providers: What that runs on; ``None`` takes the parameters' ones, of their engine.
     """
 
     model: str | None = None
@@ -65,6 +66,7 @@ class Options:
     device: str = "cpu"
     threads: int = 1
     engine: str | None = None
+    providers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         raise ConfigError(
             f"--ablate all: the bag has {len(setup.present)} sensors, at most {_MOST_ABLATED} are combined"
         )
-    model = load_model(setup, options.model, options.device, options.engine)
+    model = load_model(setup, options.model, options.device, options.engine, options.providers)
     vocabulary = Vocabulary(model.labels.names, model.labels.aliases)
     remembering = RememberingModel(model) if len(plan) > 1 else model
     runs, notes, damage = [], [], ""
