@@ -40,8 +40,7 @@ def int8(path: Path, views: Sequence[NDArray[Any]]) -> None:
     """Lets convolutions and products of an ONNX file compute in whole numbers of eight bits, in place.
 
     Weights have a scale for each channel, what flows between them one for each tensor, from the least to the greatest
-    number that is seen there in real data: what lies far out matters, above all in sounds. The first and the last
-    convolution stay as they are.
+    number that is seen there in real data. The first and the last convolution stay as they are.
 
     Args:
         path: The file, with one input.
