@@ -132,14 +132,16 @@ def _whole(model: OmniBind, source: str, root: Path) -> Lowering:
     table = model_folder(source) / "labels.csv"
     own = Concepts.read(table) if table.is_file() else Concepts([])
 
-    def top1(part: str, name: str, run: Run | None) -> Mapping[str, float]:
+    def top1(part: str, name: str, run: Run | None) -> Mapping[str, float | None]:
         trunk = part.partition(".")[2]
         model.encoders.compiled.clear()
         if run is not None:
             model.encoders.compiled[trunk] = CompiledTrunk(name, on_tensors(run))
         try:
             known = samples.load(root, "val", model, own).known
-            found = {}
+            found: dict[str, float | None] = {
+                modality: None for modality, of in model.encoders.trunk_of.items() if of == trunk
+            }
             for modality, rows in samples.embeddings(model, known).items():
                 if model.encoders.trunk_of[modality] == trunk:
                     answers = model.labels.similarities(rows[:, 0]).argmax(dim=1).numpy()

@@ -130,13 +130,13 @@ class Lowering:
     Attributes:
         precision: ``"float16"``: of weights; ``"int8"``: of trunks, with what follows.
         views: Real views ``[n, ...]`` by the trunk's part, of each modality, by which the ranges of numbers are chosen.
-        top1: The share of right answers by modality, for a trunk's part, a name for what runs it, and that, None for
-            torch; on other data.
+        top1: The share of right answers by each modality of a trunk, None where there is nothing to tell it by, on
+            other data; for the trunk's part, a name for what runs it, and that, None for torch.
     """
 
     precision: str
     views: Mapping[str, Sequence[NDArray[Any]]] = field(default_factory=dict)
-    top1: Callable[[str, str, Run | None], Mapping[str, float]] | None = None
+    top1: Callable[[str, str, Run | None], Mapping[str, float | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ def _lower(part: Part, path: Path, engines: Sequence[str], lowering: Lowering) -
     return found
 
 
-def _top1(part: Part, path: Path, engines: Sequence[str], lowering: Lowering) -> dict[str, dict[str, float]]:
+def _top1(part: Part, path: Path, engines: Sequence[str], lowering: Lowering) -> dict[str, dict[str, float | None]]:
     """The share of right answers, by what runs the trunk and modality."""
     assert lowering.top1 is not None, "whole numbers are judged by what they cost"
     found = {"torch": dict(lowering.top1(part.name, "", None))}
@@ -354,14 +354,18 @@ def _top1(part: Part, path: Path, engines: Sequence[str], lowering: Lowering) ->
     return found
 
 
-def _lost(top1: Mapping[str, Mapping[str, float]]) -> str:
-    """What costs more than :data:`MOST_LOST`; empty if nothing does."""
-    told = [
-        f"{modality} loses {100 * (wanted - row[modality]):.1f} points of {100 * wanted:.1f} in {engine}"
-        for engine, row in top1.items()
-        for modality, wanted in top1["torch"].items()
-        if 100 * (wanted - row[modality]) > MOST_LOST
-    ]
+def _lost(top1: Mapping[str, Mapping[str, float | None]]) -> str:
+    """What costs more than :data:`MOST_LOST`, or is not known to cost less; empty if nothing does."""
+    unknown = [modality for modality, wanted in top1["torch"].items() if wanted is None]
+    if unknown:
+        return f"no sample tells what {', '.join(unknown)} would lose"
+    told = []
+    for engine, row in top1.items():
+        for modality, found in row.items():
+            wanted = top1["torch"][modality] or 0.0
+            lost = 100 * (wanted - (found or 0.0))
+            if lost > MOST_LOST:
+                told.append(f"{modality} loses {lost:.1f} points of {100 * wanted:.1f} in {engine}")
     return f"{', '.join(told)}; at most {MOST_LOST} are allowed" if told else ""
 
 
