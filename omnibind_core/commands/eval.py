@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     given = None
     if args.labels is not None:
         given = Concepts([match for path in args.labels for match in Concepts.read(path)])
-    model = load_in_torch(args.model, args.device, None, engine=args.engine)
+    model = load_in_torch(args.model, args.device, None, args.engine, args.providers)
     shipped = WEIGHTS / args.model
     folder = shipped if (shipped / "config.json").is_file() else Path(args.model).expanduser()
     config = _experiment(folder, args.train_data or args.data[0])

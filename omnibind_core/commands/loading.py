@@ -16,18 +16,31 @@ if TYPE_CHECKING:
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Adds the option ``--engine``."""
+    """Adds the options ``--engine`` and ``--providers``."""
     parser.add_argument(
         "--engine",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
+        choices=("auto", "torch", "onnxruntime", "openvino", "tensorrt"),
         default="torch",
-        help="what runs trunks on a CPU; auto: the fastest that is installed and gives what torch gives "
+        help="what runs trunks while --device is cpu; auto: the fastest that is installed and gives what torch gives "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--providers",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="what the engine onnxruntime runs on, in turn, e.g. CUDAExecutionProvider CPUExecutionProvider "
+        "(default: the CPU; tensorrt: TensorRT, CUDA, the CPU)",
     )
 
 
 def load_model(
-    source: str, device: str, wanted: set[str] | None, threads: int | None = None, engine: str = "torch"
+    source: str,
+    device: str,
+    wanted: set[str] | None,
+    threads: int | None = None,
+    engine: str = "torch",
+    providers: Sequence[str] = (),
 ) -> AnsweringModel:
     """Loads what is needed of a model that only answers, without torch where that is possible.
 
@@ -36,27 +49,35 @@ def load_model(
     from omnibind_core.model.loading import load_model as load
 
     _check(device)
-    return load(source, device, wanted, engine=None if engine == "torch" else engine, threads=threads)
+    return load(source, device, wanted, engine=_asked(engine, providers), threads=threads, providers=providers)
 
 
-def load_in_torch(source: str, device: str, wanted: set[str] | None, engine: str = "torch") -> OmniBind:
+def load_in_torch(
+    source: str, device: str, wanted: set[str] | None, engine: str = "torch", providers: Sequence[str] = ()
+) -> OmniBind:
     """Loads what is needed of a model, in torch.
 
     Args:
         source: Name or folder.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
         wanted: Modalities that will be encoded; ``None`` for all of the model.
-        engine: What runs trunks on a CPU, see :meth:`OmniBind.accelerate`.
+        engine: What runs trunks, see :meth:`OmniBind.accelerate`.
+        providers: What that runs on, likewise.
 
     Raises:
-        ConfigError: No such model or device, or the engine does not run there.
+        ConfigError: No such model, device or provider, or the engine does not run there.
         MissingDependencyError: The engine is not installed.
         WeightsError: The weights cannot be read.
     """
     from omnibind_core.model import OmniBind
 
     _check(device)
-    return OmniBind.from_pretrained(source, device, wanted, engine=None if engine == "torch" else engine)
+    return OmniBind.from_pretrained(source, device, wanted, engine=_asked(engine, providers), providers=providers)
+
+
+def _asked(engine: str, providers: Sequence[str]) -> str | None:
+    """The engine, None if trunks stay in torch."""
+    return None if engine == "torch" and not providers else engine
 
 
 def _check(device: str) -> None:

@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         if good and (args.keep_going or not any(item.error for item in inputs)):
             if model is None:
                 wanted = {item.modality for item in inputs if not item.error}
-                model = load_model(args.model, args.device, wanted, args.threads, args.engine)
+                model = load_model(args.model, args.device, wanted, args.threads, args.engine, args.providers)
             rows.append(model.encode(good))
             readings += [replace(reading, raw=None) for reading in good]
     if model is None or (len(readings) < len(inputs) and not args.keep_going):

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import functools
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ def load_model(
     precision: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    providers: Sequence[str] = (),
 ) -> AnsweringModel:
     """Loads a model that only answers: without torch, if it was exported, and an engine is asked for on a CPU.
 
@@ -44,13 +45,15 @@ def load_model(
         precision: The same.
         engine: The same.
         threads: On a CPU; None for torch's choice.
+        providers: What ONNX Runtime runs trunks on, see :meth:`OmniBind.accelerate`; with some, torch does the rest.
 
     Raises:
-        ConfigError: No such model, precision or engine, or its configuration is wrong; names the key.
+        ConfigError: No such model, precision, engine or provider, or its configuration is wrong; names the key.
         MissingDependencyError: An engine that was asked for by name is not installed.
         WeightsError: A weights file is missing, corrupt or does not fit the architecture.
     """
-    lean = device == "cpu" and engine not in (None, "torch") and precision in (None, "float32", "auto")
+    lean = device == "cpu" and engine not in (None, "torch", "tensorrt") and precision in (None, "float32", "auto")
+    lean = lean and not providers
     alone = Path(source).expanduser()
     if (alone / MANIFEST).is_file() and not (alone / CONFIG).is_file():
         if not lean:
@@ -66,7 +69,7 @@ def load_model(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    model = OmniBind.from_pretrained(source, device, modalities, precision, engine)
+    model = OmniBind.from_pretrained(source, device, modalities, precision, engine, providers)
     if lean:
         _keep(model, source)
     return model

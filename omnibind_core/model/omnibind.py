@@ -76,6 +76,7 @@ class OmniBind(AnsweringModel, nn.Module):
         modalities: Collection[str] | None = None,
         precision: str | None = None,
         engine: str | None = None,
+        providers: Sequence[str] = (),
     ) -> OmniBind:
         """Loads a saved model.
 
@@ -84,10 +85,11 @@ class OmniBind(AnsweringModel, nn.Module):
             device: Where the weights go.
             modalities: Only these are loaded; text can always be encoded, since labels are text.
             precision: The model will only answer, see :meth:`accelerate`; None leaves it as it is saved, to be trained.
-            engine: The same, of what runs its trunks on a CPU.
+            engine: The same, of what runs its trunks.
+            providers: The same, of what that runs on.
 
         Raises:
-            ConfigError: No such model, precision or engine, or its configuration is wrong; names the key.
+            ConfigError: No such model, precision, engine or provider, or its configuration is wrong; names the key.
             WeightsError: A weights file is missing, corrupt or does not fit the architecture.
         """
         folder = model_folder(source)
@@ -107,10 +109,16 @@ class OmniBind(AnsweringModel, nn.Module):
         calibration = parse(Calibration, read_mapping(folder / "calibration.json"), "calibration")
         model = cls(config, encoder_set, fusion_module, labels, calibration, embedding_digest(folder)).to(device)
         if precision is not None or engine is not None:
-            model.accelerate(precision or "float32", engine or "torch", folder / EXPORTED)
+            model.accelerate(precision or "float32", engine or "torch", folder / EXPORTED, providers)
         return model
 
-    def accelerate(self, precision: str = "float32", engine: str = "torch", exported: Path | None = None) -> None:
+    def accelerate(
+        self,
+        precision: str = "float32",
+        engine: str = "torch",
+        exported: Path | None = None,
+        providers: Sequence[str] = (),
+    ) -> None:
         """Makes a model that does not change any more as fast as its device allows.
 
         On a GPU a tick then is one batch for each trunk, recorded as CUDA graphs, and one round trip; embeddings come
@@ -121,22 +129,28 @@ class OmniBind(AnsweringModel, nn.Module):
             precision: What the trunks compute in, ``float32``, ``bfloat16``, ``float16`` or ``auto``: ``float16``, else
                 ``bfloat16``, on a GPU. A trunk whose embeddings of made-up input are then not those of ``float32``
                 stays as it is, and says so in the log (:mod:`omnibind_core.encoders.inference.precision`).
-            engine: What runs the trunks on a CPU, ``torch``, ``onnxruntime``, ``openvino`` or ``auto``: the fastest
-                that is installed (:mod:`omnibind_core.encoders.inference.compiled`). A trunk whose features of made-up
-                input are then not those of torch stays there, and says so in the log. On a GPU it is torch.
+            engine: What runs the trunks of a model on a CPU, ``torch``, ``onnxruntime``, ``openvino``, ``tensorrt``
+                (through ONNX Runtime) or ``auto``: the fastest that is installed
+                (:mod:`omnibind_core.encoders.inference.compiled`). A trunk whose features of made-up input are then not
+                those of torch stays there, and says so in the log. On a GPU it is torch.
             exported: Folder that ``omnibind export`` wrote; None if there is none, and what is needed is exported now.
+            providers: What ONNX Runtime runs on, by its names, each for what the ones before it do not know; empty for
+                the engine's own. A trunk goes to a GPU and back by them, while the model stays on the CPU.
 
         Raises:
-            ConfigError: There is no such precision or engine, or the device does not compute in it.
+            ConfigError: There is no such precision, engine or provider, or the device does not compute in it.
             MissingDependencyError: An engine that was asked for by name is not installed.
             WeightsError: For an engine that was asked for by name, the folder is of another model.
         """
         on_cpu = self.device.type == "cpu"
         if not on_cpu and engine not in ("auto", "torch"):
-            raise ConfigError(f"engine is '{engine}', which runs on the CPU, and device '{self.device}'; expected auto")
+            raise ConfigError(
+                f"engine is '{engine}', which takes a model on the CPU, and device '{self.device}'; expected device "
+                "cpu, or engine auto"
+            )
         presets = self._presets()
         lower(self.encoders, presets, precision, self.device)
-        compile_trunks(self.encoders, presets, engine if on_cpu else "torch", exported)
+        compile_trunks(self.encoders, presets, engine if on_cpu else "torch", exported, providers)
         self._batched = BatchedEncoders(self.encoders, self.device) if self.device.type == "cuda" else None
         self._move_labels(self._answers_on)  # a few small products: two more ways to the GPU and back cost more
         self._recogniser = None

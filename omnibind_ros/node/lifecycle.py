@@ -143,7 +143,7 @@ class PerceptionNode(LifecycleNode):
                 self.connect(sensor)
             self._poll()
             started = time.monotonic()
-            how = self.parameters["precision"], self.parameters["engine"]
+            how = self.parameters["precision"], self.parameters["engine"], None, self.parameters["providers"]
             self.model = load_model(self.parameters["model"], self._device(), self.wanted, *how)
             self.on_model()
             self.model.warm_up(self.wanted)

@@ -163,8 +163,13 @@ _PRECISION = Spec(
 _ENGINE = Spec(
     "engine",
     "auto",
-    "what runs trunks on a CPU; auto: the fastest that is installed and gives what torch gives",
-    choices=("auto", "torch", "onnxruntime", "openvino"),
+    "what runs trunks while device is cpu; auto: the fastest that is installed and gives what torch gives",
+    choices=("auto", "torch", "onnxruntime", "openvino", "tensorrt"),
+)
+_PROVIDERS = Spec(
+    "providers",
+    [""],
+    "what the engine onnxruntime runs on, in turn, by its names; empty: the CPU (tensorrt: TensorRT, CUDA, the CPU)",
 )
 _AUTOSTART = Spec("autostart", True, "configure and activate at the start; false leaves it to a manager", NEVER)
 
@@ -173,6 +178,7 @@ FUSION_NODE: tuple[Spec, ...] = (
     _DEVICE,
     _PRECISION,
     _ENGINE,
+    _PROVIDERS,
     _AUTOSTART,
     Spec("sensors", list(SENSOR_TYPES), "names of the sensors; each has a block of parameters of its name", NEVER),
     Spec("rate", 5.0, "fusion ticks per second, Hz; fewer while there is no time for all", ALWAYS, 0.1, 100.0),
@@ -223,6 +229,7 @@ SENSOR_NODE: tuple[Spec, ...] = (
     _DEVICE,
     _PRECISION,
     _ENGINE,
+    _PROVIDERS,
     _AUTOSTART,
     Spec("sensor", "camera", "name of the sensor; its block of parameters has the same name", NEVER),
     Spec("rate", 10.0, "frames per second that are sent at most, Hz", ALWAYS, 0.1, 100.0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -276,6 +276,7 @@ def load_model(
     device: str = "cpu",
     engine: str | None = None,
     threads: int | None = None,
+    providers: Sequence[str] | None = None,
 ) -> AnsweringModel:
     """The model with the labels and the threshold of the parameters, for the modalities of a bag.
 
@@ -285,6 +286,7 @@ def load_model(
         device: Where it runs.
         engine: What runs its trunks on a CPU; ``None`` takes the parameters' one.
         threads: On a CPU; ``None`` for torch's choice.
+        providers: What that runs on; ``None`` takes the parameters' ones, of their engine.
 
     Raises:
         OmniBindError: It cannot be loaded, or a parameter does not fit it.
@@ -292,8 +294,9 @@ def load_model(
     parameters = setup.parameters
     precision = None if device == "cpu" else parameters["precision"]  # a robot's parameters may be of its GPU
     source = parameters["model"] if source is None else source
-    engine = parameters["engine"] if engine is None else engine
-    model = loading.load_model(source, device, setup.modalities, precision, engine, threads)
+    if engine is None:
+        engine, providers = parameters["engine"], parameters["providers"] if providers is None else providers
+    model = loading.load_model(source, device, setup.modalities, precision, engine, threads, providers or ())
     labels = parameters["labels"]
     check_labels(labels)
     if labels:

@@ -54,6 +54,7 @@ class Options:
         device: Where the model runs.
         threads: CPU threads that encode, 0 for one on each core; they change no figure.
         engine: What runs trunks on a CPU; ``None`` takes the parameters' one.
+        providers: What that runs on; ``None`` takes the parameters' ones, of their engine.
     """
 
     model: str | None = None
@@ -67,6 +68,7 @@ class Options:
     device: str = "cpu"
     threads: int = 0
     engine: str | None = None
+    providers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         raise ConfigError(
             f"--ablate all: the bag has {len(setup.present)} sensors, at most {_MOST_ABLATED} are combined"
         )
-    model = load_model(setup, options.model, options.device, options.engine, threads=1)  # of each that encodes
+    # One thread of each that encodes.
+    model = load_model(setup, options.model, options.device, options.engine, 1, options.providers)
     vocabulary = Vocabulary(model.labels.names, model.labels.aliases)
     known: Known = {}
     runs, notes, damage = [], [], ""

@@ -192,13 +192,14 @@ def test_the_engine_is_the_parameters_one_unless_it_is_named(small, tiny_model, 
     given, load = [], OmniBind.from_pretrained.__func__
 
     def seen(cls, *args):
-        given.append(args[-1])
+        given.append((args[-2], [*args[-1]]))
         return load(cls, *args)
 
     monkeypatch.setattr(OmniBind, "from_pretrained", classmethod(seen))
-    for options in ([], ["--engine", "torch"]):
+    cpu = ["--engine", "onnxruntime", "--providers", "CPUExecutionProvider"]
+    for options in ([], ["--engine", "torch"], cpu):
         assert omnibind("bag", "eval", small, "--model", tiny_model, "--out", tmp_path / "report", *options) == 0
-    assert given == ["auto", "torch"]
+    assert given == [("auto", []), ("torch", []), ("onnxruntime", ["CPUExecutionProvider"])]
 
 
 def test_without_labels_the_predictions_are_reported(small, tiny_model, tmp_path, capsys):

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,8 +117,8 @@ def test_auto_leaves_small_trunks_and_takes_the_fastest_that_is_like_torch(model
     assert set(compile_trunks(model.encoders, presets(model), "auto").values()) == {engines.candidates("auto")[0]}
     opened = engines.open_network
 
-    def wrong(engine, path):
-        run = opened(engine, path)
+    def wrong(engine, path, providers):
+        run = opened(engine, path, providers)
         return run if engine == ENGINES[0] else lambda inputs: [1 + rows for rows in run(inputs)]
 
     monkeypatch.setattr(compiled, "open_network", wrong)
@@ -204,6 +205,61 @@ def test_engines_that_are_refused(tiny_model, monkeypatch):
         OmniBind.from_pretrained(tiny_model, engine="openvino")
 
 
+@pytest.mark.parametrize(
+    ("engine", "providers", "words"),
+    [
+        (
+            "tensorrt",
+            (),
+            "engine 'tensorrt' needs TensorrtExecutionProvider, CUDAExecutionProvider.*available are .*CPU",
+        ),
+        ("onnxruntime", ("RocketProvider", "CPUExecutionProvider"), "has the providers RocketProvider, .*CPUExecution"),
+        ("torch", ("CPUExecutionProvider",), "providers are of ONNX Runtime, and engine is 'torch'"),
+    ],
+)
+def test_providers_that_are_refused(tiny_model, engine, providers, words):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ConfigError, match=words):
+        OmniBind.from_pretrained(tiny_model, engine=engine, providers=providers)
+
+
+class Session:
+    """Stands for ONNX Runtime on a machine with a GPU; says what it was given."""
+
+    given: tuple = ()
+    runs_on = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+
+    def __init__(self, path, options, providers):
+        type(self).given = tuple(providers)
+
+    def get_inputs(self):
+        return [SimpleNamespace(name="views", shape=["n", 3, 224, 224])]
+
+    def get_providers(self):
+        return list(self.runs_on)
+
+
+def test_tensorrt_is_asked_for_before_cuda_and_builds_for_all_batches(cache, tmp_path, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtime, "InferenceSession", Session)
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: Session.runs_on)
+    assert engines.candidates("tensorrt") == ("tensorrt",)
+    engines.open_network("tensorrt", tmp_path / "trunk.onnx")
+    (first, options), *others = Session.given
+    assert (first, *others) == Session.runs_on
+    assert options["trt_engine_cache_enable"] and options["trt_engine_cache_path"] == str(cache / "tensorrt")
+    assert options["trt_profile_min_shapes"] == "views:1x3x224x224"
+    assert options["trt_profile_max_shapes"] == "views:64x3x224x224"
+
+
+def test_a_provider_that_does_not_start_is_not_passed_over(tmp_path, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(runtime, "InferenceSession", Session)
+    monkeypatch.setattr(Session, "runs_on", ("CPUExecutionProvider",))
+    with pytest.raises(RuntimeError, match="CUDAExecutionProvider did not start here"):
+        engines.open_network("onnxruntime", tmp_path / "trunk.onnx", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+
+
 def test_a_cache_that_cannot_be_written_leaves_torch(model, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path / "file"))
@@ -219,15 +275,16 @@ def test_predict_takes_an_engine(tiny_model, tmp_path, monkeypatch, capsys):
     given = []
     load = OmniBind.from_pretrained.__func__
 
-    def seen(cls, source, device, modalities, precision, engine):
-        given.append(engine)
-        return load(cls, source, device, modalities, precision, engine)
+    def seen(cls, *args, **kwargs):
+        given.append((kwargs.get("engine"), kwargs.get("providers")))
+        return load(cls, *args, **kwargs)
 
     monkeypatch.setattr(OmniBind, "from_pretrained", classmethod(seen))
     answers = []
-    for options in ([], ["--engine", ENGINES[0]]):
+    cpu = ["--engine", "onnxruntime", "--providers", "CPUExecutionProvider"]
+    for options in ([], ["--engine", ENGINES[0]], cpu):
         args = cli.parser().parse_args(["predict", "--model", str(tiny_model), "--image", path, "--json", *options])
         assert predict.run(args) == 0
         answers.append(json.loads(capsys.readouterr().out))
-    assert given == [None, ENGINES[0]]
+    assert given == [(None, []), (ENGINES[0], []), ("onnxruntime", ["CPUExecutionProvider"])]
     assert answers[0]["top"][0]["score"] == pytest.approx(answers[1]["top"][0]["score"], abs=1e-4)

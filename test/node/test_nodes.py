@@ -89,11 +89,11 @@ class StandIn:
         self.processed = []
 
     @classmethod
-    def from_pretrained(cls, source, device="cpu", modalities=None, precision=None, engine=None):
+    def from_pretrained(cls, source, device="cpu", modalities=None, precision=None, engine=None, providers=()):
         if source == "missing":
             raise ConfigError("no model 'missing'")
         model = cls(device, modalities)
-        model.precision, model.engine = precision, engine
+        model.precision, model.engine, model.providers = precision, engine, providers
         return model
 
     def warm_up(self, modalities):
@@ -533,9 +533,11 @@ def test_topics_are_adopted_as_they_appear_and_let_go(rig):
         discover_forget=0.5,
         front_camera__timeout=0.3,
         precision="bfloat16",
-        engine="torch",
+        engine="onnxruntime",
+        providers=["CUDAExecutionProvider", "CPUExecutionProvider"],
     )
-    assert (node.model.precision, node.model.engine) == ("bfloat16", "torch")
+    assert (node.model.precision, node.model.engine) == ("bfloat16", "onnxruntime")
+    assert node.model.providers == ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert node.model.wanted == {"image", "thermal", "event", "touch", "point_cloud", "audio"}
     rig.publish(Image, "rear/lwir/image_raw", messages.image_fields(np.zeros((12, 16), np.uint8), "mono8"))
     rig.publish(Image, "rear/depth/image_raw", messages.image_fields(np.zeros((12, 16), np.uint8), "mono8"))

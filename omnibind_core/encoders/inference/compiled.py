@@ -1,4 +1,4 @@
-"""Trunks that run in another engine than torch, on a CPU: exported when first needed, and kept."""
+"""Trunks that run in another engine than torch: exported when first needed, and kept."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from omnibind_core.encoders.inference.export import (
     compare,
     exported_file,
     failure,
+    kept_as,
+    named,
     reason,
     trunk_part,
     write,
 )
-from omnibind_core.encoders.inference.parts import LEAST_COSINE, MANIFEST, code_digest, read_manifest
+from omnibind_core.encoders.inference.parts import MANIFEST, code_digest, read_manifest
 from omnibind_core.errors import MissingDependencyError, WeightsError
 from omnibind_core.files import cache_folder
 from omnibind_core.modalities.base import Preset
@@ -36,7 +38,11 @@ _log = logging.getLogger(__name__)
 
 
 def compile_trunks(
-    encoders: EncoderSet, presets: Mapping[str, Preset], engine: str, beside: Path | None = None
+    encoders: EncoderSet,
+    presets: Mapping[str, Preset],
+    engine: str,
+    beside: Path | None = None,
+    providers: Sequence[str] = (),
 ) -> dict[str, str]:
     """Lets trunks run in an engine, those that give what they give in torch; the others stay, with a line in the log.
 
@@ -46,16 +52,17 @@ def compile_trunks(
         engine: One of :data:`omnibind_core.encoders.inference.engines.ENGINES`.
         beside: Folder of ``omnibind export`` that comes with the model; None if there is none. What it lacks is
             exported into the cache folder.
+        providers: As of :func:`~omnibind_core.encoders.inference.engines.candidates`.
 
     Returns:
         The engine of each trunk that left torch.
 
     Raises:
-        ConfigError: There is no such engine.
+        ConfigError: There is no such engine, or no such provider here.
         MissingDependencyError: It was asked for by name and is not installed.
         WeightsError: It was asked for by name, and the folder was exported with other weights.
     """
-    asked = candidates(engine)
+    asked = candidates(engine, providers)
     found: dict[str, str] = {}
     encoders.compiled.clear()
     for name, trunk in encoders.trunks.items():
@@ -65,7 +72,7 @@ def compile_trunks(
             continue
         try:
             whole = functools.partial(trunk_part, encoders, name, presets)
-            chosen, run = _opened(part, asked, _beside(part, engine, beside), whole)
+            chosen, run = _opened(part, asked, _beside(part, engine, beside), whole, providers)
         except (OSError, RuntimeError) as error:
             _log.warning("the trunk '%s' runs in torch: %s", name, reason(error))
         except MissingDependencyError as error:
@@ -73,7 +80,7 @@ def compile_trunks(
                 logging.INFO if engine == "auto" else logging.WARNING, "the trunk '%s' runs in torch: %s", name, error
             )
         else:
-            encoders.compiled[name] = CompiledTrunk(chosen, _on_tensors(run))
+            encoders.compiled[name] = CompiledTrunk(chosen, on_tensors(run))
             found[name] = chosen
     return found
 
@@ -97,7 +104,11 @@ def _beside(part: Part, engine: str, folder: Path | None) -> Path | None:
 
 
 def _opened(
-    part: Part, engines: Sequence[str], beside: Path | None, whole: Callable[[], Part | None]
+    part: Part,
+    engines: Sequence[str],
+    beside: Path | None,
+    whole: Callable[[], Part | None],
+    providers: Sequence[str],
 ) -> tuple[str, Run]:
     """The first engine that computes what torch does, and how to run it.
 
@@ -119,16 +130,18 @@ def _opened(
         for file in _files(part, folder, None if fresh else beside):
             for engine in engines:
                 try:
-                    run = open_network(engine, file)
+                    run = open_network(engine, file, providers)
                     cosine = compare(part, run).cosine
                 except Exception as error:  # whatever an engine may raise
                     problem = f"{engine}: {reason(error)}"
                     continue
-                if cosine >= LEAST_COSINE:
+                precision, least = kept_as(file, part.name)
+                if cosine >= least:
+                    engine = named(engine, file) if precision == "int8" else engine
                     told = (part.name.partition(".")[2], engine, cosine, file)
                     _log.info("the trunk '%s' runs in %s: least cosine to torch %.6f (%s)", *told)
                     return engine, run
-                problem = f"{engine}: the least cosine to torch is {cosine:.5f}, expected at least {LEAST_COSINE}"
+                problem = f"{engine}: the least cosine to torch is {cosine:.5f}, expected at least {least:.4f}"
     raise RuntimeError(failure(folder, part.name) or problem)
 
 
@@ -144,7 +157,9 @@ def _files(part: Part, folder: Path, beside: Path | None) -> list[Path]:
     return files
 
 
-def _on_tensors(run: Run) -> Callable[[Tensor], Tensor]:
+def on_tensors(run: Run) -> Callable[[Tensor], Tensor]:
+    """How to run an exported trunk on views, as a trunk is called."""
+
     def forward(views: Tensor) -> Tensor:
         return torch.from_numpy(run({"views": views.contiguous().numpy()})[0])
 

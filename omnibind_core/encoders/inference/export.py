@@ -1,4 +1,4 @@
-"""Parts of a model as ONNX files, each compared with torch when it is written.
+"""Parts of a model as files of other engines, each compared with torch when it is written.
 
 A folder holds a file for each part and :data:`MANIFEST`, which says what each takes and gives, which weights it was
 made of, and how far it is from torch.
@@ -6,23 +6,27 @@ made of, and how far it is from torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnibind_core.encoders.base import EncoderSet, TextTower
+from omnibind_core.encoders.inference import lowered, tensorrt
 from omnibind_core.encoders.inference.engines import Run, open_network
-from omnibind_core.encoders.inference.parts import FILES, FORMAT, LEAST_COSINE, MANIFEST, compared, sealed
+from omnibind_core.encoders.inference.parts import FILES, FORMAT, LEAST_COSINE, MANIFEST, compared, least_cosine, sealed
 from omnibind_core.encoders.inference.probes import probes
 from omnibind_core.errors import OmniBindError, WeightsError
 from omnibind_core.files import write_folder_atomically
@@ -31,6 +35,8 @@ from omnibind_core.optional import require
 
 OPSET = 17
 """Of ONNX, which ONNX Runtime has known since 1.12, and OpenVINO since 2022.2."""
+MOST_LOST = 0.5
+"""Points of top-1 that whole numbers may cost any modality of a trunk."""
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +118,22 @@ class Part:
             for kind, tensors in (("inputs", sample), ("outputs", given))
         }
         return {"digest": self.digest, **told}
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """Another precision than float32.
+
+    Attributes:
+        precision: ``"float16"``: of weights; ``"int8"``: of trunks, with what follows.
+        views: Real views ``[n, ...]`` by the trunk's part, of each modality, by which the ranges of numbers are chosen.
+        top1: The share of right answers by each modality of a trunk, None where there is nothing to tell it by, on
+            other data; for the trunk's part, a name for what runs it, and that, None for torch.
+    """
+
+    precision: str
+    views: Mapping[str, Sequence[NDArray[Any]]] = field(default_factory=dict)
+    top1: Callable[[str, str, Run | None], Mapping[str, float | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +242,7 @@ def write(
     told: Mapping[str, Any] | None = None,
     form: str = "onnx",
     files: Mapping[str, bytes] | None = None,
+    lowering: Lowering | None = None,
 ) -> dict[str, Any]:
     """Exports parts, compares each with torch, and writes the folder as one.
 
@@ -230,7 +253,10 @@ def write(
         folder: What is written. If there is one already, it is replaced.
         engines: What the parts are compared in.
         told: Further entries of the manifest.
-        form: ``"onnx"``, or ``"openvino"`` for its own files instead, which only OpenVINO runs.
+        form: ``"onnx"``; ``"tensorrt"``, which is the same within what TensorRT documents; ``"openvino"`` for its own
+            files instead, which only OpenVINO runs; ``"torch_export"`` for those of ``torch.export``, which need no
+            class of ours.
+        lowering: Another precision than float32, for the parts that then are as good; None for float32.
         files: Further files, by name.
 
     Returns:
@@ -254,7 +280,7 @@ def write(
         for part in parts:
             path = fresh / f"{part.name}.onnx"
             try:
-                entry = _exported(part, path, engines, form)
+                entry = _exported(part, path, engines, form, lowering)
                 manifest["parts"][part.name] = entry | sealed(fresh, part.name, entry["file"], part.probe())
             except OmniBindError:
                 raise
@@ -267,8 +293,14 @@ def write(
     return manifest
 
 
-def _exported(part: Part, path: Path, engines: Sequence[str], form: str) -> dict[str, Any]:
+def _exported(part: Part, path: Path, engines: Sequence[str], form: str, lowering: Lowering | None) -> dict[str, Any]:
+    if form == "torch_export":
+        return _program(part, path.with_suffix(".pt2"))
     part.write(path)
+    told: dict[str, Any] = {"precision": "float32"} if lowering is None else _lower(part, path, engines, lowering)
+    least = -1.0 if told["precision"] == "int8" else LEAST_COSINE
+    if form == "tensorrt":
+        told["limits"] = tensorrt.check(path)
     if form == "openvino":
         openvino: Any = require("openvino", "Exporting for OpenVINO")
         openvino.save_model(openvino.Core().read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
@@ -283,18 +315,105 @@ def _exported(part: Part, path: Path, engines: Sequence[str], form: str) -> dict
             problem = f"{engine}: {reason(error)}"
             figures[engine] = {"error": reason(error)}
         else:
-            figures[engine] = {
-                "least_cosine": found.cosine,
-                "greatest_difference": found.difference,
-                "samples": found.samples,
-            }
-            if found.cosine >= LEAST_COSINE:
+            figures[engine] = _figures(found)
+            if found.cosine >= least:
                 continue
             problem = f"{engine}: its least cosine to torch is {found.cosine:.6f}, expected at least {LEAST_COSINE}"
         _log.warning("'%s' does not run in %s", part.name, problem)
-    if engines and not any(row.get("least_cosine", -1) >= LEAST_COSINE for row in figures.values()):
+    if engines and not any(row.get("least_cosine", -2.0) >= least for row in figures.values()):
         raise RuntimeError(problem)
-    return {"file": path.name, **part.described(), "compared": figures}
+    return {"file": path.name, **part.described(), **told, "compared": figures}
+
+
+def _lower(part: Part, path: Path, engines: Sequence[str], lowering: Lowering) -> dict[str, Any]:
+    """Brings a file into another precision, if it is as good then; what the manifest says of that."""
+    whole = lowering.precision == "int8"
+    if whole and part.name not in lowering.views:
+        return {"precision": "float32"}
+    trial = path.with_name(f"{part.name}.{lowering.precision}.onnx")
+    shutil.copyfile(path, trial)
+    found: dict[str, Any] = {"precision": lowering.precision}
+    problem = ""
+    try:
+        if whole:
+            lowered.int8(trial, lowering.views[part.name])
+            found["top1"] = _top1(part, trial, engines, lowering)
+            problem = _lost(found["top1"])
+        else:
+            lowered.float16(trial)
+            cosines = []
+            for engine in engines:
+                with contextlib.suppress(Exception):  # one that does not run it, which is told later
+                    cosines.append(compare(part, open_network(engine, trial)).cosine)
+            if engines and min(cosines, default=-1.0) < LEAST_COSINE:
+                problem = f"the least cosine is {min(cosines, default=-1.0):.6f}, expected at least {LEAST_COSINE}"
+    except OmniBindError:
+        raise
+    except Exception as error:  # whatever a converter or an engine may raise
+        problem = reason(error)
+    if problem:
+        trial.unlink()
+        _log.warning("'%s' stays in float32, not %s: %s", part.name, lowering.precision, problem)
+        return {**found, "precision": "float32", "refused": {lowering.precision: problem}}
+    trial.replace(path)
+    return found
+
+
+def _top1(part: Part, path: Path, engines: Sequence[str], lowering: Lowering) -> dict[str, dict[str, float | None]]:
+    """The share of right answers, by what runs the trunk and modality."""
+    assert lowering.top1 is not None, "whole numbers are judged by what they cost"
+    found = {"torch": dict(lowering.top1(part.name, "", None))}
+    for engine in engines:
+        found[engine] = dict(lowering.top1(part.name, named(engine, path), open_network(engine, path)))
+    return found
+
+
+def _lost(top1: Mapping[str, Mapping[str, float | None]]) -> str:
+    """What costs more than :data:`MOST_LOST`, or is not known to cost less; empty if nothing does."""
+    unknown = [modality for modality, wanted in top1["torch"].items() if wanted is None]
+    if unknown:
+        return f"no sample tells what {', '.join(unknown)} would lose"
+    told = []
+    for engine, row in top1.items():
+        for modality, found in row.items():
+            wanted = top1["torch"][modality] or 0.0
+            lost = 100 * (wanted - (found or 0.0))
+            if lost > MOST_LOST:
+                told.append(f"{modality} loses {lost:.1f} points of {100 * wanted:.1f} in {engine}")
+    return f"{', '.join(told)}; at most {MOST_LOST} are allowed" if told else ""
+
+
+def named(engine: str, path: Path) -> str:
+    """A name for an engine that runs a file in whole numbers, by which its features are told from others."""
+    return f"{engine}, int8 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def _program(part: Part, path: Path) -> dict[str, Any]:
+    sample = part.samples[0]
+    shapes = tuple(dict.fromkeys(part.dynamic.get(name, {}), torch.export.Dim.AUTO) for name in sample)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(part.network, tuple(sample.values()), dynamic_shapes=shapes), path)
+        program = torch.export.load(path).module()
+
+    def run(inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        with torch.no_grad():
+            found = program(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in sample))
+        return [rows.numpy() for rows in (found if isinstance(found, tuple) else (found,))]
+
+    found = compare(part, run)
+    if found.cosine < LEAST_COSINE:
+        raise RuntimeError(f"its least cosine to torch is {found.cosine:.6f}, expected at least {LEAST_COSINE}")
+    return {
+        "file": path.name,
+        **part.described(),
+        "precision": "float32",
+        "compared": {"torch.export": _figures(found)},
+    }
+
+
+def _figures(found: Comparison) -> dict[str, Any]:
+    return {"least_cosine": found.cosine, "greatest_difference": found.difference, "samples": found.samples}
 
 
 def _versions(engines: Sequence[str]) -> dict[str, str]:
@@ -321,6 +440,14 @@ def exported_file(folder: Path, part: Part) -> Path:
             f"{part.digest[:16]}); omnibind export writes it anew"
         )
     return file
+
+
+def kept_as(file: Path, part: str) -> tuple[str, float]:
+    """The precision of a part's file, and the least cosine to torch that it is to have on made-up input."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        entry = json.loads((file.parent / MANIFEST).read_text(encoding="utf-8"))["parts"][part]
+        return str(entry["precision"]), least_cosine(entry)
+    return "float32", LEAST_COSINE
 
 
 def failure(folder: Path, part: str) -> str:

@@ -72,8 +72,14 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: cpu)")
     parser.add_argument(
         "--engine",
-        choices=("auto", "torch", "onnxruntime", "openvino"),
+        choices=("auto", "torch", "onnxruntime", "openvino", "tensorrt"),
         help="what runs trunks on a CPU (default: the parameters' one)",
+    )
+    parser.add_argument(
+        "--providers",
+        nargs="+",
+        metavar="NAME",
+        help="what the engine onnxruntime runs on, in turn (default: as for the engine)",
     )
 
 
@@ -101,6 +107,7 @@ def options_of(args: argparse.Namespace) -> Options:
         args.settle,
         args.device,
         engine=args.engine,
+        providers=None if args.providers is None else tuple(args.providers),
     )
 
 
