@@ -61,6 +61,7 @@ bench: setup  ## measures the data set at a million rows, the feature cache, and
 	@$(RUN) python tools/bench_features.py
 	@$(RUN) python tools/bench_gpu.py --device cpu --model lite --threads 1 --gemm 1024 --out out/bench $(if $(DATA),--data "$(DATA)")
 	@$(RUN) python tools/bench_threads.py
+	@$(RUN) python tools/bench_preprocessing.py
 
 bench-backbones: setup  ## measures memory and time of loading ImageBind's towers (needs 5 GB of disk and 10 GB of memory)
 	@$(RUN) python tools/bench_backbones.py
