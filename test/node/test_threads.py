@@ -60,6 +60,7 @@ def test_large_blocks_are_used_again(case):
     if case == "node":
         pytest.importorskip("omnibind_ros")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    environment["NUMPY_MADVISE_HUGEPAGE"] = "0"  # which would make the pages few
     command = [sys.executable, "-c", LARGE.format(start=STARTS[case])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
