@@ -28,7 +28,7 @@ from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.base import Preset
 from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition
 from omnibind_core.model.folders import CONFIG, EXPORTED, MODEL, embedding_digest, model_folder
-from omnibind_core.recogniser import DYNAMIC, OUTPUTS, Recogniser, samples
+from omnibind_core.model.recogniser import DYNAMIC, OUTPUTS, Recogniser, samples
 
 
 class OmniBind(AnsweringModel, nn.Module):

@@ -276,7 +276,7 @@ def test_predict_takes_an_engine(tiny_model, tmp_path, monkeypatch, capsys):
     load = OmniBind.from_pretrained.__func__
 
     def seen(cls, *args, **kwargs):
-        given.append((kwargs.get("engine"), kwargs.get("providers")))
+        given.append((args[-2], [*args[-1]]))
         return load(cls, *args, **kwargs)
 
     monkeypatch.setattr(OmniBind, "from_pretrained", classmethod(seen))

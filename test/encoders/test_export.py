@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from omnibind_core import OmniBind, cli
 from omnibind_core.encoders.inference import compile_trunks, engines, export, tensorrt
 from omnibind_core.errors import ConfigError, DataError
-from omnibind_core.recogniser import INPUTS
+from omnibind_core.model.recogniser import INPUTS
 
 pytest.importorskip("onnx")
 ENGINES = engines.candidates("auto")

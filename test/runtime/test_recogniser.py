@@ -14,7 +14,7 @@ from omnibind_core.calibration import Calibration, Certainty, certainty_inputs
 from omnibind_core.encoders.inference import engines
 from omnibind_core.encoders.inference.export import Part
 from omnibind_core.fusion import Evidence, base, evidence_left_out, left_out
-from omnibind_core.recogniser import DYNAMIC, INPUTS, OUTPUTS, Recogniser, samples
+from omnibind_core.model.recogniser import DYNAMIC, INPUTS, OUTPUTS, Recogniser, samples
 
 DIM = 32
 SLOTS = ("image", "text", "touch", "audio")

@@ -29,7 +29,7 @@ LEAST_COSINE = 0.9999
 """Between what an engine computes and what torch does, for every row, unless it computes in whole numbers."""
 _LOOSE = 0.05  # by which a cosine of whole numbers may be less on another processor, or on other made-up input
 _BLOCK = 2**20  # bytes that are read at once
-_CODE = ("encoders", "fusion", "calibration.py", "recogniser.py")  # what decides which numbers a network gives
+_CODE = ("encoders", "fusion", "calibration.py", "model/recogniser.py")  # what decides which numbers a network gives
 
 
 @functools.cache
