@@ -163,7 +163,8 @@ def samples(dim: int, slots: int, labels: Tensor, most: int = 12) -> Iterator[di
     """
     generator = torch.Generator().manual_seed(0)
     for count in range(most, 0, -1):  # traced with several tokens
-        for vocabulary, others in ((labels, labels[:0]), (labels[: 1 + count], labels[1 + count :])):
+        none_of_them = F.normalize(torch.randn(3 + count, dim, generator=generator), dim=-1)
+        for vocabulary, others in ((labels, labels[:0]), (labels[: 1 + count], none_of_them)):
             speaks, doubted = (torch.rand(2, count, generator=generator) < torch.tensor([[0.8], [0.2]])).unbind()
             yield {
                 "tokens": F.normalize(torch.randn(count, dim, generator=generator), dim=-1),

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -388,12 +388,34 @@ def named(engine: str, path: Path) -> str:
     return f"{engine}, int8 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
+class _Plain(nn.Module):
+    """A network that gives a tensor or a plain tuple of them, which loads without its named one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        found = self.network(*inputs)
+        return tuple(found) if isinstance(found, tuple) else found
+
+
+def _dynamic(part: Part, sample: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, int]]:
+    """Inputs and those of their axes that may have any size."""
+    for name, tensor in sample.items():
+        for axis in part.dynamic.get(name, {}):
+            yield tensor, axis
+
+
 def _program(part: Part, path: Path) -> dict[str, Any]:
-    sample = part.samples[0]
+    # Sizes of 0 and 1 would be taken for fixed.
+    sample = max(part.samples, key=lambda given: min(tensor.shape[axis] for tensor, axis in _dynamic(part, given)))
     shapes = tuple(dict.fromkeys(part.dynamic.get(name, {}), torch.export.Dim.AUTO) for name in sample)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.export.save(torch.export.export(part.network, tuple(sample.values()), dynamic_shapes=shapes), path)
+        torch.export.save(
+            torch.export.export(_Plain(part.network), tuple(sample.values()), dynamic_shapes=(shapes,)), path
+        )
         program = torch.export.load(path).module()
 
     def run(inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
