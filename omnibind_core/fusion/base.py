@@ -102,7 +102,8 @@ class Fusion(nn.Module):
         """
         # Memory for some rows at a time; a trace has to hold for any number.
         rows, (count, dim) = mask.shape[0], tokens.shape
-        step = rows if torch.jit.is_tracing() else max(1, _ENTRIES // (count * (dim + count)))
+        traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+        step = rows if traced else max(1, _ENTRIES // (count * (dim + count)))
         fused = []
         for start in range(0, rows, step):
             some = mask[start : start + step]
