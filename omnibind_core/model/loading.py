@@ -70,9 +70,11 @@ def load_model(
     if threads is not None:
         torch.set_num_threads(threads)
     model = OmniBind.from_pretrained(source, device, modalities, precision, engine, providers)
-    if lean:
-        _keep(model, source)
-    return model
+    if not lean:
+        return model
+    _keep(model, source)
+    # The next start answers from the parts, and the last digits are to be the same in this one.
+    return _exported(source, engine or "auto", modalities, threads) or model
 
 
 def may_have_gpu() -> bool:
