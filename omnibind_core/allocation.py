@@ -16,8 +16,11 @@ _OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 def keep_large_blocks() -> None:
     """Lets blocks of up to 256 MB be taken from the heap again, unless the environment has settings of its own."""
+    if os.name != "posix":
+        return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None or any(name in os.environ for name in _OWN):
         return
-    set_option(_M_MMAP_THRESHOLD, _LARGE)
-    set_option(_M_TRIM_THRESHOLD, _LARGE)
+    # Older ones refuse so much; setting the other alone would leave the first at its 128 kB for ever.
+    if set_option(_M_MMAP_THRESHOLD, _LARGE):
+        set_option(_M_TRIM_THRESHOLD, _LARGE)

@@ -89,8 +89,8 @@ class Calibration(Config):
         """
         slots = tuple(dict.fromkeys(name for names in sets for name in names))
         place = {name: index for index, name in enumerate(slots)}
-        count = torch.tensor([len(names) for names in sets], device=cosines.device)
-        first = torch.tensor([place[names[0]] for names in sets], device=cosines.device)
+        count = torch.tensor([len(names) for names in sets], dtype=torch.int64, device=cosines.device)
+        first = torch.tensor([place[names[0]] for names in sets], dtype=torch.int64, device=cosines.device)
         found: Tensor = Calibrator(self, slots).to(cosines.device)(cosines, count, first, evidence)
         return found
 

@@ -16,11 +16,19 @@ from omnibind_core.errors import DataError
 def cache_folder() -> Path:
     """Where downloaded and computed files are kept: ``$OMNIBIND_CACHE``, else ``$XDG_CACHE_HOME/omnibind``, else
     ``~/.cache/omnibind``. It is not created here.
+
+    Raises:
+        OSError: None of them is set, and the user has no home.
     """
     own = os.environ.get("OMNIBIND_CACHE")
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omnibind"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "omnibind"
+    try:
+        return Path.home() / ".cache" / "omnibind"
+    except RuntimeError as error:
+        raise OSError("there is no home folder to cache in; OMNIBIND_CACHE may name one") from error
 
 
 @contextmanager

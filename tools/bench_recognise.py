@@ -71,15 +71,25 @@ def measured(model: OmniBind, sensors: int, labels: int, rounds: int) -> dict[st
     rows = model.labels.prototypes()
     fusion = model.fusion
 
+    def built(module: Any) -> Any:
+        """What recognises with a fusion; a tick does not build it."""
+        model._modules["fusion"] = module
+        assert model.recogniser is not None
+        return model._recogniser
+
     def by(module: Any) -> Callable[[], object]:
+        made = built(module)
+
         def way() -> object:
-            model._modules["fusion"] = module
+            model._modules["fusion"], model._recogniser = module, made
             try:
                 return model.recognise(names, tokens)
             finally:
-                model._modules["fusion"] = fusion
+                model._modules["fusion"], model._recogniser = fusion, own
 
         return way
+
+    own = built(fusion)
 
     settings = [SensorConfig(f"sensor_{index}", name) for index, name in enumerate(names)]
     engine = PerceptionEngine(model, settings, lambda _, payload: payload, EngineSettings())
@@ -95,7 +105,7 @@ def measured(model: OmniBind, sensors: int, labels: int, rounds: int) -> dict[st
 
     ways: dict[str, Callable[[], object]] = {"recognise": by(fusion)}
     if sensors**2 * model.config.embed_dim * 4 <= MEMORY and sensors * labels * 4 * 20 <= MEMORY:
-        ways["recognise by masks"] = by(ByMasks(fusion))
+        ways["recognise by masks"] = by(ByMasks(fusion).eval())
     ways |= {
         "product": lambda: model.labels.similarities(tokens),
         "read": rows.sum,

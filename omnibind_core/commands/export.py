@@ -78,11 +78,11 @@ def run(args: argparse.Namespace) -> int:
     """
     from omnibind_core.encoders.inference import export
     from omnibind_core.encoders.inference.engines import candidates
-    from omnibind_core.encoders.inference.parts import FILES, MANIFEST, code_digest
+    from omnibind_core.encoders.inference.parts import FILES, MANIFEST
     from omnibind_core.files import check_replaceable
     from omnibind_core.model import OmniBind, model_folder
     from omnibind_core.model.exported import LABELS
-    from omnibind_core.model.folders import answer_digest
+    from omnibind_core.model.folders import identity
 
     if args.precision != "float32" and args.format == "torch_export":
         raise ConfigError(f"--precision {args.precision}: torch_export is written in float32")
@@ -99,13 +99,18 @@ def run(args: argparse.Namespace) -> int:
         except OmniBindError:
             untested = _UNTESTED
     model = OmniBind.from_pretrained(args.model)
+    if model.labels.reduce != "mean":  # a recogniser takes one row of each label
+        raise ConfigError(f"labels.reduce of {args.model} is '{model.labels.reduce}', which only torch does")
     lowering = None
     if args.precision == "float16":
         lowering = export.Lowering("float16")
     elif args.precision == "int8":
         lowering = _whole(model, args.model, args.calibration_data)
-    of = {"model": answer_digest(model_folder(args.model)), "code": code_digest()}
-    told = {"model": model.identity, "of": of, "answers": model.described()}
+    told: dict[str, Any] = {
+        "model": model.identity,
+        "of": identity(model_folder(args.model)),
+        "answers": model.described(),
+    }
     if untested:
         told["untested"] = untested
     labels = {LABELS: model.exported_labels()}

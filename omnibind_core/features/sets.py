@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,14 +85,19 @@ def sample_features(
     width: Any = trunk.feature_dim
     device = next(trunk.parameters()).device
 
+    # A device, or an engine with threads of its own, computes one batch at a time; what comes before it is parallel.
+    alone: Any = contextlib.nullcontext()
+    if device.type != "cpu" or part.trunk in encoder_set.compiled:
+        alone = threading.Lock()
+
     def extract(items: Sequence[Any]) -> NDArray[np.float32]:
         views = [definition.process(item, preset) for item in items if item is not None]
         if learns(trunk):
             return np.concatenate(views).reshape(len(items), -1)
         found = np.full((len(items), width), np.nan, np.float32)
         if views:
-            joined = torch.from_numpy(np.concatenate(views)).to(device)
-            with torch.inference_mode():
+            with alone, torch.inference_mode():
+                joined = torch.from_numpy(np.concatenate(views)).to(device)
                 rows = encoder_set.features(part.trunk, joined, [len(view) for view in views])
             found[[item is not None for item in items]] = rows.cpu().numpy()
         return found
@@ -119,7 +125,10 @@ def sample_features(
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Lets each thread compute with torch on its own: on more, the last digits depend on how many they are."""
+    """Lets each thread compute with torch on its own: on more, the last digits depend on how many they are.
+
+    Not from two threads at once.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

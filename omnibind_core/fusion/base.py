@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _ENTRIES = 2**22
-"""Numbers of tokens and attention that a batch of masks may have at a time: 16 MB."""
+"""Numbers of tokens and of one head's attention that a batch of masks may have at a time: 16 MB."""
 
 
 class Fused(NamedTuple):

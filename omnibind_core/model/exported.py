@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file
 
 from omnibind_core import modalities
 from omnibind_core.encoders.inference.engines import ENGINES, Arrays, Run, candidates
-from omnibind_core.encoders.inference.parts import open_part, read_manifest
+from omnibind_core.encoders.inference.parts import MANIFEST, open_part, read_manifest
 from omnibind_core.encoders.lite.tokenisers import Tokens, tokeniser
 from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.labels import Prompts
@@ -26,6 +27,8 @@ from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition, on_
 LABELS = "labels.safetensors"
 """In a folder of exported parts: ``prototypes``, the embedding of each label."""
 _SENTENCES = 64  # encoded at once
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class ExportedModel(AnsweringModel):
         self._opening = threading.Lock()
         self._tokenise: Callable[[Sequence[str]], Tokens] | None = None
         self._teller: AnsweringModel | None = None  # who encodes text that is not exported
-        self._encodable_now = wanted | {"text"}
+        self._encodable_now = wanted | ({"text"} & self._slots.keys())
         names = {f"trunks.{self._trunk_of[name]}" for name in wanted} | {f"heads.{name}" for name in wanted}
         self._runs: dict[str, Run] = {name: self._open(name) for name in ("recogniser", *sorted(names))}
 
@@ -234,13 +237,17 @@ class ExportedModel(AnsweringModel):
         with self._opening:
             if self._tokenise is None and self._teller is None:
                 names = ("heads.text", f"trunks.{self._trunk_of.get('text')}")
-                if self._manifest["parts"].keys() >= {*names}:
+                try:
+                    if not self._manifest["parts"].keys() >= {*names}:
+                        raise ConfigError(f"{self._folder} has no text tower, which labels and text as an input need")
                     self._runs |= {name: self._open(name) for name in names}
                     self._tokenise = tokeniser(self._text)
-                elif self._make_teller is not None:
+                except (ConfigError, WeightsError) as error:
+                    if self._make_teller is None:
+                        raise
+                    if isinstance(error, WeightsError):
+                        _log.warning("torch encodes text: %s", error)
                     self._teller = self._make_teller()
-                else:
-                    raise ConfigError(f"{self._folder} has no text tower, which labels and text as an input need")
             return self._teller
 
     def _open(self, name: str) -> Run:
@@ -251,10 +258,16 @@ class ExportedModel(AnsweringModel):
 
 
 def exported_sensors(manifest: Mapping[str, Any]) -> set[str]:
-    """The modalities but text whose trunk and head an export has."""
-    parts = manifest["parts"]
-    found = manifest["answers"]["modalities"].items()
-    return {name for name, part in found if {f"trunks.{part['trunk']}", f"heads.{name}"} <= parts.keys()} - {"text"}
+    """The modalities but text whose trunk and head an export has.
+
+    Raises:
+        WeightsError: The manifest does not say what a model answers.
+    """
+    try:
+        have, asked = manifest["parts"].keys(), manifest["answers"]["modalities"].items()
+        return {name for name, part in asked if {f"trunks.{part['trunk']}", f"heads.{name}"} <= have} - {"text"}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{MANIFEST} does not say what the model answers: {error!r}") from error
 
 
 def _bank(told: Mapping[str, Any], rows: NDArray[np.float32]) -> ExportedLabels:

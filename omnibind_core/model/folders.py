@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
-from omnibind_core import resources
+from omnibind_core import modalities, resources
 from omnibind_core.config import read_mapping
-from omnibind_core.encoders.inference.parts import MANIFEST
+from omnibind_core.encoders.inference.parts import MANIFEST, code_digest
 from omnibind_core.errors import ConfigError
 
 WEIGHTS = resources.path("weights")
@@ -38,6 +39,23 @@ def model_folder(source: str | Path) -> Path:
     raise ConfigError(
         f"no model '{source}': expected a folder with {CONFIG}, or one of {', '.join(available()) or 'none shipped'}"
     )
+
+
+def is_export(source: str | Path) -> bool:
+    """Whether it is a folder of exported parts that is a model by itself; names of shipped models come first."""
+    place = Path(source).expanduser()
+    known = (WEIGHTS / str(source) / CONFIG, place / CONFIG)
+    return (place / MANIFEST).is_file() and not any(config.is_file() for config in known)
+
+
+def identity(folder: Path) -> dict[str, Any]:
+    """What an export has to be of, to answer as a model does: model, code, and plug-ins that it uses.
+
+    Raises:
+        ConfigError: The folder is not whole.
+    """
+    own = {name: modalities.fingerprint(name) for name in saved_modalities(folder) if name not in modalities.NAMES}
+    return {"model": answer_digest(folder), "code": code_digest(), "plugins": own}
 
 
 def embedding_digest(folder: Path) -> str:
@@ -73,7 +91,6 @@ def saved_modalities(source: str | Path) -> tuple[str, ...]:
     Raises:
         ConfigError: No such model, or its configuration is wrong.
     """
-    exported = Path(source).expanduser() / MANIFEST
-    if exported.is_file() and not (exported.parent / CONFIG).is_file():
-        return tuple(read_mapping(exported).get("answers", {}).get("modalities", {}))
+    if is_export(source):
+        return tuple(read_mapping(Path(source).expanduser() / MANIFEST).get("answers", {}).get("modalities", {}))
     return tuple(read_mapping(model_folder(source) / CONFIG).get("modalities", {}))

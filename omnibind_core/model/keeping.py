@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from omnibind_core.encoders.base import TextTower
-from omnibind_core.encoders.inference.compiled import kept_folder
+from omnibind_core.encoders.inference.compiled import kept_part
 from omnibind_core.encoders.inference.engines import candidates
 from omnibind_core.encoders.inference.export import Part, failure, reason, write
 from omnibind_core.encoders.inference.parts import FILES, FORMAT, MANIFEST, code_digest, read_manifest, unharmed
-from omnibind_core.errors import MissingDependencyError, WeightsError
+from omnibind_core.errors import OmniBindError, WeightsError
 from omnibind_core.files import write_folder_atomically
 from omnibind_core.model.exported import LABELS
 from omnibind_core.model.omnibind import OmniBind
@@ -22,7 +22,7 @@ from omnibind_core.model.omnibind import OmniBind
 _log = logging.getLogger(__name__)
 
 
-def keep(model: OmniBind, folder: Path, of: Mapping[str, str], text: bool) -> None:
+def keep(model: OmniBind, folder: Path, of: Mapping[str, Any], text: bool) -> bool:
     """Exports what is missing of a model, if all its trunks run in an engine, and writes a folder that names the parts.
 
     What does not work is told in the log: torch goes on answering.
@@ -32,10 +32,13 @@ def keep(model: OmniBind, folder: Path, of: Mapping[str, str], text: bool) -> No
         folder: What is written. Parts of other modalities that it names are kept.
         of: What tells the model from others, for the manifest.
         text: Whether the text tower is exported, too.
+
+    Returns:
+        Whether the folder is there.
     """
     trunks = {name for name, trunk in model.encoders.trunks.items() if not isinstance(trunk, TextTower)}
-    if model.labels.reduce != "mean" or not trunks <= model.encoders.compiled.keys():
-        return
+    if not candidates("auto") or model.labels.reduce != "mean" or not trunks <= model.encoders.compiled.keys():
+        return False
     started = time.monotonic()
     try:
         parts = _known(folder, of)
@@ -52,13 +55,14 @@ def keep(model: OmniBind, folder: Path, of: Mapping[str, str], text: bool) -> No
         with write_folder_atomically(folder, FILES) as fresh:
             (fresh / LABELS).write_bytes(model.exported_labels())
             (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    except (OSError, WeightsError, MissingDependencyError) as error:
+    except (OSError, OmniBindError) as error:
         _log.info("torch will be needed at the next start, too: %s", reason(error))
-    else:
-        _log.info("exported in %.1f s, so that the next start needs no torch: %s", time.monotonic() - started, folder)
+        return False
+    _log.info("exported in %.1f s, so that the next start needs no torch: %s", time.monotonic() - started, folder)
+    return True
 
 
-def _known(folder: Path, of: Mapping[str, str]) -> dict[str, Any]:
+def _known(folder: Path, of: Mapping[str, Any]) -> dict[str, Any]:
     """Parts that the folder names already and that are unharmed."""
     try:
         manifest = read_manifest(folder)
@@ -75,7 +79,7 @@ def _kept(part: Part) -> dict[str, Any]:
     Raises:
         WeightsError: It cannot be exported.
     """
-    place = kept_folder(part)
+    place = kept_part(part)
     for fresh in (False, True):
         if fresh:
             write([part], place, candidates("auto"), {"code": code_digest()})

@@ -6,15 +6,16 @@ import contextlib
 import ctypes
 import functools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from omnibind_core.encoders.inference.parts import MANIFEST, code_digest, read_manifest
+from omnibind_core.encoders.inference.engines import candidates
+from omnibind_core.encoders.inference.parts import MANIFEST, read_manifest
 from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.files import cache_folder
 from omnibind_core.model.exported import ExportedModel, exported_sensors
-from omnibind_core.model.folders import CONFIG, EXPORTED, answer_digest, model_folder, saved_modalities
+from omnibind_core.model.folders import EXPORTED, identity, is_export, model_folder, saved_modalities
 
 if TYPE_CHECKING:
     from omnibind_core.model.answering import AnsweringModel
@@ -54,15 +55,16 @@ def load_model(
     """
     lean = device == "cpu" and engine not in (None, "torch", "tensorrt") and precision in (None, "float32", "auto")
     lean = lean and not providers
-    alone = Path(source).expanduser()
-    if (alone / MANIFEST).is_file() and not (alone / CONFIG).is_file():
+    if is_export(source):
         if not lean:
-            raise ConfigError(f"{alone} is an exported model: expected device cpu and an engine, as --engine auto")
-        return ExportedModel(alone, engine or "auto", modalities, threads)
-    if lean:
-        found = _exported(source, engine or "auto", modalities, threads)
-        if found is not None:
-            return found
+            raise ConfigError(f"{source} is an exported model: expected device cpu and an engine, as --engine auto")
+        return ExportedModel(Path(source).expanduser(), engine or "auto", modalities, threads)
+    lean = lean and bool(candidates(engine or "auto"))
+    folder = model_folder(source)
+    of = identity(folder) if lean else {}  # before the weights are read: the folder may be replaced meanwhile
+    opened = functools.partial(_exported, folder, of, engine, modalities, threads)
+    if lean and (found := opened(_places(folder, of))) is not None:
+        return found
     import torch  # takes seconds
 
     from omnibind_core.model import OmniBind
@@ -70,11 +72,10 @@ def load_model(
     if threads is not None:
         torch.set_num_threads(threads)
     model = OmniBind.from_pretrained(source, device, modalities, precision, engine, providers)
-    if not lean:
+    if not lean or not _keep(model, of):
         return model
-    _keep(model, source)
     # The next start answers from the parts, and the last digits are to be the same in this one.
-    return _exported(source, engine or "auto", modalities, threads) or model
+    return opened([kept_model(of)]) or model
 
 
 def may_have_gpu() -> bool:
@@ -87,43 +88,67 @@ def may_have_gpu() -> bool:
 
 
 def _exported(
-    source: str | Path, engine: str, modalities: Collection[str] | None, threads: int | None
+    folder: Path,
+    of: Mapping[str, Any],
+    engine: str | None,
+    modalities: Collection[str] | None,
+    threads: int | None,
+    places: Iterable[Path],
 ) -> ExportedModel | None:
-    folder = model_folder(source)
-    digest = answer_digest(folder)
-    wanted = set(saved_modalities(source) if modalities is None else modalities) - {"text"}
-    for place in (folder / EXPORTED, kept_folder(digest)):
-        if not (place / MANIFEST).is_file():
-            continue
+    wanted = set(saved_modalities(folder) if modalities is None else modalities) - {"text"}
+    for place in places:
         try:
             manifest = read_manifest(place)
-            if manifest.get("of") != {"model": digest, "code": code_digest()}:
+            if manifest.get("of") != dict(of):
                 raise WeightsError(f"{place} was exported of another model, or by another version of this package")
             if wanted <= exported_sensors(manifest):
-                return ExportedModel(place, engine, wanted, threads, functools.partial(_text, source, engine))
+                text = functools.partial(_text, folder, of, engine, threads)
+                return ExportedModel(place, engine or "auto", wanted, threads, text)
         except WeightsError as error:
-            _log.warning("torch answers: %s", error)
+            _log.warning("exported parts are not used: %s", error)
     return None
 
 
-def kept_folder(digest: str) -> Path:
-    """Where the parts of a model are kept that were exported when it was loaded, by the digest of its answers."""
-    return cache_folder() / EXPORTED / f"model-{digest[:16]}"
+def _places(folder: Path, of: Mapping[str, Any]) -> Iterator[Path]:
+    """Where there is an export of a model."""
+    places = [folder / EXPORTED]
+    with contextlib.suppress(OSError):  # there is nowhere to keep anything
+        places.append(kept_model(of))
+    return (place for place in places if (place / MANIFEST).is_file())
 
 
-def _keep(model: OmniBind, source: str | Path, text: bool = False) -> None:
+def kept_model(of: Mapping[str, Any]) -> Path:
+    """Where the parts of a model are kept that were exported when it was loaded.
+
+    Args:
+        of: Its :func:`~omnibind_core.model.folders.identity`.
+
+    Raises:
+        OSError: There is no cache folder.
+    """
+    return cache_folder() / EXPORTED / f"model-{of['model'][:16]}"
+
+
+def _keep(model: OmniBind, of: Mapping[str, Any], text: bool = False) -> bool:
+    """Whether it was kept."""
     from omnibind_core.model.keeping import keep
 
-    folder = model_folder(source)
-    digest = answer_digest(folder)
-    keep(model, kept_folder(digest), {"model": digest, "code": code_digest()}, text)
+    try:
+        return keep(model, kept_model(of), of, text)
+    except OSError as error:
+        _log.info("torch will be needed at the next start, too: %s", error)
+        return False
 
 
-def _text(source: str | Path, engine: str) -> OmniBind:
+def _text(folder: Path, of: Mapping[str, Any], engine: str | None, threads: int | None) -> OmniBind:
     """The text tower in torch, which is exported now for the next time."""
+    import torch
+
     from omnibind_core.model import OmniBind
 
-    _log.info("the text tower is not exported yet: torch is loaded for it once")
-    model = OmniBind.from_pretrained(source, "cpu", ("text",), engine=engine)
-    _keep(model, source, text=True)
+    _log.info("the text tower runs in torch: it is not exported yet")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = OmniBind.from_pretrained(folder, "cpu", ("text",), engine=engine)
+    _keep(model, of, text=True)
     return model

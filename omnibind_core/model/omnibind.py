@@ -108,7 +108,7 @@ class OmniBind(AnsweringModel, nn.Module):
         labels = LabelBank.from_dict(read_mapping(folder / "labels.json"), rows)
         calibration = parse(Calibration, read_mapping(folder / "calibration.json"), "calibration")
         model = cls(config, encoder_set, fusion_module, labels, calibration, embedding_digest(folder)).to(device)
-        if precision is not None or engine is not None:
+        if precision is not None or engine is not None or providers:
             model.accelerate(precision or "float32", engine or "torch", folder / EXPORTED, providers)
         return model
 

@@ -101,7 +101,7 @@ class Recogniser(nn.Module):
         """
         mask = left_out(speaks)
         # What is not asked may hold anything, even NaN, which a weight of zero would not remove.
-        tokens = tokens.masked_fill(~speaks[:, None] & tokens.isnan(), 0.0)
+        tokens = tokens.masked_fill(~(speaks[:, None] | (tokens.abs() < torch.inf)), 0.0)
         fused = self.fusion.leave_one_out(tokens, mask, modality_ids, doubted)
         familiarity = tokens.new_full(tokens.shape[:1], torch.nan)
         if fused.familiarity is not None:
@@ -158,7 +158,7 @@ def samples(dim: int, slots: int, labels: Tensor, most: int = 12) -> Iterator[di
     Args:
         dim: Embedding width D.
         slots: Number of modalities.
-        labels: ``float32 [C, D]``, unit length, at least two.
+        labels: ``float32 [C, D]``, unit length, at least one.
         most: Tokens of the largest set.
     """
     generator = torch.Generator().manual_seed(0)

@@ -184,6 +184,10 @@ class TokenCache:
         """Forgets every token."""
         self._tokens, self.changes = {}, {}
 
+    def forget(self, sensor: str) -> None:
+        """Forgets the token of one sensor, so that it answers with nothing from before."""
+        self._tokens.pop(sensor, None)
+
     def newest(self, sensor: str) -> Any:
         """The raw item of a sensor that was decoded last; ``None`` if there is none."""
         token = self._tokens.get(sensor)

@@ -345,7 +345,10 @@ class PerceptionEngine:
     def brought_up(self, reports: Sequence[SensorReport]) -> list[SensorReport]:
         """Earlier reports, with the familiarity of now: of a tick that was fused after them."""
         with self._lock:
-            return [replace(one, familiarity=self._sensor(one.name).familiarity) for one in reports]
+            known = self._sensors
+            return [
+                replace(one, familiarity=known[one.name].familiarity) if one.name in known else one for one in reports
+            ]
 
     def configure(self, config: SensorConfig) -> bool:
         """Gives a sensor other settings of the same name and modality, effective at once.
@@ -354,12 +357,17 @@ class PerceptionEngine:
             Whether its items have other times from now on (``stamp``, ``time_offset``); what it had is forgotten then.
         """
         with self._lock:
-            return self._sensor(config.name).configure(config)
+            changed = self._sensor(config.name).configure(config)
+            if changed or not config.enabled:
+                self._tokens.forget(config.name)
+            return changed
 
     def set_enabled(self, sensor: str, enabled: bool) -> None:
         """Lets a sensor take part or not."""
         with self._lock:
             self._sensor(sensor).set_enabled(enabled)
+            if not enabled:
+                self._tokens.forget(sensor)
 
     def add(self, config: SensorConfig) -> None:
         """Takes in another sensor.
@@ -375,6 +383,7 @@ class PerceptionEngine:
         with self._lock:
             self._sensor(sensor)
             del self._sensors[sensor]
+            self._tokens.forget(sensor)
 
     def set_obstacle(self, sensor: str, obstacle: tuple[SensorState, str] | None) -> None:
         """Notes that the publishers of a sensor cannot be heard, or that this is over; shown while it is silent.

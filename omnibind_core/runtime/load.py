@@ -123,7 +123,8 @@ class LoadPlan:
         elif before < 1 and load < _SPARE:
             self.share = min(1.0, before * min(_AIM / max(load, 1e-9), _RISE))
         elif before == 1 and spared:
-            whole = self.took + sum(costs.get(name, 0.0) for name in spared) * (REFRESH - 1)
+            held = (name for name in spared if name in minor)  # who says more is encoded at every tick already
+            whole = self.took + sum(costs.get(name, 0.0) for name in held) * (REFRESH - 1)
             self.spared = spared if whole * self._begun / seconds > _SPARE else ()
         self._tell(before, spared, got / seconds)
         return (self.share, self.spared) != (before, spared)

@@ -56,7 +56,8 @@ class Lookahead:
     ticks alone, not on the number of threads or on which of them is faster, so neither do the predictions. The same
     encoder input is encoded once.
 
-    Only an item that was decoded and preprocessed here, and then cannot be encoded, is told later than it would be.
+    Only an item that was decoded and preprocessed here, and then cannot be encoded, is counted later than it would be,
+    and such items reject no sensor.
 
     Use as a context manager, on one thread.
 

@@ -230,6 +230,10 @@ class TopicLink:
         """Messages that were lost on their way, as far as the middleware tells."""
         return self._pool.lost(self._key) if self._key is not None else 0
 
+    def rest(self) -> None:
+        """What was not taken until now is not held against the publishers: nobody looked."""
+        self._since = None
+
     def close(self) -> None:
         """Stops receiving."""
         if self._key is not None:

@@ -109,7 +109,7 @@ class FusionNode(PerceptionNode):
         return super().on_activate(state)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Loads the model and subscribes."""
+        """Subscribes and loads the model."""
         self._discovery = Discovery(self.parameters.discovery) if self.parameters["discover"] else None
         return super().on_configure(state)
 

@@ -21,6 +21,7 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 
 from omnibind_core.errors import ConfigError, InvalidInputError, OmniBindError
+from omnibind_core.model.folders import is_export
 from omnibind_core.model.loading import load_model, may_have_gpu
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.stream import PerceptionStream
@@ -140,7 +141,8 @@ class PerceptionNode(LifecycleNode):
         try:
             self.sensors = {sensor.name: sensor for sensor in self.parameters.sensors}
             for sensor in self.sensors.values():
-                self.connect(sensor)
+                if sensor.config.stamp == "header":  # others get their times when they are taken, after the load
+                    self.connect(sensor)
             self._poll()
             started = time.monotonic()
             how = self.parameters["precision"], self.parameters["engine"], None, self.parameters["providers"]
@@ -152,6 +154,11 @@ class PerceptionNode(LifecycleNode):
             self._free()
             return TransitionCallbackReturn.FAILURE
         self.get_logger().info(f"model {self.model.identity} loaded in {time.monotonic() - started:.1f} s")
+        for name, sensor in self.sensors.items():
+            if name in self._links:
+                self._links[name].rest()
+            else:
+                self.connect(sensor)
         self._poll()
         return super().on_configure(state)
 
@@ -251,7 +258,7 @@ class PerceptionNode(LifecycleNode):
             ConfigError: This machine has none of that name.
         """
         device: str = self.parameters["device"]
-        if device == "cpu" or (device == "auto" and not may_have_gpu()):
+        if device == "cpu" or (device == "auto" and (is_export(self.parameters["model"]) or not may_have_gpu())):
             return "cpu"  # whatever answers there may do so without torch
         import torch
 

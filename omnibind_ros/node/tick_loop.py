@@ -56,7 +56,7 @@ class TickLoop:
         self._compute = compute
         self._publish = publish
         self._worker: LatestWorker[Tick, tuple[Tick, Any]] | None = None
-        self._work_began = 0.0
+        self._work_began = self._ended = 0.0
         self._rate_timer = node.create_timer(1.0 / rate, self._period)
         self._rate_timer.cancel()
         self._wait_timer = node.create_timer(1.0, self._end_of_wait)
@@ -170,11 +170,12 @@ class TickLoop:
     def _work(self, tick: Tick) -> tuple[Tick, Any]:
         now = self._work_began = time.monotonic()
         stream, selection = self.stream, tick.selection
-        if stream is not None:  # it may have waited for the tick before, and the sensors have gone on
+        if stream is not None and tick.started < self._ended:  # it has waited, and the sensors have gone on
             selection = stream.engine.renewed(selection, self._now_ns)
         return (tick if selection is tick.selection else Tick(selection, now)), self._compute(selection)
 
     def _done(self, result: tuple[Tick, Any]) -> None:
         if self._node.context.ok():
             self._publish(*result)
-        self.load.finished(time.monotonic() - self._work_began)
+        self._ended = time.monotonic()
+        self.load.finished(self._ended - self._work_began)

@@ -98,8 +98,9 @@ def _counted(outcomes: Iterable[tuple[int, Outcome]], progress: Progress) -> Ite
 
 def _in_processes(paths: Sequence[Path], options: Options, jobs: int) -> Iterator[tuple[int, Outcome]]:
     context = multiprocessing.get_context("spawn")  # not forked: torch's threads do not survive that
+    jobs = min(jobs, len(paths))
     options = replace(options, threads=options.threads or max(cores() // jobs, 1))
-    with ProcessPoolExecutor(min(jobs, len(paths)), context) as pool:
+    with ProcessPoolExecutor(jobs, context) as pool:
         futures: dict[Future[Outcome], int] = {
             pool.submit(evaluate_or_fail, path, options): number for number, path in enumerate(paths)
         }

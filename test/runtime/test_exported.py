@@ -17,7 +17,7 @@ from omnibind_core.encoders.inference import engines, parts
 from omnibind_core.encoders.lite.tokenisers import word_pieces
 from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.modalities import Doubt
-from omnibind_core.model import ExportedModel, keeping, loading, saved_modalities
+from omnibind_core.model import ExportedModel, folders, keeping, loading, saved_modalities
 
 pytest.importorskip("onnx")
 ENGINE, *_ = engines.candidates("auto")
@@ -165,18 +165,21 @@ def test_nothing_of_torch_is_imported_from_the_start_to_predictions(whole):
 def test_the_first_start_keeps_what_the_next_one_needs(tiny_model, monkeypatch, caplog, rng):
     caplog.set_level(logging.INFO)
     first = loading.load_model(tiny_model, modalities=["image"], engine=ENGINE)
-    assert isinstance(first, OmniBind) and "so that the next start needs no torch" in caplog.text
+    # It answers from what it has just exported, so that its last digits are those of the next one.
+    assert isinstance(first, ExportedModel) and "so that the next start needs no torch" in caplog.text
+    caplog.clear()
     second = loading.load_model(tiny_model, modalities=["image"], engine=ENGINE)
-    assert isinstance(second, ExportedModel)
+    assert isinstance(second, ExportedModel) and "exported in" not in caplog.text
     wider = loading.load_model(tiny_model, modalities=["audio"], engine=ENGINE)
-    assert isinstance(wider, OmniBind)  # of which nothing was exported
+    assert isinstance(wider, ExportedModel) and "exported in" in caplog.text  # nothing was exported of it before
     both = loading.load_model(tiny_model, modalities=["image", "audio"], engine=ENGINE)
     assert isinstance(both, ExportedModel)
     assert isinstance(loading.load_model(tiny_model, modalities=["image"]), OmniBind)
     # Text is exported when it is first needed, and only then.
     both.set_labels(["cup", "tree"])
-    first.set_labels(["cup", "tree"])
-    np.testing.assert_allclose(both.labels.prototypes(), first.labels.prototypes().numpy(), atol=1e-5)
+    plain = loading.load_model(tiny_model, modalities=["image"])
+    plain.set_labels(["cup", "tree"])
+    np.testing.assert_allclose(both.labels.prototypes(), plain.labels.prototypes().numpy(), atol=1e-5)
     monkeypatch.setattr(keeping, "keep", None)  # it would be called
     again = loading.load_model(tiny_model, modalities=["image", "audio"], engine=ENGINE)
     again.set_labels(["cup", "tree"])
@@ -211,17 +214,24 @@ def harm(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["a byte", "missing", "another model's", "older", "labels", "answers"])
 def test_what_is_not_right_is_never_used(tiny_model, folder, tmp_path, caplog, how):
-    """Torch answers instead, says why in one line, and the next start finds what it exported."""
+    """It is exported anew instead, with one line that says why, and the next start finds that."""
     harm(folder, how)
     with pytest.raises(WeightsError):
         ExportedModel(folder, ENGINE, ["audio"])
     saved = shutil.copytree(tiny_model, tmp_path / "model")
     shutil.move(folder, saved / "exported")
     found = loading.load_model(saved, modalities=["audio"], engine=ENGINE)
-    told = [record for record in caplog.records if record.getMessage().startswith("torch answers")]
-    if isinstance(found, OmniBind):  # else an earlier test's export in the cache fits
-        assert len(told) == 1, caplog.text
+    told = [record for record in caplog.records if record.getMessage().startswith("exported parts are not used")]
+    assert len(told) == 1, caplog.text
+    assert isinstance(found, ExportedModel) and found._folder != saved / "exported"
     assert isinstance(loading.load_model(saved, modalities=["audio"], engine=ENGINE), ExportedModel)
+
+
+def used(saved: Path) -> bool:
+    """Whether the export beside a model answers."""
+    found = loading.load_model(saved, modalities=["audio"], engine=ENGINE)
+    assert isinstance(found, ExportedModel)
+    return found._folder == saved / "exported"
 
 
 @pytest.mark.parametrize("file", ["calibration.json", "labels.json", "config.json"])
@@ -229,17 +239,58 @@ def test_an_export_is_of_one_model(tiny_model, whole, tmp_path, monkeypatch, fil
     monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path / "cache"))
     saved = shutil.copytree(tiny_model, tmp_path / "model")
     shutil.copytree(whole, saved / "exported")
-    assert isinstance(loading._exported(saved, ENGINE, {"audio"}, None), ExportedModel)
+    assert used(saved)
     (saved / file).write_text((saved / file).read_text() + "\n")
-    assert loading._exported(saved, ENGINE, {"audio"}, None) is None
+    assert not used(saved)
 
 
 def test_an_export_is_of_one_state_of_the_code(tiny_model, whole, tmp_path, monkeypatch):
     monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path / "cache"))
     saved = shutil.copytree(tiny_model, tmp_path / "model")
     shutil.copytree(whole, saved / "exported")
-    monkeypatch.setattr(loading, "code_digest", lambda: "another")
-    assert loading._exported(saved, ENGINE, {"audio"}, None) is None
+    assert used(saved)
+    monkeypatch.setattr(folders, "code_digest", lambda: "another")
+    assert not used(saved)
+
+
+def test_a_damaged_text_tower_is_exported_anew(tiny_model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("OMNIBIND_CACHE", str(tmp_path / "cache"))
+    first = loading.load_model(tiny_model, modalities=["image"], engine=ENGINE)
+    first.set_labels(["cup", "tree"])
+    (tower,) = (tmp_path / "cache").rglob("trunks.text.onnx")
+    tower.write_bytes(tower.read_bytes()[:-1])
+    second = loading.load_model(tiny_model, modalities=["image"], engine=ENGINE)
+    assert isinstance(second, ExportedModel)
+    second.set_labels(["cup", "tree"])
+    assert "torch encodes text" in caplog.text
+    np.testing.assert_allclose(second.labels.prototypes(), first.labels.prototypes(), atol=1e-5)
+    monkeypatch.setattr(keeping, "keep", None)
+    third = loading.load_model(tiny_model, modalities=["image"], engine=ENGINE)
+    third.set_labels(["cup", "tree"])
+    np.testing.assert_allclose(third.labels.prototypes(), first.labels.prototypes(), atol=1e-5)
+
+
+def test_an_export_needs_an_engine(tiny_model, whole, tmp_path, monkeypatch):
+    saved = shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.copytree(whole, saved / "exported")
+    monkeypatch.setattr(engines, "_FASTEST_FIRST", ())
+    assert isinstance(loading.load_model(saved, modalities=["audio"], engine="auto"), OmniBind)
+
+
+def test_the_name_of_a_shipped_model_is_not_that_of_an_export(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "lite")
+    monkeypatch.chdir(tmp_path)
+    assert not folders.is_export("lite") and folders.is_export("./lite") and folders.is_export(tmp_path / "lite")
+
+
+def test_without_a_home_there_is_no_cache(tiny_model, monkeypatch):
+    def nobody(cls):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("OMNIBIND_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(nobody))
+    assert isinstance(loading.load_model(tiny_model, modalities=["audio"], engine=ENGINE), OmniBind)
 
 
 def test_minilm_is_exported_as_it_is(tmp_path):

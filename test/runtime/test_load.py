@@ -179,6 +179,19 @@ def test_all_ticks_come_while_a_sensor_is_spared_without_which_they_would_not(ca
     assert "5.0 are planned" in host.plan.words and "lidar encoded at every 4th" in host.plan.words
 
 
+def test_a_plan_ends_that_spares_a_sensor_which_is_encoded_at_every_tick_anyway():
+    host = Host(minor=frozenset({"lidar"}), costs={"camera": 0.02, "lidar": 0.45})
+    host.run(120, lambda gap: takes(host))
+    assert host.plan.spared == ("lidar",)
+    host.minor = frozenset()  # it says something now
+    for _ in range(20):
+        host.plan.begun(host.now)
+        host.plan.finished(0.13)
+        host.now += 0.2
+        host.plan.look(host.now, {"camera": 0.05, "lidar": 0.08}, host.minor)
+    assert host.plan.spared == () and host.plan.words == ""
+
+
 def test_none_is_spared_while_half_of_the_ticks_are_left():
     host = Host(minor=frozenset({"lidar"}), costs={"camera": 0.05, "lidar": 0.2})
     host.run(60, lambda gap: takes(host))

@@ -186,6 +186,26 @@ def test_the_short_way_without_each_token_gives_what_a_batch_of_masks_gives(name
     assert (found.parts is None) == (name not in ("familiarity", "reliability", "mean"))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_a_silent_token_holds_spoils_nothing(value):
+    network = Recogniser(built("familiarity"), CALIBRATION, SLOTS)
+    sample = next(one for one in asked() if len(one["tokens"]) == 3)
+    sample["speaks"] = torch.tensor([True, False, True])
+    with torch.inference_mode():
+        wanted = network(**sample)
+        tokens = sample["tokens"].clone()
+        tokens[1, 0] = value
+        found = network(**sample | {"tokens": tokens})
+    for key in ("embedding", "weights"):
+        torch.testing.assert_close(getattr(found, key), getattr(wanted, key))
+    torch.testing.assert_close(found.probabilities[[0, 1, 3]], wanted.probabilities[[0, 1, 3]])
+    torch.testing.assert_close(found.without, wanted.without)
+
+
+def test_no_sets_have_no_probabilities():
+    assert CALIBRATION.probabilities(torch.zeros(0, 5), []).shape == (0, 5)
+
+
 def test_a_large_set_is_fused_some_rows_at_a_time(monkeypatch):
     module, most = built("residual"), []
     fuse = module.fuse_doubted

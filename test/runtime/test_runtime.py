@@ -822,6 +822,41 @@ def test_a_spared_sensor_that_says_something_or_is_too_old_is_encoded(why):
     assert {share.name for share in prediction.sensors} == {"camera", "lidar"}
 
 
+@pytest.mark.parametrize("how", ["switch", "settings", "adopted again"])
+def test_a_spared_sensor_that_was_away_does_not_answer_with_what_it_had(how):
+    engine = make("camera", "lidar", model=Weighing())
+    for number in range(12):
+        now = number / 10
+        push(engine, "camera", now, sample("camera", 1))
+        push(engine, "lidar", now, sample("lidar", 1))
+        engine.spare(["lidar"])
+        tick(engine, now)
+    before = sum("point_cloud" in call for call in engine.model.calls)
+    for number in range(12, 16):  # of any four ticks, three would take what is there
+        now = number / 10
+        if how == "switch":
+            engine.set_enabled("lidar", False)
+            engine.set_enabled("lidar", True)
+        elif how == "settings":
+            engine.configure(SensorConfig("lidar", "point_cloud", enabled=False))
+            engine.configure(SensorConfig("lidar", "point_cloud"))
+        else:
+            engine.remove("lidar")
+            engine.add(SensorConfig("lidar", "point_cloud"))
+        push(engine, "camera", now, sample("camera", 1))
+        push(engine, "lidar", now, sample("lidar", 1))
+        shares = {share.name: share for share in tick(engine, now).sensors}
+        assert shares["lidar"].age == 0
+    assert sum("point_cloud" in call for call in engine.model.calls) == before + 4
+
+
+def test_a_sensor_that_has_gone_does_not_hinder_reports_of_before():
+    engine = make("camera", "lidar")
+    reports = engine.reports(0)
+    engine.remove("lidar")
+    assert [one.name for one in engine.brought_up(reports)] == ["camera", "lidar"]
+
+
 def test_stages_are_timed():
     engine = make("camera")
     push(engine, "camera", 0)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -94,6 +95,7 @@ class ModalityFree(Sequence[Combination]):
         self.folder = folder
         self.settings = _settings(folder)
         self.root = Path(self.settings["root"]) if root is None else root
+        self._reading = threading.Lock()  # files of pyarrow are for one thread at a time
         self._index = _parquet(folder / INDEX, COMBINATION_COLUMNS)
         self._samples = _parquet(folder / SAMPLES, (*SAMPLE_FIELDS, "concept", "collection", "size", "sha256"))
         self.sensors = tuple(name for name in sensors() if name in self._index.schema_arrow.names)
@@ -249,10 +251,12 @@ class ModalityFree(Sequence[Combination]):
         return Combination(row["concept"], row["split"], present, row["text"], row["score"])
 
     def _read_group(self, group: int) -> Any:
-        return self._index.read_row_group(group)
+        with self._reading:
+            return self._index.read_row_group(group)
 
     def _read_sample_group(self, group: int) -> tuple[list[str], Any]:
-        table = self._samples.read_row_group(group)
+        with self._reading:
+            table = self._samples.read_row_group(group)
         return table["id"].to_pylist(), table
 
 

@@ -26,7 +26,7 @@ from omnibind_core.encoders.inference.export import (
     write,
 )
 from omnibind_core.encoders.inference.parts import MANIFEST, code_digest, read_manifest
-from omnibind_core.errors import MissingDependencyError, WeightsError
+from omnibind_core.errors import DataError, MissingDependencyError, WeightsError
 from omnibind_core.files import cache_folder
 from omnibind_core.modalities.base import Preset
 
@@ -73,7 +73,7 @@ def compile_trunks(
         try:
             whole = functools.partial(trunk_part, encoders, name, presets)
             chosen, run = _opened(part, asked, _beside(part, engine, beside), whole, providers)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, DataError) as error:
             _log.warning("the trunk '%s' runs in torch: %s", name, reason(error))
         except MissingDependencyError as error:
             _log.log(
@@ -117,7 +117,7 @@ def _opened(
         OSError: Nothing can be written to the cache folder.
         MissingDependencyError: The package ``onnx`` is not installed, and there is no file yet.
     """
-    folder = kept_folder(part)
+    folder = kept_part(part)
     problem = failure(folder, part.name)
     if problem:
         raise RuntimeError(problem)
@@ -145,7 +145,7 @@ def _opened(
     raise RuntimeError(failure(folder, part.name) or problem)
 
 
-def kept_folder(part: Part) -> Path:
+def kept_part(part: Part) -> Path:
     """Where a part is kept that was exported when it was needed."""
     return cache_folder() / "exported" / f"{part.name}-{part.digest[:16]}"
 

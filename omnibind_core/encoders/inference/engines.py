@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from omnibind_core.errors import ConfigError
 from omnibind_core.files import cache_folder
 from omnibind_core.optional import require
+from omnibind_core.parallel import cores
 
 Engine = Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"]
 ENGINES: tuple[str, ...] = get_args(Engine)
@@ -72,14 +73,14 @@ def candidates(engine: str, providers: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def threads() -> int:
-    """As many as torch computes with, or would if it were imported: ``$OMP_NUM_THREADS``, else all cores."""
+    """As many as torch computes with; if it is not imported, ``$OMP_NUM_THREADS``, else all cores."""
     torch = sys.modules.get("torch")
     if torch is not None:
         return int(torch.get_num_threads())
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked):
         return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def open_network(engine: str, path: Path, providers: Sequence[str] = (), count: int | None = None) -> Run:
@@ -153,8 +154,8 @@ def _openvino(path: Path, count: int) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
     }
-    compiled = cache_folder() / "exported" / "openvino"
     with contextlib.suppress(OSError):  # it does without
+        compiled = cache_folder() / "exported" / "openvino"
         compiled.mkdir(parents=True, exist_ok=True)
         settings["CACHE_DIR"] = str(compiled)  # of what it made of the file, which it maps the next time
     core = openvino.Core()

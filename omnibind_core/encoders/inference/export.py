@@ -26,7 +26,16 @@ from torch.nn import functional as F
 from omnibind_core.encoders.base import EncoderSet, TextTower
 from omnibind_core.encoders.inference import lowered, tensorrt
 from omnibind_core.encoders.inference.engines import Run, open_network
-from omnibind_core.encoders.inference.parts import FILES, FORMAT, LEAST_COSINE, MANIFEST, compared, least_cosine, sealed
+from omnibind_core.encoders.inference.parts import (
+    FILES,
+    FORMAT,
+    LEAST_COSINE,
+    MANIFEST,
+    code_digest,
+    compared,
+    least_cosine,
+    sealed,
+)
 from omnibind_core.encoders.inference.probes import probes
 from omnibind_core.errors import OmniBindError, WeightsError
 from omnibind_core.files import write_folder_atomically
@@ -473,9 +482,10 @@ def kept_as(file: Path, part: str) -> tuple[str, float]:
 
 
 def failure(folder: Path, part: str) -> str:
-    """Why a part could not be exported into a folder; empty if it was, or nothing was tried."""
+    """Why a part could not be exported into a folder by this code; empty if it was, or nothing was tried."""
     try:
-        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["failed"].get(part, ""))
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return str(found["failed"].get(part, "")) if found.get("code") == code_digest() else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
 

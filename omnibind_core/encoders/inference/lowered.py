@@ -55,25 +55,26 @@ def int8(path: Path, views: Sequence[NDArray[Any]]) -> None:
     quantization: Any = require("onnxruntime.quantization", "Exporting in whole numbers")
     shapes: Any = require("onnxruntime.quantization.shape_inference", "Exporting in whole numbers")
     prepared = path.with_suffix(".prepared")
-    shapes.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    graph = onnx.load(prepared).graph
-    products = [node.name for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
-    if len(products) < 3:
-        raise RuntimeError("it has nothing between its first and its last convolution or product")
 
     class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
+        def __init__(self, name: str) -> None:
+            self._name = name
             self._rows: Iterator[NDArray[Any]] = (part[row : row + 1] for part in views for row in range(len(part)))
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             row = next(self._rows, None)
-            return None if row is None else {graph.input[0].name: row}
+            return None if row is None else {self._name: row}
 
     try:
+        shapes.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        products = [node.name for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+        if len(products) < 3:
+            raise RuntimeError("it has nothing between its first and its last convolution or product")
         quantization.quantize_static(
             str(prepared),
             str(path),
-            Reader(),
+            Reader(graph.input[0].name),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTISED),
             nodes_to_exclude=[products[0], products[-1]],
@@ -82,4 +83,4 @@ def int8(path: Path, views: Sequence[NDArray[Any]]) -> None:
             weight_type=quantization.QuantType.QInt8,
         )
     finally:
-        prepared.unlink()
+        prepared.unlink(missing_ok=True)

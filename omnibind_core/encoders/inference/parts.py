@@ -29,7 +29,13 @@ LEAST_COSINE = 0.9999
 """Between what an engine computes and what torch does, for every row, unless it computes in whole numbers."""
 _LOOSE = 0.05  # by which a cosine of whole numbers may be less on another processor, or on other made-up input
 _BLOCK = 2**20  # bytes that are read at once
-_CODE = ("encoders", "fusion", "calibration.py", "model/recogniser.py")  # what decides which numbers a network gives
+_CODE = (
+    "encoders",
+    "fusion",
+    "calibration.py",
+    "labels.py",
+    "model/recogniser.py",
+)  # what decides which numbers a network gives
 
 
 @functools.cache
@@ -99,7 +105,11 @@ def open_part(folder: Path, name: str, entry: Mapping[str, Any], engines: Sequen
     """
     if not unharmed(folder, entry):
         raise WeightsError(f"{folder / str(entry.get('file', name))} is not as it was written")
-    problem, least = "there is no engine", least_cosine(entry)
+    try:
+        problem, least = "there is no engine", least_cosine(entry)
+        _ = entry["compared"].items(), entry["inputs"], entry["outputs"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{folder / MANIFEST} does not describe '{name}': {error!r}") from error
     for engine in engines:
         if "least_cosine" not in entry["compared"].get(engine, {"least_cosine": 1.0}):
             problem = f"{engine}: {entry['compared'][engine].get('error')}"

@@ -76,6 +76,7 @@ def resample(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float
     """
     if sample_rate == SAMPLE_RATE:
         return samples
+    sample_rate = int(sample_rate)  # of NumPy's types, unsigned ones have no negative numbers
     common = math.gcd(sample_rate, SAMPLE_RATE)
     up, down = SAMPLE_RATE // common, sample_rate // common
     groups = -(-_GROUP // up)  # periods of the two rates

@@ -17,6 +17,8 @@ from omnibind_core.modalities.event import conversion, corruption, drawing, proc
 from omnibind_core.modalities.event.headers import MAX_SIDE
 from omnibind_core.modalities.event.processing import EventPreset
 
+_EARLIEST = -(2**63)  # of the times that an array holds
+
 
 class Event(Modality[Events, EventPreset]):
     """Events of an event camera. Raw form: :class:`~omnibind_core.modalities.base.Events`."""
@@ -103,7 +105,8 @@ class Event(Modality[Events, EventPreset]):
         cuts = []
         for stamp, chunk in chunks:
             later = (stamp - window_start) // 1000 - int(chunk.t[0])
-            low, high = np.searchsorted(chunk.t, -later, "left"), np.searchsorted(chunk.t, length - later, "right")
+            first, last = (min(max(end, _EARLIEST), -_EARLIEST - 1) for end in (-later, length - later))
+            low, high = np.searchsorted(chunk.t, first, "left"), np.searchsorted(chunk.t, last, "right")
             if low < high:
                 cuts.append((chunk.x[low:high], chunk.y[low:high], chunk.t[low:high] + later, chunk.p[low:high]))
         if not cuts:

@@ -184,7 +184,7 @@ def remove_hot_pixels(counts: Counts, deviations: float, pixels: int) -> Counts:
     Args:
         counts: Of the pixels that have events.
         deviations: See above.
-        pixels: Of the sensor.
+        pixels: Of the frame.
     """
     if deviations == 0:
         return counts
