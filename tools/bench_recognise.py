@@ -64,9 +64,8 @@ def measured(model: OmniBind, sensors: int, labels: int, rounds: int) -> dict[st
     """CPU ms of each way for so many sensors and labels."""
     kinds = [name for name in model.config.modalities if name != "text"]
     names = [kinds[index % len(kinds)] for index in range(sensors)]
-    tokens = F.normalize(
-        torch.randn(sensors, model.config.embed_dim, generator=torch.Generator().manual_seed(1)), dim=1
-    )
+    drawn = torch.Generator().manual_seed(1)
+    tokens = F.normalize(torch.randn(sensors, model.config.embed_dim, generator=drawn), dim=1)
     model.labels = bank(labels, model.config.embed_dim)
     rows = model.labels.prototypes()
     fusion = model.fusion

@@ -33,7 +33,7 @@ def model_folder(source: str | Path) -> Path:
     Raises:
         ConfigError: No such model.
     """
-    for folder in (WEIGHTS / str(source), Path(source).expanduser()):
+    for folder in _places(source):
         if (folder / CONFIG).is_file():
             return folder
     raise ConfigError(
@@ -41,11 +41,16 @@ def model_folder(source: str | Path) -> Path:
     )
 
 
+def _places(source: str | Path) -> tuple[Path, ...]:
+    """Where a model may be, in turn: what has a separator is a path, not a name."""
+    named = (WEIGHTS / str(source),) if str(source) == Path(source).name else ()
+    return (*named, Path(source).expanduser())
+
+
 def is_export(source: str | Path) -> bool:
     """Whether it is a folder of exported parts that is a model by itself; names of shipped models come first."""
-    place = Path(source).expanduser()
-    known = (WEIGHTS / str(source) / CONFIG, place / CONFIG)
-    return (place / MANIFEST).is_file() and not any(config.is_file() for config in known)
+    places = _places(source)
+    return (places[-1] / MANIFEST).is_file() and not any((place / CONFIG).is_file() for place in places)
 
 
 def identity(folder: Path) -> dict[str, Any]:

@@ -299,9 +299,7 @@ def test_minilm_equals_transformers(text):
     ours = text(sentences)
     folder = packages.packaged_file(packages.MINILM_WEIGHTS).parent
     model = transformers.BertModel.from_pretrained(folder).eval()
-    encoded = text.tokenizer.encode_batch(sentences)
-    tokens = torch.tensor([e.ids for e in encoded])
-    mask = torch.tensor([e.attention_mask for e in encoded])
+    tokens, mask = (torch.from_numpy(rows) for rows in text.tokeniser(sentences).values())
     hidden = model(tokens, attention_mask=mask).last_hidden_state
     theirs = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
