@@ -65,6 +65,7 @@ bench: setup  ## measures the data set at a million rows, the feature cache, tic
 	@$(RUN) python tools/bench_preprocessing.py
 	@$(RUN) python tools/bench_start.py
 	@$(RUN) python tools/bench_node.py
+	@$(RUN) python tools/bench_table.py
 
 bench-backbones: setup  ## measures memory and time of loading ImageBind's towers (needs 5 GB of disk and 10 GB of memory)
 	@$(RUN) python tools/bench_backbones.py

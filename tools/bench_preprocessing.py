@@ -327,7 +327,15 @@ def main() -> int:
     for where in folders:
         if set(TICK) <= set(args.only):
             print(f"{', '.join(TICK)}, {where}: {sum(medians[name, where]['us'] for name in TICK) / 1e3:.1f} ms")
-    rows = [{"sensor": name, "where": where, **row} for (name, where), row in medians.items()]
+    rows = [
+        {
+            "sensor": name,
+            "where": where,
+            **row,
+            "us_from_to": [extreme(one["us"] for one in trials) for extreme in (min, max)],
+        }
+        for ((name, where), row), trials in zip(medians.items(), found.values(), strict=True)
+    ]
     (args.out / "bench_preprocessing.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 

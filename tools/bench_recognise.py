@@ -3,7 +3,7 @@
 Prints CPU time in ms, the median of rounds in which all ways take turns. Reading the labels once is measured in the
 same run: with many labels no tick can be faster.
 
-    python tools/bench_recognise.py [--sensors 6 64 256] [--labels 150 50000] [--rounds 9] [--json FILE]
+    python tools/bench_recognise.py [--sensors 6 64 256] [--labels 150 50000] [--rounds 9] [--out DIR]
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ def measured(model: OmniBind, sensors: int, labels: int, rounds: int) -> dict[st
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Runs the benchmark; writes bench_recognise.json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="lite")
     parser.add_argument("--sensors", type=int, nargs="+", default=[6, 64, 256])
     parser.add_argument("--labels", type=int, nargs="+", default=[150, 50000])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, help="also written here")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder to write (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = OmniBind.from_pretrained(args.model, modalities=[])
@@ -138,8 +138,8 @@ def main() -> None:
             figures = measured(model, sensors, labels, args.rounds)
             found.append({"sensors": sensors, "labels": labels, **{key: round(x, 3) for key, x in figures.items()}})
             print(json.dumps(found[-1]), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench_recognise.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

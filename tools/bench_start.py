@@ -136,12 +136,13 @@ def _memory() -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs all trials, or one of them."""
+    """Runs all trials, or one of them; writes bench_start.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="lite", help="name, or folder; also of an export")
     parser.add_argument("--engines", nargs="+", default=["torch", "onnxruntime", "openvino"])
     parser.add_argument("--rounds", type=int, default=3, help="trials of each way (default: %(default)s)")
     parser.add_argument("--ticks", type=int, default=10, help="after the first (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder to write (default: %(default)s)")
     parser.add_argument("--trial", choices=("predict", "runtime"), help=argparse.SUPPRESS)
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="folder with samples.csv: compare answers with torch's"
@@ -175,6 +176,13 @@ def main() -> None:
     for (way, engine), rows in found.items():
         cells = (f"{np.median([row[name] for row in rows]):10.2f}" if name in rows[0] else " " * 10 for name in names)
         print(f"{way:10}{engine:14}" + "".join(cells))
+    rows = [
+        {"way": way, "engine": engine, **{name: float(np.median([row[name] for row in trials])) for name in trials[0]}}
+        | {"first_s_from_to": [min(row["first_s"] for row in trials), max(row["first_s"] for row in trials)]}
+        for (way, engine), trials in found.items()
+    ]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "bench_start.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def main() -> int:
     rows = [
         dict(zip(("engine", "threads", "waiting", "busy"), way, strict=True))
         | {key: float(np.median([one[key] for one in trials])) for key in trials[0]}
+        | {"tick_ms_from_to": [min(one["tick_ms"] for one in trials), max(one["tick_ms"] for one in trials)]}
         for way, trials in found.items()
     ]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, {args.rounds} trials of each")
