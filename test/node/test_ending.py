@@ -26,8 +26,7 @@ SLOW = """
 import json, os, signal, sys, tempfile, time
 from types import SimpleNamespace
 import torch  # before the children are forked, which saves each the time
-import omnibind_core.model
-from omnibind_ros.node import fusion_node
+from omnibind_ros.node import fusion_node, lifecycle
 
 torch.set_num_threads(1)
 
@@ -50,16 +49,15 @@ def child(place, slow, log):
     class Model:
         identity, modalities, threshold, labels = "slow@1", ("image",), 0.1, SimpleNamespace(names=("cup",))
 
-        @classmethod
-        def from_pretrained(cls, *_):
-            if place == "configure":
-                busy()
-            return cls()
-
         def warm_up(self, wanted):
             pass
 
-    omnibind_core.model.OmniBind = Model
+    def load(*_):
+        if place == "configure":
+            busy()
+        return Model()
+
+    lifecycle.load_model = load
     fusion_node.FusionNode.compute = busy
     sys.argv = ["fusion_node", "--ros-args", "-p", "sensors:=[camera]"]
     fusion_node.main()

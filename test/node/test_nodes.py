@@ -89,7 +89,7 @@ class StandIn:
         self.processed = []
 
     @classmethod
-    def from_pretrained(cls, source, device="cpu", modalities=None, precision=None, engine=None, providers=()):
+    def load(cls, source, device, modalities, precision, engine, threads, providers):
         if source == "missing":
             raise ConfigError("no model 'missing'")
         model = cls(device, modalities)
@@ -226,10 +226,14 @@ class Rig:
         rclpy.shutdown(context=self.context)
 
 
+def stand_in(monkeypatch, kind=StandIn):
+    monkeypatch.setattr("omnibind_ros.node.lifecycle.load_model", lambda *given: kind.load(*given))
+
+
 @pytest.fixture
 def rig(monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    monkeypatch.setattr("omnibind_core.model.OmniBind", StandIn)
+    stand_in(monkeypatch)
     rig = Rig()
     yield rig
     rig.close()
@@ -585,7 +589,7 @@ def test_what_was_adopted_is_adopted_again_after_an_unexpected_error(rig, monkey
     assert not step(Transition.TRANSITION_ACTIVATE)
     assert not node.sensors and "front_camera.type" not in node.parameters
     monkeypatch.undo()
-    monkeypatch.setattr("omnibind_core.model.OmniBind", StandIn)
+    stand_in(monkeypatch)
     assert step(Transition.TRANSITION_CONFIGURE) and step(Transition.TRANSITION_ACTIVATE)
     rig.wait_for_prediction("front_camera")
 
@@ -988,7 +992,7 @@ def test_a_step_that_fails_unexpectedly_says_so_and_can_be_repeated(rig, capfd, 
     assert len(lines) == 1 and "cannot configure: KeyError: 'a\\nmistake'" in lines[0]
     assert node.model is None and not node.sensors
     monkeypatch.undo()
-    monkeypatch.setattr("omnibind_core.model.OmniBind", StandIn)
+    stand_in(monkeypatch)
     assert node.start()
 
 
@@ -1023,13 +1027,13 @@ def test_it_listens_before_the_model_is_loaded(rig, monkeypatch):
     rig.camera()
     node = rig.fusion(start=False)
     rig.wait(lambda: node.get_publishers_info_by_topic("camera/image_raw"), "the node to find the camera")
-    load = StandIn.from_pretrained.__func__
+    load = StandIn.load.__func__
 
     def wait_and_load(*arguments):
         rig.wait(lambda: rig.helper.count_subscribers("camera/image_raw"), "a subscription")
         return load(*arguments)
 
-    monkeypatch.setattr(StandIn, "from_pretrained", classmethod(wait_and_load))
+    monkeypatch.setattr(StandIn, "load", classmethod(wait_and_load))
     assert node.start()
     rig.wait_for_prediction("camera")
 
@@ -1117,7 +1121,7 @@ class SlowTexts(StandIn):
 
 
 def test_predictions_go_on_by_the_old_labels_until_the_new_ones_are_embedded(rig, monkeypatch):
-    monkeypatch.setattr("omnibind_core.model.OmniBind", SlowTexts)
+    stand_in(monkeypatch, SlowTexts)
     node = rig.fusion(labels=["cup", "spoon"])
     rig.camera()
     rig.wait_for_state("camera", msg.SensorStatus.STATE_ACTIVE)
