@@ -176,13 +176,13 @@ def main() -> None:
     for (way, engine), rows in found.items():
         cells = (f"{np.median([row[name] for row in rows]):10.2f}" if name in rows[0] else " " * 10 for name in names)
         print(f"{way:10}{engine:14}" + "".join(cells))
-    rows = [
+    figures: list[dict[str, Any]] = [
         {"way": way, "engine": engine, **{name: float(np.median([row[name] for row in trials])) for name in trials[0]}}
         | {"first_s_from_to": [min(row["first_s"] for row in trials), max(row["first_s"] for row in trials)]}
         for (way, engine), trials in found.items()
     ]
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "bench_start.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    (args.out / "bench_start.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
