@@ -366,18 +366,7 @@ class OmniBind(AnsweringModel, nn.Module):
         embeddings: Tensor | NDArray[np.float32],
         doubts: Sequence[Doubt | None] | None = None,
     ) -> Recognition:
-        """Fuses the tokens of one moment and classifies the result and every token alone.
-
-        Args:
-            modalities: Modality of each token.
-            embeddings: ``float32 [n, D]``, unit length, at least one.
-            doubts: What speaks against the reading of each, see :func:`omnibind_core.modalities.doubt`; None if nothing
-                is known.
-
-        Raises:
-            ConfigError: The model's config has no such modality.
-            InvalidInputError: No token, or the number or width of the embeddings does not fit.
-        """
+        """See :meth:`AnsweringModel.recognise`."""
         device = self._answers_on
         tokens = torch.as_tensor(embeddings, dtype=torch.float32).to(device)
         self._check_tokens(modalities, tuple(tokens.shape))
