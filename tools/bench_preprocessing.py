@@ -215,13 +215,14 @@ def trial(names: list[str], count: int, out: Path | None, profile: bool) -> dict
     """Ticks of each sensor in this process: µs of preprocessing, of pushing a message, and page faults."""
     from omnibind_core import modalities
     from omnibind_core.encoders.base import EncoderSet
+    from omnibind_core.encoders.config import load_config
     from omnibind_core.fusion.baselines import MeanFusion
-    from omnibind_core.model import OmniBind, saved_config
+    from omnibind_core.model import OmniBind, model_folder
     from omnibind_core.runtime.engine import PerceptionEngine
     from omnibind_core.runtime.types import SensorConfig
     from omnibind_ros.messages import DecodeOptions, Decoder
 
-    config = saved_config("lite")
+    config = load_config(model_folder("lite") / "config.json")
     model = OmniBind(config, EncoderSet({}, {}, {}, config.embed_dim), MeanFusion())  # nothing is encoded
     found: dict[str, Any] = {}
     seen: dict[str, NDArray[Any]] = {}
