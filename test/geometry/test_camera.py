@@ -45,9 +45,8 @@ def test_projection_is_that_of_opencv_and_rays_lead_back(model: Model, rng: np.r
         seen.append(float(found.mean()))
         np.testing.assert_allclose(pixels[found], expected[found], atol=1e-6)
         edge = np.array([camera.width, camera.height]) - 0.5
-        np.testing.assert_array_equal(
-            inside[found], np.asarray((expected >= -0.5) & (expected < edge)).all(axis=1)[found]
-        )
+        within: Any = np.asarray((expected >= -0.5) & (expected < edge)).all(axis=1)
+        np.testing.assert_array_equal(inside[found], within[found])
         rays = camera.rays(pixels[inside])
         back = by_opencv(camera, rays)
         near: Any = np.isfinite(back).all(axis=1)
