@@ -29,6 +29,8 @@ CORE: dict[str, set[str]] = {
     "encoders": {"modalities"},
     "model": {"modalities", "encoders", "fusion", "labels", "calibration"},
     "runtime": {"modalities"},
+    "geometry": set(),
+    "objects": {"modalities", "runtime", "geometry"},
     "features": {"modalities", "encoders", "fusion", "labels", "calibration", "data", "model"},
     "training": {"modalities", "alignment", "fusion", "labels", "data", "encoders", "model", "features"},
     "evaluation": {"modalities", "fusion", "labels", "data", "encoders", "model", "features", "training"},
