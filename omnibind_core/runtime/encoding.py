@@ -337,6 +337,22 @@ class TokenCache:
         return None
 
 
+def recognised(model: Recogniser, tokens: Sequence[Token]) -> tuple[Recognised, Sequence[str]]:
+    """What tokens that have embeddings, at least one, are recognised as, and the labels.
+
+    Another thread may swap the vocabulary meanwhile; then they are recognised again.
+    """
+    kinds = [token.sensor.modality for token in tokens]
+    embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
+    doubts = [[token.doubt for token in tokens]] if any(token.doubt for token in tokens) else []
+    while True:
+        names = model.labels.names
+        answer = model.recognise(kinds, embeddings, *doubts)
+        now = model.labels.names
+        if names is now or names == now:
+            return answer, names
+
+
 def embedded(model: Recogniser, items: Sequence[tuple[str, NDArray[Any]]]) -> NDArray[Any]:
     """Embeddings ``[n, D]`` of ``(modality, views)``, on the CPU."""
     rows = model.embed(items)
