@@ -1,4 +1,4 @@
-"""Which sensors see a thing."""
+"""Which sensors see a thing, where in their pictures, and why the others do not."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from omnibind_core.objects.regions import Rectangle
 
 @dataclass(frozen=True)
 class Sight:
-    """Whether, and where, a sensor sees a thing.
+    """What one sensor sees of a thing.
 
     Attributes:
-        box: Where in its picture; ``None`` of a sensor without pixels, and of one that does not see it.
-        reason: Why it does not see it; ``""`` if it does.
-        seen: Whether it does.
+        box: Where it is in the picture, inside of it; ``None`` in a cloud, and where it is not seen.
+        reason: Why it is not seen, in words with values; ``""`` if it is.
     """
 
-    box: Rectangle | None
-    reason: str
-    seen: bool = False
+    box: Rectangle | None = None
+    reason: str = ""
+
+    @property
+    def seen(self) -> bool:
+        """Whether the sensor takes part."""
+        return not self.reason
