@@ -1,13 +1,19 @@
-"""What a thing was taken for so far."""
+"""What things are taken for, by what was said of them so far."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.geometry.frames import SECOND
+from omnibind_core.runtime.encoding import Recognised, Recogniser, Token, recognised
+from omnibind_core.runtime.engine import shares_of
+from omnibind_core.runtime.ranking import Ranking, rank
+from omnibind_core.runtime.types import Prediction
 
 _EVEN = 0.05
 """Share of an even distribution that is mixed into every answer, so that none excludes a label for ever."""
@@ -64,7 +70,7 @@ class Evidence:
         self._weight += share * (1 - self._weight)
 
     @property
-    def probabilities(self) -> NDArray[np.float64]:
+    def probabilities(self) -> NDArray[np.float32]:
         """``[C]``, sum at most 1; what is missing may be any label, or none of them.
 
         Of as many labels as :attr:`names`, at least one answer given.
@@ -74,4 +80,87 @@ class Evidence:
         shares *= means.sum() / shares.sum()
         shares = np.maximum(shares - _EVEN * means.sum() / len(means), 0.0) / (1 - _EVEN)
         first = int(logs.argmax())
-        return np.asarray(shares * min(1.0, means[first] / max(shares[first], 1e-300)))
+        return (shares * min(1.0, means[first] / max(shares[first], 1e-300))).astype(np.float32)
+
+
+@dataclass(eq=False)
+class _Belief:
+    """What one thing is taken for.
+
+    Attributes:
+        evidence: So far.
+        tokens: What was recognised last.
+        names: The labels then.
+        answer: As what.
+    """
+
+    evidence: Evidence
+    tokens: tuple[Token, ...] = ()
+    names: Sequence[str] = ()
+    answer: Recognised | None = field(default=None, repr=False)
+
+
+class Beliefs:
+    """What all things are taken for.
+
+    Args:
+        model: The model.
+        memory: See :class:`Evidence`.
+        top_k: Number of labels of a prediction.
+    """
+
+    def __init__(self, model: Recogniser, memory: float = 4.0, top_k: int = 5) -> None:
+        self._model = model
+        self._memory = memory
+        self._top_k = top_k
+        self._beliefs: dict[int, _Belief] = {}
+
+    def certain(self, id: int) -> float:
+        """How sure it is what a thing is, 0..1."""
+        belief = self._beliefs.get(id)
+        return float(belief.evidence.probabilities.max()) if belief is not None and belief.evidence.names else 0.0
+
+    def keep_only(self, ids: Collection[int]) -> None:
+        """Forgets all other things."""
+        self._beliefs = {id: belief for id, belief in self._beliefs.items() if id in ids}
+
+    def predict(self, id: int, tokens: Sequence[Token], now_ns: int) -> Prediction:
+        """What a thing is.
+
+        The same tokens as at the tick before are no new evidence, and are not recognised again.
+
+        Args:
+            id: The thing.
+            tokens: What its sensors say of it, with embeddings.
+            now_ns: Time of the tick.
+        """
+        belief = self._beliefs.setdefault(id, _Belief(Evidence(self._memory)))
+        self._recognise(belief, tuple(tokens), now_ns)
+        answer, names = belief.answer, belief.evidence.names
+        shares = shares_of(tokens, answer, belief.names, now_ns) if tokens and answer is not None else ()
+        found = Ranking("", 0.0, True, 0.0, (), ())
+        if names:
+            found = rank(belief.evidence.probabilities, names, self._top_k, self._model.threshold)
+        return Prediction(
+            tick_ns=now_ns,
+            header=None,
+            label=found.label,
+            confidence=found.confidence,
+            unknown=found.unknown,
+            entropy=found.entropy,
+            labels=found.labels,
+            scores=found.scores,
+            sensors=shares,
+            embedding=np.zeros(0, np.float32) if answer is None else answer.embedding,
+            similarities=np.zeros((0, len(names)), np.float32) if answer is None else answer.similarities,
+        )
+
+    def _recognise(self, belief: _Belief, tokens: tuple[Token, ...], now_ns: int) -> None:
+        names = self._model.labels.names
+        known = names is belief.names or names == belief.names
+        if not tokens or (known and tokens == belief.tokens):
+            return
+        answer, names = recognised(self._model, tokens)
+        belief.tokens, belief.names, belief.answer = tokens, names, answer
+        if answer.weights.any():
+            belief.evidence.add(answer.probabilities[0], tuple(names), now_ns)

@@ -77,7 +77,7 @@ def merge(regions: Sequence[Placed], overlap: float = 0.3) -> list[Candidate]:
         for index in members[other]:
             group[index] = one
         members[one] += members.pop(other)
-    return [_candidate([regions[index] for index in sorted(found)]) for found in _without_parts(regions, members)]
+    return [candidate_of([regions[index] for index in sorted(found)]) for found in _without_parts(regions, members)]
 
 
 def _without_parts(regions: Sequence[Placed], members: dict[int, list[int]]) -> Iterator[list[int]]:
@@ -112,7 +112,8 @@ def _best(regions: Sequence[Placed]) -> Placed:
     return min(regions, key=lambda placed: float(np.trace(placed.volume.spread)))
 
 
-def _candidate(regions: Sequence[Placed]) -> Candidate:
+def candidate_of(regions: Sequence[Placed]) -> Candidate:
+    """One candidate of regions, at least one, that are one thing."""
     boxes: dict[str, Region2D] = {}
     for region in (placed.region for placed in regions):
         if isinstance(region, Region2D) and (region.sensor not in boxes or region.score > boxes[region.sensor].score):

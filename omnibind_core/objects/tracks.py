@@ -81,6 +81,18 @@ class Track:
         self.seen_ns = max(self.seen_ns, candidate.stamp_ns)
         self.boxes, self.proposers = candidate.boxes, candidate.proposers
 
+    def put(self, candidate: Candidate) -> None:
+        """Is where it is said to be, and moves as that has moved."""
+        found = candidate.volume
+        seconds = (candidate.stamp_ns - self.seen_ns) / SECOND
+        if seconds > 0:
+            self.state[3:] = (found.centre - self.state[:3]) / seconds
+        self.state[:3], self.size, self.rotation = found.centre, found.size, found.rotation
+        self.covariance[:3, :3] = found.spread
+        self.hits += 1
+        self.seen_ns = candidate.stamp_ns
+        self.boxes, self.proposers = candidate.boxes, candidate.proposers
+
     def miss(self, seconds: float) -> None:
         """Nobody has found it."""
         self.state[3:] *= np.exp(-seconds / _CALM)
@@ -143,6 +155,7 @@ class Tracker:
         self._forget_ns = round(forget * SECOND)
         self._tracks: list[Track] = []
         self._now_ns: int | None = None
+        self._held: dict[str, Track] = {}
         self.begun = 0
 
     def update(
@@ -180,11 +193,33 @@ class Tracker:
         self._tracks = [track for track in self._tracks if now_ns - track.seen_ns <= self._forget_ns]
         for index, candidate in enumerate(candidates):
             if index not in taken:
-                self._tracks.append(self.begin(candidate))
+                self._tracks.append(self._begin(candidate))
         return [track for track in self._tracks if track.hits >= self._confirm]
 
-    def begin(self, candidate: Candidate, given: str = "") -> Track:
-        """A new thing, which the caller keeps."""
+    def hold(self, given: Mapping[str, Candidate | None], now_ns: int) -> list[Track]:
+        """Follows things that are known by name, which are where their candidates are.
+
+        Args:
+            given: By name; ``None`` if a thing's place is not known now: it stays where it was, for ``forget`` s.
+            now_ns: Time of the tick.
+
+        Returns:
+            Those that have a place, in the order of their ids.
+        """
+        tracks = []
+        for name, candidate in given.items():
+            track = self._held.get(name)
+            if candidate is not None and track is None:
+                track = self._begin(candidate, name)
+            elif candidate is not None and track is not None:
+                track.put(candidate)
+            if track is not None:
+                self._held[name] = track
+                tracks.append(track)
+        self._held = {name: track for name, track in self._held.items() if now_ns - track.seen_ns <= self._forget_ns}
+        return sorted((track for track in tracks if track.given in self._held), key=lambda track: track.id)
+
+    def _begin(self, candidate: Candidate, given: str = "") -> Track:
         self.begun += 1
         found = candidate.volume
         covariance = np.zeros((6, 6))
@@ -203,9 +238,14 @@ class Tracker:
             given=given,
         )
 
+    @property
+    def ids(self) -> frozenset[int]:
+        """Of all that are not forgotten, those that are not told of yet, too."""
+        return frozenset(track.id for track in (*self._tracks, *self._held.values()))
+
     def clear(self) -> None:
         """Forgets all things; ids go on."""
-        self._tracks, self._now_ns = [], None
+        self._tracks, self._held, self._now_ns = [], {}, None
 
     def _pairs(
         self, candidates: Sequence[Candidate], views: Mapping[str, View], late: Sequence[float]

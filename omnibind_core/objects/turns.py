@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -81,10 +81,10 @@ class _Kept:
 class Turns:
     """Embeddings of things by sensor, and whose turn it is to be encoded.
 
-    An embedding is due when it is missing, older than ``refresh``, or the thing has moved by ``moved`` of its size. What
-    is due waits until it is first: it gains a place with every tick, and the new, the large and those of whom it is
-    unsure what they are begin ten ticks ahead of the others at most, so nobody waits much longer than those who were
-    due before.
+    An embedding is due when it is missing, older than ``refresh``, or the thing has moved by ``moved`` of its size.
+    What is due waits until it is first: it gains with every tick, and the new, the large and those of whom it is unsure
+    what they are begin ten ticks ahead of the others at most, so nobody waits much longer than those who were due
+    before.
 
     Args:
         settings: What a tick may cost, and what is due.
@@ -126,15 +126,20 @@ class Turns:
         self._kept[seen.pair] = _Kept(token, seen)
         self._waited.pop(seen.pair, None)
 
+    def drop(self, seen: Seen) -> None:
+        """Forgets what a sensor said of a thing, of which it has nothing any more."""
+        self._kept.pop(seen.pair, None)
+        self._waited.pop(seen.pair, None)
+
     def token(self, seen: Seen) -> Token | None:
         """What a sensor that sees a thing says of it; ``None`` if nothing, or nothing new enough."""
         kept = self._kept.get(seen.pair)
         return None if kept is None or self._age(kept, seen) > _LASTS * self._settings.refresh else kept.token
 
-    def forget(self, others_than: Mapping[int, object]) -> None:
-        """Forgets all things but these."""
-        self._kept = {pair: kept for pair, kept in self._kept.items() if pair.id in others_than}
-        self._waited = {pair: ticks for pair, ticks in self._waited.items() if pair.id in others_than}
+    def keep_only(self, ids: Collection[int]) -> None:
+        """Forgets all other things."""
+        self._kept = {pair: kept for pair, kept in self._kept.items() if pair.id in ids}
+        self._waited = {pair: ticks for pair, ticks in self._waited.items() if pair.id in ids}
 
     def _due(self, seen: Seen) -> bool:
         kept = self._kept.get(seen.pair)
