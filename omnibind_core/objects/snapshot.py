@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from omnibind_core.geometry import Camera
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.rig import PICTURES, View
 
 CLOUD = "point_cloud"
 """The modality whose items are points in space."""
-_MOST = 32_768  # points that are projected into pictures; of more, as many evenly chosen
+_MOST = 16_384  # points that are projected into pictures; of more, as many evenly chosen
 _CELLS = 64  # of the longer side of a picture, where the nearest points are noted
+_SPARE = 1.05
 _NEAR = 0.05  # m; nearer are the lens and its holder
 
 
@@ -129,8 +132,8 @@ class Snapshot:
         if sensor not in self._clouds:
             view = self.views[sensor]
             points = view.pose(np.asarray(view.reading.raw, np.float64).reshape(-1, 3))
-            finite = np.isfinite(points).all(axis=1)
-            self._clouds[sensor] = Cloud(points if finite.all() else points[finite])
+            finite = np.isfinite(points)
+            self._clouds[sensor] = Cloud(points if finite.all() else points[finite.all(axis=1)])
         return self._clouds[sensor]
 
     def cover(self, sensor: str) -> Cover:
@@ -143,9 +146,11 @@ class Snapshot:
 def _cover(view: View, points: NDArray[np.float64]) -> Cover:
     camera = view.camera
     assert camera is not None
-    pixels, distance = view.project(points)
-    index = np.flatnonzero(camera.contains(pixels) & (distance > _NEAR))
-    pixels, distance = pixels[index] + 0.5, distance[index]
+    x, y, z = view.pose.rotation.T @ (points - view.pose.translation).T  # by columns
+    index = np.flatnonzero((z > _NEAR) & (x * x + y * y < (_widest(camera) * z) ** 2))
+    pixels, inside = camera.project(np.stack([x[index], y[index], z[index]], axis=1))
+    pixels, index = pixels[inside] + 0.5, index[inside]
+    distance = z[index]
     cell = max(camera.width, camera.height) / _CELLS
     rows, columns = (int(np.ceil(side / cell)) for side in (camera.height, camera.width))
     nearest = np.full(rows * columns, np.inf)
@@ -153,3 +158,12 @@ def _cover(view: View, points: NDArray[np.float64]) -> Cover:
     far_first = np.argsort(-distance)  # of several points in a cell the nearest is written last
     nearest[(places[:, 1] * columns + places[:, 0])[far_first]] = distance[far_first]
     return Cover(pixels, distance, index, cell, nearest.reshape(rows, columns))
+
+
+@functools.lru_cache(maxsize=64)
+def _widest(camera: Camera) -> float:
+    """Tangent of the angle from the optical axis beyond which nothing is in the picture; to look at fewer points."""
+    right, bottom = camera.width - 0.5, camera.height - 0.5
+    corners = np.array([(-0.5, -0.5), (right, -0.5), (-0.5, bottom), (right, bottom)])
+    widest = float(np.hypot(*camera.rays(corners)[:, :2].T).max())
+    return _SPARE * widest if np.isfinite(widest) else np.inf

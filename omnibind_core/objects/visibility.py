@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,10 @@ class Sight:
         return not self.reason
 
 
-def sights(volume: Volume, snapshot: Snapshot, boxes: Mapping[str, Region2D] | None = None) -> dict[str, Sight]:
-    """What every camera and cloud of a tick sees of a thing.
+def sights(
+    volumes: Sequence[Volume], snapshot: Snapshot, boxes: Sequence[Mapping[str, Region2D]] = ()
+) -> list[dict[str, Sight]]:
+    """What every camera and cloud of a tick sees of each thing, by sensor.
 
     A place that is known along a ray only, as of a box in one picture, is moved along that ray by one standard
     deviation both ways, with its size in proportion to the distance, and all of its pictures are taken together: for a
@@ -58,38 +61,95 @@ def sights(volume: Volume, snapshot: Snapshot, boxes: Mapping[str, Region2D] | N
     :data:`MOST_TIMES` it is of no use.
 
     Args:
-        volume: Where the thing is.
+        volumes: Where the things are.
         snapshot: The tick.
-        boxes: By sensor, where it was found in the picture of this tick: is taken for what is to be seen there.
+        boxes: Of each thing, by sensor, where it was found in the picture of this tick: taken for what is to be seen.
     """
-    found: dict[str, Sight] = {}
+    found: list[dict[str, Sight]] = [{} for _ in volumes]
+    if not volumes:
+        return found
+    places = _Places(volumes)
     for name in snapshot.pictures:
-        region, view = (boxes or {}).get(name), snapshot.views[name]
-        found[name] = _in_picture(volume, view, snapshot.cover(name)) if region is None else _given(region.box, view)
+        view, cover = snapshot.views[name], snapshot.cover(name)
+        looks = places.seen(view)
+        for number, (sight, look) in enumerate(zip(found, looks, strict=True)):
+            region = boxes[number].get(name) if boxes else None
+            sight[name] = _in_picture(look, view, cover) if region is None else _given(region.box, view)
     for name in snapshot.clouds:
-        found[name] = _in_cloud(volume, snapshot.views[name], snapshot.cloud(name))
+        view, cloud = snapshot.views[name], snapshot.cloud(name)
+        for sight, volume, along in zip(found, volumes, places.along.tolist(), strict=True):
+            sight[name] = _in_cloud(volume, along, view, cloud)
     return found
 
 
-def _in_picture(volume: Volume, view: View, cover: Cover) -> Sight:
-    pixels, distance = view.project(_places(volume, view.pose.translation).reshape(-1, 3))
-    pixels, distance = pixels.reshape(3, -1, 2) + 0.5, distance.reshape(3, -1)
-    here = distance[0, _MIDDLE]
+class _Look(NamedTuple):
+    """A thing in one picture, which may reach beyond it."""
+
+    alone: Rectangle  # at its most likely place; of area 0 if the lens sees nothing of it
+    whole: Rectangle  # wherever it may be
+    middle: float  # m along the optical axis
+    known: tuple[float, float]  # m, between which its middle is
+    front: float  # m, of what is nearest of it
+
+
+class _Places:
+    """Where things may be: at their most likely places, and one standard deviation away both ways."""
+
+    def __init__(self, volumes: Sequence[Volume]) -> None:
+        self._centre = np.stack([volume.centre for volume in volumes])
+        self._grid = np.stack([(_GRID * volume.size / 2) @ volume.rotation.T for volume in volumes])
+        variances, axes = np.linalg.eigh(np.stack([volume.spread for volume in volumes]))
+        self._axis = axes[:, :, -1]  # along which least is known
+        self.along = np.sqrt(np.maximum(variances[:, -1], 0.0))
+        """``[V]``, metres, standard deviations in the direction in which least is known."""
+
+    def seen(self, view: View) -> list[_Look]:
+        """Each of them in a picture."""
+        points = self._moved(view.pose.translation)
+        pixels, distance = view.project(points.reshape(-1, 3))
+        pixels, distance = pixels.reshape(*points.shape[:3], 2) + 0.5, distance.reshape(points.shape[:3])
+        seen = np.isfinite(pixels)
+        low = np.where(seen, pixels, np.inf).min(axis=2)
+        high = np.where(seen, pixels, -np.inf).max(axis=2)
+        alone = np.concatenate([low[:, 0], high[:, 0]], axis=1).tolist()
+        whole = np.concatenate([low.min(axis=1), high.max(axis=1)], axis=1).tolist()
+        middles = distance[:, :, _MIDDLE]
+        front = np.where(distance > 0, distance, np.inf).min(axis=(1, 2)).tolist()
+        known = zip(middles.min(axis=1).tolist(), middles.max(axis=1).tolist(), strict=True)
+        looks = zip(alone, whole, middles[:, 0].tolist(), known, front, strict=True)
+        return [_Look(Rectangle(*alone), Rectangle(*whole), *rest) for alone, whole, *rest in looks]
+
+    def _moved(self, eye: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points of the boxes ``[V, 3, 27, 3]``.
+
+        They are as large as the distance makes them, from where the line along which a thing may be passes the eye, if
+        that line leads to the eye: there stood the camera that saw it, or near.
+        """
+        to_thing = self._centre - eye
+        away = np.einsum("vi,vi->v", self._axis, to_thing)
+        to_eye = np.abs(away) > _ALONG * np.linalg.norm(to_thing, axis=1)
+        steps = self.along[:, None] * np.array([0.0, -1.0, 1.0])
+        grows = np.maximum(1 + steps / np.where(to_eye, away, 1.0)[:, None], _LEAST_SCALE)
+        scales = np.where(to_eye[:, None], grows, 1.0)
+        steps = np.where(to_eye[:, None], (scales - 1) * away[:, None], steps)
+        moved = self._centre[:, None] + steps[:, :, None] * self._axis[:, None]
+        return np.asarray(moved[:, :, None] + scales[:, :, None, None] * self._grid[:, None])
+
+
+def _in_picture(look: _Look, view: View, cover: Cover) -> Sight:
+    alone, whole, here, known, front = look
     if here <= 0:
         return Sight(reason=f"behind the camera, by {-here:.1f} m")
-    alone, whole = _bounds(pixels[0]), _bounds(pixels)
-    shown = None if whole is None else whole.within(_picture(view))
-    if alone is None or whole is None or shown is None or not shown.area:
+    shown = whole.within(_picture(view))
+    if not alone.area or not shown.area:
         return Sight(reason="outside of the picture")
     times = max(whole.width / alone.width, whole.height / alone.height)
     if times > MOST_TIMES:
-        low, high = distance[:, _MIDDLE].min(), distance[:, _MIDDLE].max()
-        known = f"its place is known to {low:.1f} to {high:.1f} m only, which leaves {times:.1f} times its size"
-        return Sight(reason=f"{known}, at most {MOST_TIMES:g} wanted")
+        place = f"its place is known to {known[0]:.1f} to {known[1]:.1f} m only"
+        return Sight(reason=f"{place}, which leaves {times:.1f} times its size, at most {MOST_TIMES:g} wanted")
     share = shown.area / whole.area
     if share < LEAST_SHARE:
         return Sight(reason=f"outside of the picture but for {share:.0%}, {LEAST_SHARE:.0%} wanted")
-    front = float(distance[distance > 0].min())
     hidden = cover.nearer(shown, front * (1 - _BEFORE[1]) - _BEFORE[0])
     if hidden.share > MOST_HIDDEN:
         return Sight(
@@ -110,8 +170,7 @@ def _if_large(box: Rectangle, view: View) -> Sight:
     return Sight(reason=f"too small: {box.width:.0f} x {box.height:.0f} pixels, {least} x {least} wanted")
 
 
-def _in_cloud(volume: Volume, view: View, cloud: Cloud) -> Sight:
-    _, along = _uncertain(volume)
+def _in_cloud(volume: Volume, along: float, view: View, cloud: Cloud) -> Sight:
     if along > volume.size.max():
         away = float(np.linalg.norm(volume.centre - view.pose.translation))
         known = f"its place is known to {max(away - along, 0):.1f} to {away + along:.1f} m only"
@@ -124,36 +183,3 @@ def _in_cloud(volume: Volume, view: View, cloud: Cloud) -> Sight:
 
 def _picture(view: View) -> Rectangle:
     return Rectangle(0, 0, *view.reading.size)
-
-
-def _uncertain(volume: Volume) -> tuple[NDArray[np.float64], float]:
-    """The direction in which least is known of a place, and its standard deviation, metres."""
-    variances, axes = np.linalg.eigh(volume.spread)
-    return axes[:, -1], float(np.sqrt(max(variances[-1], 0.0)))
-
-
-def _places(volume: Volume, eye: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points of the box ``[3, 27, 3]``: where it is, and one standard deviation away both ways.
-
-    It is as large as the distance makes it, from where the line along which it may be passes the eye, if that line
-    leads to the eye: there stood the camera that saw it, or near.
-    """
-    grid = (_GRID * volume.size / 2) @ volume.rotation.T
-    axis, along = _uncertain(volume)
-    away = float(axis @ (volume.centre - eye))
-    to_eye = abs(away) > _ALONG * float(np.linalg.norm(volume.centre - eye))
-    steps = np.array([0.0, -along, along])
-    scales = np.maximum(1 + steps / away, _LEAST_SCALE) if to_eye and away else np.ones(3)
-    if to_eye and away:
-        steps = (scales - 1) * away
-    return np.asarray(volume.centre + steps[:, None, None] * axis + scales[:, None, None] * grid)
-
-
-def _bounds(pixels: NDArray[np.float64]) -> Rectangle | None:
-    """Around all pixels ``[..., 2]`` that the lens can see; ``None`` if that is nothing."""
-    flat = pixels.reshape(-1, 2)
-    flat = flat[np.isfinite(flat).all(axis=1)]
-    if len(flat) < 2:
-        return None
-    box = Rectangle(*flat.min(axis=0).tolist(), *flat.max(axis=0).tolist())
-    return box if box.area else None

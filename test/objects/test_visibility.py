@@ -14,7 +14,7 @@ from omnibind_core.objects.crops import LEAST_EVENTS, crop
 from omnibind_core.objects.regions import Rectangle, Region2D, Volume
 from omnibind_core.objects.rig import BODY, Reading, View
 from omnibind_core.objects.snapshot import Snapshot
-from omnibind_core.objects.visibility import LEAST_POINTS, sights
+from omnibind_core.objects.visibility import LEAST_POINTS, Sight, sights
 
 AHEAD = BODY.inverse()  # a camera that looks along x, at the origin
 
@@ -47,13 +47,17 @@ def along_ray(at: tuple[float, float, float], sigma: float) -> np.ndarray:
     return sigma**2 * np.outer(ray, ray) + 1e-8 * np.eye(3)
 
 
+def seen_of(volume: Volume, snapshot: Snapshot, boxes: dict[str, Region2D] | None = None) -> dict[str, Sight]:
+    return sights([volume], snapshot, [boxes] if boxes else [])[0]
+
+
 def plane(x: float, half: float = 2.0, step: float = 0.05) -> np.ndarray:
     y, z = np.meshgrid(np.arange(-half, half, step), np.arange(-half, half, step))
     return np.stack([np.full(y.size, x), y.ravel(), z.ravel()], axis=1)
 
 
 def test_box_of_a_thing_in_a_picture() -> None:
-    sight = sights(a_box(), Snapshot({"camera": camera_view(picture())}))["camera"]
+    sight = seen_of(a_box(), Snapshot({"camera": camera_view(picture())}))["camera"]
     assert sight.seen
     assert sight.box is not None
     reach = 320 * 0.5 / 3.5  # of the front of the box
@@ -70,7 +74,7 @@ def test_box_of_a_thing_in_a_picture() -> None:
     ],
 )
 def test_why_a_camera_sees_nothing(volume: Volume, words: str) -> None:
-    sight = sights(volume, Snapshot({"camera": camera_view(picture())}))["camera"]
+    sight = seen_of(volume, Snapshot({"camera": camera_view(picture())}))["camera"]
     assert not sight.seen
     assert sight.box is None
     assert sight.reason.startswith(words)
@@ -78,12 +82,12 @@ def test_why_a_camera_sees_nothing(volume: Volume, words: str) -> None:
 
 def test_nearer_points_hide_a_thing_and_its_own_and_those_behind_do_not() -> None:
     views = {"camera": camera_view(picture()), "lidar": cloud_view(plane(2.1))}
-    hidden = sights(a_box(), Snapshot(views))["camera"]
+    hidden = seen_of(a_box(), Snapshot(views))["camera"]
     assert hidden.reason == "occluded to 100% by points at 2.1 m, it is at 4.0 m"
     for distance in (3.5, 4.0, 8.0):
-        assert sights(a_box(), Snapshot({**views, "lidar": cloud_view(plane(distance))}))["camera"].seen
+        assert seen_of(a_box(), Snapshot({**views, "lidar": cloud_view(plane(distance))}))["camera"].seen
     few = np.concatenate([plane(8.0, 6, 0.1), plane(2.1, 0.06)])  # a pole before it
-    assert sights(a_box(), Snapshot({**views, "lidar": cloud_view(few)}))["camera"].seen
+    assert seen_of(a_box(), Snapshot({**views, "lidar": cloud_view(few)}))["camera"].seen
 
 
 def test_thing_known_along_a_ray_is_the_same_for_a_camera_at_that_place_and_useless_for_one_far_away() -> None:
@@ -95,8 +99,8 @@ def test_thing_known_along_a_ray_is_the_same_for_a_camera_at_that_place_and_usel
         "far": camera_view(picture(), "far", at=(0, -3, 0)),
         "lidar": cloud_view(plane(6.0)),
     }
-    exact = sights(a_box(at), Snapshot(views))
-    vague = sights(a_box(at, spread=along_ray(at, 4.0)), Snapshot(views))
+    exact = seen_of(a_box(at), Snapshot(views))
+    vague = seen_of(a_box(at, spread=along_ray(at, 4.0)), Snapshot(views))
     for name in ("camera", "thermal"):
         boxes = vague[name].box, exact[name].box
         assert boxes[0] is not None
@@ -112,25 +116,25 @@ def test_thing_known_along_a_ray_is_the_same_for_a_camera_at_that_place_and_usel
 
 def test_what_was_found_in_a_picture_is_taken_from_there() -> None:
     region = Region2D("camera", Rectangle(600, 100, 700, 200), 0)
-    seen = sights(a_box(), Snapshot({"camera": camera_view(picture())}), {"camera": region})["camera"]
+    seen = seen_of(a_box(), Snapshot({"camera": camera_view(picture())}), {"camera": region})["camera"]
     assert seen.box == (600, 100, 640, 200)
     beside = Region2D("camera", Rectangle(700, 100, 800, 200), 0)
-    gone = sights(a_box(), Snapshot({"camera": camera_view(picture())}), {"camera": beside})["camera"]
+    gone = seen_of(a_box(), Snapshot({"camera": camera_view(picture())}), {"camera": beside})["camera"]
     assert gone.reason == "outside of the picture"
 
 
 def test_cloud_sees_what_has_points() -> None:
     few = plane(4.0)[: LEAST_POINTS - 1] * (1, 0.01, 0.01)
-    sight = sights(a_box(), Snapshot({"lidar": cloud_view(few)}))["lidar"]
+    sight = seen_of(a_box(), Snapshot({"lidar": cloud_view(few)}))["lidar"]
     assert sight.reason == f"too few points: {LEAST_POINTS - 1} in its box, {LEAST_POINTS} wanted"
-    assert sights(a_box(), Snapshot({"lidar": cloud_view(np.full((40, 3), np.nan))}))["lidar"].reason
-    assert sights(a_box(), Snapshot({"lidar": cloud_view(plane(4.0))}))["lidar"].seen
+    assert seen_of(a_box(), Snapshot({"lidar": cloud_view(np.full((40, 3), np.nan))}))["lidar"].reason
+    assert seen_of(a_box(), Snapshot({"lidar": cloud_view(plane(4.0))}))["lidar"].seen
 
 
 def cropped(view: View, volume: Volume, others: dict[str, View] | None = None) -> tuple[Any, str]:
     snapshot = Snapshot({view.reading.sensor: view, **(others or {})})
     name = view.reading.sensor
-    return crop(volume, sights(volume, snapshot)[name], name, snapshot)
+    return crop(volume, seen_of(volume, snapshot)[name], name, snapshot)
 
 
 @pytest.mark.parametrize("at", [(4, 0, 0), (4, 3.5, 0), (4, -3.5, 2.6), (1.0, 0, 0)])
@@ -143,7 +147,7 @@ def test_crop_of_a_picture_is_a_square_inside_of_it(at: tuple[float, float, floa
     top, left = divmod((item.ctypes.data - whole.ctypes.data) // 3, 640)  # not copied
     np.testing.assert_array_equal(checked, whole[top : top + rows, left : left + columns])
     assert abs(rows - columns) <= 1 or (rows, columns) == (480, 640)
-    box = sights(a_box(at), Snapshot({"camera": camera_view(whole)}))["camera"].box
+    box = seen_of(a_box(at), Snapshot({"camera": camera_view(whole)}))["camera"].box
     assert box is not None
     assert Rectangle(left, top, left + columns, top + rows).within(box) == box
 
