@@ -90,8 +90,11 @@ def _lowest(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The lowest point of each cell of a horizontal grid."""
     if not len(points):
         return points
-    column = np.floor(points[:, :2] / _CELL).astype(np.int64)
-    column -= column.min(axis=0)
-    order = np.lexsort((points[:, 2], key := column[:, 0] * (column[:, 1].max() + 1) + column[:, 1]))
-    key = key[order]
-    return points[order[np.flatnonzero(np.diff(key, prepend=-1))]]
+    x, y = np.floor(points[:, :2].T / _CELL).astype(np.intp)
+    x -= x.min()
+    y -= y.min()
+    cell = x * (int(y.max()) + 1) + y
+    lowest = np.full(int(cell.max()) + 1, -1)
+    highest_first = np.argsort(-points[:, 2])  # of several points in a cell the lowest is written last
+    lowest[cell[highest_first]] = highest_first
+    return points[lowest[lowest >= 0]]
