@@ -130,7 +130,8 @@ def run(model: Any, world: World, settings: ObjectSettings, ticks: int, detector
     def place(item: Item) -> tuple[str, bool]:
         return item.header, False
 
-    found = []
+    found: list[dict[str, float]] = []
+    before: Mapping[str, int] = {}
     for tick in range(1, ticks + 1):
         now = tick * SECOND // 5
         volumes = world.volumes(now / SECOND)
@@ -145,7 +146,7 @@ def run(model: Any, world: World, settings: ObjectSettings, ticks: int, detector
         told = things.perceive(now, readings(tokens, place), {})
         times.append(clocks())
         (scene_s, scene_cpu), (things_s, things_cpu) = np.diff(times, axis=0).tolist()
-        counters: Mapping[str, int] = things.counters
+        counters = things.counters
         found.append(
             {
                 "scene": scene_s,
@@ -155,11 +156,12 @@ def run(model: Any, world: World, settings: ObjectSettings, ticks: int, detector
                 "told": len(told),
                 "named": sum(bool(thing.prediction.sensors) for thing in told),
                 "shares": sum(len(thing.prediction.sensors) for thing in told),
-                "encoded": counters.get("encoded", 0) - sum(int(one["encoded"]) for one in found),
-                "skipped": counters.get("skipped", 0) - sum(int(one["skipped"]) for one in found),
+                "encoded": counters["encoded"] - before.get("encoded", 0),
+                "skipped": counters["skipped"] - before.get("skipped", 0),
                 **things.seconds,
             }
         )
+        before = counters
     return found
 
 
