@@ -1,0 +1,19 @@
+"""What is said of frames and things: transforms and detections in, our own objects out. Duck-typed, without ROS."""
+
+from omnibind_ros.messages.objects.detections import DETECTIONS, DETECTIONS_2D, DETECTIONS_3D, DetectionReader
+from omnibind_ros.messages.objects.predictions import object_fields, objects_of
+from omnibind_ros.messages.objects.rejections import Rejections
+from omnibind_ros.messages.objects.transforms import TF_MESSAGE, TransformReader, transform_of
+
+__all__ = [
+    "DETECTIONS",
+    "DETECTIONS_2D",
+    "DETECTIONS_3D",
+    "TF_MESSAGE",
+    "DetectionReader",
+    "Rejections",
+    "TransformReader",
+    "object_fields",
+    "objects_of",
+    "transform_of",
+]
