@@ -87,9 +87,7 @@ class DetectionReader:
             raise InvalidInputError(topic, "a detection without a box", "one in a picture, in space, or both")
         return found
 
-    def _flat(
-        self, box: Rectangle, mask: Any, one: Any, topic: str, frame: str, time_ns: int, sensor: str
-    ) -> Region2D:
+    def _flat(self, box: Rectangle, mask: Any, one: Any, topic: str, frame: str, time_ns: int, sensor: str) -> Region2D:
         sensor = sensor or self._sensor_of(frame, topic)
         whole = Region2D(sensor, box, time_ns, _checked_score(one, topic), topic)  # refuses what is no box
         camera = self._rig.cameras.get(sensor)

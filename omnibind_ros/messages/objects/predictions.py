@@ -2,60 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from omnibind_core.geometry.frames import SECOND
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.objects.visibility import Sight
-from omnibind_ros.messages.fields import stamp_ns
+from omnibind_ros.messages.fields import fill, stamp_ns
 from omnibind_ros.messages.prediction import prediction_of
 
 _BOX = ("left", "top", "right", "bottom")
 
 
-def object_fields(
-    thing: ObjectPrediction,
-    prediction: Any,
-    view: Callable[..., Any],
-    point: Callable[..., Any],
-    vector: Callable[..., Any],
-    quaternion: Callable[..., Any],
-    pose: Callable[..., Any],
-    time: Callable[..., Any],
-) -> dict[str, Any]:
-    """Fields of ``omnibind_ros/ObjectPrediction``.
+def fill_object(message: Any, thing: ObjectPrediction, prediction: Any, view: Callable[..., Any]) -> Any:
+    """Sets the fields of an ``omnibind_ros/ObjectPrediction`` of rclpy, and returns it.
 
     Args:
+        message: A new one.
         thing: The thing.
         prediction: Its ``omnibind_ros/Prediction``.
-        view: Class of ``omnibind_ros/ObjectView``, as the next ones called with its fields as keywords.
-        point: Class of ``geometry_msgs/Point``.
-        vector: Class of ``geometry_msgs/Vector3``.
-        quaternion: Class of ``geometry_msgs/Quaternion``.
-        pose: Class of ``geometry_msgs/Pose``.
-        time: Class of ``builtin_interfaces/Time``.
+        view: Class of ``omnibind_ros/ObjectView``, called with its fields as keywords.
     """
-    volume = thing.volume
-    seconds, nanoseconds = divmod(thing.seen_ns, SECOND)
-    return {
-        "id": thing.id,
-        "seen": time(sec=seconds, nanosec=nanoseconds),
-        "proposers": list(thing.proposers),
-        "pose": pose(
-            position=point(**_xyz(volume.centre)),
-            orientation=quaternion(**dict(zip("xyzw", _quaternion(volume), strict=True))),
-        ),
-        "size": vector(**_xyz(volume.size)),
-        "velocity": vector(**_xyz(thing.velocity)),
-        "position_covariance": volume.spread.astype(np.float64).ravel(),
-        "prediction": prediction,
-        "views": [_view(name, sight, view) for name, sight in thing.sights.items()],
-    }
+    place_box(message.pose, message.size, thing.volume)
+    set_vector(message.velocity, thing.velocity)
+    message.seen.sec, message.seen.nanosec = divmod(thing.seen_ns, SECOND)
+    views = [_view(name, sight, view) for name, sight in thing.sights.items()]
+    fields = {"id": thing.id, "proposers": list(thing.proposers), "prediction": prediction, "views": views}
+    covariance = thing.volume.spread.astype(np.float64).ravel()
+    return fill(message, {**fields, "position_covariance": covariance})
+
+
+def place_box(pose: Any, size: Any, volume: Volume) -> None:
+    """Sets a ``geometry_msgs/Pose`` and a ``Vector3`` of sides, m, to those of a box."""
+    set_vector(pose.position, volume.centre)
+    set_vector(size, volume.size)
+    turned = pose.orientation
+    turned.x, turned.y, turned.z, turned.w = map(float, Rotation.from_matrix(volume.rotation).as_quat())
+
+
+def set_vector(vector: Any, values: NDArray[np.floating]) -> None:
+    """Sets a ``Point`` or ``Vector3``."""
+    vector.x, vector.y, vector.z = map(float, values)
 
 
 def objects_of(message: Any) -> list[ObjectPrediction]:
@@ -89,14 +81,5 @@ def _sight(view: Any) -> Sight:
     return Sight(box if any(box) else None, view.reason, bool(view.seen))
 
 
-def _quaternion(volume: Volume) -> Sequence[float]:
-    values: list[float] = Rotation.from_matrix(volume.rotation).as_quat().tolist()
-    return values
-
-
-def _xyz(values: Any) -> dict[str, float]:
-    return dict(zip("xyz", map(float, values), strict=True))
-
-
-def _array(vector: Any) -> Any:
+def _array(vector: Any) -> NDArray[np.float64]:
     return np.array([vector.x, vector.y, vector.z], np.float64)
