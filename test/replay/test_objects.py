@@ -106,7 +106,7 @@ def test_a_place_is_a_volume_of_the_fixed_frame():
 def answer(thing, meant, fused, scene="", without=None, unseen=None, **alone):
     row = Row(0.0, 0, (meant,), (meant,), 0.0, (fused,) if fused else (), 0.5, False)
     row = Row(**{**row.__dict__, "sensors": tuple(alone), "said": tuple(alone.values())})
-    return Asked(thing, row, scene, without or {}, unseen or {})
+    return Asked(thing, row, fused, scene, without or {}, unseen or {})
 
 
 ASKED = [
@@ -119,12 +119,12 @@ ASKED = [
 
 def test_answers_on_given_boxes():
     rows = {row["answer"]: row for row in scoring.answers(ASKED, ["camera", "lidar", "thermal"])}
-    assert list(rows) == ["fused", "scene", "camera", "lidar"], "a sensor that said nothing has no row"
-    assert [rows[who]["share"] for who in rows] == [0.5, 0.75, 0.5, 0.25]
+    assert list(rows) == ["fused", "now", "scene", "camera", "lidar"], "a sensor that said nothing has no row"
+    assert [rows[who]["share"] for who in rows] == [0.5, 0.5, 0.75, 0.5, 0.25]
     assert rows["camera"]["spoke"] == 3
     assert rows["camera"]["spoken"] == pytest.approx(2 / 3)
     assert rows["lidar"]["spoken"] == 0.5
-    assert rows["lidar"]["fused"] == 0.5
+    assert rows["lidar"]["together"] == 0.5
     assert rows["fused"]["things"] == 2
     assert rows["fused"]["few"]
     assert rows["fused"]["interval"] == [0.0, 1.0], "each of the two things may be missing"
@@ -159,7 +159,7 @@ def test_labels_and_reasons():
 
 
 def test_things_of_which_the_model_has_no_label_do_not_count():
-    unknown = Asked("c", Row(0.0, 0, ("gnu",), (), labels=("cup",)), "cup")
+    unknown = Asked("c", Row(0.0, 0, ("gnu",), (), labels=("cup",)), "cup", "cup")
     assert scoring.answers([unknown], [])[0]["share"] is None
     assert scoring.by_label([unknown], []) == scoring.margins([unknown], []) == []
 
@@ -223,9 +223,7 @@ def test_what_becomes_of_things():
         found(4, {"a": "2"}),
         found(5, {"a": "2"}),
     ]
-    rows = {
-        row["thing"]: row for row in scoring.tracks(seen, {"a": "cup", "b": "dog"}, lambda said, label: said == label)
-    }
+    rows = {row["thing"]: row for row in scoring.tracks(seen, {"a": "cup", "b": "dog"})}
     assert (rows["a"]["ids"], rows["a"]["switches"], rows["a"]["ticks"]) == (2, 1, 6)
     assert rows["a"]["found"] == pytest.approx(5 / 6, abs=1e-4)
     assert (rows["b"]["ids"], rows["b"]["switches"]) == (1, 0)

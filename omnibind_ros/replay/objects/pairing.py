@@ -14,11 +14,11 @@ from omnibind_core.objects.regions import Rectangle, Volume
 
 ENOUGH = 0.5
 """Intersection over union from which on two boxes are the same thing."""
-_Box = TypeVar("_Box", Rectangle, Volume)
+Box = TypeVar("Box", Rectangle, Volume)
 
 
 def pairs(
-    true: Mapping[str, _Box], told: Mapping[str, _Box], overlap: Callable[[_Box, _Box], float], enough: float = ENOUGH
+    true: Mapping[str, Box], told: Mapping[str, Box], overlap: Callable[[Box, Box], float], enough: float = ENOUGH
 ) -> tuple[dict[str, str], dict[str, float]]:
     """The pairs that together overlap most, of those that overlap enough.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
@@ -18,8 +18,13 @@ from omnibind_ros.replay.scoring import Row
 
 FEW = 10
 """Things below which a figure says that it rests on few."""
-FUSED, SCENE, SPACE = "fused", "scene", "space"
-"""Whose answer it is, beside those of the sensors: of all of them, that for the whole scene; and what is no picture."""
+FUSED, NOW, SCENE = "fused", "now", "scene"
+"""Whose answer it is, beside those of the sensors: of all of them and what they said before, of all of them at the tick
+alone, and that for the whole scene."""
+TOGETHER = (FUSED, NOW, SCENE)
+"""All of these."""
+SPACE = "space"
+"""Where a box is that is in no picture."""
 
 Figures = dict[str, Any]
 
@@ -30,7 +35,8 @@ class Asked:
 
     Attributes:
         thing: Its id.
-        row: What was said, as of a tick.
+        row: What was said, as of a tick; its labels are those of what was said before, too.
+        now: The label by this tick alone; ``""``: nothing.
         scene: What was said of the whole scene then; ``""``: nothing.
         without: By sensor that took part, what the others would have said without it; ``""``: nothing.
         unseen: By sensor that took no part, why.
@@ -38,13 +44,15 @@ class Asked:
 
     thing: str
     row: Row
+    now: str = ""
     scene: str = ""
     without: Mapping[str, str] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)
 
     def said(self, who: str) -> str:
-        """What somebody said of it: :data:`FUSED`, :data:`SCENE` or a sensor; ``""``: nothing."""
-        return {FUSED: self.row.label, SCENE: self.scene}[who] if who in (FUSED, SCENE) else self.row.alone(who)
+        """What somebody said of it: one of :data:`TOGETHER` or a sensor; ``""``: nothing."""
+        together = {FUSED: self.row.label, NOW: self.now, SCENE: self.scene}
+        return together[who] if who in together else self.row.alone(who)
 
 
 @dataclass(frozen=True)
@@ -104,14 +112,14 @@ def answers(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
 
     Returns:
         A row for each of them. ``share``, ``interval``: of all that was asked, where silence is wrong; ``spoke``: how
-        often there was an answer; ``spoken``: share of these that was right, ``fused``: that of all sensors for the
-        same.
+        often there was an answer; ``spoken``: share of these that was right, ``together``: that of all sensors at the
+        same ticks.
     """
     counted = [one for one in asked if one.row.scored]
     rows = []
-    for who in (FUSED, SCENE, *sensors):
+    for who in (*TOGETHER, *sensors):
         spoke = [one for one in counted if one.said(who)]
-        if who not in (FUSED, SCENE) and not spoke:
+        if who not in TOGETHER and not spoke:
             continue
         rows.append(
             {
@@ -121,7 +129,7 @@ def answers(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
                 **share([_right(one, who) for one in counted], [one.thing for one in counted]),
                 "spoke": len(spoke),
                 "spoken": _mean(_right(one, who) for one in spoke),
-                "fused": _mean(_right(one, FUSED) for one in spoke),
+                "together": _mean(_right(one, NOW) for one in spoke),
             }
         )
     return rows
@@ -131,7 +139,8 @@ def margins(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
     """How much more often the fused answer is right than others, with the interval of the difference.
 
     Returns:
-        A row for the scene's label and for the best sensor: ``against``, ``share`` and ``interval`` of the difference.
+        A row for the scene's label and for the best sensor: ``against``, ``share`` and ``interval`` of the difference
+        of :data:`FUSED`, ``now`` that of :data:`NOW`.
     """
     counted = [one for one in asked if one.row.scored]
     if not counted:
@@ -146,13 +155,14 @@ def margins(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
     for who in others:
         gain = right(FUSED) - right(who)
         told = "the scene's label" if who == SCENE else f"the best sensor, {who}"
-        measured = {"share": float(gain.mean()), "interval": _interval(gain, things)}
+        now = float((right(NOW) - right(who)).mean())
+        measured = {"share": float(gain.mean()), "interval": _interval(gain, things), "now": now}
         rows.append({"against": told, **rests_on(things), **measured})
     return rows
 
 
 def by_label(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
-    """The same for each label: shares of all that was asked, of ``fused``, ``scene`` and every sensor."""
+    """The same for each label: shares of all that was asked, of all :data:`TOGETHER` and every sensor."""
     groups: dict[str, list[Asked]] = defaultdict(list)
     for one in asked:
         if one.row.scored:
@@ -162,14 +172,14 @@ def by_label(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
             "label": label,
             "asked": len(group),
             **rests_on(one.thing for one in group),
-            **{who: _mean(_right(one, who) for one in group) for who in (FUSED, SCENE, *sensors)},
+            **{who: _mean(_right(one, who) for one in group) for who in (*TOGETHER, *sensors)},
         }
         for label, group in sorted(groups.items())
     ]
 
 
 def worth(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
-    """What each sensor is worth: how often the answer is right with it and without it, where it took part.
+    """What each sensor is worth: how often the answer of a tick is right with it and without it, where it took part.
 
     Returns:
         A row for each sensor: ``asked`` (how often it took part), ``alone``, ``with``, ``without``, and ``share`` and
@@ -198,7 +208,7 @@ def worth_each(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
 
 
 def _worth(took: Sequence[Asked], name: str) -> Figures:
-    kept = np.array([_right(one, FUSED) for one in took], np.float32)
+    kept = np.array([_right(one, NOW) for one in took], np.float32)
     lost = np.array([one.without.get(name, "") in one.row.meant for one in took], np.float32)
     things = [one.thing for one in took]
     return {
@@ -249,15 +259,14 @@ def finding(found: Sequence[Found]) -> list[Figures]:
     return rows
 
 
-def tracks(found: Sequence[Found], labels: Mapping[str, str], right: Callable[[str, str], bool]) -> list[Figures]:
+def tracks(found: Sequence[Found], labels: Mapping[str, str]) -> list[Figures]:
     """What became of every thing: how long it was found, under how many ids, and as what.
 
     A thing has the id that most pictures, and space, pair it with; that of the tick before counts where two are equal.
 
     Args:
         found: All pairs.
-        labels: Label of every thing.
-        right: Whether what was said is a thing's label.
+        labels: Label of every thing in the model's words; ``""`` of one that does not count.
 
     Returns:
         A row for each thing: ``ticks`` that it was there, share of them that it was ``found``, ``ids``, ``switches``
@@ -278,16 +287,16 @@ def tracks(found: Sequence[Found], labels: Mapping[str, str], right: Callable[[s
                 history[thing].append((own, next(one.labels.get(own, "") for one in group if own in one.tracks)))
     rows = []
     for thing in sorted(there):
-        ids = [own for own, _ in history[thing]]
+        label, ids = labels.get(thing, ""), [own for own, _ in history[thing]]
         rows.append(
             {
                 "thing": thing,
-                "label": labels.get(thing, ""),
+                "label": label,
                 "ticks": there[thing],
                 "found": scoring.share(len(ids), there[thing]),
                 "ids": len(set(ids)),
                 "switches": sum(one != other for one, other in pairwise(ids)),
-                "right": _mean(right(said, labels.get(thing, "")) for _, said in history[thing]),
+                "right": _mean(said == label for _, said in history[thing]) if label else None,
             }
         )
     return rows
