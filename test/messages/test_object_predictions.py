@@ -25,9 +25,9 @@ def test_a_thing_survives_the_message():
     volume = Volume(np.array([1.0, 2, 3]), np.array([0.5, 0.25, 1]), rotation, np.diag([1.0, 4, 9]))
     said = Prediction(5_000_000_000, None, "cup", 0.75, False, 0.5, ("cup",), (0.75,), (share,), nothing, nothing)
     sights = {
-        "camera": Sight(Rectangle(1, 2, 30.5, 40), "", True),
-        "lidar": Sight(None, "", True),
-        "thermal": Sight(None, "behind the camera"),
+        "camera": Sight(Rectangle(1, 2, 30.5, 40)),
+        "lidar": Sight(),
+        "thermal": Sight(reason="behind the camera"),
     }
     thing = ObjectPrediction(7, volume, np.array([0.5, 0, 0]), 4_500_000_000, said, sights, ("clusters", "/yolo"))
     message = msg.ObjectPredictions()

@@ -78,7 +78,7 @@ def _view(name: str, sight: Sight, view: Callable[..., Any]) -> Any:
 
 def _sight(view: Any) -> Sight:
     box = Rectangle(*(float(getattr(view, side)) for side in _BOX))
-    return Sight(box if any(box) else None, view.reason, bool(view.seen))
+    return Sight(box if any(box) else None, view.reason)
 
 
 def _array(vector: Any) -> NDArray[np.float64]:
