@@ -12,7 +12,7 @@ from omnibind_core import modalities
 from omnibind_core.modalities.drawing import Picture, fit, view_picture
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.runtime.types import Encoded, Prediction
-from omnibind_ros.node.objects.outputs import colour, words
+from omnibind_ros.node.objects.words import colour, words
 
 _WIDTH, _HIGHEST, _LINE, _MARGIN = 640, 640, 22, 8  # pixels
 _FONT, _SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5

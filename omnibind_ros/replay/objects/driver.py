@@ -20,7 +20,7 @@ from omnibind_core.objects.rig import Reading
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.runtime.encoding import Labels, Recognised, Recogniser, embedded
 from omnibind_core.runtime.lookahead import digest
-from omnibind_core.runtime.types import Encoded, SensorReport
+from omnibind_core.runtime.types import Encoded, SensorReport, SensorState
 from omnibind_ros.bags.types import RecordedMessage
 from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring
@@ -193,9 +193,13 @@ class Driver:
     def add(self, step: Step) -> None:
         """Takes one tick."""
         now_ns = step.selection.now_ns
-        readings, why, detected = self._around.advance(now_ns, step.tokens)
-        absent = {**_absent(step.reports, readings), **why}
-        self._own.detect(detected)
+        here = self._around.advance(now_ns, step.tokens)
+        for engine in (self._own, self._given) if here.moved else ():
+            engine.clear()
+        for name, reason in here.why.items():
+            self._own.reject(name, reason)
+        readings, absent = here.readings, {**_absent(step.reports, here.readings), **here.why}
+        self._own.detect(here.detected)
         told = self._own.perceive(now_ns, readings, absent)
         there = self._things.at(now_ns)
         if not there:
@@ -308,7 +312,8 @@ class Driver:
 
 def _absent(reports: Iterable[SensorReport], readings: Mapping[str, Reading]) -> dict[str, str]:
     """Sensors that offer nothing to a tick, and why."""
-    return {one.name: one.reason or one.state.name.lower() for one in reports if one.name not in readings}
+    missing = (one for one in reports if one.name not in readings and one.state != SensorState.DISABLED)
+    return {one.name: f"{one.state.name.lower()}: {one.reason}" for one in missing}
 
 
 def _paired(

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.objects.proposals.finding import Region
@@ -33,6 +33,22 @@ _STATIC, _DESCRIPTION = "/tf_static", "/robot_description"
 _DETECTIONS = (DETECTIONS, DETECTIONS_2D, DETECTIONS_3D)
 
 
+class Told(NamedTuple):
+    """What is known of a tick.
+
+    Attributes:
+        readings: By sensor.
+        why: Why sensors with pictures have no camera, by sensor.
+        detected: What detectors found since the last tick.
+        moved: Whether the fixed frame is another one than before.
+    """
+
+    readings: dict[str, Reading]
+    why: dict[str, str]
+    detected: list[Region]
+    moved: bool
+
+
 class Surroundings:
     """Fills a rig from the messages of a bag, each at its time, as the node does.
 
@@ -51,6 +67,7 @@ class Surroundings:
     def __init__(self, setup: Setup, topics: Mapping[str, str]) -> None:
         values = setup.parameters
         self.rig = Rig(values["objects.fixed_frame"])
+        self._now_ns = 0
         self._rejections = Rejections()
         self._transforms = TransformReader(self.rig.tree)
         self._calibration = Calibration(self.rig, values["objects.fixed_frame"])
@@ -96,16 +113,16 @@ class Surroundings:
         parts = (self._rejections, self._transforms.rejections, self._reader.rejections)
         return {source: why for part in parts for source, why in part.reasons.items()}
 
-    def advance(self, now_ns: int, tokens: Sequence[Token]) -> tuple[dict[str, Reading], dict[str, str], list[Region]]:
+    def advance(self, now_ns: int, tokens: Sequence[Token]) -> Told:
         """Takes in what was received by a tick.
 
         Args:
             now_ns: Time of the tick.
             tokens: What the sensors offer to it.
-
-        Returns:
-            Their readings, why others have no camera, both by sensor, and what detectors found since the last tick.
         """
+        if now_ns < self._now_ns:
+            self.rig.tree.clear()
+        self._now_ns = now_ns
         detected: list[RecordedMessage] = []
         while self._pending and self._pending[0].time_ns <= now_ns:
             item = self._pending.popleft()
@@ -114,8 +131,8 @@ class Surroundings:
             else:
                 self._take(item)
         readings, why = self._calibration.place(tokens, self._placements, self._types, self._infos.get)
-        self._calibration.choose_frame()
-        return readings, why, [region for item in detected for region in self._regions(item)]
+        moved = self._calibration.choose_frame()
+        return Told(readings, why, [region for item in detected for region in self._regions(item)], moved)
 
     def _take(self, item: RecordedMessage) -> None:
         message = self._decoded(item)
