@@ -188,14 +188,13 @@ class ObjectEngine:
         self, tracks: Sequence[Track], snapshot: Snapshot, missing: Mapping[str, str]
     ) -> dict[int, dict[str, Sight]]:
         """What each sensor sees of each thing, by its id."""
-        looks = {}
-        for track in tracks:
-            here = {
-                name: region
-                for name, region in track.boxes.items()
-                if name in snapshot.views and region.stamp_ns == snapshot.views[name].reading.stamp_ns
-            }
-            looks[track.id] = visibility.sights(track.volume, snapshot, here)
+        stamps = {name: view.reading.stamp_ns for name, view in snapshot.views.items()}
+        here = [
+            {name: region for name, region in track.boxes.items() if region.stamp_ns == stamps.get(name)}
+            for track in tracks
+        ]
+        found = visibility.sights([track.volume for track in tracks], snapshot, here)
+        looks = {track.id: sights for track, sights in zip(tracks, found, strict=True)}
         for name, view in snapshot.views.items():
             if view.reading.modality == _TOUCH:
                 for id, sight in self._touched(tracks, view).items():

@@ -17,7 +17,6 @@ GATE = 7.8
 (chi-squared, three dimensions)."""
 _INSIDE = 0.8  # of the smaller box, that is in the other: one may have found a part of what the other has found
 _PART = 0.2  # of the area, or volume, that the smaller one has at least: a cup is no part of the table that it is on
-_VAGUE = 1.0  # standard deviation of a centre, of the box's longest side, above which its place is no place
 _BY_PLACE = 0.5  # what two vague places that agree count, of boxes that are the same
 _CUBES = np.stack(np.meshgrid(*[(np.arange(6) + 0.5) / 6 - 0.5] * 3), axis=-1).reshape(-1, 3)
 
@@ -44,7 +43,7 @@ class Placed:
     @functools.cached_property
     def vague(self) -> bool:
         """Whether its place is known less well than it is large."""
-        return float(np.sqrt(np.linalg.eigvalsh(self.volume.spread)[-1])) > _VAGUE * float(self.volume.size.max())
+        return bool(uncertain(self.volume)[1] > self.volume.size.max())
 
 
 def merge(regions: Sequence[Placed], overlap: float = 0.3) -> list[Candidate]:
@@ -106,6 +105,12 @@ def _holds(other: Placed, alone: Placed) -> bool:
         return False
     box = _shown(alone, other)
     return box is not None and box.within(other.region.box).area >= _INSIDE * box.area
+
+
+def uncertain(volume: Volume) -> tuple[NDArray[np.float64], float]:
+    """The direction in which least is known of a place, and its standard deviation, metres."""
+    variances, axes = np.linalg.eigh(volume.spread)
+    return axes[:, -1], float(np.sqrt(max(variances[-1], 0.0)))
 
 
 def _best(regions: Sequence[Placed]) -> Placed:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from omnibind_core.geometry.frames import SECOND
-from omnibind_core.objects.matching import outline
+from omnibind_core.objects.matching import outline, uncertain
 from omnibind_core.objects.regions import Candidate, Region2D, Volume
 from omnibind_core.objects.rig import View
 
@@ -23,8 +23,11 @@ _CALM = 1.0  # s in which a thing that nobody finds loses its speed to 1/e: a tu
 _EXACT = 0.02  # m, standard deviation that no measurement is below
 _SLACK = 0.25  # of a box's sides, the same of where on a thing its centre was found: proposers see its near side
 _GROWN = 0.3  # of the difference to the size that was found, each time
+_BY_SIZE = 0.25  # of the distance, standard deviation of what the size in a picture tells of it
+_NOTHING = 100.0  # times as uncertain says nothing
 _POINTS = 8  # in the box of a thing that nobody found, that say that it is there
-_AROUND = 0.3  # of its sides: so far around it there are fewer points than in it, or it is not the thing but a wall
+_AROUND = 0.5  # of its sides: so far around it are few points beside those in it, or it is not the thing but a wall
+_OWN = 0.6  # of those points, that are in it
 _UNMATCHED = 1e6
 
 
@@ -43,6 +46,7 @@ class Track:
         boxes: By sensor, where it was found in pictures at the last tick.
         proposers: Who found it then.
         given: Its name, if boxes were given.
+        sized: Whether its size was measured, not only seen in a picture from a distance that is not known.
     """
 
     id: int
@@ -55,6 +59,7 @@ class Track:
     boxes: Mapping[str, Region2D] = field(default_factory=dict)
     proposers: tuple[str, ...] = ()
     given: str = ""
+    sized: bool = False
 
     @property
     def volume(self) -> Volume:
@@ -69,14 +74,30 @@ class Track:
         self.state = step @ self.state
         self.covariance = step @ self.covariance @ step.T + push
 
-    def measure(self, candidate: Candidate, late: float) -> None:
-        """Takes in where it was found, so many s ago."""
+    def measure(self, candidate: Candidate, late: float, eye: NDArray[np.float64] | None = None) -> None:
+        """Takes in where it was found.
+
+        What a picture alone has found is somewhere on a ray. How large it is there tells how far away it is, if its
+        size is known; else the ray says nothing about its distance, however often it is said, unless less is known.
+
+        Args:
+            candidate: Where.
+            late: s since then.
+            eye: ``float64 [3]``, where the camera was that found it.
+        """
         found = candidate.volume
-        self._correct(found.centre, late, found.spread + _EXACT**2 * np.eye(3) + _slack(found))
-        if np.trace(found.spread) <= np.sum(self.size**2):
+        centre, spread = found.centre, found.spread
+        axis, along = uncertain(found)
+        if along <= found.size.max():
             size, rotation = _aligned(found, self.rotation)
-            self.size = self.size + _GROWN * (size - self.size)
-            self.rotation = rotation
+            self.size = self.size + (_GROWN if self.sized else 1.0) * (size - self.size)
+            self.rotation, self.sized = rotation, True
+        elif self.sized and eye is not None:
+            centre = eye + (centre - eye) * (self.size[2] / found.size[2])
+            spread = _stretched(spread, axis, along, _BY_SIZE * float(np.linalg.norm(centre - eye)))
+        elif axis @ self.covariance[:3, :3] @ axis < along**2:
+            spread = _stretched(spread, axis, along, _NOTHING * along)
+        self._correct(centre, late, spread + _EXACT**2 * np.eye(3) + _slack(found))
         self.hits += 1
         self.seen_ns = max(self.seen_ns, candidate.stamp_ns)
         self.boxes, self.proposers = candidate.boxes, candidate.proposers
@@ -116,6 +137,11 @@ class Track:
         rest = np.eye(6) - gain @ sees
         self.state = self.state + gain @ (centre - sees @ self.state)
         self.covariance = rest @ self.covariance @ rest.T + gain @ spread @ gain.T  # stays symmetric
+
+
+def _stretched(spread: NDArray[np.float64], axis: NDArray[np.float64], old: float, new: float) -> NDArray[np.float64]:
+    """A covariance with another standard deviation along its longest axis."""
+    return np.asarray(spread + (new**2 - old**2) * np.outer(axis, axis))
 
 
 def _sees(late: float) -> NDArray[np.float64]:
@@ -183,7 +209,8 @@ class Tracker:
         late = [(now_ns - candidate.stamp_ns) / SECOND for candidate in candidates]
         pairs = self._pairs(candidates, views, late)
         for row, column in pairs.items():
-            self._tracks[row].measure(candidates[column], late[column])
+            eyes = [views[name].pose.translation for name in candidates[column].boxes if name in views]
+            self._tracks[row].measure(candidates[column], late[column], eyes[0] if eyes else None)
         for row, track in enumerate(self._tracks):
             if row not in pairs:
                 track.miss(seconds)
@@ -236,6 +263,7 @@ class Tracker:
             boxes=candidate.boxes,
             proposers=candidate.proposers,
             given=given,
+            sized=uncertain(found)[1] <= found.size.max(),
         )
 
     @property
@@ -282,4 +310,4 @@ def _stands(volume: Volume, points: NDArray[np.float64]) -> bool:
     around = Volume(upper.centre, upper.size * (1 + 2 * _AROUND, 1 + 2 * _AROUND, 1), upper.rotation, upper.spread)
     near = points[np.abs(points - volume.centre).max(axis=1) <= float(around.size.sum())]
     inside = int(upper.inside(near).sum())
-    return inside >= _POINTS and 2 * inside > int(around.inside(near).sum())
+    return inside >= _POINTS and inside > _OWN * int(around.inside(near).sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,11 @@ from omnibind_core.objects.snapshot import CLOUD, Snapshot
 from omnibind_core.objects.types import ObjectSettings
 
 Region = Region2D | Region3D
+_PROPOSERS: Mapping[str, Mapping[str, Callable[[str, Snapshot], Sequence[Region]]]] = {
+    CLOUD: {"clusters": clusters.propose},
+    "thermal": {"warm": warm.propose},
+    "event": {"moving": moving.propose},
+}
 Attempt = Callable[..., Any]
 """Runs ``step(*args)`` for a source; a failure is counted as the source's, and gives ``None``."""
 
@@ -46,6 +51,10 @@ class Finder:
         self._attempt = attempt
         self._reject = reject
         self._count = count
+        self._proposers = {
+            kind: [propose for name, propose in proposers.items() if name in settings.propose]
+            for kind, proposers in _PROPOSERS.items()
+        }
         self._inbox = Inbox(settings.max_regions, count, reject)
 
     def detect(self, regions: Sequence[Region]) -> None:
@@ -84,8 +93,9 @@ class Finder:
         """The surest of each proposer first, as many as are looked at."""
         found = self._inbox.take(now_ns, self._settings.detection_age)
         found = [region for region in found if self._is_seen(region, snapshot, missing)]
-        for sensor, step, *given in self._proposers(snapshot):
-            found += self._attempt(sensor, step, *given) or []
+        for sensor, view in snapshot.views.items():
+            for propose in self._proposers.get(view.reading.modality, ()):
+                found += self._attempt(sensor, propose, sensor, snapshot) or []
         by_proposer: dict[str, list[Region]] = {}
         for region in found:
             by_proposer.setdefault(region.proposer, []).append(region)
@@ -99,17 +109,6 @@ class Finder:
         self._count("regions", len(kept))
         self._count("dropped", len(found) - len(kept))
         return kept
-
-    def _proposers(self, snapshot: Snapshot) -> Iterator[tuple[Any, ...]]:
-        """Own proposers: sensor, function and what it takes."""
-        for name, view in snapshot.views.items():
-            kind = view.reading.modality
-            if kind == CLOUD and "clusters" in self._settings.propose:
-                yield name, clusters.propose, snapshot.cloud(name).points, view
-            elif kind == "thermal" and "warm" in self._settings.propose:
-                yield name, warm.propose, view
-            elif kind == "event" and "moving" in self._settings.propose:
-                yield name, moving.propose, view
 
     def _is_seen(self, region: Region, snapshot: Snapshot, missing: Mapping[str, str]) -> bool:
         """Whether a region of a detector is in space, or in a picture of this tick."""
