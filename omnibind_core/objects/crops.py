@@ -75,12 +75,11 @@ def _events(raw: Events, left: int, top: int, right: int, bottom: int) -> tuple[
 
 
 def _points(volume: Volume, view: View, snapshot: Snapshot, margin: float) -> tuple[NDArray[np.float32] | None, str]:
-    cloud = snapshot.cloud(view.reading.sensor)
-    found = cloud.inside(volume, margin)
+    found = snapshot.inside(view.reading.sensor, volume, margin)
     if len(found) < LEAST_POINTS:
         return None, f"too few points: {len(found)} in its box, {LEAST_POINTS} wanted"
     across, along, _ = view.pose.translation - volume.centre
     turn = math.atan2(along, across)
     cos, sin = math.cos(turn), math.sin(turn)
     to_sensor = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-    return ((cloud.points[found] - volume.centre) @ to_sensor.T).astype(np.float32), ""
+    return ((found - volume.centre) @ to_sensor.T).astype(np.float32), ""

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.geometry import Camera
+from omnibind_core.objects.proposals import ground
+from omnibind_core.objects.proposals.ground import Ground
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.rig import PICTURES, View
 
@@ -26,12 +28,13 @@ class Cloud:
     """Points of one sensor.
 
     Args:
-        points: ``float64 [N, 3]`` in the fixed frame, metres, all finite.
+        columns: ``float64 [3, N]`` in the fixed frame, metres, all finite. NumPy is slow along an axis of three.
     """
 
-    def __init__(self, points: NDArray[np.float64]) -> None:
-        self.points = points
-        self._columns = np.ascontiguousarray(points.T)  # NumPy is slow along an axis of three
+    def __init__(self, columns: NDArray[np.float64]) -> None:
+        self.points = columns.T
+        """``[N, 3]``."""
+        self._columns = columns
 
     def inside(self, volume: Volume, margin: float = 0.0) -> NDArray[np.intp]:
         """Which points are in a box that was made larger on each side by a share of that side."""
@@ -105,7 +108,7 @@ class Snapshot:
         self.views = dict(views)
         self._clouds: dict[str, Cloud] = {}
         self._covers: dict[str, Cover] = {}
-        self._points: NDArray[np.float64] | None = None
+        self._grounds: dict[str, Ground | None] = {}
 
     @property
     def pictures(self) -> list[str]:
@@ -119,28 +122,64 @@ class Snapshot:
 
     @property
     def points(self) -> NDArray[np.float64]:
-        """``[N, 3]``, points of all clouds in the fixed frame, metres; of very many, as many evenly chosen."""
-        if self._points is None:
-            found = [self.cloud(name).points for name in self.clouds]
-            every = np.concatenate(found) if found else np.zeros((0, 3))
-            few = len(every) <= _MOST
-            self._points = every if few else every[np.linspace(0, len(every) - 1, _MOST).astype(np.intp)]
-        return self._points
+        """``[N, 3]``, points of all clouds in the fixed frame, metres; of very many, some, of the ground least."""
+        return self._all[0]
+
+    @property
+    def above(self) -> NDArray[np.bool_]:
+        """``[N]``, which of :attr:`points` are not of the ground."""
+        return self._all[1]
+
+    @functools.cached_property
+    def _all(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        found = [self.cloud(name).points for name in self.clouds]
+        points = np.concatenate(found) if found else np.zeros((0, 3))
+        above = np.concatenate([self.solid(name) for name in self.clouds]) if found else np.zeros(0, np.bool_)
+        if len(points) <= _MOST:
+            return points, above
+        solid, rest = _some(np.flatnonzero(above), _MOST * 3 // 4), np.flatnonzero(~above)
+        kept = np.concatenate([solid, _some(rest, _MOST - len(solid))])
+        return points[kept], above[kept]
 
     def cloud(self, sensor: str) -> Cloud:
         """Points of one sensor."""
         if sensor not in self._clouds:
             view = self.views[sensor]
-            points = view.pose(np.asarray(view.reading.raw, np.float64).reshape(-1, 3))
-            finite = np.isfinite(points)
-            self._clouds[sensor] = Cloud(points if finite.all() else points[finite.all(axis=1)])
+            raw = np.asarray(view.reading.raw, np.float64).reshape(-1, 3)
+            columns = view.pose.rotation @ raw.T + view.pose.translation[:, None]
+            finite = np.isfinite(columns)
+            self._clouds[sensor] = Cloud(columns if finite.all() else columns[:, finite.all(axis=0)])
         return self._clouds[sensor]
+
+    def ground(self, sensor: str) -> Ground | None:
+        """The ground that a sensor sees in its points, if it does."""
+        if sensor not in self._grounds:
+            points = self.cloud(sensor).points
+            some = points[:: max(1, len(points) // _MOST)]
+            self._grounds[sensor] = ground.find(some, self.views[sensor].pose.translation)
+        return self._grounds[sensor]
+
+    def solid(self, sensor: str) -> NDArray[np.bool_]:
+        """Which points of a sensor are not of the ground."""
+        found, points = self.ground(sensor), self.cloud(sensor).points
+        return np.ones(len(points), np.bool_) if found is None else found.above(points)
+
+    def inside(self, sensor: str, volume: Volume, margin: float = 0.0) -> NDArray[np.float64]:
+        """Points ``[N, 3]`` of a sensor in a box, as :meth:`Cloud.inside`, without those of the ground."""
+        cloud, found = self.cloud(sensor), self.ground(sensor)
+        points = cloud.points[cloud.inside(volume, margin)]
+        return points if found is None else points[found.above(points)]
 
     def cover(self, sensor: str) -> Cover:
         """Points of all clouds in the picture of a sensor."""
         if sensor not in self._covers:
             self._covers[sensor] = _cover(self.views[sensor], self.points)
         return self._covers[sensor]
+
+
+def _some(values: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """At most so many, evenly chosen."""
+    return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).astype(np.intp)]
 
 
 def _cover(view: View, points: NDArray[np.float64]) -> Cover:

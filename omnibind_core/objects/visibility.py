@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.objects.regions import Rectangle, Region2D, Volume
 from omnibind_core.objects.rig import View
-from omnibind_core.objects.snapshot import Cloud, Cover, Snapshot
+from omnibind_core.objects.snapshot import Cover, Snapshot
 
 LEAST_PIXELS: Mapping[str, int] = {"image": 24, "thermal": 16, "event": 24}
 """Square root of the area of a thing's picture below which its modality says little of it."""
@@ -76,9 +76,8 @@ def sights(
             region = boxes[number].get(name) if boxes else None
             sight[name] = _in_picture(look, view, cover) if region is None else _given(region.box, view)
     for name in snapshot.clouds:
-        view, cloud = snapshot.views[name], snapshot.cloud(name)
         for sight, volume, along in zip(found, volumes, places.along.tolist(), strict=True):
-            sight[name] = _in_cloud(volume, along, view, cloud)
+            sight[name] = _in_cloud(volume, along, name, snapshot)
     return found
 
 
@@ -170,12 +169,12 @@ def _if_large(box: Rectangle, view: View) -> Sight:
     return Sight(reason=f"too small: {box.width:.0f} x {box.height:.0f} pixels, {least} x {least} wanted")
 
 
-def _in_cloud(volume: Volume, along: float, view: View, cloud: Cloud) -> Sight:
+def _in_cloud(volume: Volume, along: float, sensor: str, snapshot: Snapshot) -> Sight:
     if along > volume.size.max():
-        away = float(np.linalg.norm(volume.centre - view.pose.translation))
+        away = float(np.linalg.norm(volume.centre - snapshot.views[sensor].pose.translation))
         known = f"its place is known to {max(away - along, 0):.1f} to {away + along:.1f} m only"
         return Sight(reason=f"{known}, it is {volume.size.max():.1f} m large")
-    count = len(cloud.inside(volume, MARGIN))
+    count = len(snapshot.inside(sensor, volume, MARGIN))
     if count < LEAST_POINTS:
         return Sight(reason=f"too few points: {count} in its box, {LEAST_POINTS} wanted")
     return Sight()

@@ -6,36 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from calibrated import camera_view, cloud_view, picture, plane
 
 from omnibind_core import modalities
-from omnibind_core.geometry import Camera, Transform
 from omnibind_core.modalities import Events
 from omnibind_core.objects.crops import LEAST_EVENTS, crop
 from omnibind_core.objects.regions import Rectangle, Region2D, Volume
-from omnibind_core.objects.rig import BODY, Reading, View
+from omnibind_core.objects.rig import View
 from omnibind_core.objects.snapshot import Snapshot
 from omnibind_core.objects.visibility import LEAST_POINTS, Sight, sights
-
-AHEAD = BODY.inverse()  # a camera that looks along x, at the origin
-
-
-def camera_view(
-    raw: Any, name: str = "camera", modality: str = "image", at: tuple[float, float, float] = (0, 0, 0)
-) -> View:
-    reading = Reading(name, modality, raw, 0, name)
-    width, height = reading.size
-    camera = Camera(width, height, (width / 2, width / 2), (width / 2 - 0.5, height / 2 - 0.5))  # 90 degrees across
-    return View(reading, Transform(AHEAD.rotation, np.array(at, float)), camera)
-
-
-def cloud_view(points: Any, name: str = "lidar", at: tuple[float, float, float] = (0, 0, 0)) -> View:
-    pose = Transform(np.eye(3), np.array(at, float))
-    return View(Reading(name, "point_cloud", np.asarray(points, np.float32), 0, name), pose)
-
-
-def picture(width: int = 640, height: int = 480) -> np.ndarray:
-    rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows % 256, columns % 256, (rows + columns) % 256], axis=2).astype(np.uint8)
 
 
 def a_box(at: tuple[float, float, float] = (4, 0, 0), side: float = 1.0, spread: np.ndarray | None = None) -> Volume:
@@ -49,11 +28,6 @@ def along_ray(at: tuple[float, float, float], sigma: float) -> np.ndarray:
 
 def seen_of(volume: Volume, snapshot: Snapshot, boxes: dict[str, Region2D] | None = None) -> dict[str, Sight]:
     return sights([volume], snapshot, [boxes] if boxes else [])[0]
-
-
-def plane(x: float, half: float = 2.0, step: float = 0.05) -> np.ndarray:
-    y, z = np.meshgrid(np.arange(-half, half, step), np.arange(-half, half, step))
-    return np.stack([np.full(y.size, x), y.ravel(), z.ravel()], axis=1)
 
 
 def test_box_of_a_thing_in_a_picture() -> None:
@@ -183,7 +157,7 @@ def test_crop_of_points_is_turned_to_the_sensor(rng: np.random.Generator) -> Non
     for at in ((4.0, 0.0, 0.0), (0.0, -4.0, 0.0), (-3.0, 3.0, 1.0)):
         points = np.array(at) + rng.uniform(-0.5, 0.5, (500, 3))
         facing = ((points - at) @ (-np.array(at) / np.linalg.norm(at))) > 0
-        item, reason = cropped(cloud_view(np.concatenate([points[facing], plane(9.0)])), a_box(at, 1.01))
+        item, reason = cropped(cloud_view(np.concatenate([points[facing], points - (0, 0, -3)])), a_box(at, 1.01))
         assert reason == ""
         checked = modalities.get("point_cloud").check(item, "lidar")
         assert len(checked) == facing.sum()
