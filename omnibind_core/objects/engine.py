@@ -113,6 +113,9 @@ class ObjectEngine:
     def clear(self) -> None:
         """Forgets all things, because time went backwards. Ids and counters go on."""
         self._finder.clear()
+        self._forget()
+
+    def _forget(self) -> None:
         self._tracker.clear()
         self._turns.keep_only(())
         self._beliefs.keep_only(())
@@ -138,7 +141,7 @@ class ObjectEngine:
             Things in the order of their ids.
         """
         if self._now_ns is not None and now_ns < self._now_ns:
-            self.clear()
+            self._forget()  # what detectors have found meanwhile may be of now
         self._now_ns = now_ns
         times = [time.perf_counter()]
         snapshot, missing = self._snapshot(readings, absent)

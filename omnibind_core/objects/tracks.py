@@ -124,13 +124,6 @@ class Track:
         self._correct(self.state[:3], 0.0, np.diag((self.size.max() / 2) ** 2 * np.ones(3)))
         self.seen_ns = max(self.seen_ns, stamp_ns)
 
-    def distance(self, candidate: Candidate, late: float) -> float:
-        """Square of the distance to a candidate of so many s ago, in standard deviations."""
-        sees, found = _sees(late), candidate.volume
-        away = found.centre - sees @ self.state
-        spread = sees @ self.covariance @ sees.T + found.spread + _EXACT**2 * np.eye(3) + _slack(found)
-        return float(away @ np.linalg.solve(spread, away))
-
     def _correct(self, centre: NDArray[np.float64], late: float, spread: NDArray[np.float64]) -> None:
         sees = _sees(late)
         gain = np.linalg.solve(sees @ self.covariance @ sees.T + spread, sees @ self.covariance).T
@@ -281,22 +274,41 @@ class Tracker:
         """Candidates by track: the cheapest assignment, by the distance less what boxes in pictures share."""
         if not self._tracks or not candidates:
             return {}
-        costs = np.full((len(self._tracks), len(candidates)), _UNMATCHED)
-        for row, track in enumerate(self._tracks):
-            volume = track.volume
-            shown = {name: outline(volume, view) for name, view in views.items() if view.camera is not None}
-            for column, candidate in enumerate(candidates):
-                distance = track.distance(candidate, late[column])
-                if distance <= GATE:
-                    shared = [
-                        box.overlap(region.box)
-                        for name, region in candidate.boxes.items()
-                        if (box := shown.get(name)) is not None
-                    ]
-                    costs[row, column] = distance / GATE - max(shared, default=0.0)
+        squares = _distances(self._tracks, candidates, np.array(late))
+        costs = np.where(squares <= GATE, squares / GATE, _UNMATCHED)
+        for row, column in np.argwhere((squares <= GATE) & [bool(one.boxes) for one in candidates]).tolist():
+            volume = self._tracks[row].volume
+            shared = [
+                box.overlap(region.box)
+                for name, region in candidates[column].boxes.items()
+                if name in views and (box := outline(volume, views[name])) is not None
+            ]
+            costs[row, column] -= max(shared, default=0.0)
         rows, columns = linear_sum_assignment(costs)
         found = zip(rows.tolist(), columns.tolist(), strict=True)
         return {row: column for row, column in found if costs[row, column] < _UNMATCHED}
+
+
+def _distances(
+    tracks: Sequence[Track], candidates: Sequence[Candidate], late: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``[T, C]``, squares in standard deviations, from where candidates were found, so many s ago, to tracks then."""
+    states = np.stack([track.state for track in tracks])
+    covariances = np.stack([track.covariance for track in tracks])
+    ago = late[None, :, None, None]
+    both = covariances[:, None, :3, 3:]
+    spread = covariances[:, None, :3, :3] - ago * (both + both.transpose(0, 1, 3, 2))
+    spread = spread + ago**2 * covariances[:, None, 3:, 3:] + np.stack([_found(one.volume) for one in candidates])
+    away = (
+        np.stack([one.volume.centre for one in candidates]) - states[:, None, :3] + late[:, None] * states[:, None, 3:]
+    )
+    scaled = np.linalg.solve(spread, away[..., None])[..., 0]
+    return np.asarray((away * scaled).sum(axis=-1))
+
+
+def _found(volume: Volume) -> NDArray[np.float64]:
+    """Covariance of where a candidate's centre was found."""
+    return np.asarray(volume.spread + _EXACT**2 * np.eye(3) + _slack(volume))
 
 
 def _stands(volume: Volume, points: NDArray[np.float64]) -> bool:
