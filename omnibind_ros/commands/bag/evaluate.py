@@ -72,7 +72,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=Path("objects.csv"),
         metavar="CSV",
-        help="what is asked of things, too: start_s, end_s, id, label and boxes of each (default: objects.csv in the bag)",
+        help="ask of things, too: start_s, end_s, id, label and boxes of each (default: objects.csv in the bag)",
     )
     parser.add_argument(
         "--settle", type=float, default=1.0, metavar="S", help="s after a change not counted as settled (default: 1)"

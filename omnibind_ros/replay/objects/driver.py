@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,22 +48,16 @@ class Shown:
     Attributes:
         sensor: Whose picture.
         time_s: s from the beginning of the bag.
-        found: How many of the things were found in it.
-        picture: RGB.
-        size: Width and height of the sensor's own picture, pixels.
-        true: Boxes of the things, by id.
-        told: Boxes of ours, by id.
-        labels: What was said of the latter.
+        things: How many things are in it.
+        found: How many of these were found.
+        picture: RGB, boxes of ours in colours, with ids and labels; those of the things white.
     """
 
     sensor: str
     time_s: float
+    things: int
     found: int
     picture: Picture = field(repr=False)
-    size: tuple[int, int]
-    true: Mapping[str, Rectangle]
-    told: Mapping[str, Rectangle]
-    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -292,13 +287,13 @@ class Driver:
             boxes = {str(one.id): sight.box for one in told if (sight := one.sights.get(name)) and sight.box}
             found = _paired(time_s, name, true, boxes, labels, Rectangle.overlap)
             self._found.append(found)
-            self._show(found, readings[name], true, boxes)
+            self._show(found, readings[name], true, told)
         if self._things.placed:
             volumes = {str(one.id): one.volume for one in told}
             self._found.append(_paired(time_s, SPACE, self._places(now_ns), volumes, labels, pairing.in_space))
 
     def _show(
-        self, found: Found, reading: Reading, true: Mapping[str, Rectangle], told: Mapping[str, Rectangle]
+        self, found: Found, reading: Reading, true: Mapping[str, Rectangle], told: Sequence[ObjectPrediction]
     ) -> None:
         """Keeps the picture in which most was found, the first of several."""
         best = self._shown.get(found.where)
@@ -306,8 +301,12 @@ class Driver:
             return
         picture = overlay.picture(reading.modality, reading.raw)
         if picture is not None:
-            own = dict(true), dict(told), found.labels
-            self._shown[found.where] = Shown(found.where, found.time_s, len(found.pairs), picture, reading.size, *own)
+            drawn = overlay.boxes(picture, reading.size, reading.sensor, told)
+            scale = np.array([drawn.shape[1] / reading.size[0], drawn.shape[0] / reading.size[1]] * 2)
+            for box in true.values():
+                left, top, right, bottom = (np.array(box) * scale).round().astype(int).tolist()
+                cv2.rectangle(drawn, (left, top), (right, bottom), (255, 255, 255), 1)
+            self._shown[found.where] = Shown(found.where, found.time_s, len(true), len(found.pairs), drawn)
 
 
 def _absent(reports: Iterable[SensorReport], readings: Mapping[str, Reading]) -> dict[str, str]:
