@@ -147,7 +147,8 @@ class ObjectEngine:
         snapshot, missing = self._snapshot(readings, absent)
         if boxes is None:
             found = self._finder.find(snapshot, missing, now_ns)
-            tracks = self._tracker.update(found, snapshot.views, now_ns, snapshot.points)
+            solid = snapshot.points[snapshot.above]
+            tracks = self._tracker.update(found, snapshot.views, now_ns, solid)
         else:
             given = {name: self._finder.given(regions, snapshot) for name, regions in boxes.items()}
             tracks = self._tracker.hold(given, now_ns)
