@@ -191,8 +191,12 @@ class PerceptionEngine:
             The prediction; ``None`` if fewer than ``min_sensors`` sensors offer something usable, or if time has gone
             backwards meanwhile.
         """
+        return self.perceive(selection)[0]
+
+    def perceive(self, selection: Selection) -> tuple[Prediction | None, list[Token]]:
+        """Like :meth:`compute`; gives the tokens of the prediction, too, for who asks more of them."""
         tokens = self.tokens(selection)
-        return self.fuse(selection, tokens, self._tokens.seconds)
+        return self.fuse(selection, tokens, self._tokens.seconds), tokens
 
     def fuse(
         self, selection: Selection, tokens: Sequence[Token], seconds: Mapping[str, float] | None = None
