@@ -113,6 +113,9 @@ class ObjectEngine:
     def clear(self) -> None:
         """Forgets all things, because time went backwards. Ids and counters go on."""
         self._finder.clear()
+        self._forget()
+
+    def _forget(self) -> None:
         self._tracker.clear()
         self._turns.keep_only(())
         self._beliefs.keep_only(())
@@ -138,13 +141,14 @@ class ObjectEngine:
             Things in the order of their ids.
         """
         if self._now_ns is not None and now_ns < self._now_ns:
-            self.clear()
+            self._forget()  # what detectors have found meanwhile may be of now
         self._now_ns = now_ns
         times = [time.perf_counter()]
         snapshot, missing = self._snapshot(readings, absent)
         if boxes is None:
             found = self._finder.find(snapshot, missing, now_ns)
-            tracks = self._tracker.update(found, snapshot.views, now_ns, snapshot.points)
+            solid = snapshot.points[snapshot.above]
+            tracks = self._tracker.update(found, snapshot.views, now_ns, solid)
         else:
             given = {name: self._finder.given(regions, snapshot) for name, regions in boxes.items()}
             tracks = self._tracker.hold(given, now_ns)

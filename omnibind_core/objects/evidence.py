@@ -156,8 +156,8 @@ class Beliefs:
         )
 
     def _recognise(self, belief: _Belief, tokens: tuple[Token, ...], now_ns: int) -> None:
-        names = self._model.labels.names
-        known = names is belief.names or names == belief.names
+        now = self._model.labels.names
+        known = now is belief.names or now == belief.names
         if not tokens or (known and tokens == belief.tokens):
             return
         answer, names = recognised(self._model, tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ from omnibind_core.objects.rig import View
 GATE = 11.3
 """Square of the distance of a track and a candidate, in standard deviations, that 99 % of the pairs are below that are
 one (chi-squared, three dimensions)."""
-_PUSH = 2.0  # m/s², standard deviation of what accelerates a thing
-_FIRST_SPEED = 1.0  # m/s, the same of the speed of a new one
-_CALM = 1.0  # s in which a thing that nobody finds loses its speed to 1/e: a turn is as likely as going on
+_PUSH = 0.5  # m/s, standard deviation of what a thing's speed changes by in a second
+_FIRST_SPEED = 0.5  # m/s, the same of the speed of a new one
+_CALM = 0.5  # s in which a thing that nobody finds loses its speed to 1/e: it may stop or turn as well as go on
 _EXACT = 0.02  # m, standard deviation that no measurement is below
-_SLACK = 0.25  # of a box's sides, the same of where on a thing its centre was found: proposers see its near side
+_SLACK = 0.25  # of a box's sides, by which centres that two proposers have found may differ, beyond what they say
 _GROWN = 0.3  # of the difference to the size that was found, each time
 _BY_SIZE = 0.25  # of the distance, standard deviation of what the size in a picture tells of it
 _NOTHING = 100.0  # times as uncertain says nothing
@@ -97,7 +97,7 @@ class Track:
             spread = _stretched(spread, axis, along, _BY_SIZE * float(np.linalg.norm(centre - eye)))
         elif axis @ self.covariance[:3, :3] @ axis < along**2:
             spread = _stretched(spread, axis, along, _NOTHING * along)
-        self._correct(centre, late, spread + _EXACT**2 * np.eye(3) + _slack(found))
+        self._correct(centre, late, spread + _EXACT**2 * np.eye(3))
         self.hits += 1
         self.seen_ns = max(self.seen_ns, candidate.stamp_ns)
         self.boxes, self.proposers = candidate.boxes, candidate.proposers
@@ -116,20 +116,14 @@ class Track:
 
     def miss(self, seconds: float) -> None:
         """Nobody has found it."""
-        self.state[3:] *= np.exp(-seconds / _CALM)
+        calmer = np.diag(np.repeat([1.0, np.exp(-seconds / _CALM)], 3))
+        self.state, self.covariance = calmer @ self.state, calmer @ self.covariance @ calmer
         self.boxes, self.proposers = {}, ()
 
     def stay(self, stamp_ns: int) -> None:
         """Something is where it is: it is still there, within its own size."""
         self._correct(self.state[:3], 0.0, np.diag((self.size.max() / 2) ** 2 * np.ones(3)))
         self.seen_ns = max(self.seen_ns, stamp_ns)
-
-    def distance(self, candidate: Candidate, late: float) -> float:
-        """Square of the distance to a candidate of so many s ago, in standard deviations."""
-        sees, found = _sees(late), candidate.volume
-        away = found.centre - sees @ self.state
-        spread = sees @ self.covariance @ sees.T + found.spread + _EXACT**2 * np.eye(3) + _slack(found)
-        return float(away @ np.linalg.solve(spread, away))
 
     def _correct(self, centre: NDArray[np.float64], late: float, spread: NDArray[np.float64]) -> None:
         sees = _sees(late)
@@ -197,7 +191,7 @@ class Tracker:
             candidates: What was found.
             views: How the sensors looked.
             now_ns: Time of the tick, not before the last one.
-            points: ``[N, 3]``, what was measured in the fixed frame.
+            points: ``[N, 3]``, what was measured in the fixed frame and is not of the ground.
 
         Returns:
             The things that are told of, in the order of their ids.
@@ -281,33 +275,46 @@ class Tracker:
         """Candidates by track: the cheapest assignment, by the distance less what boxes in pictures share."""
         if not self._tracks or not candidates:
             return {}
-        costs = np.full((len(self._tracks), len(candidates)), _UNMATCHED)
-        for row, track in enumerate(self._tracks):
-            volume = track.volume
-            shown = {name: outline(volume, view) for name, view in views.items() if view.camera is not None}
-            for column, candidate in enumerate(candidates):
-                distance = track.distance(candidate, late[column])
-                if distance <= GATE:
-                    shared = [
-                        box.overlap(region.box)
-                        for name, region in candidate.boxes.items()
-                        if (box := shown.get(name)) is not None
-                    ]
-                    costs[row, column] = distance / GATE - max(shared, default=0.0)
+        squares = _distances(self._tracks, candidates, np.array(late))
+        costs = np.where(squares <= GATE, squares / GATE, _UNMATCHED)
+        for row, column in np.argwhere((squares <= GATE) & [bool(one.boxes) for one in candidates]).tolist():
+            volume = self._tracks[row].volume
+            shared = [
+                box.overlap(region.box)
+                for name, region in candidates[column].boxes.items()
+                if name in views and (box := outline(volume, views[name])) is not None
+            ]
+            costs[row, column] -= max(shared, default=0.0)
         rows, columns = linear_sum_assignment(costs)
         found = zip(rows.tolist(), columns.tolist(), strict=True)
         return {row: column for row, column in found if costs[row, column] < _UNMATCHED}
 
 
-def _stands(volume: Volume, points: NDArray[np.float64]) -> bool:
-    """Whether something is in a box, and less around it. What is at its foot may be the ground."""
-    upper = Volume(
-        volume.centre + 0.1 * volume.size[2] * volume.rotation[:, 2],
-        volume.size * (1, 1, 0.8),
-        volume.rotation,
-        volume.spread,
+def _distances(
+    tracks: Sequence[Track], candidates: Sequence[Candidate], late: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``[T, C]``, squares in standard deviations, from where candidates were found, so many s ago, to tracks then."""
+    states = np.stack([track.state for track in tracks])
+    covariances = np.stack([track.covariance for track in tracks])
+    ago = late[None, :, None, None]
+    both = covariances[:, None, :3, 3:]
+    spread = covariances[:, None, :3, :3] - ago * (both + both.transpose(0, 1, 3, 2))
+    spread = spread + ago**2 * covariances[:, None, 3:, 3:] + np.stack([_found(one.volume) for one in candidates])
+    away = (
+        np.stack([one.volume.centre for one in candidates]) - states[:, None, :3] + late[:, None] * states[:, None, 3:]
     )
-    around = Volume(upper.centre, upper.size * (1 + 2 * _AROUND, 1 + 2 * _AROUND, 1), upper.rotation, upper.spread)
+    scaled = np.linalg.solve(spread, away[..., None])[..., 0]
+    return np.asarray((away * scaled).sum(axis=-1))
+
+
+def _found(volume: Volume) -> NDArray[np.float64]:
+    """Covariance of where a candidate's centre was found, if somebody else finds it the next time."""
+    return np.asarray(volume.spread + _EXACT**2 * np.eye(3) + _slack(volume))
+
+
+def _stands(volume: Volume, points: NDArray[np.float64]) -> bool:
+    """Whether something is in a box, and little around it."""
+    around = replace(volume, size=volume.size * (1 + 2 * _AROUND, 1 + 2 * _AROUND, 1))
     near = points[np.abs(points - volume.centre).max(axis=1) <= float(around.size.sum())]
-    inside = int(upper.inside(near).sum())
+    inside = int(volume.inside(near).sum())
     return inside >= _POINTS and inside > _OWN * int(around.inside(near).sum())

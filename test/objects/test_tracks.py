@@ -159,10 +159,9 @@ def cloud_of(where: Volume, count: int = 60) -> np.ndarray:
 
 
 def test_points_in_its_box_keep_a_thing_that_nobody_finds_any_more() -> None:
-    found, then = [[(4, 0)]] * 3, [[]] * 30
     tracker = Tracker(forget=1.0)
-    follow(tracker, found)
-    told = follow(tracker, then, 3, cloud_of(volume(4, 0)))
+    follow(tracker, [[(4, 0)]] * 3)
+    told = follow(tracker, [[]] * 30, 3, cloud_of(volume(4, 0)))
     assert sorted(told[-1]) == [1]
     assert told[-1][1] == pytest.approx(np.array([4, 0, 0]), abs=0.05)
 

@@ -30,7 +30,7 @@ class Inbox:
         self._newest: dict[tuple[str, str], list[Region2D | Region3D]] = {}
 
     def put(self, regions: Sequence[Region2D | Region3D]) -> None:
-        """Takes in regions; of each detector and sensor those of the newest stamp stay."""
+        """Takes in regions: of each detector and sensor those of the newest stamp, in the place of what there was."""
         found: dict[tuple[str, str], list[Region2D | Region3D]] = {}
         for region in regions:
             if math.isfinite(region.score):
@@ -46,8 +46,6 @@ class Inbox:
                     dropped += len(news)
                     continue
                 news = [region for region in news if region.stamp_ns == stamp_ns]
-                if olds and olds[0].stamp_ns == stamp_ns:
-                    news = olds + news
                 if key in self._newest or len(self._newest) < _MOST:
                     self._newest[key] = heapq.nlargest(self._most, news, key=lambda region: region.score)
                     dropped += len(news) - len(self._newest[key])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +17,9 @@ PROPOSER = "moving"
 CELL = 8
 """Pixels of a side of the cells in which events are counted."""
 LEAST = 4
-"""Events of a cell in which something moves; and cells of a thing."""
-TIMES = 4.0
-"""How many times as many events as the mean of all other cells a cell of a thing has."""
+"""Events of a cell in which something moves, above noise; and cells of a thing."""
+DEVIATIONS = 4.0
+"""By how many standard deviations of noise a cell of a thing has more events than the median of all cells."""
 STILL = 0.5
 """Of all cells that have to be still: if more move, it is the camera."""
 
@@ -31,10 +33,10 @@ def propose(sensor: str, snapshot: Snapshot) -> list[Region2D]:
     """
     reading = snapshot.views[sensor].reading
     counts = _counts(reading.raw)
-    moves = counts >= LEAST
-    if moves.mean() > 1 - STILL:
+    if (counts >= LEAST).mean() > 1 - STILL:
         return []
-    moves &= counts > TIMES * counts[counts <= np.median(counts)].mean()
+    usual = float(np.median(counts))
+    moves = counts > LEAST + usual + DEVIATIONS * math.sqrt(usual)
     whole = cv2.morphologyEx(moves.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) > 0
     found = []
     for blob in blobs(whole, LEAST):
