@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,8 +26,10 @@ from omnibind_ros.node import overlay, parameters
 from omnibind_ros.node.objects import outputs
 from omnibind_ros.node.objects.things import Things
 
+BOX = Rectangle(10, 20, 50, 60)
 
-def thing(id=1, unknown=False, box=Rectangle(10, 20, 50, 60)):
+
+def thing(id=1, unknown=False, box=BOX):
     rotation = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     volume = Volume(np.array([1.0, 2, 3]), np.array([0.5, 0.25, 1]), rotation, np.eye(3))
     nothing = np.zeros(0, np.float32)
@@ -104,6 +108,9 @@ class Kept(parameters.Parameters):
     def _offer(self, spec, name):
         self._defaults[name] = spec.default
 
+    def _withdraw(self, name):
+        pass
+
     def _value(self, name):
         return self._given.get(name, self._defaults[name])
 
@@ -176,7 +183,7 @@ def test_what_fails_of_things_is_counted_and_told_and_raises_nothing(monkeypatch
     monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.perceive", lambda *given: 1 / 0)
     for _ in range(2):
         assert things.perceive(selection, [], [], {}, {}) is None
-    level, message, values = things.entry(["vision_msgs"])
+    _, message, values = things.entry(["vision_msgs"])
     assert message == "2 ticks failed, the last by ZeroDivisionError: division by zero" and values["errors"] == 2
     assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
     assert "vision_msgs" in values["not published, for lack of the packages"]
@@ -201,7 +208,7 @@ def test_rejections_warn_once_and_their_reasons_stay(tmp_path):
 
 
 def test_a_description_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="parameter 'objects.urdf' is '/none.urdf', expected a file"):
+    with pytest.raises(ConfigError, match=r"parameter 'objects\.urdf' is '/none\.urdf', expected a file"):
         made(objects__urdf="/none.urdf")
 
 
@@ -212,3 +219,9 @@ def test_the_plan_of_the_load_names_things():
         plan.finished(0.4)
         plan.look(tick * 0.2, {"camera": 0.1, "objects": 0.3})
     assert plan.share < 1 and "objects 0.300 s, camera 0.100 s" in plan.words and plan.spared == ()
+
+
+def test_a_node_that_tells_of_no_things_does_without_what_they_need():
+    code = "import sys, omnibind_ros.node.fusion_node; print([name for name in sys.modules if name == 'scipy'])"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"

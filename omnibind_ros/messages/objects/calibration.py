@@ -10,7 +10,6 @@ from typing import Any
 
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.geometry import Camera
-from omnibind_core.objects.engine import readings
 from omnibind_core.objects.rig import PICTURES, Reading, Rig
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.types import Encoded
@@ -79,6 +78,8 @@ class Calibration:
             types: Message type of each sensor.
             newest: Gives the newest ``CameraInfo`` of a topic, or ``None``.
         """
+        from omnibind_core.objects.engine import readings  # with SciPy, which nodes that tell of no things do without
+
         found: dict[str, Reading] = {}
         why: dict[str, str] = {}
         for name, reading in readings(tokens, lambda item: (getattr(item.header, "frame_id", ""), False)).items():
