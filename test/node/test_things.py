@@ -16,15 +16,18 @@ from geometry_msgs.msg import Pose, PoseWithCovariance, Vector3
 from std_msgs.msg import ColorRGBA, Header
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.geometry import Transform
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.objects.visibility import Sight
 from omnibind_core.runtime.load import LoadPlan
-from omnibind_core.runtime.types import Prediction
+from omnibind_core.runtime.types import Prediction, SensorReport, SensorState
 from omnibind_ros.messages.objects import Placement
 from omnibind_ros.node import overlay, parameters
+from omnibind_ros.node.fusion_node import FusionNode, Perceived
 from omnibind_ros.node.objects import outputs
 from omnibind_ros.node.objects.things import Things
+from omnibind_ros.node.tick_loop import Tick
 
 BOX = Rectangle(10, 20, 50, 60)
 
@@ -225,3 +228,44 @@ def test_a_node_that_tells_of_no_things_does_without_what_they_need():
     code = "import sys, omnibind_ros.node.fusion_node; print([name for name in sys.modules if name == 'scipy'])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_prediction_is_published_before_things_are_looked_for(monkeypatch):
+    order = []
+    node = SimpleNamespace(
+        _message=lambda said, latency: SimpleNamespace(header=None),
+        _publisher=SimpleNamespace(publish=lambda message: order.append("prediction")),
+        _publish_things=lambda things, selection, tokens: order.append(f"things of {len(tokens)} tokens"),
+        _debug=SimpleNamespace(publish=lambda *given: order.append("picture")),
+        _predictions=0, _vision=None, _things=object(), _answers=True, _alive=("camera",), engine=object(),
+        inference=SimpleNamespace(times=SimpleNamespace(add=lambda times: None)),
+    )  # fmt: skip
+    FusionNode.publish(node, Tick(None, 0.0), Perceived(thing().prediction, [1, 2]))
+    assert order == ["prediction", "things of 2 tokens", "picture"] and node._predictions == 1
+    FusionNode.publish(node, Tick(None, 0.0), Perceived(None, []))
+    assert order[3:] == ["things of 0 tokens"] and node._alive == (), "things go on while too few sensors are alive"
+
+
+def test_time_that_goes_back_clears_what_moves_and_all_things(monkeypatch):
+    things = made(objects__transforms=["base mast 0 0 1 0 0 0"])
+    cleared = []
+    monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.clear", lambda self: cleared.append(1))
+    monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.perceive", lambda *given: [])
+    things.start(SimpleNamespace())
+    things.rig.tree.add("odom", "base", Transform.identity(), 50)
+    for epoch in (0, 1, 1):
+        selection = SimpleNamespace(now_ns=10, epoch=epoch)
+        things.on_selection(selection)
+        assert things.perceive(selection, [], [], {}, {}) == []
+    assert cleared == [1] and "odom" not in things.rig.tree and "mast" in things.rig.tree
+
+
+def test_sensors_that_take_no_part_are_told_with_their_state(monkeypatch):
+    things, given = made(), []
+    monkeypatch.setattr(
+        "omnibind_ros.node.objects.things.ObjectEngine.perceive", lambda *args: given.append(args) or []
+    )
+    things.start(SimpleNamespace())
+    report = SensorReport("camera", "image", SensorState.STALE, "silent for 2.0 s", 2.0, 1.0, 9, 0, 0)
+    things.perceive(SimpleNamespace(now_ns=10, epoch=0), [], [report], {}, {})
+    assert given[0][2:] == ({}, {"camera": "stale: silent for 2.0 s"})
