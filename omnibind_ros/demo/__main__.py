@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a captioner speaks in every second scene; its words are made of the label, so they show how words are "
         "fused, not how good a captioner is (default: none)",
     )
+    parser.add_argument(
+        "--objects", action="store_true", help="show what is where instead: a rendered room with several things"
+    )
     parser.add_argument("--model", default="lite", help="shipped model or folder (default: lite)")
     parser.add_argument("--engine", help="what runs trunks on a CPU (default: the node's own)")
     parser.add_argument("--cache", type=Path, help="where Debian packages are unpacked")
@@ -78,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Makes the recording if need be, plays it, and writes the summary. Returns the exit status."""
+    if options.objects:
+        from omnibind_ros.demo import things  # renders with open3d, which is not needed otherwise
+
+        return things.run(options)
     console = Console(sensors_asked(options))
     options.out.mkdir(parents=True, exist_ok=True)
     scenes = [scene for scene in _recording(options, console) if scene.end_s <= options.duration]

@@ -16,7 +16,7 @@ from omnibind_ros.demo.schedule import Outage
 
 NODE = "fusion_node"
 """Name of the node."""
-_NODE_MODULE, _PLAYER_MODULE = "omnibind_ros.node.fusion_node", "omnibind_ros.demo.player"
+NODE_MODULE, PLAYER_MODULE = "omnibind_ros.node.fusion_node", "omnibind_ros.demo.player"
 # s that the node may take to load its model, and that the players get to start before the recording begins.
 _MODEL_PATIENCE, _PLAYER_START = 120.0, 6.0
 _Monitor = TypeVar("_Monitor", bound=Monitor)
@@ -85,7 +85,7 @@ class Course:
 
         def start(name: str) -> None:
             asked = [part for topic in topics[name] for part in ("--topic", topic)]
-            self._processes.start(name, _PLAYER_MODULE, str(recording), *asked, "--start-at", repr(start_at))
+            self._processes.start(name, PLAYER_MODULE, str(recording), *asked, "--start-at", repr(start_at))
 
         for name in topics:
             start(name)
@@ -153,7 +153,7 @@ def running(out: Path, console: Console, monitor: Callable[[Any], _Monitor]) -> 
             listening = monitor(node)
             executor = SingleThreadedExecutor()
             executor.add_node(node)
-            processes.start(NODE, _NODE_MODULE, "--ros-args", "--params-file", str(out / "parameters.yaml"))
+            processes.start(NODE, NODE_MODULE, "--ros-args", "--params-file", str(out / "parameters.yaml"))
             yield Course(executor, listening, processes, console), listening
             node.destroy_node()
     finally:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,11 +22,9 @@ from omnibind_core.runtime.encoding import Labels, Recognised, Recogniser, embed
 from omnibind_core.runtime.lookahead import digest
 from omnibind_core.runtime.types import Encoded, SensorReport, SensorState
 from omnibind_ros.bags.types import RecordedMessage
-from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring
 from omnibind_ros.replay.engine import Step
-from omnibind_ros.replay.objects import pairing
-from omnibind_ros.replay.objects.pairing import Box
+from omnibind_ros.replay.objects import drawing, pairing
 from omnibind_ros.replay.objects.scoring import SPACE, Asked, Found
 from omnibind_ros.replay.objects.surroundings import Surroundings
 from omnibind_ros.replay.objects.truth import Things
@@ -285,12 +282,12 @@ class Driver:
                 continue
             true = self._things.boxes(name, readings[name].stamp_ns)
             boxes = {str(one.id): sight.box for one in told if (sight := one.sights.get(name)) and sight.box}
-            found = _paired(time_s, name, true, boxes, labels, Rectangle.overlap)
+            found = pairing.found(time_s, name, true, boxes, labels, Rectangle.overlap)
             self._found.append(found)
             self._show(found, readings[name], true, told)
         if self._things.placed:
             volumes = {str(one.id): one.volume for one in told}
-            self._found.append(_paired(time_s, SPACE, self._places(now_ns), volumes, labels, pairing.in_space))
+            self._found.append(pairing.found(time_s, SPACE, self._places(now_ns), volumes, labels, pairing.in_space))
 
     def _show(
         self, found: Found, reading: Reading, true: Mapping[str, Rectangle], told: Sequence[ObjectPrediction]
@@ -299,29 +296,12 @@ class Driver:
         best = self._shown.get(found.where)
         if isinstance(reading.raw, Encoded) or (best is not None and best.found >= len(found.pairs)):
             return
-        picture = overlay.picture(reading.modality, reading.raw)
+        picture = drawing.drawn(reading.modality, reading.raw, reading.size, reading.sensor, told, true)
         if picture is not None:
-            drawn = overlay.boxes(picture, reading.size, reading.sensor, told)
-            scale = np.array([drawn.shape[1] / reading.size[0], drawn.shape[0] / reading.size[1]] * 2)
-            for box in true.values():
-                left, top, right, bottom = (np.array(box) * scale).round().astype(int).tolist()
-                cv2.rectangle(drawn, (left, top), (right, bottom), (255, 255, 255), 1)
-            self._shown[found.where] = Shown(found.where, found.time_s, len(true), len(found.pairs), drawn)
+            self._shown[found.where] = Shown(found.where, found.time_s, len(true), len(found.pairs), picture)
 
 
 def _absent(reports: Iterable[SensorReport], readings: Mapping[str, Reading]) -> dict[str, str]:
     """Sensors that offer nothing to a tick, and why."""
     missing = (one for one in reports if one.name not in readings and one.state != SensorState.DISABLED)
     return {one.name: f"{one.state.name.lower()}: {one.reason}" for one in missing}
-
-
-def _paired(
-    time_s: float,
-    where: str,
-    true: Mapping[str, Box],
-    told: Mapping[str, Box],
-    labels: Mapping[str, str],
-    overlap: Callable[[Box, Box], float],
-) -> Found:
-    pairs, overlaps = pairing.pairs(true, told, overlap)
-    return Found(time_s, where, tuple(true), tuple(told), pairs, overlaps, {one: labels[one] for one in told})
