@@ -29,9 +29,9 @@ from omnibind_ros.replay.objects.scoring import Found
 from omnibind_ros.replay.objects.truth import Things
 from omnibind_ros.replay.scoring import Vocabulary
 
-SECONDS = 30.0
+SECONDS = 24.0
 """Length of the recording."""
-OUTAGES = (Outage("camera", 7.0, 14.0), Outage("lidar", 18.0, 25.0))
+OUTAGES = (Outage("camera", 5.0, 10.5), Outage("lidar", 14.0, 19.5))
 """What is killed and started again."""
 LEAST = 3
 """Things that have to keep their ids."""
