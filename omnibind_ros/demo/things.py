@@ -29,9 +29,9 @@ from omnibind_ros.replay.objects.scoring import Found
 from omnibind_ros.replay.objects.truth import Things
 from omnibind_ros.replay.scoring import Vocabulary
 
-SECONDS = 24.0
+SECONDS = 16.0
 """Length of the recording."""
-OUTAGES = (Outage("camera", 5.0, 10.5), Outage("lidar", 14.0, 19.5))
+OUTAGES = (Outage("camera", 3.5, 7.0), Outage("lidar", 9.5, 13.0))
 """What is killed and started again."""
 LEAST = 3
 """Things that have to keep their ids."""

@@ -51,9 +51,10 @@ def boxes(view: Picture, size: tuple[int, int], sensor: str, things: Sequence[Ob
         left, top, right, bottom = (np.array(box) * scale).round().astype(int).tolist()
         red, green, blue = (round(255 * part) for part in colour(thing.id))
         cv2.rectangle(view, (left, top), (right, bottom), (red, green, blue), 2)
-        place = (max(left, 0) + 2, max(top - 5, 14))
-        cv2.putText(view, words(thing), place, _FONT, _SCALE, _BLACK, 3, cv2.LINE_AA)
-        cv2.putText(view, words(thing), place, _FONT, _SCALE, (red, green, blue), 1, cv2.LINE_AA)
+        (wide, high), _ = cv2.getTextSize(words(thing), _FONT, _SCALE, 1)
+        corner = min(max(left, 0), max(_WIDTH - wide, 0)), max(top - 3, high + 3)
+        cv2.rectangle(view, (corner[0], corner[1] - high - 3), (corner[0] + wide, corner[1] + 3), _BLACK, -1)
+        cv2.putText(view, words(thing), corner, _FONT, _SCALE, (red, green, blue), 1, cv2.LINE_AA)
     return view
 
 
