@@ -53,7 +53,13 @@ def test_a_room_and_noise_are_no_things(rng: np.random.Generator) -> None:
     room = np.concatenate([block((0, 0, 0.5), (8, 6, 3), step=0.1), floor(reach=3)])
     assert not found_in(room, rng=rng)
     assert not found_in(plane(5.0), rng=rng)  # a piece of wall
-    for points in (np.zeros((0, 3)), np.full((20, 3), np.nan), np.ones((10, 3)), rng.uniform(-9, 9, (10, 3))):
+    for points in (
+        np.zeros((0, 3)),
+        np.full((20, 3), np.nan),
+        np.ones((10, 3)),
+        np.full((20, 3), 1e9),
+        rng.uniform(-9, 9, (10, 3)),
+    ):
         found_in(points, rng=rng)
 
 
