@@ -87,14 +87,14 @@ def test_markers_are_a_box_and_its_words_above():
     clear, box, text = outputs.markers(VISUAL, Header(frame_id="odom"), [thing(7)]).markers
     assert clear.action == 3 and (box.type, box.id, box.scale.y, box.color.a > 0) == (1, 7, 0.25, True)
     assert (text.type, text.text) == (9, "7 cup 0.75") and text.pose.position.z > 3.5 and text.color.a == 1
-    assert outputs.words(thing(2, unknown=True)) == "2 cup?"
+    assert overlay.words(thing(2, unknown=True)) == "2 cup?"
 
 
 def test_boxes_are_drawn_where_things_are_in_the_picture_that_is_shown():
     view = np.zeros((60, 80, 3), np.uint8)  # of a picture of 160 x 120
     drawn = overlay.boxes(view, (160, 120), "camera", [thing(), thing(2, box=None)])
     assert drawn.shape == (480, 640, 3) and not view.any()
-    red = tuple(round(255 * part) for part in outputs.colour(1))
+    red = tuple(round(255 * part) for part in overlay.colour(1))
     assert tuple(drawn[160, 200]) == red, "its lower edge"  # 4 times (10, 20) to (50, 60) is (40, 80) to (200, 240)
     assert not drawn[250:].any() and not drawn[:, 300:].any()
     assert not overlay.boxes(view, (160, 120), "lidar", [thing()]).any()

@@ -15,11 +15,10 @@ from omnibind_core.optional import require
 from omnibind_core.runtime.types import Prediction
 from omnibind_ros import msg
 from omnibind_ros.messages.objects import fill_object, place_box, set_vector
+from omnibind_ros.node.overlay import colour, words
 
 _CUBE, _TEXT, _ADD, _CLEAR = 1, 9, 0, 3  # constants of visualization_msgs/Marker
 _TALL = 0.15  # m, of the letters
-# Colours of ids, so that neighbours differ (Okabe and Ito, for all eyes), RGB 0..1.
-_COLOURS = ((0.34, 0.71, 0.91), (0.9, 0.62, 0), (0, 0.62, 0.45), (0.94, 0.89, 0.26), (0.84, 0.37, 0), (0.8, 0.47, 0.65))
 
 
 class ObjectOutputs:
@@ -108,15 +107,3 @@ def markers(types: Any, header: Any, things: Sequence[ObjectPrediction]) -> Any:
         text.scale.z, text.text = _TALL, words(thing)
         array.markers += [box, text]
     return array
-
-
-def colour(id: int) -> tuple[float, float, float]:
-    """Colour of a thing, RGB 0..1."""
-    return _COLOURS[id % len(_COLOURS)]
-
-
-def words(thing: ObjectPrediction) -> str:
-    """Its id and label, for people."""
-    said = thing.prediction
-    likely = f"{said.labels[0]}? " if said.labels else "? "
-    return f"{thing.id} {likely if said.unknown else f'{said.label} {said.confidence:.2f}'}".strip()
