@@ -20,6 +20,7 @@ from omnibind_core.objects.rig import PICTURES, View
 CLOUD = "point_cloud"
 """The modality whose items are points in space."""
 _MOST = 16_384  # points that are projected into pictures; of more, as many evenly chosen
+_MOST_GROUND = 8192  # points that the ground is sought in
 _CELLS = 64  # of the longer side of a picture, where the nearest points are noted
 _SPARE = 1.05
 _NEAR = 0.05  # m; nearer are the lens and its holder
@@ -81,11 +82,10 @@ class Cover:
             for low, high in ((box.top, box.bottom), (box.left, box.right))
         )
         cells = self.nearest[top:bottom, left:right]
-        known = cells[np.isfinite(cells)]
-        before = known[known < distance]
+        before = cells[cells < distance]
         if len(before) < min(_FEW_CELLS, cells.size):
             return Hidden(0.0, np.inf)
-        return Hidden(len(before) / len(known), float(np.median(before)))
+        return Hidden(len(before) / int(np.isfinite(cells).sum()), float(np.sort(before)[len(before) // 2]))
 
 
 _FEW_CELLS = 3  # with nearer points, that may be noise
@@ -163,7 +163,7 @@ class Snapshot:
         """The ground that a sensor sees in its points, if it does."""
         if sensor not in self._grounds:
             points = self.cloud(sensor).points
-            some = points[:: max(1, len(points) // _MOST)]
+            some = points[:: max(1, len(points) // _MOST_GROUND)]
             self._grounds[sensor] = ground.find(some, self.views[sensor].pose.translation)
         return self._grounds[sensor]
 

@@ -11,6 +11,7 @@ STEEPEST = 30.0
 """Degrees between the ground and the horizontal."""
 _LEANS = np.cos(np.radians(STEEPEST))
 _CELL = 0.4  # m, of the grid whose lowest points may be the ground
+_FARTHEST = 60.0  # m, beyond which nobody sees the ground
 _TRIALS = 150  # planes through three of them
 _JUDGES = 500  # of the lowest points, that judge a plane
 _THICK = 0.08  # m, that the ground may differ from the plane,
@@ -53,7 +54,8 @@ def find(points: NDArray[np.float64], eye: NDArray[np.float64]) -> Ground | None
     Returns:
         ``None`` if no plane holds enough: the sensor does not see the ground.
     """
-    lowest = _lowest(points)
+    x, y = (points[:, :2] - eye[:2]).T
+    lowest = _lowest(points[x * x + y * y < _FARTHEST**2])
     if len(lowest) < _FEWEST:
         return None
     rng = np.random.default_rng(0)
@@ -88,8 +90,11 @@ def _lowest(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The lowest point of each cell of a horizontal grid."""
     if not len(points):
         return points
-    column = np.floor(points[:, :2] / _CELL).astype(np.int64)
-    column -= column.min(axis=0)
-    order = np.lexsort((points[:, 2], key := column[:, 0] * (column[:, 1].max() + 1) + column[:, 1]))
-    key = key[order]
-    return points[order[np.flatnonzero(np.diff(key, prepend=-1))]]
+    x, y = np.floor(points[:, :2].T / _CELL).astype(np.intp)
+    x -= x.min()
+    y -= y.min()
+    cell = x * (int(y.max()) + 1) + y
+    lowest = np.full(int(cell.max()) + 1, -1)
+    highest_first = np.argsort(-points[:, 2])  # of several points in a cell the lowest is written last
+    lowest[cell[highest_first]] = highest_first
+    return points[lowest[lowest >= 0]]
