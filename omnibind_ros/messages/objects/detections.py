@@ -103,9 +103,9 @@ class DetectionReader:
 
     def _sensor_of(self, frame: str, topic: str) -> str:
         frames = self._frames()
-        names = [
-            name for name, own in frames.items() if frame and frame.lstrip("/") in [one.lstrip("/") for one in own]
-        ]
+        named = frame.lstrip("/")
+        names = [name for name, own in frames.items() if named and named == own[0].lstrip("/")]
+        names = names or [name for name, own in frames.items() if named in own[1:]]
         if len(names) == 1:
             return names[0]
         if names:
