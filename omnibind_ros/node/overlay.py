@@ -12,12 +12,11 @@ from omnibind_core import modalities
 from omnibind_core.modalities.drawing import Picture, fit, view_picture
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.runtime.types import Encoded, Prediction
+from omnibind_ros.node.objects.words import colour, words
 
 _WIDTH, _HIGHEST, _LINE, _MARGIN = 640, 640, 22, 8  # pixels
 _FONT, _SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 _WHITE, _BLACK, _BAR, _FAINT = (255, 255, 255), (0, 0, 0), (86, 180, 233), (70, 70, 70)
-# Colours of ids, so that neighbours differ (Okabe and Ito, for all eyes), RGB 0..1.
-_COLOURS = ((0.34, 0.71, 0.91), (0.9, 0.62, 0), (0, 0.62, 0.45), (0.94, 0.89, 0.26), (0.84, 0.37, 0), (0.8, 0.47, 0.65))
 
 
 def picture(modality: str, raw: Any) -> Picture | None:
@@ -79,18 +78,6 @@ def draw(view: Picture | None, prediction: Prediction) -> Picture:
         return panel
     height = min(round(view.shape[0] * _WIDTH / view.shape[1]), _HIGHEST)
     return np.concatenate([fit(view, (height, _WIDTH)), panel])
-
-
-def colour(id: int) -> tuple[float, float, float]:
-    """Colour of a thing, RGB 0..1."""
-    return _COLOURS[id % len(_COLOURS)]
-
-
-def words(thing: ObjectPrediction) -> str:
-    """Its id and label, for people."""
-    said = thing.prediction
-    likely = f"{said.labels[0]}? " if said.labels else "? "
-    return f"{thing.id} {likely if said.unknown else f'{said.label} {said.confidence:.2f}'}".strip()
 
 
 def _write(image: Picture, row: int, text: str, left: int) -> None:

@@ -29,6 +29,7 @@ from omnibind_ros.node import overlay, parameters
 from omnibind_ros.node.fusion_node import FusionNode, Perceived
 from omnibind_ros.node.objects import outputs
 from omnibind_ros.node.objects.things import Things
+from omnibind_ros.node.objects.words import colour, words
 from omnibind_ros.node.tick_loop import Tick
 
 BOX = Rectangle(10, 20, 50, 60)
@@ -89,14 +90,14 @@ def test_markers_are_a_box_and_its_words_above():
     clear, box, text = outputs.markers(VISUAL, Header(frame_id="odom"), [thing(7)]).markers
     assert clear.action == 3 and (box.type, box.id, box.scale.y, box.color.a > 0) == (1, 7, 0.25, True)
     assert (text.type, text.text) == (9, "7 cup 0.75") and text.pose.position.z > 3.5 and text.color.a == 1
-    assert overlay.words(thing(2, unknown=True)) == "2 cup?"
+    assert words(thing(2, unknown=True)) == "2 cup?"
 
 
 def test_boxes_are_drawn_where_things_are_in_the_picture_that_is_shown():
     view = np.zeros((60, 80, 3), np.uint8)  # of a picture of 160 x 120
     drawn = overlay.boxes(view, (160, 120), "camera", [thing(), thing(2, box=None)])
     assert drawn.shape == (480, 640, 3) and not view.any()
-    red = tuple(round(255 * part) for part in overlay.colour(1))
+    red = tuple(round(255 * part) for part in colour(1))
     assert tuple(drawn[160, 200]) == red, "its lower edge"  # 4 times (10, 20) to (50, 60) is (40, 80) to (200, 240)
     assert not drawn[250:].any() and not drawn[:, 300:].any()
     assert not overlay.boxes(view, (160, 120), "lidar", [thing()]).any()
@@ -295,7 +296,7 @@ class Model:
 
 
 def test_aligned_pictures_need_no_more_than_a_frame_and_a_field_of_view(rng):
-    """A detector sees a thing in the camera, and so does the thermal camera behind the same lens: no tf, no CameraInfo."""
+    """A detector sees a thing in the camera, and so does a thermal camera behind the same lens; no CameraInfo."""
     aligned = {"camera__frame": "eye", "thermal__frame": "eye"}
     aligned |= {"camera__field_of_view": 60.0, "thermal__field_of_view": 60.0}
     things = made(sensors=["camera", "thermal"], objects__propose=[""], **aligned)

@@ -15,7 +15,7 @@ from omnibind_core.optional import require
 from omnibind_core.runtime.types import Prediction
 from omnibind_ros import msg
 from omnibind_ros.messages.objects import fill_object, place_box, set_vector
-from omnibind_ros.node.overlay import colour, words
+from omnibind_ros.node.objects.words import colour, words
 
 _CUBE, _TEXT, _ADD, _CLEAR = 1, 9, 0, 3  # constants of visualization_msgs/Marker
 _TALL = 0.15  # m, of the letters
