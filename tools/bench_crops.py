@@ -3,7 +3,8 @@
 
 Samples of a split are made as small as a thing far away would be: pictures are resized to so many pixels (square root
 of their area), events to as small a sensor with as much fewer events as edges are shorter, clouds are thinned at
-random to so many points; `events` thins events at full size. With `--margins` pictures stand in the middle of another
+random to so many points. `events` thins events at full size; `side` leaves what is seen from one side, by the
+degrees between x and the way to the sensor. With `--margins` pictures stand in the middle of another
 sample's, which is wider by that share on each side; below 0 their edges are cut off. The bounds of
 `omnibind_core.objects` (`LEAST_PIXELS`, `LEAST_POINTS`, `LEAST_EVENTS`, `MARGIN`) are from here.
 
@@ -34,6 +35,7 @@ from omnibind_core.model.loading import load_model
 PIXELS = (6, 8, 12, 16, 24, 32, 48, 64, 96)
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
 EVENTS = (25, 50, 100, 200, 400, 800, 1600, 3200)
+SIDES = (0, 45, 90, 135, 180)
 MARGINS = (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4)
 Make = Callable[[Any, float, np.random.Generator], Any]
 
@@ -67,12 +69,27 @@ def fewer_points(raw: NDArray[np.float32], count: float, rng: np.random.Generato
     return raw[rng.permutation(len(raw))[: int(count)]]
 
 
+def from_one_side(raw: NDArray[np.float32], degrees: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """What a sensor sees that is so many degrees to the left of x, of the thing in any heading."""
+    turn, side = rng.uniform(0, 2 * np.pi), np.radians(degrees)
+    points = raw @ np.array([[np.cos(turn), np.sin(turn), 0], [-np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    to_sensor, left = np.array([np.cos(side), np.sin(side), 0.2]), np.array([-np.sin(side), np.cos(side), 0])
+    size = float(np.ptp(points, axis=0).max()) / 40
+    cells = np.floor(points @ np.stack([left, np.cross(to_sensor, left)], axis=1) / size).astype(np.int64)
+    _, cell = np.unique(cells, axis=0, return_inverse=True)
+    near = points @ to_sensor
+    nearest = np.full(int(cell.max()) + 1, -np.inf)
+    np.maximum.at(nearest, cell.ravel(), near)
+    return np.asarray(points[near > nearest[cell.ravel()] - 2 * size], np.float32)
+
+
 CASES: dict[str, tuple[str, Make, tuple[int, ...]]] = {
     "image": ("image", smaller, PIXELS),
     "thermal": ("thermal", smaller, PIXELS),
     "event": ("event", smaller_events, PIXELS),
     "events": ("event", fewer_events, EVENTS),
     "point_cloud": ("point_cloud", fewer_points, COUNTS),
+    "side": ("point_cloud", from_one_side, SIDES),
 }
 
 
@@ -134,6 +151,7 @@ def main() -> None:
                 rng = np.random.default_rng(size)
                 row[str(size)] = accuracy(model, modality, [make(raw, size, rng) for raw in raws], names)
             row["whole"] = accuracy(model, modality, raws, names)
+        row["most frequent label"] = max(map(names.count, names)) / len(names)
         print(f"{case} ({len(raws)}): " + ", ".join(f"{size}: {share:.1%}" for size, share in row.items()), flush=True)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,7 @@ class Cover:
         before = cells[cells < distance]
         if len(before) < min(_FEW_CELLS, cells.size):
             return Hidden(0.0, np.inf)
-        return Hidden(len(before) / int(np.isfinite(cells).sum()), float(np.median(before)))
+        return Hidden(len(before) / int(np.isfinite(cells).sum()), float(np.sort(before)[len(before) // 2]))
 
 
 _FEW_CELLS = 3  # with nearer points, that may be noise

@@ -162,8 +162,8 @@ class Tracker:
 
     A thing begins with a candidate that is near none, and is told of when it was found at ``confirm`` ticks. It is
     forgotten ``forget`` s after the last evidence that it is there: that somebody found it, or that a sensor that
-    measures distances has points in its box, and fewer around it. A picture that its box is projected into is no
-    evidence; so where only a camera is left, without a detector, things go on for ``forget`` s.
+    measures distances has points in its box, few around it, and no other thing is there. A picture that its box is
+    projected into is no evidence; so where only a camera is left, without a detector, things go on for ``forget`` s.
 
     Args:
         confirm: Ticks.
@@ -205,11 +205,13 @@ class Tracker:
         for row, column in pairs.items():
             eyes = [views[name].pose.translation for name in candidates[column].boxes if name in views]
             self._tracks[row].measure(candidates[column], late[column], eyes[0] if eyes else None)
+        explained = [self._tracks[row].volume for row in pairs]
         for row, track in enumerate(self._tracks):
             if row not in pairs:
                 track.miss(seconds)
-                if points is not None and _stands(track.volume, points):
+                if points is not None and _stands(volume := track.volume, points, explained):
                     track.stay(now_ns)
+                    explained.append(volume)
         taken = set(pairs.values())
         self._tracks = [track for track in self._tracks if now_ns - track.seen_ns <= self._forget_ns]
         for index, candidate in enumerate(candidates):
@@ -218,7 +220,7 @@ class Tracker:
         return [track for track in self._tracks if track.hits >= self._confirm]
 
     def hold(self, given: Mapping[str, Candidate | None], now_ns: int) -> list[Track]:
-        """Follows things that are known by name, which are where their candidates are.
+        """Follows things that are known by name, which are now where their candidates are.
 
         Args:
             given: By name; ``None`` if a thing's place is not known now: it stays where it was, for ``forget`` s.
@@ -230,10 +232,11 @@ class Tracker:
         tracks = []
         for name, candidate in given.items():
             track = self._held.get(name)
-            if candidate is not None and track is None:
-                track = self._begin(candidate, name)
-            elif candidate is not None and track is not None:
-                track.put(candidate)
+            here = None if candidate is None else replace(candidate, stamp_ns=now_ns)
+            if here is not None and track is None:
+                track = self._begin(here, name)
+            elif here is not None and track is not None:
+                track.put(here)
             if track is not None:
                 self._held[name] = track
                 tracks.append(track)
@@ -312,8 +315,10 @@ def _found(volume: Volume) -> NDArray[np.float64]:
     return np.asarray(volume.spread + _EXACT**2 * np.eye(3) + _slack(volume))
 
 
-def _stands(volume: Volume, points: NDArray[np.float64]) -> bool:
-    """Whether something is in a box, and little around it."""
+def _stands(volume: Volume, points: NDArray[np.float64], explained: Sequence[Volume]) -> bool:
+    """Whether something is in a box, and little around it, and it is none of the things that are known to be there."""
+    if any(other.inside(volume.centre[None])[0] or volume.inside(other.centre[None])[0] for other in explained):
+        return False
     around = replace(volume, size=volume.size * (1 + 2 * _AROUND, 1 + 2 * _AROUND, 1))
     near = points[np.abs(points - volume.centre).max(axis=1) <= float(around.size.sum())]
     inside = int(volume.inside(near).sum())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from omnibind_core.geometry.frames import SECOND
-from omnibind_core.objects.regions import Volume
+from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.rig import PICTURES, View
 from omnibind_core.objects.types import ObjectSettings
 from omnibind_core.objects.visibility import Sight
@@ -54,28 +54,26 @@ class Seen:
         width, height = self.view.reading.size
         return min(math.sqrt(self.sight.box.area / (_LARGE * width * height)), 1.0)
 
-    def moved(self, before: Seen) -> float:
-        """By what share of its size it has moved, or by what factor less 1 grown, since then."""
-        here, there = self.sight.box, before.sight.box
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """What a sensor said of a thing, and where that was; not the item, which may be large."""
+
+    token: Token
+    stamp_ns: int
+    volume: Volume
+    box: Rectangle | None
+
+    def moved(self, now: Seen) -> float:
+        """By what share of its size the thing has moved, or by what factor less 1 grown, since then."""
+        here, there = now.sight.box, self.box
         if here is None or there is None:
-            away = float(np.linalg.norm(self.volume.centre - before.volume.centre))
-            return away / float(before.volume.size.max())
+            away = float(np.linalg.norm(now.volume.centre - self.volume.centre))
+            return away / float(self.volume.size.max())
         away = math.dist(here.centre, there.centre)
         sides = (here.width / there.width, here.height / there.height)
         grown = max(max(side, 1 / max(side, 1e-9)) for side in sides) - 1
         return max(away / math.sqrt(there.area), grown)
-
-
-@dataclass(eq=False)
-class _Kept:
-    """What a sensor said of a thing, and when."""
-
-    token: Token
-    seen: Seen
-    stamp_ns: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.stamp_ns = self.seen.view.reading.stamp_ns
 
 
 class Turns:
@@ -123,7 +121,7 @@ class Turns:
 
     def keep(self, seen: Seen, token: Token) -> None:
         """Takes in what was encoded."""
-        self._kept[seen.pair] = _Kept(token, seen)
+        self._kept[seen.pair] = _Kept(token, seen.view.reading.stamp_ns, seen.volume, seen.sight.box)
         self._waited.pop(seen.pair, None)
 
     def drop(self, seen: Seen) -> None:
@@ -145,7 +143,7 @@ class Turns:
         kept = self._kept.get(seen.pair)
         if kept is None or self._age(kept, seen) >= self._settings.refresh:
             return True
-        return seen.moved(kept.seen) >= self._settings.moved
+        return kept.moved(seen) >= self._settings.moved
 
     @staticmethod
     def _age(kept: _Kept, seen: Seen) -> float:

@@ -68,6 +68,7 @@ def test_parameters_alone_do_for_aligned_pictures(rig):
     found, why = place(calibration, *pair, camera=like, thermal=like)
     calibration.choose_frame()
     assert not why and rig.fixed == "head"
+    assert calibration.pictures == {"camera": ("eye", "head"), "thermal": ("other", "head")}
     views, missing = rig.views(found)
     assert not missing and np.allclose(views["camera"].pose.rotation, np.eye(3))
     ray = np.array([[math.tan(math.radians(45)), 0, 1.0]])

@@ -20,13 +20,16 @@ from omnibind_core.geometry import Transform
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.objects.visibility import Sight
+from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.load import LoadPlan
+from omnibind_core.runtime.sensor import Item
 from omnibind_core.runtime.types import Prediction, SensorReport, SensorState
 from omnibind_ros.messages.objects import Placement
 from omnibind_ros.node import overlay, parameters
 from omnibind_ros.node.fusion_node import FusionNode, Perceived
 from omnibind_ros.node.objects import outputs
 from omnibind_ros.node.objects.things import Things
+from omnibind_ros.node.objects.words import colour, words
 from omnibind_ros.node.tick_loop import Tick
 
 BOX = Rectangle(10, 20, 50, 60)
@@ -87,14 +90,14 @@ def test_markers_are_a_box_and_its_words_above():
     clear, box, text = outputs.markers(VISUAL, Header(frame_id="odom"), [thing(7)]).markers
     assert clear.action == 3 and (box.type, box.id, box.scale.y, box.color.a > 0) == (1, 7, 0.25, True)
     assert (text.type, text.text) == (9, "7 cup 0.75") and text.pose.position.z > 3.5 and text.color.a == 1
-    assert outputs.words(thing(2, unknown=True)) == "2 cup?"
+    assert words(thing(2, unknown=True)) == "2 cup?"
 
 
 def test_boxes_are_drawn_where_things_are_in_the_picture_that_is_shown():
     view = np.zeros((60, 80, 3), np.uint8)  # of a picture of 160 x 120
     drawn = overlay.boxes(view, (160, 120), "camera", [thing(), thing(2, box=None)])
     assert drawn.shape == (480, 640, 3) and not view.any()
-    red = tuple(round(255 * part) for part in outputs.colour(1))
+    red = tuple(round(255 * part) for part in colour(1))
     assert tuple(drawn[160, 200]) == red, "its lower edge"  # 4 times (10, 20) to (50, 60) is (40, 80) to (200, 240)
     assert not drawn[250:].any() and not drawn[:, 300:].any()
     assert not overlay.boxes(view, (160, 120), "lidar", [thing()]).any()
@@ -269,3 +272,61 @@ def test_sensors_that_take_no_part_are_told_with_their_state(monkeypatch):
     report = SensorReport("camera", "image", SensorState.STALE, "silent for 2.0 s", 2.0, 1.0, 9, 0, 0)
     things.perceive(SimpleNamespace(now_ns=10, epoch=0), [], [report], {}, {})
     assert given[0][2:] == ({}, {"camera": "stale: silent for 2.0 s"})
+
+
+class Model:
+    """Says that everything is a cup."""
+
+    labels = SimpleNamespace(names=("cup", "dog"))
+    threshold = 0.3
+
+    def process(self, modality, raw):
+        return np.zeros((1, 2), np.float32)
+
+    def embed(self, items):
+        return np.tile(np.array([0.6, 0.8], np.float32), (len(items), 1))
+
+    def recognise(self, kinds, embeddings, doubts=None):
+        rows = np.tile(np.array([0.8, 0.2], np.float32), (1 + len(kinds), 1))
+        shares = np.full(len(kinds), 1 / len(kinds), np.float32)
+        return SimpleNamespace(
+            embedding=embeddings[0], weights=shares, similarities=rows, probabilities=rows, without=rows[1:],
+            familiarity=0 * shares,
+        )  # fmt: skip
+
+
+def test_aligned_pictures_need_no_more_than_a_frame_and_a_field_of_view(rng):
+    """A detector sees a thing in the camera, and so does a thermal camera behind the same lens; no CameraInfo."""
+    aligned = {"camera__frame": "eye", "thermal__frame": "eye"}
+    aligned |= {"camera__field_of_view": 60.0, "thermal__field_of_view": 60.0}
+    things = made(sensors=["camera", "thermal"], objects__propose=[""], **aligned)
+    things.start(Model())
+    sensors = {name: things_parameters(aligned).sensor(name) for name in ("camera", "thermal")}
+    raws = {
+        "camera": rng.integers(0, 255, (480, 640, 3), np.uint8),
+        "thermal": rng.normal(20, 5, (240, 320)).astype(np.float32),
+    }
+    told = []
+    for tick in range(3):
+        now = (10 + tick) * 10**8
+        tokens = [
+            Token(sensors[name].config, (Item(now, now, None, SimpleNamespace(frame_id=f"{name}_optical"), raw, True),))
+            for name, raw in raws.items()
+        ]
+        box = SimpleNamespace(sensor="", left=200, top=100, right=400, bottom=300, score=1, mask=b"",
+                              size=SimpleNamespace(x=0, y=0, z=0))  # fmt: skip
+        stamp = SimpleNamespace(sec=now // 10**9, nanosec=now % 10**9)
+        things._on_detections("/yolo", "camera", "", SimpleNamespace(
+            header=SimpleNamespace(frame_id="camera_optical", stamp=stamp), detections=[box]
+        ))  # fmt: skip
+        told = things.perceive(SimpleNamespace(now_ns=now, epoch=0), tokens, [], sensors, {})
+    assert told, things.entry([])
+    (one,) = told
+    assert one.prediction.label == "cup" and {share.name for share in one.prediction.sensors} == {"camera", "thermal"}
+    assert np.allclose(one.sights["camera"].box, (200, 100, 400, 300), atol=25)
+    assert np.allclose(one.sights["thermal"].box, (100, 50, 200, 150), atol=25)
+    assert things.rig.fixed == "eye" and np.sqrt(np.linalg.eigvalsh(one.volume.spread)[-1]) > 0.5
+
+
+def things_parameters(values):
+    return Kept(sensors=["camera", "thermal"], **values)

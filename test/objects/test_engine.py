@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -432,6 +434,18 @@ def test_who_waits_is_first_after_a_while_however_many_new_things_come() -> None
             break
         waited += 1
     assert 5 < waited <= 11
+
+
+def test_what_is_kept_of_a_thing_is_no_item_of_a_sensor() -> None:
+    world = World(NEAR)
+    world.engine.detect(world.detected(0))
+    readings = world.readings(*ALL)
+    raws = {name: weakref.ref(reading.raw) for name, reading in readings.items()}
+    world.tick(others=readings)
+    readings.clear()
+    del world.model
+    gc.collect()
+    assert {name: ref() is None for name, ref in raws.items()} == dict.fromkeys(ALL, True)
 
 
 def test_readings_of_tokens_have_their_frames() -> None:

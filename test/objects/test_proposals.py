@@ -40,6 +40,17 @@ def test_clusters_are_the_things_on_the_ground(slope: float, rng: np.random.Gene
         assert np.linalg.eigvalsh(region.volume.spread)[-1] < 0.5**2
 
 
+def test_what_stands_at_a_wall_is_a_thing(rng: np.random.Generator) -> None:
+    """And a car, which is nearly as long, is none."""
+    wall = plane(5.0, 3, 0.08)
+    cupboard, car = block((4.7, 1.0, -0.4), (0.6, 1.0, 1.2)), block((-6, 3, -0.25), (4.5, 1.8, 1.5), 0.3, 0.1)
+    found = found_in(wall[wall[:, 2] > -1], cupboard, car, floor(), rng=rng)
+    assert len(found) == 2
+    sides = sorted(region.volume.size.max() for region in found)
+    assert sides == pytest.approx([1.2, 4.5], abs=0.2)
+    assert min(np.linalg.norm(region.volume.centre - (4.65, 1.0, -0.4)) for region in found) < 0.15
+
+
 def test_clusters_without_a_ground_and_further_away(rng: np.random.Generator) -> None:
     """Gaps between points grow with the distance, as they do for a sensor's rays."""
     near = block((3, 0, 0), (0.5, 0.5, 0.5))

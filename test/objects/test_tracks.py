@@ -166,6 +166,13 @@ def test_points_in_its_box_keep_a_thing_that_nobody_finds_any_more() -> None:
     assert told[-1][1] == pytest.approx(np.array([4, 0, 0]), abs=0.05)
 
 
+def test_points_of_another_thing_keep_no_double_of_it() -> None:
+    tracker = Tracker(forget=1.0)
+    follow(tracker, [[(4, 0), (4, 0.2)]] * 3)
+    told = follow(tracker, [[(4, 0)]] * 10, 3, cloud_of(volume(4, 0)))
+    assert sorted(told[-1]) == [1]
+
+
 def test_a_wall_through_its_box_does_not_keep_it() -> None:
     y, z = np.meshgrid(np.linspace(-2, 2, 81), np.linspace(-0.3, 2, 50))
     wall = np.stack([np.full(y.size, 4.0), y.ravel(), z.ravel()], axis=1)

@@ -9,6 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from omnibind_core.objects.proposals import walls
 from omnibind_core.objects.proposals.ground import Ground
 from omnibind_core.objects.regions import Region3D, Volume
 from omnibind_core.objects.snapshot import Snapshot
@@ -36,7 +37,7 @@ def propose(sensor: str, snapshot: Snapshot) -> list[Region3D]:
         snapshot: The tick.
     """
     view = snapshot.views[sensor]
-    points = snapshot.cloud(sensor).points[snapshot.solid(sensor)]
+    points = walls.without(snapshot.cloud(sensor).points[snapshot.solid(sensor)])
     if len(points) < FEWEST:
         return []
     eye = view.pose.translation

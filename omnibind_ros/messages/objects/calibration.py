@@ -59,6 +59,7 @@ class Calibration:
 
     def __init__(self, rig: Rig, fixed: str = "") -> None:
         self.frames: dict[str, str] = {}
+        self._headers: dict[str, str] = {}
         self._rig = rig
         self._fixed = fixed
         self._known: dict[str, tuple[Any, tuple[int, int], Camera]] = {}
@@ -85,6 +86,7 @@ class Calibration:
         for name, reading in readings(tokens, lambda item: (getattr(item.header, "frame_id", ""), False)).items():
             placement = placements.get(name, Placement())
             deep = reading.modality == "point_cloud" and types.get(name) in (IMAGE, COMPRESSED_IMAGE)
+            self._headers[name] = reading.frame
             reading = replace(reading, frame=(placement.frame or reading.frame).lstrip("/"), optical=deep)
             self.frames[name] = reading.frame
             try:
@@ -109,9 +111,10 @@ class Calibration:
         return self._rig.fixed != before
 
     @property
-    def pictures(self) -> dict[str, str]:
-        """Frame of each sensor that has a camera."""
-        return {name: self.frames[name] for name in tuple(self._rig.cameras) if name in self.frames}
+    def pictures(self) -> dict[str, tuple[str, ...]]:
+        """Frames of each sensor that has a camera: that of its messages, which detectors repeat, and that it has."""
+        names = [name for name in tuple(self._rig.cameras) if name in self.frames]
+        return {name: tuple(dict.fromkeys((self._headers[name], self.frames[name]))) for name in names}
 
     def _camera(self, reading: Reading, placement: Placement, newest: Callable[[str], Any]) -> Camera:
         """The camera of a picture; the same object as long as nothing about it changes."""
