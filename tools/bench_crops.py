@@ -32,7 +32,7 @@ from omnibind_core.model.answering import AnsweringModel
 from omnibind_core.model.folders import model_folder
 from omnibind_core.model.loading import load_model
 
-PIXELS = (6, 8, 12, 16, 24, 32, 48, 64, 96)
+PIXELS = (6, 8, 12, 16, 24, 32, 48, 64, 72, 96)
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
 EVENTS = (25, 50, 100, 200, 400, 800, 1600, 3200)
 SIDES = (0, 45, 90, 135, 180)
