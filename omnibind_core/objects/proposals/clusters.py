@@ -41,15 +41,16 @@ def propose(sensor: str, snapshot: Snapshot) -> list[Region3D]:
     view = snapshot.views[sensor]
     points = walls.without(snapshot.cloud(sensor).points[snapshot.solid(sensor)])
     eye, ground = view.pose.translation, snapshot.ground(sensor)
+    whole = _clusters(points, eye)
+    tops = [(cluster, supports.level(cluster)) for cluster in whole]
+    above = [cluster[cluster[:, 2] > top] for cluster, top in tops if top is not None]
+    parts = _clusters(np.concatenate(above), eye) if above else []
     found = []
-    for cluster in _clusters(points, eye):
-        volumes = [_box(cluster, eye, ground)]
-        top = supports.level(cluster)
-        if top is not None:
-            volumes += [_box(part, eye, None) for part in _clusters(cluster[cluster[:, 2] > top], eye)]
-        score = len(cluster) / (len(cluster) + FEWEST)
-        stamp = view.reading.stamp_ns
-        found += [Region3D(volume, stamp, sensor, score, PROPOSER) for volume in volumes if volume is not None]
+    for cluster, base in [*((cluster, ground) for cluster in whole), *((part, None) for part in parts)]:
+        volume = _box(cluster, eye, base)
+        if volume is not None:
+            score = len(cluster) / (len(cluster) + FEWEST)
+            found.append(Region3D(volume, view.reading.stamp_ns, sensor, score, PROPOSER))
     return sorted(found, key=lambda region: -region.score)
 
 

@@ -11,6 +11,7 @@ LARGEST = 2.5
 """Metres of the longest side of a support."""
 _LEVEL, _CELL = 0.03, 0.04  # m, in height and across
 _FLAT = 1.6  # times the cells with points that the median level of the thing has, that its top has
+_LEAST, _FULL = 4, 0.3  # cells of a side of a top, and share of its cells with points: others are rings of a scan
 _ABOVE = 0.03  # m, from which on a point is above the top
 
 
@@ -38,4 +39,8 @@ def level(points: NDArray[np.float64]) -> float | None:
     if counts[top] < _FLAT * np.median(counts[counts > 0]):
         return None
     on = (cells[:, 2] == top) | (cells[:, 2] == top - 1)
+    x, y = cells[on, 0] - cells[on, 0].min(), cells[on, 1] - cells[on, 1].min()
+    sides = int(x.max()) + 1, int(y.max()) + 1
+    if min(sides) < _LEAST or len(np.unique(x * sides[1] + y)) < _FULL * sides[0] * sides[1]:
+        return None
     return float(np.median(points[on, 2])) + _ABOVE
