@@ -139,15 +139,15 @@ def test_crop_of_events_has_their_places_in_it(rng: np.random.Generator) -> None
     n = 50_000
     x, y = rng.integers(0, 320, n).astype(np.uint16), rng.integers(0, 240, n).astype(np.uint16)
     raw = Events(x, y, np.arange(n), rng.integers(0, 2, n).astype(np.uint8), 320, 240)
-    item, reason = cropped(camera_view(raw, "event", "event"), a_box())
+    item, reason = cropped(camera_view(raw, "event", "event"), a_box((2.5, 0, 0)))
     assert reason == ""
     checked = modalities.get("event").check(item, "event")
     kept = np.isin(raw.t, checked.t)
     assert len(checked) == pytest.approx(n * checked.width * checked.height / (320 * 240), rel=0.1)
     assert np.unique(raw.x[kept].astype(int) - checked.x).size == 1
-    assert checked.width == pytest.approx(160 / 3.5 * 1.2, abs=2.1)
+    assert checked.width == pytest.approx(160 / 2.0 * 1.2, abs=2.1)
     quiet = Events(x[:500], y[:500], np.arange(500), raw.p[:500], 320, 240)
-    none, reason = cropped(camera_view(quiet, "event", "event"), a_box())
+    none, reason = cropped(camera_view(quiet, "event", "event"), a_box((2.5, 0, 0)))
     assert none is None
     assert reason.endswith(f"events in its box, {LEAST_EVENTS} wanted")
 
@@ -155,7 +155,7 @@ def test_crop_of_events_has_their_places_in_it(rng: np.random.Generator) -> None
 def test_crop_of_points_is_turned_to_the_sensor(rng: np.random.Generator) -> None:
     """What faces the sensor faces x, whatever its direction; others' points stay out; z is up."""
     for at in ((4.0, 0.0, 0.0), (0.0, -4.0, 0.0), (-3.0, 3.0, 1.0)):
-        points = np.array(at) + rng.uniform(-0.5, 0.5, (500, 3))
+        points = np.array(at) + rng.uniform(-0.5, 0.5, (1000, 3))
         facing = ((points - at) @ (-np.array(at) / np.linalg.norm(at))) > 0
         item, reason = cropped(cloud_view(np.concatenate([points[facing], points - (0, 0, -3)])), a_box(at, 1.01))
         assert reason == ""
