@@ -15,7 +15,8 @@ from omnibind_core.objects.snapshot import CLOUD, Snapshot
 from omnibind_core.objects.visibility import LEAST_POINTS, MARGIN, Sight
 
 LEAST_EVENTS = 200
-"""Events of a thing in a window below which they say little of it."""
+"""Events of a thing in a window below which they say little of it: 70.7 % are right with 200, 47.3 % with 100, 98.0 %
+with all (``python tools/bench_crops.py ../shared/data --modalities events``)."""
 _SQUARE = ("image",)  # modalities whose encoders see the largest square in the middle alone
 
 
