@@ -89,7 +89,7 @@ def _log_intensity(photo: NDArray[np.uint8], width: int, height: int) -> NDArray
     canvas = cv2.copyMakeBorder(
         fitted, top, height - fitted.shape[0] - top, left, width - fitted.shape[1] - left, cv2.BORDER_REPLICATE
     )
-    return log_intensity(canvas.astype(np.float32) / 255)
+    return log_intensity(np.asarray(canvas, np.float32) / np.float32(255))
 
 
 def log_intensity(brightness: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,7 +22,6 @@ class Light:
 
     Attributes:
         place: Of the lamp, or of the sun, metres.
-        size: Radius of the lamp, metres, for soft shadows.
         strength: Of what is turned towards it, 1: white is white.
         above: RGB of the light from all of the upper half.
         below: The same of the lower.
@@ -30,7 +29,6 @@ class Light:
     """
 
     place: tuple[float, float, float]
-    size: float
     strength: float
     above: tuple[float, float, float]
     below: tuple[float, float, float]
@@ -78,9 +76,9 @@ def room(reach: Sequence[NDArray[np.float64]], rng: np.random.Generator) -> Plac
         (box((low[0], low[1], -_WALL), (far, top[1], 0), floor, 2.0), 20.0),
         (box((low[0], low[1], high), (far, top[1], high + _WALL), Paint((0.93, 0.93, 0.93))), 21.5),
     ]
-    lamp = (rng.uniform(0.2, 0.5) * far, rng.uniform(-0.5, 0.5) * wide, high - 0.1)
+    lamp = (rng.uniform(0.2, 0.5) * far, rng.uniform(-0.5, 0.5) * wide, high - 0.3)
     warm = rng.uniform(0.9, 1.0)
-    light = Light(lamp, 0.25, 0.65, (0.36, 0.36 * warm, 0.35 * warm), (0.26, 0.25 * warm, 0.24 * warm))
+    light = Light(lamp, 0.65, (0.36, 0.36 * warm, 0.35 * warm), (0.26, 0.25 * warm, 0.24 * warm))
     return Place(found, light, 21.0)
 
 
@@ -101,14 +99,16 @@ def street(reach: Sequence[NDArray[np.float64]], rng: np.random.Generator) -> Pl
     turn = rng.uniform(-1.2, 1.2)  # the sun stands behind the robot, or beside it
     sun = (-600 * math.cos(turn), 600 * math.sin(turn), rng.uniform(450, 900))
     sky = tuple(np.array([0.72, 0.8, 0.92]) * rng.uniform(0.9, 1.0))
-    light = Light(sun, 6.0, 0.75, (0.34, 0.37, 0.42), (0.2, 0.19, 0.18), (sky[0], sky[1], sky[2]))
+    light = Light(sun, 0.75, (0.34, 0.37, 0.42), (0.2, 0.19, 0.18), (sky[0], sky[1], sky[2]))
     return Place(found, light, -10.0)
 
 
 def _speckled(rng: np.random.Generator, colour: NDArray[np.floating], contrast: float) -> NDArray[np.uint8]:
     """One colour, in which fine and coarse grains differ."""
-    fine = cv2.GaussianBlur(rng.normal(0, contrast, (_TEXTURE, _TEXTURE)), (0, 0), 1.0, borderType=cv2.BORDER_REPLICATE)
-    coarse = cv2.resize(rng.normal(0, contrast, (16, 16)), (_TEXTURE, _TEXTURE), interpolation=cv2.INTER_CUBIC)
+    grains = np.pad(rng.normal(0, contrast, (2, _TEXTURE, _TEXTURE)), ((0, 0), (8, 8), (8, 8)), "wrap")  # no seams
+    fine, coarse = (
+        cv2.GaussianBlur(of, (0, 0), width)[8:-8, 8:-8] * width for of, width in zip(grains, (1, 4), strict=True)
+    )
     return _bytes(colour + (fine + coarse)[..., None])
 
 

@@ -86,10 +86,10 @@ class Beams:
         lost: Share of the beams that nothing comes back of.
     """
 
-    rings: int = 32
+    rings: int = 64
     elevation: tuple[float, float] = (-35.0, 8.0)
     across: float = 120.0
-    step: float = 0.2
+    step: float = 0.35
     range: tuple[float, float] = (0.4, 80.0)
     noise: float = 0.01
     lost: float = 0.02

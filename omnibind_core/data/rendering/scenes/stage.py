@@ -78,17 +78,21 @@ class Stage:
             seconds: Since the beginning.
         """
         origins = np.broadcast_to(np.asarray(origins, np.float32), directions.shape)
-        found = [part.cast(origins, directions, seconds) for part in self._parts]
-        best = found[0]
-        for other in found[1:]:
-            nearer = other.distance < best.distance
-            best = Hits(
-                np.where(nearer, other.distance, best.distance),
-                np.where(nearer, other.body, best.body),
-                np.where(nearer[:, None], other.colour, best.colour),
-                np.where(nearer[:, None], other.normal, best.normal),
-            )
-        return best
+        count = len(directions)
+        found = Hits(
+            np.full(count, np.inf, np.float32),
+            np.full(count, NOTHING, np.int32),
+            np.zeros((count, 3), np.float32),
+            np.zeros((count, 3), np.float32),
+        )
+        for part in self._parts:
+            rows = part.near(origins, directions, seconds)
+            hits = part.cast(origins[rows], directions[rows], seconds)
+            nearer = hits.distance < found.distance[rows]
+            rows = rows[nearer]
+            for field in fields(Hits):
+                getattr(found, field.name)[rows] = getattr(hits, field.name)[nearer]
+        return found
 
     def free(self, points: Array, normals: Array, towards: Array, seconds: float = 0.0) -> NDArray[np.bool_]:
         """Whether nothing lies between points on surfaces and a light.
@@ -102,7 +106,8 @@ class Stage:
         begin = points + _LIFT * normals
         free = np.ones(len(points), np.bool_)
         for part in self._parts:
-            free &= ~part.blocks(begin, towards, seconds)
+            rows = part.near(begin, towards / np.linalg.norm(towards, axis=1, keepdims=True), seconds)
+            free[rows] &= ~part.blocks(begin[rows], towards[rows], seconds)
         return free
 
 
@@ -116,9 +121,19 @@ class _Part:
         self._velocity = np.array(bodies[0].velocity, np.float32)
         self._owner = np.repeat([body.number for body in bodies], [len(b.surface.corners) for b in bodies])
         vertices = self._surface.corners.reshape(-1, 3)
+        self._middle = self._surface.low + self._surface.size / 2
+        self._radius = float(np.linalg.norm(self._surface.size)) / 2 if self._velocity.any() else None
         self._scene: Any = open3d.t.geometry.RaycastingScene()
         rows = np.arange(len(vertices), dtype=np.uint32).reshape(-1, 3)
         self._scene.add_triangles(self._tensor(np.ascontiguousarray(vertices)), self._tensor(rows))
+
+    def near(self, origins: Array, directions: Array, seconds: float) -> NDArray[np.int64]:
+        """Rays ``int64 [N]`` that may meet it."""
+        if self._radius is None:
+            return np.arange(len(directions))
+        way = self._middle + np.float32(seconds) * self._velocity - origins
+        along = np.einsum("nc,nc->n", way, directions)
+        return np.flatnonzero(np.einsum("nc,nc->n", way, way) - along**2 <= self._radius**2)
 
     def cast(self, origins: Array, directions: Array, seconds: float) -> Hits:
         hits = self._scene.cast_rays(self._rays(origins, directions, seconds))

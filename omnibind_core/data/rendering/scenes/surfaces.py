@@ -62,7 +62,7 @@ class Surface:
 
     def turned(self, rotation: NDArray[np.floating]) -> Surface:
         """Turned about the origin by ``[3, 3]``."""
-        turn = np.asarray(rotation, np.float32).T
+        turn: Array = np.asarray(rotation, np.float32).T
         return replace(self, corners=self.corners @ turn, normals=self.normals @ turn)
 
     def moved(self, by: Sequence[float] | NDArray[np.floating]) -> Surface:
@@ -71,12 +71,13 @@ class Surface:
 
     def standing(self, size: Sequence[float] | NDArray[np.floating]) -> Surface:
         """Scaled to a bounding box of this size, m, its middle above the origin and its lowest point on z = 0."""
-        scale = np.asarray(size, np.float32) / np.maximum(self.size, 1e-6)
+        scale = np.asarray(size / np.maximum(self.size, 1e-6), np.float32)
         middle = self.low + self.size / 2
         middle[2] = self.low[2]
-        normals = self.normals / scale
+        normals: Array = self.normals / scale
         normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
-        return replace(self, corners=(self.corners - middle) * scale, normals=normals)
+        corners: Array = (self.corners - middle) * scale
+        return replace(self, corners=corners, normals=normals)
 
 
 def joined(surfaces: Sequence[Surface]) -> Surface:

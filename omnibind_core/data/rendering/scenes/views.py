@@ -26,6 +26,7 @@ _GRAIN = 1.5  # of 255, noise of the camera
 _QUARTERS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))  # pixels from its middle
 _MIDDLE = ((0.0, 0.0),)
 _EDGE = 0.25  # of a normal's parts, or of four times a colour, between pixels
+_SOFT = 1.5  # pixels, edges of shadows
 _BLUR = 0.6  # pixels, of an event camera's lens
 
 
@@ -57,7 +58,7 @@ class Sight:
     def points(self) -> Array:
         """``float32 [R, 3]``, where the rays end; the origin where they do not."""
         distance = np.where(np.isfinite(self.hits.distance), self.hits.distance, 0)
-        return self.origin + distance[:, None] * self.rays
+        return np.asarray(self.origin + distance[:, None] * self.rays, np.float32)
 
     def mean(self, values: Array) -> Array:
         """Means over the rays of each pixel, ``[H, W]`` or ``[H, W, C]``, of ``[R]`` or ``[R, C]``."""
@@ -122,14 +123,14 @@ def _edges(sight: Sight) -> NDArray[np.bool_]:
     return found
 
 
-def colours(scene: Scene, sight: Sight, seconds: float, rng: np.random.Generator | None) -> Array:
+def colours(scene: Scene, sight: Sight, seconds: float, shadows: bool) -> Array:
     """Light that arrives at a camera, ``float32 [H, W, 3]``, 0..1 as shown on a screen.
 
     Args:
         scene: What there is.
         sight: What the pixels look at.
         seconds: Since the scene's beginning.
-        rng: Source of soft shadows; ``None``: no shadows.
+        shadows: Whether things cast shadows.
     """
     hits, light = sight.hits, scene.light
     seen = np.empty((len(hits.body), 3), np.float32)
@@ -137,21 +138,28 @@ def colours(scene: Scene, sight: Sight, seconds: float, rng: np.random.Generator
     met = np.flatnonzero(hits.body != NOTHING)
     normal, points = hits.normal[met], sight.points[met]
     towards = np.array(light.place, np.float32) - points
-    if rng is not None:
-        towards += rng.normal(0, light.size / 2, points.shape).astype(np.float32)
     facing = np.einsum("nc,nc->n", normal, _unit(towards)).clip(0, None)
-    if rng is not None:
-        lit = np.flatnonzero(facing > 0)
-        facing[lit] *= scene.look.free(points[lit], normal[lit], towards[lit], seconds)
+    if shadows:
+        facing *= _lit(scene, sight, seconds)[sight.pixel[met]]
     below, above = np.array(light.below, np.float32), np.array(light.above, np.float32)
     ambient = below + (above - below) * (normal[:, 2:] + 1) / 2
     seen[met] = hits.colour[met] ** np.float32(_GAMMA) * (ambient + light.strength * facing[:, None])
-    return np.asarray(np.clip(sight.mean(seen), 0, 1) ** np.float32(1 / _GAMMA), np.float32)
+    return np.asarray(np.clip(sight.mean(np.asarray(seen, np.float32)), 0, 1) ** np.float32(1 / _GAMMA), np.float32)
+
+
+def _lit(scene: Scene, sight: Sight, seconds: float) -> Array:
+    """How much of the light comes to what is in each pixel, ``float32 [H * W]``, 0..1; soft at the edges of shadows."""
+    width, height = sight.size
+    middles = np.flatnonzero(sight.hits.body[: width * height] != NOTHING)
+    points, normals = sight.points[middles], sight.hits.normal[middles]
+    lit = np.ones(width * height, np.float32)
+    lit[middles] = scene.look.free(points, normals, np.array(scene.light.place, np.float32) - points, seconds)
+    return np.asarray(cv2.GaussianBlur(lit.reshape(height, width), (0, 0), _SOFT), np.float32).ravel()
 
 
 def photograph(scene: Scene, sight: Sight, seconds: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """RGB ``uint8 [H, W, 3]``, with shadows and noise."""
-    picture = colours(scene, sight, seconds, rng) * 255
+    picture = colours(scene, sight, seconds, shadows=True) * 255
     noisy = picture + rng.normal(0, _GRAIN, picture.shape).astype(np.float32)
     return np.asarray(noisy.clip(0, 255).round(), np.uint8)
 
@@ -174,7 +182,7 @@ def temperatures(scene: Scene, sight: Sight, rng: np.random.Generator) -> Array:
     contrast = contrast.clip(-1, 1) * 0.5
     share = np.where(things, 0.75 + 0.25 * np.sqrt(faces) + 0.25 * contrast, 1)
     seen = COOL + (warmth - COOL) * share + REFLECTIONS * contrast
-    blurred: NDArray[Any] = cv2.GaussianBlur(sight.mean(seen.astype(np.float32)), (0, 0), 0.8)
+    blurred: NDArray[Any] = cv2.GaussianBlur(sight.mean(np.asarray(seen, np.float32)), (0, 0), 0.8)
     columns = rng.normal(0, COLUMN_NOISE, blurred.shape[1]).astype(np.float32)
     return np.asarray(blurred + columns + rng.normal(0, NOISE, blurred.shape), np.float32)
 
@@ -219,7 +227,7 @@ class EventCamera:
 
     def sample(self, scene: Scene, pose: Transform, seconds: float) -> Array:
         """Log intensity ``float32 [H, W]``; without shadows."""
-        bright = colours(scene, look(scene, self.camera, pose, seconds, fine=False), seconds, None)
+        bright = colours(scene, look(scene, self.camera, pose, seconds, fine=False), seconds, shadows=False)
         grey = cv2.cvtColor(bright, cv2.COLOR_RGB2GRAY)
         return events.log_intensity(np.asarray(cv2.GaussianBlur(grey, (0, 0), _BLUR), np.float32))
 
