@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.features.combinations import Combinations
+if TYPE_CHECKING:
+    from omnibind_core.features.combinations import Combinations  # has torch
 
 REPLICATES = 400
 Values = NDArray[np.floating]
@@ -50,6 +52,16 @@ class Bootstrap:
             present = np.flatnonzero(rows >= 0)
             total[:, present] *= self._counts[name][:, rows[present]]
         return total
+
+    def drawn(self, name: str, samples: NDArray[np.integer]) -> NDArray[np.float32]:
+        """How often each value counts in each replicate, ``[replicates, B]``, that is of one sample.
+
+        Args:
+            name: As in ``sizes``.
+            samples: ``[B]``, number of the sample of each value.
+        """
+        counts: NDArray[np.float32] = self._counts[name][:, samples]
+        return counts
 
 
 def weighted_mean(values: Values, weights: NDArray[np.float32]) -> Values:

@@ -138,6 +138,17 @@ class FrameTree:
         with self._lock:
             self._edges = {child: edge for child, edge in self._edges.items() if edge.static}
 
+    def __contains__(self, frame: object) -> bool:
+        """Whether anything is known of a frame."""
+        with self._lock:
+            return frame in self._edges or any(edge.parent == frame for edge in self._edges.values())
+
+    def root(self, frame: str) -> str:
+        """What a frame hangs on at last: itself, if nothing is known of it."""
+        with self._lock:
+            frame = frame.lstrip("/")
+            return [frame, *self._ancestors(frame)][-1]
+
     def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
         """From one frame to another at a time.
 

@@ -67,6 +67,7 @@ __all__ = [
     "get",
     "load",
     "names",
+    "part_doubt",
     "plugin_module",
     "register",
     "sensors",
@@ -256,6 +257,23 @@ def doubt(name: str, raw: Any) -> Doubt | None:
     """
     found: Callable[[Any], Doubt | None] | None = getattr(_plausibility(get(name)), "doubt", None)
     return None if found is None else found(raw)
+
+
+def part_doubt(name: str, raw: Any) -> Doubt | None:
+    """What speaks against a part of an item, cut out because there is a thing: ``part_doubt`` of ``plausibility.py``.
+
+    That of the modality's :func:`doubt` if it has none of its own. What speaks against a whole item only, such as a
+    room where a thing is expected, does not count.
+
+    Args:
+        name: Modality.
+        raw: The part, checked.
+
+    Raises:
+        ConfigError: The modality is not known.
+    """
+    found: Callable[[Any], Doubt | None] | None = getattr(_plausibility(get(name)), "part_doubt", None)
+    return doubt(name, raw) if found is None else found(raw)
 
 
 def file_doubt(name: str, path: Path) -> Doubt | None:

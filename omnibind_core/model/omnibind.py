@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from omnibind_core.modalities.base import Preset
 from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition
 from omnibind_core.model.folders import CONFIG, EXPORTED, MODEL, embedding_digest, model_folder
 from omnibind_core.model.recogniser import DYNAMIC, OUTPUTS, Recogniser, samples
+from omnibind_core.model.recorded import RecordedRecogniser
 
 
 class OmniBind(AnsweringModel, nn.Module):
@@ -63,9 +63,11 @@ class OmniBind(AnsweringModel, nn.Module):
         self.threshold = self.calibration.threshold
         self.digest = digest
         self._home = labels
-        self._vocabulary: tuple[LabelBank | None, Tensor | None] = (labels, None)  # swapped at once: threads read it
+        # What is known beside the labels goes with them, swapped at once: threads read it.
+        self._vocabulary: tuple[LabelBank, Tensor] | None = None if labels is None else (labels, labels.rows[:0])
         self._batched: BatchedEncoders | None = None
         self._recogniser: tuple[fusion.Fusion, Calibration, Recogniser] | None = None  # no weights of its own
+        self._recorded: tuple[Recogniser, RecordedRecogniser] | None = None
         self.eval()
 
     @classmethod
@@ -121,9 +123,8 @@ class OmniBind(AnsweringModel, nn.Module):
     ) -> None:
         """Makes a model that does not change any more as fast as its device allows.
 
-        On a GPU a tick then is one batch for each trunk, recorded as CUDA graphs, and one round trip; embeddings come
-        back on the CPU, and are recognised there: labels and a copy of the fusion stay on it. On a CPU trunks run in
-        another engine than torch, if one is asked for.
+        On a GPU a tick then is one batch for each trunk, recorded as CUDA graphs; embeddings come back on the CPU, and
+        recognition is one more graph. On a CPU trunks run in another engine than torch, if one is asked for.
 
         Args:
             precision: What the trunks compute in, ``float32``, ``bfloat16``, ``float16`` or ``auto``: ``float16``, else
@@ -152,8 +153,6 @@ class OmniBind(AnsweringModel, nn.Module):
         lower(self.encoders, presets, precision, self.device)
         compile_trunks(self.encoders, presets, engine if on_cpu else "torch", exported, providers)
         self._batched = BatchedEncoders(self.encoders, self.device) if self.device.type == "cuda" else None
-        self._move_labels(self._answers_on)  # a few small products: two more ways to the GPU and back cost more
-        self._recogniser = None
 
     def parts(self, text: bool = True) -> Iterator[Part]:
         """The networks that the model consists of, each once, as ``omnibind export`` writes them.
@@ -238,18 +237,20 @@ class OmniBind(AnsweringModel, nn.Module):
 
     @property
     def recogniser(self) -> Recogniser:
-        """What :meth:`recognise` computes, as one network; on the CPU after :meth:`accelerate`, as embeddings are."""
+        """What :meth:`recognise` computes, as one network."""
         found = self._recogniser
         if found is None or found[0] is not self.fusion or found[1] is not self.calibration:
             with torch.inference_mode(False), torch.no_grad():  # whoever asks first
-                module = self.fusion if self._batched is None else copy.deepcopy(self.fusion)
-                network = Recogniser(module, self.calibration, tuple(self.config.modalities)).to(self._answers_on)
+                network = Recogniser(self.fusion, self.calibration, tuple(self.config.modalities)).to(self.device)
             self._recogniser = found = (self.fusion, self.calibration, network)
         return found[2]
 
-    @property
-    def _answers_on(self) -> torch.device:
-        return self.device if self._batched is None else torch.device("cpu")
+    def _record(self) -> RecordedRecogniser:
+        """The same on a GPU after :meth:`accelerate`, as graphs."""
+        network, found = self.recogniser, self._recorded
+        if found is None or found[0] is not network:
+            self._recorded = found = (network, RecordedRecogniser(network, self.device))
+        return found[1]
 
     @property
     def labels(self) -> LabelBank:
@@ -258,22 +259,22 @@ class OmniBind(AnsweringModel, nn.Module):
         Raises:
             ConfigError: None was set.
         """
-        return _set(self._present())
+        return _set(self._vocabulary)[0]
 
     @labels.setter
     def labels(self, bank: LabelBank) -> None:
-        bank, others = bank.to(self._answers_on), None
+        bank = bank.to(self.device)
+        others = bank.rows[:0]
         if self._home is not None:
-            rows = self._home.prototypes().to(self._answers_on)
-            far = (rows @ bank.prototypes().T).amax(dim=1) < NEAR
-            others = rows[far] if far.any() else None
+            rows = self._home.prototypes().to(self.device)
+            others = rows[(rows @ bank.prototypes().T).amax(dim=1) < NEAR]
         self._vocabulary = (bank, others)
 
     def _encodes(self, modality: str) -> bool:
         return modality in self.encoders.heads
 
     def _present(self) -> LabelBank | None:
-        return self._vocabulary[0]
+        return None if self._vocabulary is None else self._vocabulary[0]
 
     def _bank(
         self,
@@ -292,16 +293,13 @@ class OmniBind(AnsweringModel, nn.Module):
         # The label bank is no module, since it is swapped at run time; it still follows the model to a device.
         super()._apply(fn, recurse)
         self._batched = None  # what was recorded is of the weights where they were
-        self._recogniser = None
+        self._recogniser = self._recorded = None
         self.encoders.compiled.clear()
-        if (labels := self._vocabulary[0]) is not None:
-            self._move_labels(fn(labels.rows).device)
+        if self._vocabulary is not None:
+            labels, others = self._vocabulary
+            device = fn(labels.rows).device
+            self._vocabulary = (labels.to(device), others.to(device))
         return self
-
-    def _move_labels(self, device: torch.device) -> None:
-        labels, others = self._vocabulary
-        if labels is not None:
-            self._vocabulary = (labels.to(device), None if others is None else others.to(device))
 
     @property
     def device(self) -> torch.device:
@@ -345,7 +343,11 @@ class OmniBind(AnsweringModel, nn.Module):
         modalities_used = tuple(modalities_used)
         super().warm_up(modalities_used)
         if self._batched is not None:  # sensors come and go: no tick should wait for another size of batch
-            self._batched.prepare(self._blank(modalities_used))
+            items = self._blank(modalities_used)
+            self._batched.prepare(items)
+            rows = self.embed(items)
+            for count in range(1, len(items)):
+                self.recognise([name for name, _ in items[:count]], rows[:count])
 
     @torch.inference_mode()
     def features(self, trunk: str, views: Sequence[NDArray[Any]]) -> Tensor:
@@ -367,35 +369,33 @@ class OmniBind(AnsweringModel, nn.Module):
         doubts: Sequence[Doubt | None] | None = None,
     ) -> Recognition:
         """See :meth:`AnsweringModel.recognise`."""
-        device = self._answers_on
-        tokens = torch.as_tensor(embeddings, dtype=torch.float32).to(device)
+        tokens = torch.as_tensor(embeddings, dtype=torch.float32)
         self._check_tokens(modalities, tuple(tokens.shape))
         slots = tuple(self.config.modalities)
         doubts = [None] * len(modalities) if doubts is None else doubts
         speaks = tuple(doubt is None or not doubt.excludes for doubt in doubts)
-        bank, others = self._vocabulary
-        labels = _set(bank)
-        answer = self.recogniser.by_cosines(
-            tokens,
-            torch.tensor([slots.index(name) for name in modalities], device=device),
-            torch.tensor(speaks, device=device),
-            torch.tensor([doubt is not None for doubt in doubts], device=device),
-            labels.similarities,
-            tokens[:0] if others is None else others,
-            labels.reduce == "mean",
-        )
+        labels, others = _set(self._vocabulary)
+        ids = torch.tensor([slots.index(name) for name in modalities])
+        said, doubted = torch.tensor(speaks), torch.tensor([doubt is not None for doubt in doubts])
+        linear = labels.reduce == "mean"
+        parts: Sequence[Tensor]
+        if self._batched is not None and linear:
+            parts = self._record()(tokens.cpu(), ids, said, doubted, labels.prototypes(), others)
+        else:
+            tokens, ids, said, doubted = (part.to(self.device) for part in (tokens, ids, said, doubted))
+            parts = self.recogniser.by_cosines(tokens, ids, said, doubted, labels.similarities, others, linear)
         return Recognition(
-            *_to_host(*answer),
+            *_to_host(*parts),
             names=labels.names,
             speaks=speaks,
             threshold=self.threshold,
         )
 
 
-def _set(labels: LabelBank | None) -> LabelBank:
-    if labels is None:
+def _set(vocabulary: tuple[LabelBank, Tensor] | None) -> tuple[LabelBank, Tensor]:
+    if vocabulary is None:
         raise ConfigError("the model has no labels; call set_labels first")
-    return labels
+    return vocabulary
 
 
 def _to_host(*parts: Tensor) -> list[NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,6 +110,13 @@ class Snapshot:
         self._clouds: dict[str, Cloud] = {}
         self._covers: dict[str, Cover] = {}
         self._grounds: dict[str, Ground | None] = {}
+
+    def seen_by(self, view: View) -> Snapshot:
+        """The same tick, to a sensor that looked from elsewhere."""
+        other = copy.copy(self)
+        other.views = {**self.views, view.reading.sensor: view}
+        other._covers = {}
+        return other
 
     @property
     def pictures(self) -> list[str]:

@@ -268,12 +268,12 @@ class TokenCache:
         token = self._tokens.get(pick.sensor.name)
         if token is None or token.parts != parts:
             token = self._tokens[pick.sensor.name] = Token(pick.sensor, parts)
-            self._attempt(pick.sensor.name, self._prepare, token)
+            self.attempt(pick.sensor.name, self._prepare, token)
         return token
 
     def _raw(self, sensor: SensorConfig, item: Item) -> Any:
         if not item.decoded:
-            item.raw = self._attempt(sensor.name, self._decode_item, sensor, item)
+            item.raw = self.attempt(sensor.name, self._decode_item, sensor, item)
             item.payload, item.decoded = None, True
         return item.raw
 
@@ -314,7 +314,7 @@ class TokenCache:
                 _log.debug("a batch could not be encoded; its items are tried one by one", exc_info=True)
         for token in tokens:
             if token.views is not None:
-                self._attempt(token.sensor.name, self._embed_batch, [token])
+                self.attempt(token.sensor.name, self._embed_batch, [token])
                 token.views = None
 
     def _embed_batch(self, tokens: Sequence[Token]) -> None:
@@ -323,7 +323,7 @@ class TokenCache:
         for token, row in zip(tokens, rows, strict=True):
             token.fill(row)
 
-    def _attempt(self, sensor: str, step: Callable[..., _T], *args: Any) -> _T | None:
+    def attempt(self, sensor: str, step: Callable[..., _T], *args: Any) -> _T | None:
         """Runs one step for one sensor; a failure is counted and gives ``None``."""
         try:
             return step(*args)
@@ -335,6 +335,22 @@ class TokenCache:
                 _log.exception("[%s] unexpected error; further ones of this kind are counted only", sensor)
             self._on_unusable(sensor, f"[{sensor}] {type(error).__name__}: {error}")
         return None
+
+
+def recognised(model: Recogniser, tokens: Sequence[Token]) -> tuple[Recognised, Sequence[str]]:
+    """What tokens that have embeddings, at least one, are recognised as, and the labels.
+
+    Another thread may swap the vocabulary meanwhile; then they are recognised again.
+    """
+    kinds = [token.sensor.modality for token in tokens]
+    embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
+    doubts = [[token.doubt for token in tokens]] if any(token.doubt for token in tokens) else []
+    while True:
+        names = model.labels.names
+        answer = model.recognise(kinds, embeddings, *doubts)
+        now = model.labels.names
+        if names is now or names == now:
+            return answer, names
 
 
 def embedded(model: Recogniser, items: Sequence[tuple[str, NDArray[Any]]]) -> NDArray[Any]:

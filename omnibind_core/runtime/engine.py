@@ -13,12 +13,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Doubt
-from omnibind_core.runtime.encoding import Recognised, Recogniser, Token, TokenCache
+from omnibind_core.runtime.encoding import Recognised, Recogniser, Token, TokenCache, recognised
 from omnibind_core.runtime.ranking import rank
 from omnibind_core.runtime.sensor import SECOND, Pick, Sensor
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorConfig, SensorReport, SensorShare, SensorState
@@ -193,8 +191,12 @@ class PerceptionEngine:
             The prediction; ``None`` if fewer than ``min_sensors`` sensors offer something usable, or if time has gone
             backwards meanwhile.
         """
+        return self.perceive(selection)[0]
+
+    def perceive(self, selection: Selection) -> tuple[Prediction | None, list[Token]]:
+        """Like :meth:`compute`; gives the tokens of the prediction, too, for who asks more of them."""
         tokens = self.tokens(selection)
-        return self.fuse(selection, tokens, self._tokens.seconds)
+        return self.fuse(selection, tokens, self._tokens.seconds), tokens
 
     def fuse(
         self, selection: Selection, tokens: Sequence[Token], seconds: Mapping[str, float] | None = None
@@ -209,19 +211,11 @@ class PerceptionEngine:
         if len(tokens) < self.settings.min_sensors:
             return None
         begin = time.perf_counter()
-        modality_of = [token.sensor.modality for token in tokens]
-        embeddings = np.stack([token.embedding for token in tokens if token.embedding is not None])
-        doubts = [[token.doubt for token in tokens]] if any(token.doubt for token in tokens) else []
-        while True:
-            names = self.model.labels.names
-            recognised = self.model.recognise(modality_of, embeddings, *doubts)
-            now = self.model.labels.names
-            if names is now or names == now:  # else another thread swapped the vocabulary
-                break
+        answer, names = recognised(self.model, tokens)
         if selection.epoch != self._epoch:
             return None
         stages = {**(seconds or {}), "fuse": time.perf_counter() - begin}
-        return self._predict(selection, tokens, recognised, names, stages)
+        return self._predict(selection, tokens, answer, names, stages)
 
     def tokens(self, selection: Selection, embed: bool = True, later: bool = False) -> list[Token]:
         """Decodes and encodes a selection without fusing it: for a node that sends its items to another.
@@ -275,7 +269,7 @@ class PerceptionEngine:
         self,
         selection: Selection,
         tokens: Sequence[Token],
-        recognised: Recognised,
+        answer: Recognised,
         names: Sequence[str],
         stages: Mapping[str, float],
     ) -> Prediction:
@@ -283,33 +277,10 @@ class PerceptionEngine:
         newest = max((token.newest for token in tokens), key=lambda item: item.stamp_ns)
         leaders = (token.newest for token in tokens if token.sensor.name == self.settings.trigger)
         leader = next((item for item in leaders if item.stamp_ns == selection.reference_ns), newest)
-        speaks = [bool(weight) for weight in recognised.weights]
-        threshold = self.model.threshold if any(speaks) else math.inf  # nothing said is unknown, whatever the threshold
-        fused = rank(recognised.probabilities[0], names, self.settings.top_k, threshold)
-        shares = tuple(
-            SensorShare(
-                name=token.sensor.name,
-                modality=token.sensor.modality,
-                weight=float(weight),
-                age=(now_ns - token.newest.stamp_ns) / SECOND,
-                label=names[int(row.argmax())] if said else "",
-                confidence=float(row.max()),
-                label_without=names[int(others.argmax())] if sum(speaks) > said else "",
-                confidence_without=float(others.max()) if sum(speaks) > said else 0.0,
-                stamp_ns=token.newest.stamp_ns,
-                familiarity=math.nan if math.isnan(familiarity) else float(familiarity),  # one NaN: shares are compared
-                doubt=token.doubt,
-            )
-            for token, said, weight, row, others, familiarity in zip(
-                tokens,
-                speaks,
-                recognised.weights,
-                recognised.probabilities[1:],
-                recognised.without,
-                recognised.familiarity,
-                strict=True,
-            )
-        )
+        # Nothing said is unknown, whatever the threshold.
+        threshold = self.model.threshold if answer.weights.any() else math.inf
+        fused = rank(answer.probabilities[0], names, self.settings.top_k, threshold)
+        shares = shares_of(tokens, answer, names, now_ns)
         says = self._says
         self._says = {
             share.name: even + _INERTIA * (says.get(share.name, even) - even)
@@ -330,8 +301,8 @@ class PerceptionEngine:
             labels=fused.labels,
             scores=fused.scores,
             sensors=shares,
-            embedding=recognised.embedding,
-            similarities=recognised.similarities,
+            embedding=answer.embedding,
+            similarities=answer.similarities,
             stages=stages,
         )
 
@@ -433,3 +404,41 @@ class PerceptionEngine:
         with self._lock:
             if sensor in self._sensors:
                 self._sensors[sensor].judge(usable, doubt)
+
+
+def shares_of(
+    tokens: Sequence[Token], answer: Recognised, names: Sequence[str], now_ns: int
+) -> tuple[SensorShare, ...]:
+    """What each token contributed.
+
+    Args:
+        tokens: What was fused.
+        answer: What it was recognised as.
+        names: The labels.
+        now_ns: Time of the tick.
+    """
+    speaks = [bool(weight) for weight in answer.weights]
+    return tuple(
+        SensorShare(
+            name=token.sensor.name,
+            modality=token.sensor.modality,
+            weight=float(weight),
+            age=(now_ns - token.newest.stamp_ns) / SECOND,
+            label=names[int(row.argmax())] if said else "",
+            confidence=float(row.max()),
+            label_without=names[int(others.argmax())] if sum(speaks) > said else "",
+            confidence_without=float(others.max()) if sum(speaks) > said else 0.0,
+            stamp_ns=token.newest.stamp_ns,
+            familiarity=math.nan if math.isnan(familiarity) else float(familiarity),  # one NaN: shares are compared
+            doubt=token.doubt,
+        )
+        for token, said, weight, row, others, familiarity in zip(
+            tokens,
+            speaks,
+            answer.weights,
+            answer.probabilities[1:],
+            answer.without,
+            answer.familiarity,
+            strict=True,
+        )
+    )

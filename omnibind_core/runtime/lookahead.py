@@ -105,7 +105,7 @@ class Lookahead:
         for token in (token for tick in self._decoded for token in tick.tokens):
             if token.views is not None and token not in self._sent and token not in new:
                 modality = token.sensor.modality
-                key = new[token] = _digest(modality, token.views)
+                key = new[token] = digest(modality, token.views)
                 if key not in self._known:
                     fresh.setdefault(modality, {})[key] = token.views
         for modality, views in fresh.items():
@@ -138,7 +138,8 @@ class Lookahead:
             self._engine.embed([token])
 
 
-def _digest(modality: str, views: NDArray[Any]) -> bytes:
+def digest(modality: str, views: NDArray[Any]) -> bytes:
+    """What tells the encoder input of one item from any other."""
     content = np.ascontiguousarray(views)
     key = hashlib.blake2b(f"{modality}{content.dtype.str}{content.shape}".encode(), digest_size=16).digest()
     return hashlib.blake2b(content.tobytes(), digest_size=16, key=key).digest()

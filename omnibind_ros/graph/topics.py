@@ -26,7 +26,7 @@ from omnibind_core.errors import ConfigError, MissingDependencyError
 from omnibind_core.runtime.types import SensorState
 from omnibind_ros.graph.judging import explain_type, substitute
 from omnibind_ros.graph.transport import buffer_warning
-from omnibind_ros.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, DecodeOptions
+from omnibind_ros.messages import CAMERA_INFO, LASER_SCAN, MODALITY_FRAME, POINT_CLOUD, DecodeOptions
 
 Key = tuple[str, str, ReliabilityPolicy, DurabilityPolicy]
 """What makes a subscription: topic, message type, QoS."""
@@ -138,7 +138,7 @@ class TopicLink:
         topic: Topic name, before remapping.
         types: Accepted message types, preferred ones first.
         qos: ``auto`` copies the publishers' QoS as far as all can be heard, ``sensor_data`` is best effort,
-            ``reliable`` is reliable.
+            ``reliable`` is reliable, ``latched`` is that and hears what was sent before.
         depth: Messages that may wait.
         receive: Called with ``(ros_type, message)``; it must be fast.
 
@@ -243,8 +243,8 @@ class TopicLink:
 
     def _subscribe(self, ros_type: str, profiles: Sequence[QoSProfile]) -> None:
         """Hears what the publishers offer; does nothing if that is so already."""
-        reliable = self._qos == "reliable"
-        latched = False
+        latched = self._qos == "latched"
+        reliable = latched or self._qos == "reliable"
         if self._qos == "auto":
             reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in profiles)
             latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
@@ -282,7 +282,7 @@ class TopicLink:
 
 
 class CameraInfos:
-    """The newest ``CameraInfo`` beside each topic of depth pictures.
+    """The newest ``CameraInfo`` beside each topic of pictures.
 
     Args:
         node: The node.
@@ -300,9 +300,9 @@ class CameraInfos:
 
         Args:
             topic: That of the ``CameraInfo``.
-            ros_type: Message type of the sensor's own topic: clouds need nothing beside them.
+            ros_type: Message type of the sensor's own topic: clouds, and what is encoded, need nothing beside them.
         """
-        if ros_type not in (IMAGE, COMPRESSED_IMAGE):
+        if ros_type in ("", POINT_CLOUD, LASER_SCAN, MODALITY_FRAME):
             return
         if topic not in self._links:
 
@@ -311,6 +311,10 @@ class CameraInfos:
 
             self._links[topic] = TopicLink(self._node, self._pool, topic, (CAMERA_INFO,), "auto", _INFO_DEPTH, keep)
         self._links[topic].poll()
+
+    def newest(self, topic: str) -> Any:
+        """The newest message of a topic that is followed, by the name that :meth:`follow` was given; else ``None``."""
+        return self._newest.get(topic)
 
     def complete(self, options: DecodeOptions) -> DecodeOptions:
         """The options of a sensor with what its ``CameraInfo`` says. Safe to call from another thread."""

@@ -5,9 +5,9 @@ Duck-typed: the functions read attributes only, so that messages of rclpy (``arr
 array may share memory with its message and must not be written to.
 """
 
+from omnibind_ros.messages.camera_info import CAMERA_INFO, camera_of, is_rectified
 from omnibind_ros.messages.clouds import LASER_SCAN, POINT_CLOUD, point_cloud_fields, point_fields
 from omnibind_ros.messages.decoder import Decoder, decode
-from omnibind_ros.messages.depth import CAMERA_INFO
 from omnibind_ros.messages.events import (
     DVS_EVENTS,
     EVENT_ARRAY,
@@ -58,12 +58,14 @@ __all__ = [
     "Decoder",
     "PacketDecoder",
     "audio_chunk_fields",
+    "camera_of",
     "decode",
     "decodes",
     "event_array_fields",
     "fill",
     "image_fields",
     "image_pixels",
+    "is_rectified",
     "modality_frame_fields",
     "point_cloud_fields",
     "point_fields",

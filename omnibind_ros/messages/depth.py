@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_ros.messages.camera_info import CAMERA_INFO, camera_of
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
 from omnibind_ros.messages.pictures import COMPRESSED_IMAGE, IMAGE, image_pixels
 from omnibind_ros.messages.registry import decodes
 
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _MILLIMETRES = ("16UC1", "mono16")  # REP 118; drivers without it send mono16
 _MOST = 100_000  # pixels that become points: of larger pictures every second or third of a row and column
 _HEADER = np.dtype([("kind", "<i4"), ("a", "<f4"), ("b", "<f4")])  # of compressed_depth_image_transport
@@ -71,7 +71,7 @@ def _cloud(depth: NDArray[Any], options: DecodeOptions, source: str) -> NDArray[
             source, "a depth picture whose camera is not known yet", f"a {CAMERA_INFO} on {where} (camera_info)"
         )
     step = math.ceil(math.sqrt(depth.size / _MOST))
-    rays = _rays(*depth.shape, step, *_pinhole(options.intrinsics, depth.shape, source))
+    rays = _rays(*depth.shape, step, *_pinhole(options, depth.shape, source))
     metres = depth[::step, ::step].astype(np.float32).reshape(-1)
     if depth.dtype.kind == "u":
         metres *= np.float32(1e-3)
@@ -81,18 +81,11 @@ def _cloud(depth: NDArray[Any], options: DecodeOptions, source: str) -> NDArray[
     return rays[measured] * metres[measured, None]
 
 
-def _pinhole(info: Any, shape: tuple[int, ...], source: str) -> tuple[float, float, float, float]:
-    """Focal lengths and centre, pixels: of the projection if the driver has filled it in, else of the camera."""
-    height, width = shape
-    if (info.width, info.height) not in ((width, height), (0, 0)):
-        expected = f"a CameraInfo of as many, not of {info.width} x {info.height}"
-        raise InvalidInputError(source, f"a depth picture of {width} x {height} pixels", expected)
-    p, k = [float(value) for value in info.p], [float(value) for value in info.k]
-    fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if p[0] > 0 else (k[0], k[4], k[2], k[5])
-    if not (np.isfinite((fx, fy, cx, cy)).all() and fx > 0 and fy > 0):
-        expected = "a calibrated camera, whose k or p are filled in"
-        raise InvalidInputError(source, f"a CameraInfo with focal lengths {fx:g} and {fy:g}", expected)
-    return fx, fy, cx, cy
+def _pinhole(options: DecodeOptions, shape: tuple[int, ...], source: str) -> tuple[float, float, float, float]:
+    """Focal lengths and centre, pixels, as of a rectified picture: the drivers' are, or nearly so."""
+    size = shape[1], shape[0]
+    camera = camera_of(options.intrinsics, source, size, True, options.camera_info, "depth picture")
+    return *camera.focal, *camera.centre
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,8 +7,9 @@ import omnibind_ros.node.threads  # noqa: F401 - first, before threads are start
 # isort: split
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -18,6 +19,7 @@ from std_srvs.srv import SetBool
 from omnibind_core import modalities
 from omnibind_core.errors import ConfigError
 from omnibind_core.model import saved_modalities
+from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.engine import PerceptionEngine, Selection
 from omnibind_core.runtime.trigger import TickSource
 from omnibind_core.runtime.types import EngineSettings, Prediction, SensorReport, SensorState
@@ -29,6 +31,8 @@ from omnibind_ros.graph.probe import Prober
 from omnibind_ros.graph.topics import LATCHED, node_name
 from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
 from omnibind_ros.node.lifecycle import PerceptionNode
+from omnibind_ros.node.objects.outputs import ObjectOutputs
+from omnibind_ros.node.objects.things import Things
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
 from omnibind_ros.node.parameters import FUSION_NODE
 from omnibind_ros.node.process import end, interruptible, run
@@ -41,6 +45,13 @@ if TYPE_CHECKING:
 
 _GIVE_WAY = 0.25  # s that a slice of a vocabulary waits at most for the end of a tick
 _END_PATIENCE = 1.0  # s that a slice of a vocabulary may go on when it is of no use any more
+
+
+class Perceived(NamedTuple):
+    """What a tick gave: of the scene, and what things can be made of."""
+
+    prediction: Prediction | None
+    tokens: Sequence[Token]
 
 
 class FusionNode(PerceptionNode):
@@ -66,6 +77,8 @@ class FusionNode(PerceptionNode):
         self._debug = DebugImage(self)
         kinds = vision_messages()
         self._vision = VisionOutputs(self, kinds) if kinds is not None else None
+        self._things: Things | None = None
+        self._objects = ObjectOutputs(self)
         for name in self.parameters.sensor_names:
             self._offer_switch(name)
 
@@ -106,11 +119,15 @@ class FusionNode(PerceptionNode):
         """Starts the ticks, with all counters at zero."""
         self._predictions = 0
         self._alive = ()
+        if self._things is not None and self.model is not None:
+            self._things.start(self.model)
         return super().on_activate(state)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribes and loads the model."""
         self._discovery = Discovery(self.parameters.discovery) if self.parameters["discover"] else None
+        if self.parameters.objects is not None:
+            self._things = Things(self, self._pool, self.parameters, self._cameras)
         return super().on_configure(state)
 
     def apply(self, changes: Mapping[str, Any]) -> None:
@@ -155,6 +172,9 @@ class FusionNode(PerceptionNode):
         for name in list(self._discovery.adopted) if self._discovery is not None else ():
             self._let_go(name, "the node is cleaned up")
         self._discovery = None
+        if self._things is not None:
+            self._things.close()
+            self._things = None
         if self._vocabulary is not None:
             self._vocabulary.close(_END_PATIENCE)
         self._vocabulary = self._own_labels = None
@@ -166,6 +186,8 @@ class FusionNode(PerceptionNode):
         if self._discovery is not None and self.model is not None:
             self._discover(self._discovery, self.model.modalities)
         super()._poll()
+        if self._things is not None:
+            self._things.poll(self.sensors, self._links)
 
     def _discover(self, discovery: Discovery, known: Sequence[str]) -> None:
         offers = {}
@@ -223,14 +245,23 @@ class FusionNode(PerceptionNode):
         self.get_logger().info(f"[{name}] let {adopted.topic} go: {why}")
 
     def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
-        """What was adopted and what was not."""
-        if self._discovery is None:
-            return []
-        adopted, refused, excluded = self._discovery.adopted, self._discovery.refused, self._discovery.excluded
+        """What was adopted and what was not, and what becomes of things."""
+        entries = [("discovery", self._discovery_entry(self._discovery))] if self._discovery is not None else []
+        if self._things is not None:
+            entries.append(("objects", self._things.entry(self._objects.missing)))
+        return entries
+
+    @staticmethod
+    def _discovery_entry(discovery: Discovery) -> tuple[bytes, str, dict[str, Any]]:
+        adopted, refused, excluded = discovery.adopted, discovery.refused, discovery.excluded
         level = DiagnosticStatus.WARN if refused else DiagnosticStatus.OK
         values = {name: f"{item.topic}: {item.judgement.reason}" for name, item in adopted.items()}
         message = f"{len(adopted)} topics adopted, {len(refused)} not; {len(excluded)} are no sensor's"
-        return [("discovery", (level, message, {**values, **excluded, **refused}))]
+        return level, message, {**values, **excluded, **refused}
+
+    def further_costs(self) -> Mapping[str, float]:
+        """What things take."""
+        return {} if self._things is None else {"objects": self._things.cost}
 
     def _inference_entry(self) -> tuple[bytes, str, dict[str, Any]]:
         level, message, values = super()._inference_entry()
@@ -269,26 +300,41 @@ class FusionNode(PerceptionNode):
 
     # Predictions ----------------------------------------------------------------------------------------------------
 
-    def compute(self, selection: Selection) -> Prediction | None:
-        """The prediction of a tick, or ``None`` if too few sensors offer something usable, or no labels are there."""
+    def compute(self, selection: Selection) -> Perceived:
+        """The prediction of a tick, if enough sensors offer something usable and labels are there, and its tokens."""
         assert self.engine is not None
-        return self.engine.compute(selection) if self._answers else None
+        return Perceived(*self.engine.perceive(selection)) if self._answers else Perceived(None, ())
 
-    def publish(self, tick: Tick, prediction: Prediction | None) -> None:
-        """Publishes a prediction."""
+    def publish(self, tick: Tick, perceived: Perceived) -> None:
+        """Publishes a prediction; then computes and publishes things, which it does not wait for."""
+        prediction = perceived.prediction
         if prediction is None:
             self._alive = ()
+        else:
+            latency = time.monotonic() - tick.started
+            message = self._message(prediction, latency)
+            self._publisher.publish(message)
+            self._predictions += 1
+            self.inference.times.add({**prediction.stages, "latency": latency})
+            self._alive = tuple(share.name for share in prediction.sensors)
+            if self._vision is not None:
+                self._vision.publish(message.header, prediction)
+        if self._things is not None and self._answers:
+            self._publish_things(self._things, tick.selection, perceived.tokens)
+        if prediction is not None and self.engine is not None:
+            self._debug.publish(message.header, prediction, self.engine, self._things)
+
+    def _publish_things(self, things: Things, selection: Selection, tokens: Sequence[Token]) -> None:
+        if self.engine is None:
             return
-        latency = time.monotonic() - tick.started
-        message = self._message(prediction, latency)
-        self._publisher.publish(message)
-        self._predictions += 1
-        self.inference.times.add({**prediction.stages, "latency": latency})
-        self._alive = tuple(share.name for share in prediction.sensors)
-        if self._vision is not None:
-            self._vision.publish(message.header, prediction)
-        if self.engine is not None:
-            self._debug.publish(message.header, prediction, self.engine)
+        reports = self.engine.reports(selection.now_ns)
+        begin = time.monotonic()
+        told = things.perceive(selection, tokens, reports, self.sensors, self._links)
+        if told is None:
+            return
+        header, latency = self.header(selection.now_ns), time.monotonic() - begin
+        header.frame_id = things.rig.fixed
+        self._objects.publish(header, told, lambda said: self._message(replace(said, header=header), latency))
 
     def _message(self, prediction: Prediction, latency: float) -> msg.Prediction:
         embedding, similarities = self.parameters["publish_embedding"], self.parameters["publish_similarities"]
@@ -300,6 +346,8 @@ class FusionNode(PerceptionNode):
     def on_selection(self, selection: Selection) -> None:
         """Publishes the status at once if a sensor's state, the sensors alive or the labels have changed."""
         assert self.engine is not None
+        if self._things is not None:
+            self._things.on_selection(selection)
         reports = self.engine.reports(selection.now_ns)
         if self._key(reports) != self._reported:
             self.on_report(reports)

@@ -70,7 +70,8 @@ class PerceptionNode(LifecycleNode):
         self._decoders: dict[str, messages.Decoder] = {}
         self._tactile = TactileReferences(self, lambda: self.sensors.values(), self._decode_plain)
         self.inference = diagnostics.Inference("decode", "encode", "fuse", "latency")
-        self._loop = TickLoop(self, self.parameters["rate"], self.on_selection, self.compute, self.publish)
+        work = self.on_selection, self.compute, self.publish, self.further_costs
+        self._loop = TickLoop(self, self.parameters["rate"], *work)
         # These go on when simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_POLL_PERIOD, self._poll, clock=steady)
@@ -121,6 +122,10 @@ class PerceptionNode(LifecycleNode):
 
     def on_selection(self, selection: Selection) -> None:
         """Called at every tick, on the executor's thread."""
+
+    def further_costs(self) -> Mapping[str, float]:
+        """Mean s of a tick that is spent on something else than a sensor, by name."""
+        return {}
 
     def on_report(self, reports: Sequence[SensorReport]) -> None:
         """Called once a second while the node is configured."""
@@ -396,7 +401,8 @@ class PerceptionNode(LifecycleNode):
         if load.words and level != DiagnosticStatus.ERROR:
             level, message = DiagnosticStatus.WARN, load.words
         values |= {"asked": f"{load.asked:.1f} Hz", "planned": f"{load.asked * load.share:.1f} Hz"}
-        values |= {f"cost_{name}": f"{cost:.4f} s" for name, cost in self.engine.costs.items()}
+        costs = {**self.engine.costs, **self.further_costs()}
+        values |= {f"cost_{name}": f"{cost:.4f} s" for name, cost in costs.items()}
         if self._loop.ticks == 0 and self.now_ns == 0:
             level, message = DiagnosticStatus.WARN, "use_sim_time is true and nothing publishes /clock"
         return level, message, values

@@ -18,6 +18,7 @@ from omnibind_core.runtime.types import Prediction
 from omnibind_ros.graph.topics import LATCHED
 from omnibind_ros.messages import fill, image_fields
 from omnibind_ros.node import overlay
+from omnibind_ros.node.objects.things import Things
 
 
 def vision_messages() -> ModuleType | None:
@@ -85,14 +86,19 @@ class DebugImage:
         self._image_type = Image
         self._publisher = node.create_publisher(Image, "~/debug_image", QoSProfile(depth=1))
 
-    def publish(self, header: Any, prediction: Prediction, engine: PerceptionEngine) -> None:
-        """Publishes a prediction, on the worker's thread."""
+    def publish(
+        self, header: Any, prediction: Prediction, engine: PerceptionEngine, things: Things | None = None
+    ) -> None:
+        """Publishes a prediction, and the things in the picture, on the worker's thread."""
         if not self._publisher.get_subscription_count():
             return
         order = {name: (not modalities.get(name).is_camera, place) for place, name in enumerate(modalities.names())}
         shares = sorted(prediction.sensors, key=lambda share: order[share.modality])
-        views = (overlay.picture(share.modality, engine.newest(share.name)) for share in shares)
-        view = next((view for view in views if view is not None), None)
+        views = ((share.name, overlay.picture(share.modality, engine.newest(share.name))) for share in shares)
+        name, view = next(((name, view) for name, view in views if view is not None), ("", None))
+        if view is not None and things is not None and name in things.rig.cameras:
+            camera = things.rig.cameras[name]
+            view = overlay.boxes(view, (camera.width, camera.height), name, things.told)
         message = fill(self._image_type(), image_fields(overlay.draw(view, prediction), "rgb8"))
         message.header = header
         self._publisher.publish(message)

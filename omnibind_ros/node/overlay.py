@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -9,11 +10,13 @@ import numpy as np
 
 from omnibind_core import modalities
 from omnibind_core.modalities.drawing import Picture, fit, view_picture
+from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.runtime.types import Encoded, Prediction
+from omnibind_ros.node.objects.words import colour, words
 
 _WIDTH, _HIGHEST, _LINE, _MARGIN = 640, 640, 22, 8  # pixels
 _FONT, _SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
-_WHITE, _BAR, _FAINT = (255, 255, 255), (86, 180, 233), (70, 70, 70)
+_WHITE, _BLACK, _BAR, _FAINT = (255, 255, 255), (0, 0, 0), (86, 180, 233), (70, 70, 70)
 
 
 def picture(modality: str, raw: Any) -> Picture | None:
@@ -27,6 +30,31 @@ def picture(modality: str, raw: Any) -> Picture | None:
         seen = raw.array.ndim == 4 and raw.array.shape[1] == 3 and raw.array.dtype == np.uint8
         return view_picture(raw.array[0]) if seen else None
     return modalities.get(modality).draw(raw) if modality in modalities.names() else None
+
+
+def boxes(view: Picture, size: tuple[int, int], sensor: str, things: Sequence[ObjectPrediction]) -> Picture:
+    """A picture of a sensor with the boxes of things, their ids and labels.
+
+    Args:
+        view: The picture, RGB.
+        size: Width and height that the boxes are in pixels of.
+        sensor: The sensor.
+        things: The things.
+    """
+    times = _WIDTH / view.shape[1]  # drawn at the size that it is shown in, so that letters can be read
+    view = fit(view, (max(round(view.shape[0] * times), 1), _WIDTH))
+    scale = np.array([view.shape[1] / size[0], view.shape[0] / size[1]] * 2)
+    for thing in things:
+        box = thing.sights[sensor].box if sensor in thing.sights else None
+        if box is None:
+            continue
+        left, top, right, bottom = (np.array(box) * scale).round().astype(int).tolist()
+        red, green, blue = (round(255 * part) for part in colour(thing.id))
+        cv2.rectangle(view, (left, top), (right, bottom), (red, green, blue), 2)
+        place = (max(left, 0) + 2, max(top - 5, 14))
+        cv2.putText(view, words(thing), place, _FONT, _SCALE, _BLACK, 3, cv2.LINE_AA)
+        cv2.putText(view, words(thing), place, _FONT, _SCALE, (red, green, blue), 1, cv2.LINE_AA)
+    return view
 
 
 def draw(view: Picture | None, prediction: Prediction) -> Picture:

@@ -7,16 +7,19 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omnibind_core import modalities
-from omnibind_core.errors import ConfigError
+from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities import Modality
+from omnibind_core.objects.types import PROPOSERS, ObjectSettings
 from omnibind_core.runtime.types import EngineSettings, SensorConfig
 from omnibind_core.runtime.vocabulary import check_labels
 from omnibind_ros.graph.discovery import DiscoveryRules
 from omnibind_ros.graph.judging import camera_info_topic
 from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, types_for
+from omnibind_ros.messages.objects import PICTURE_KINDS, Placement, transform_of
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -173,6 +176,58 @@ _PROVIDERS = Spec(
 )
 _AUTOSTART = Spec("autostart", True, "configure and activate at the start; false leaves it to a manager", NEVER)
 
+_THINGS = ObjectSettings()
+
+OBJECTS: tuple[Spec, ...] = (
+    Spec("objects.enabled", False, "tell what is where: one prediction for each thing (docs/objects.md)"),
+    Spec(
+        "objects.fixed_frame", "", "frame that things are told in; empty: odom, else what most sensors' frames hang on"
+    ),
+    Spec(
+        "objects.detections",
+        [""],
+        "topics of detectors, each with a sensor's name after a space where its frame does not tell whose pictures",
+    ),
+    Spec("objects.transforms", [""], "where frames are, beside tf: parent child x y z roll pitch yaw, m and rad"),
+    Spec("objects.urdf", "", "file of a robot's description, of which the fixed joints are taken"),
+    Spec("objects.propose", list(_THINGS.propose), f"own proposers: {', '.join(PROPOSERS)}; empty: detectors alone"),
+    Spec("objects.max_objects", _THINGS.max_objects, "things of which something is encoded at a tick", minimum=1),
+    Spec("objects.max_crops", _THINGS.max_crops, "pictures encoded of things at a tick; a cloud is several", minimum=1),
+    Spec("objects.max_regions", _THINGS.max_regions, "regions looked at at a tick, the surest", minimum=1),
+    Spec(
+        "objects.detection_age",
+        _THINGS.detection_age,
+        "s by which a detection may be older, or newer, than the tick",
+        UNCONFIGURED,
+        0.01,
+        10.0,
+    ),
+    Spec("objects.confirm", _THINGS.confirm, "ticks that a thing must be found in before it is told", minimum=1),
+    Spec(
+        "objects.forget", _THINGS.forget, "s without evidence after which a thing is forgotten", UNCONFIGURED, 0.1, 60.0
+    ),
+    Spec(
+        "objects.refresh", _THINGS.refresh, "s after which a thing's view is encoded again", UNCONFIGURED, 0.01, 3600.0
+    ),
+    Spec(
+        "objects.moved",
+        _THINGS.moved,
+        "the same, when it has moved or grown by this share of its size",
+        UNCONFIGURED,
+        0.01,
+        100.0,
+    ),
+    Spec(
+        "objects.memory",
+        _THINGS.memory,
+        "s within which other evidence wins over a thing's label",
+        UNCONFIGURED,
+        0.1,
+        600.0,
+    ),
+)
+"""What is where; of :class:`~omnibind_core.objects.types.ObjectSettings`, and how it is told to."""
+
 FUSION_NODE: tuple[Spec, ...] = (
     _MODEL,
     _DEVICE,
@@ -222,6 +277,7 @@ FUSION_NODE: tuple[Spec, ...] = (
     Spec("discover_forget", 10.0, "s without a publisher after which a topic is let go", UNCONFIGURED, 0.0, 3600.0),
     Spec("publish_embedding", False, "fill Prediction.embedding", ALWAYS),
     Spec("publish_similarities", False, "fill Prediction.similarities", ALWAYS),
+    *OBJECTS,
 )
 
 SENSOR_NODE: tuple[Spec, ...] = (
@@ -267,8 +323,22 @@ SENSOR: tuple[Spec, ...] = (
     Spec(
         "camera_info",
         "",
-        "topic of the CameraInfo of a depth camera (lidar); empty: camera_info beside its topic",
+        "topic of the CameraInfo of pictures, and of a depth camera (lidar); empty: camera_info beside its topic",
         form=TOPIC,
+    ),
+    Spec("frame", "", "frame that it looks from; empty: that of its messages"),
+    Spec(
+        "field_of_view",
+        0.0,
+        "degrees across its pictures, without distortion; 0: its CameraInfo tells",
+        minimum=0.0,
+        maximum=170.0,
+    ),
+    Spec(
+        "picture",
+        "auto",
+        "which matrices of the CameraInfo count: of raw or rectified pictures; auto: rectified with rect in the topic",
+        choices=PICTURE_KINDS,
     ),
     Spec("sample_rate", 16000, "Hz, for sound messages that carry none", minimum=1, maximum=768000),
     Spec("channels", 1, "channels of the same messages", minimum=1, maximum=64),
@@ -295,6 +365,7 @@ class Sensor:
         qos: ``auto``, ``sensor_data`` or ``reliable``.
         queue_depth: Messages that may wait.
         options: What the messages do not say.
+        placement: Where it is and looks, as far as parameters tell.
     """
 
     config: SensorConfig
@@ -303,6 +374,7 @@ class Sensor:
     qos: str
     queue_depth: int
     options: DecodeOptions
+    placement: Placement
 
     @property
     def name(self) -> str:
@@ -328,7 +400,8 @@ class Parameters:
             self._declare(spec, spec.name)
         if not self.sensor_names and not ("discover" in self._specs and self["discover"]):
             raise ConfigError("parameter 'sensors' is empty, expected at least one name, or discover: true")
-        check_sensor_names(self.sensor_names, "sensor" if "sensor" in self else "sensors", self._specs)
+        taken = {name.partition(".")[0] for name in self._specs}
+        check_sensor_names(self.sensor_names, "sensor" if "sensor" in self else "sensors", taken)
         for sensor in self.sensor_names:
             self.add(sensor)
 
@@ -427,9 +500,26 @@ class Parameters:
                     raise ConfigError(f"parameter '{name}': {text!r} is no regular expression: {error}") from error
         if name == "labels":
             check_labels(value)
+        if name.startswith("objects."):
+            self._check_objects(name, value)
         if value and self._specs[name].form is TOPIC and self._node is not None:
             self._resolve(name, value)
         return value
+
+    def _check_objects(self, name: str, value: Any) -> None:
+        if name == "objects.propose":
+            ObjectSettings(propose=tuple(value))
+        if name == "objects.transforms":
+            for text in value:
+                try:
+                    transform_of(text, name)
+                except InvalidInputError as error:
+                    raise ConfigError(f"parameter '{name}' has {error.value}, expected {error.expected}") from error
+        if name == "objects.detections":
+            for topic, sensor in map(detector, value):
+                if not re.fullmatch(TOPIC.pattern, topic) or (sensor and sensor not in self.sensor_names):
+                    found = f"parameter '{name}' has '{' '.join((topic, sensor)).strip()}'"
+                    raise ConfigError(f"{found}, expected a topic, or one and a sensor: {', '.join(self.sensor_names)}")
 
     def changeable(self, name: str) -> str:
         """When the parameter can be changed; parameters that are not ours always can."""
@@ -454,6 +544,15 @@ class Parameters:
         names = ("top_k", "max_future", "min_sensors", "max_wait")
         trigger = "" if self["trigger"] == "rate" else self["trigger"]
         return EngineSettings(trigger=trigger, **{name: self[name] for name in names})
+
+    @property
+    def objects(self) -> ObjectSettings | None:
+        """How things are found, followed and recognised (fusion node); ``None`` if they are not."""
+        if not self["objects.enabled"]:
+            return None
+        fields = (field.name for field in dataclass_fields(ObjectSettings))
+        values = {name: self[f"objects.{name}"] for name in fields if f"objects.{name}" in self}
+        return ObjectSettings(**{**values, "propose": tuple(values["propose"]), "top_k": self["top_k"]})
 
     @property
     def discovery(self) -> DiscoveryRules:
@@ -488,6 +587,7 @@ class Parameters:
             found = f"parameter '{name}.message_type' is '{values['message_type']}'"
             raise ConfigError(f"{found}, expected for {modality} one of {', '.join(types)}")
         topic = values["topic"] or f"{name}/{definition.topic_ending}"
+        info = values["camera_info"] or camera_info_topic(topic)
         return Sensor(
             config=SensorConfig(
                 name=name,
@@ -507,13 +607,14 @@ class Parameters:
                 scale=values["scale"],
                 offset=values["offset"],
                 rows=values["rows"],
-                camera_info=values["camera_info"] or camera_info_topic(topic),
+                camera_info=info,
                 sample_rate=values["sample_rate"],
                 channels=values["channels"],
                 sample_format=values["sample_format"],
                 coding_format=values["coding_format"],
                 image_decoder=values["image_decoder"],
             ),
+            placement=Placement(topic, info, values["frame"], values["field_of_view"], values["picture"]),
         )
 
     @staticmethod
@@ -541,6 +642,12 @@ class Parameters:
             near = difflib.get_close_matches(name, self._specs, 1, cutoff=0.8)
             sentences.append(f"parameter '{name}' is unknown" + (f"; did you mean '{near[0]}'?" if near else ""))
         return sentences
+
+
+def detector(text: str) -> tuple[str, str]:
+    """Topic and sensor of a text of the parameter ``objects.detections``; ``""`` without a sensor."""
+    topic, _, sensor = text.strip().partition(" ")
+    return topic, sensor.strip()
 
 
 def table(specs: Sequence[Spec], prefix: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rclpy.clock import JumpThreshold
@@ -32,6 +32,7 @@ class TickLoop:
         on_selection: Called at every tick.
         compute: Works on a selection, on the worker's thread.
         publish: Publishes what ``compute`` returned, on the worker's thread.
+        costs: Gives the mean s of a tick that is spent on something else than a sensor, by name.
 
     Attributes:
         stream: The stream; ``None`` while nothing ticks.
@@ -46,6 +47,7 @@ class TickLoop:
         on_selection: Callable[[Selection], None],
         compute: Callable[[Selection], Any],
         publish: Callable[[Tick, Any], None],
+        costs: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.stream: PerceptionStream | None = None
         self.ticks = 0
@@ -55,6 +57,7 @@ class TickLoop:
         self._on_selection = on_selection
         self._compute = compute
         self._publish = publish
+        self._costs = costs
         self._worker: LatestWorker[Tick, tuple[Tick, Any]] | None = None
         self._work_began = self._ended = 0.0
         self._rate_timer = node.create_timer(1.0 / rate, self._period)
@@ -109,7 +112,7 @@ class TickLoop:
             self._worker.submit(Tick(selection, now))
             self.load.begun(now)
             engine = self.stream.engine
-            if self.load.look(now, engine.costs, engine.minor):
+            if self.load.look(now, {**engine.costs, **self._costs()}, engine.minor):
                 self._set_period()
                 engine.spare(self.load.spared)
         deadline = self.stream.deadline_ns

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,6 +79,8 @@ class Replay:
         identity: Of the model, which frames that a sensor node encoded must be of.
         threads: Threads that encode; see :class:`Lookahead`.
         known: What the model has encoded in other replays.
+        listeners: Who else hears messages of a topic, whole and in the order in which they were recorded; some ticks
+            ahead of the steps, as the engine is.
 
     Attributes:
         setup: As given.
@@ -103,6 +105,7 @@ class Replay:
         identity: str = "",
         threads: int = 1,
         known: Known | None = None,
+        listeners: Mapping[str, Callable[[types.RecordedMessage], None]] | None = None,
     ) -> None:
         self.setup = setup
         self.start_ns, self.end_ns = read.span_ns(path)
@@ -114,6 +117,7 @@ class Replay:
         self._identity = identity
         self._threads = threads
         self._known = known
+        self._listeners = listeners or {}
         self._sensors_of = {
             topic: [name for name in setup.present if setup.topics[name] == topic] for topic in setup.types
         }
@@ -180,10 +184,12 @@ class Replay:
         held: list[_Arrival] = []
         number = 0
         try:
-            for item in read.messages(self._path, list(self._sensors_of)):
+            for item in read.messages(self._path, list({**self._sensors_of, **self._listeners})):
                 while held and held[0].receive_ns <= item.time_ns:
                     yield heapq.heappop(held)
-                for sensor in self._sensors_of[item.topic]:
+                if item.topic in self._listeners:
+                    self._listeners[item.topic](item)
+                for sensor in self._sensors_of.get(item.topic, ()):
                     number += 1
                     arrival = self._changed(_Arrival(item.time_ns, number, sensor, item, ""))
                     if arrival is None:

@@ -25,6 +25,9 @@ from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring, truth
 from omnibind_ros.replay.changes import AS_RECORDED, Scenario, parse, scenarios
 from omnibind_ros.replay.engine import Replay, Step, load_model
+from omnibind_ros.replay.objects import truth as objects_truth
+from omnibind_ros.replay.objects.driver import Driver, Perceived, Remembering, Volumes
+from omnibind_ros.replay.objects.truth import Things
 from omnibind_ros.replay.scoring import Row, Vocabulary
 from omnibind_ros.replay.setup import Setup, read_parameters, resolve
 from omnibind_ros.replay.truth import Truth
@@ -55,6 +58,8 @@ class Options:
         threads: CPU threads that encode, 0 for one on each core; they change no figure.
         engine: What runs trunks on a CPU; ``None`` takes the parameters' one.
         providers: What that runs on; ``None`` takes the parameters' ones, of their engine.
+        objects: Table of which things were where, by its path, or by its name in the bag's folder; ``None``: nothing is
+            asked of things.
     """
 
     model: str | None = None
@@ -69,6 +74,7 @@ class Options:
     threads: int = 0
     engine: str | None = None
     providers: tuple[str, ...] | None = None
+    objects: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class Run:
         sensors: Sensors that the combinations are made of.
         combinations: Per set of sensors, its rows at the same ticks.
         worst: Confident mistakes, the worst first.
+        objects: What was said of things; ``None`` if nobody asked.
     """
 
     scenario: Scenario
@@ -104,6 +111,7 @@ class Run:
     reports: tuple[SensorReport, ...]
     combinations: Mapping[tuple[str, ...], Sequence[Row]] = field(default_factory=dict, repr=False)
     worst: tuple[Mistake, ...] = field(default=(), repr=False)
+    objects: Perceived | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,7 @@ class Evaluation:
         options: How it was evaluated.
         damage: Why the bag could not be read to its end; ``""`` if it could.
         notes: What a person should know, in sentences.
+        things: Which things were where; ``None`` if nobody asked.
     """
 
     bag: str
@@ -137,6 +146,7 @@ class Evaluation:
     options: Options
     damage: str = ""
     notes: tuple[str, ...] = ()
+    things: Things | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -166,9 +176,13 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
     """
     threads = options.threads or cores()
     given = read_parameters(options.params)
-    setup = resolve(read.topics(path), given, options.namespace, adopt=options.params is None, bag=path)
+    if options.objects is not None:
+        given["objects.enabled"] = True
+    topics = read.topics(path)
+    setup = resolve(topics, given, options.namespace, adopt=options.params is None, bag=path)
     start_ns, end_ns = read.span_ns(path)
     ground_truth = _truth(path, options, start_ns, end_ns)
+    things = _things(path, options, start_ns, end_ns)
     plan = scenarios([parse(action, text, setup) for action, text in options.changes])
     if options.ablate and len(setup.present) > _MOST_ABLATED:
         raise ConfigError(
@@ -178,14 +192,21 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
     model = load_model(setup, options.model, options.device, options.engine, 1, options.providers)
     vocabulary = Vocabulary(model.labels.names, model.labels.aliases)
     known: Known = {}
+    begin = None if things is None else partial(Driver, Remembering(model), setup, topics, things, vocabulary)
+    placed: Volumes = {}
     runs, notes, damage = [], [], ""
     for number, scenario in enumerate(plan):
-        replay = Replay(path, setup, model, scenario, identity=model.identity, threads=threads, known=known)
+        driver = None if begin is None else begin(placed)
+        hears = None if driver is None else driver.listeners
+        replay = Replay(path, setup, model, scenario, 0, model.identity, threads, known, hears)
         ablate = options.ablate and scenario is AS_RECORDED
         collector = _Collector(replay, ground_truth, vocabulary, model, options.settle, ablate)
         for step in replay.steps(partial(_tell, progress, number, len(plan), (end_ns - start_ns) / 1e9)):
             collector.add(step)
-        runs.append(collector.run(scenario))
+            if driver is not None:
+                driver.add(step)
+        perceived = None if driver is None else driver.perceived
+        runs.append(collector.run(scenario, perceived))
         if not number:
             damage = replay.damage
             extent = "is damaged, and all that is whole of it is evaluated"
@@ -193,6 +214,9 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
             notes = [f"the bag {extent}: {damage}"] if damage else []
             notes += [f"no message at all from {a:.1f} to {b:.1f} s: no ticks were made there" for a, b in replay.gaps]
             notes += collector.doubts()
+            if driver is not None and perceived is not None:
+                notes += driver.notes
+                placed = perceived.volumes
     progress(1.0)
     return Evaluation(
         str(path),
@@ -207,6 +231,7 @@ def evaluate(path: Path, options: Options, progress: Progress = lambda share: No
         options,
         damage,
         (*_notes(setup, ground_truth, vocabulary), *notes),
+        things,
     )
 
 
@@ -221,6 +246,14 @@ def _truth(path: Path, options: Options, start_ns: int, end_ns: int) -> Truth | 
     if options.labels is None and not table.is_file():
         return None
     return truth.from_table(table, start_ns, end_ns, path.stem)
+
+
+def _things(path: Path, options: Options, start_ns: int, end_ns: int) -> Things | None:
+    if options.objects is None:
+        return None
+    beside = path / options.objects
+    named = len(options.objects.parts) == 1 and not options.objects.is_file() and beside.is_file()
+    return objects_truth.read(beside if named else options.objects, start_ns, end_ns, path.stem)
 
 
 def _notes(setup: Setup, ground_truth: Truth | None, vocabulary: Vocabulary) -> list[str]:
@@ -292,10 +325,18 @@ class _Collector:
         if self._combinations:
             self._combine(row, tokens)
 
-    def run(self, scenario: Scenario) -> Run:
-        """What was collected."""
+    def run(self, scenario: Scenario, perceived: Perceived | None = None) -> Run:
+        """What was collected, and what was said of things."""
         worst = sorted(self._worst.values(), key=lambda mistake: (-mistake.row.confidence, mistake.row.time_s))[:_WORST]
-        return Run(scenario, tuple(self._rows), tuple(self._states), self._reports, self._combinations, tuple(worst))
+        return Run(
+            scenario,
+            tuple(self._rows),
+            tuple(self._states),
+            self._reports,
+            self._combinations,
+            tuple(worst),
+            perceived,
+        )
 
     def doubts(self) -> list[str]:
         """What spoke against sensors, a sentence each."""

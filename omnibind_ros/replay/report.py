@@ -12,6 +12,7 @@ from omnibind_core.runtime.types import SensorState
 from omnibind_ros.replay import figures, scoring
 from omnibind_ros.replay.batch import Outcome
 from omnibind_ros.replay.evaluation import Evaluation, Run
+from omnibind_ros.replay.objects import sections as objects
 from omnibind_ros.replay.scoring import OUTCOMES, Row
 
 _SENSOR_NOTE = (
@@ -40,6 +41,7 @@ def report(evaluation: Evaluation) -> Report:
         sections.insert(2, _what_if(evaluation))
     if evaluation.runs[0].combinations:
         sections.insert(2, _ablation(evaluation))
+    sections += objects.sections(evaluation)
     sections.append(Section("Every tick", "", [_ticks(evaluation)]))
     return Report("bag", f"Bag {evaluation.bag}", _facts(evaluation), sections)
 

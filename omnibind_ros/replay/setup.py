@@ -157,6 +157,9 @@ def resolve(
             notes.append(f"{topic} is taken for sensor '{name}': {judgement.modality} {judgement.reason}")
         left_out = {**discovery.excluded, **discovery.refused}
         notes += [f"{topic} is not taken for a sensor: {reason}" for topic, reason in left_out.items()]
+    for name, sensor in sensors.items():
+        info = _resolved(sensor.options.camera_info, namespace)
+        sensors[name] = replace(sensor, options=replace(sensor.options, camera_info=info))
     refused = {
         name: f"{full[name]} has messages of type {topics[full[name]]}, expected {' or '.join(sensor.message_types)}"
         + (f": {told}" if (told := explain_type(topics[full[name]])) else "")
@@ -166,14 +169,13 @@ def resolve(
     for name in [name for name, topic in full.items() if topic in topics and name not in refused]:
         sensor, ros_type = sensors[name], topics[full[name]]
         if sensor.config.modality == "point_cloud" and ros_type in (messages.IMAGE, messages.COMPRESSED_IMAGE):
-            info = _resolved(sensor.options.camera_info, namespace)
+            info = sensor.options.camera_info
             if topics.get(info) != messages.CAMERA_INFO:
                 clouds = " or ".join(kind for kind in sensor.message_types if kind != ros_type)
                 lacks = f"depth is a cloud by its camera, and the bag has no {messages.CAMERA_INFO} on {info}"
                 refused[name] = f"{full[name]} has messages of type {ros_type}: {lacks}; expected {clouds}"
                 continue
-            options = replace(sensor.options, camera_info=info, intrinsics=_first(bag, info))
-            sensors[name] = replace(sensor, options=options)
+            sensors[name] = replace(sensor, options=replace(sensor.options, intrinsics=_first(bag, info)))
     refused |= {
         name: f"{topic} cannot be read: {skipped[topic].reason}" for name, topic in full.items() if topic in skipped
     }

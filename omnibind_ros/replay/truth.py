@@ -99,7 +99,7 @@ def from_table(path: Path, start_ns: int, end_ns: int, bag_name: str = "") -> Tr
                 if row.get("bag", bag_name) != bag_name:
                     continue
                 where = f"{path}, line {table.line_num}"
-                begin, end = (_time(row[key], start_ns, where) for key in keys)
+                begin, end = (time_ns(row[key], start_ns, where) for key in keys)
                 label = (row["label"] or "").strip()
                 if end <= begin:
                     raise DataError(f"{where}: it ends at {row[keys[1]]} and begins at {row[keys[0]]}")
@@ -112,7 +112,17 @@ def from_table(path: Path, start_ns: int, end_ns: int, bag_name: str = "") -> Tr
     return _checked(intervals, start_ns, end_ns)
 
 
-def _time(text: str | None, start_ns: int, where: str) -> int:
+def time_ns(text: str | None, start_ns: int, where: str) -> int:
+    """A time of a table: s since the beginning of the bag, or whole ns since 1970.
+
+    Args:
+        text: The cell.
+        start_ns: Beginning of the bag, ns.
+        where: File and line, for error messages.
+
+    Raises:
+        DataError: It is no time.
+    """
     try:
         number = float(text or "")
         if abs(number) >= _ABSOLUTE:

@@ -579,7 +579,7 @@ def test_described_labels_are_compared_without_their_own_descriptions(measured, 
     model = measured.model
     told = {"car": ["car: it has four wheels"], "dog": ["dog: it barks"]}
     whole = LabelBank.from_names(model.labels.names, model.embed_text, descriptions=told)
-    monkeypatch.setattr(model, "_vocabulary", (whole, None))
+    monkeypatch.setattr(model, "_vocabulary", (whole, whole.rows[:0]))
     found = texts.with_text(measured, texts.DESCRIBED)
     assert found is not None
     assert [*found.sentences] == ["it barks", "it has four wheels"]

@@ -15,6 +15,7 @@ from omnibind_core.encoders.inference import engines
 from omnibind_core.encoders.inference.export import Part
 from omnibind_core.fusion import Evidence, base, evidence_left_out, left_out
 from omnibind_core.model.recogniser import DYNAMIC, INPUTS, OUTPUTS, Recogniser, samples
+from omnibind_core.model.recorded import RecordedRecogniser
 
 DIM = 32
 SLOTS = ("image", "text", "touch", "audio")
@@ -216,3 +217,40 @@ def test_a_large_set_is_fused_some_rows_at_a_time(monkeypatch):
         found = module.leave_one_out(tokens, left_out(nothing == 0), nothing, nothing > 0)
     assert found.embedding.shape == (51, DIM) and sum(most) == 51
     assert len(most) > 3 and max(most) * 50 * (DIM + 50) <= 30000
+
+
+@pytest.mark.parametrize("name", ["familiarity", "paper"])
+def test_recorded_steps_give_the_same_for_every_size_and_vocabulary(name):
+    network = Recogniser(built(name), CALIBRATION, SLOTS)
+    recorded: list[int] = []
+
+    def capture(step, inputs):
+        recorded.append(len(inputs[0]))
+        return lambda: step(*inputs)
+
+    fast = RecordedRecogniser(network, torch.device("cpu"), capture)
+    labels, more = (F.normalize(torch.randn(size, DIM), dim=1) for size in (7, 4))
+    for vocabulary, others in ((labels, labels[:0]), (more, labels)):
+        for sample in [*samples(DIM, len(SLOTS), labels, most=4)] * 2:
+            given = {**sample, "labels": vocabulary, "others": others}
+            with torch.inference_mode():
+                wanted = network(**given)
+            for part, found, right in zip(OUTPUTS, fast(**given), wanted, strict=True):
+                np.testing.assert_allclose(found.numpy(), right.numpy(), atol=1e-6, err_msg=part)
+    assert recorded == [4, 3, 2, 1] * 2  # each size once for each vocabulary
+
+
+def test_what_cannot_be_recorded_is_computed_as_it_is(caplog):
+    network = Recogniser(built("paper"), CALIBRATION, SLOTS)
+
+    def refuse(step, inputs):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    fast = RecordedRecogniser(network, torch.device("cpu"), refuse)
+    labels = F.normalize(torch.randn(7, DIM), dim=1)
+    for sample in samples(DIM, len(SLOTS), labels, most=2):
+        with torch.inference_mode():
+            wanted = network(**sample)
+        for found, right in zip(fast(**sample), wanted, strict=True):
+            np.testing.assert_allclose(found.numpy(), right.numpy(), atol=1e-6)
+    assert caplog.text.count("recognition runs without CUDA graphs: operation not permitted when stream") == 1

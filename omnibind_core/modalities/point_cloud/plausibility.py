@@ -7,6 +7,7 @@ before made-up LiDARs and depth cameras do (docs/messages.md#what-cannot-be).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,21 +28,13 @@ _LOOK = 8  # rows and columns that a camera's view is divided into
 
 def doubt(raw: NDArray[np.float32]) -> Doubt | None:
     """The doubt about a checked cloud ``[N, 3]``: a plane, the ground, a room or a whole view says nothing."""
-    points = raw if len(raw) <= _POINTS else raw[(_DRAWN * len(raw)).astype(np.intp)]
-    columns = points.T.astype(np.float64)  # NumPy is slow along an axis of three
-    low = columns.min(axis=1)
-    size = columns.max(axis=1) - low
+    columns, low, size, (thin, normal) = _measured(raw)
     extent = float(size.max())
-    if extent < _GROUND_SIZE and float(size.min()) > 0:
-        return None
-    centred = columns - columns.mean(axis=1, keepdims=True)
-    spread, axes = np.linalg.eigh(centred @ centred.T / len(points))
-    thin = math.sqrt(max(float(spread[0]), 0.0) / max(float(spread[2]), 1e-30))
     if thin < _PLANE:
-        return _no_thing(size, "all points in one plane: a laser scan?")
+        return _in_one_plane(size)
     if extent < _GROUND_SIZE:
         return None
-    if thin < _GROUND and abs(float(axes[2, 0])) > _GROUND_SLOPE:
+    if thin < _GROUND and abs(normal) > _GROUND_SLOPE:
         return _no_thing(size, f"a plane that is {100 * thin:.1f} % as thick as wide: the ground?")
     if extent < _ROOM_SIZE:
         return None
@@ -50,6 +43,36 @@ def doubt(raw: NDArray[np.float32]) -> Doubt | None:
     if _is_view(columns):
         return _no_thing(size, "as wide as the view of a depth camera: all that it sees?")
     return None
+
+
+def part_doubt(raw: NDArray[np.float32]) -> Doubt | None:
+    """The doubt about points that were cut out because there is a thing: only that all of them lie in one plane."""
+    _, _, size, (thin, _) = _measured(raw)
+    return _in_one_plane(size) if thin < _PLANE else None
+
+
+class _Measured(NamedTuple):
+    columns: NDArray[np.float64]
+    low: NDArray[np.float64]
+    size: NDArray[np.float64]
+    flat: tuple[float, float]  # thickness by width, and the cosine between what it is thin along and z
+
+
+def _measured(raw: NDArray[np.float32]) -> _Measured:
+    points = raw if len(raw) <= _POINTS else raw[(_DRAWN * len(raw)).astype(np.intp)]
+    columns = points.T.astype(np.float64)  # NumPy is slow along an axis of three
+    low = columns.min(axis=1)
+    size = columns.max(axis=1) - low
+    if float(size.max()) < _GROUND_SIZE and float(size.min()) > 0:
+        return _Measured(columns, low, size, (1.0, 0.0))  # a small one is not looked at
+    centred = columns - columns.mean(axis=1, keepdims=True)
+    spread, axes = np.linalg.eigh(centred @ centred.T / len(points))
+    thin = math.sqrt(max(float(spread[0]), 0.0) / max(float(spread[2]), 1e-30))
+    return _Measured(columns, low, size, (thin, float(axes[2, 0])))
+
+
+def _in_one_plane(size: NDArray[np.float64]) -> Doubt:
+    return _no_thing(size, "all points in one plane: a laser scan?")
 
 
 def _no_thing(size: NDArray[np.float64], what: str) -> Doubt:

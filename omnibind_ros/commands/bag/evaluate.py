@@ -67,6 +67,14 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--truth-topic", default="", metavar="TOPIC", help="std_msgs/String that says what is there instead"
     )
     parser.add_argument(
+        "--objects",
+        type=Path,
+        nargs="?",
+        const=Path("objects.csv"),
+        metavar="CSV",
+        help="ask of things, too: start_s, end_s, id, label and boxes of each (default: objects.csv in the bag)",
+    )
+    parser.add_argument(
         "--settle", type=float, default=1.0, metavar="S", help="s after a change not counted as settled (default: 1)"
     )
     parser.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: cpu)")
@@ -108,6 +116,7 @@ def options_of(args: argparse.Namespace) -> Options:
         args.device,
         engine=args.engine,
         providers=None if args.providers is None else tuple(args.providers),
+        objects=getattr(args, "objects", None),
     )
 
 
@@ -145,12 +154,15 @@ def _write(outcomes: Sequence[Outcome], out: Path) -> int:
 
 def _print(evaluation: Evaluation) -> None:
     from omnibind_ros.replay import report
+    from omnibind_ros.replay.objects import sections
 
     for note in evaluation.notes:
         print(f"omnibind: {evaluation.bag}: {note}", file=sys.stderr)
     figures = report.summary(evaluation)
     sensors = ", ".join(evaluation.setup.present)
     print(f"{evaluation.bag}: {len(evaluation.rows)} ticks in {evaluation.span_s:.1f} s, sensors {sensors}")
+    for line in sections.summary(evaluation):
+        print(f"  {line}")
     if evaluation.truth is None:
         return
     counts = ", ".join(f"{figures[key]} {key}" for key in ("right", "wrong", "unknown", "silent"))
