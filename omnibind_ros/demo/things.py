@@ -6,7 +6,6 @@ import argparse
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from omnibind_ros.demo.course import NODE, running
 from omnibind_ros.demo.monitor import Console, Monitor
 from omnibind_ros.demo.schedule import Outage
 from omnibind_ros.demo.summary import failures, follow
+from omnibind_ros.demo.things_picture import Told
 from omnibind_ros.messages import stamp_ns
 from omnibind_ros.messages.objects import objects_of
 from omnibind_ros.replay.objects import pairing, scoring, truth
@@ -39,19 +39,6 @@ _STATIC, _BASE = "/tf_static", "base_link"
 _RATE = 2.0  # ticks per second, which two cores sustain
 _HEARTBEAT = 2.0  # s after which a line is printed at the latest
 _LATE = 0.1  # s that a picture is older than its tick, in the mean
-
-
-@dataclass(frozen=True)
-class Told:
-    """What was told of things at one tick.
-
-    Attributes:
-        time_s: Its time, s from the beginning of the recording.
-        things: The things.
-    """
-
-    time_s: float
-    things: Sequence[ObjectPrediction]
 
 
 class ThingsMonitor(Monitor):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from omnibind_core import modalities
 from omnibind_core.modalities.drawing import Picture
+from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.optional import require
 from omnibind_ros import messages
 from omnibind_ros.bags import read, types
@@ -20,14 +22,24 @@ from omnibind_ros.replay.objects import drawing
 from omnibind_ros.replay.objects.scoring import Found
 from omnibind_ros.replay.objects.truth import Things
 
-if TYPE_CHECKING:
-    from omnibind_ros.demo.things import Told
-
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#B8A000", "#8C8C8C")
 _KILLED = "#D55E00"
 _SHOWN = ("camera", "thermal")  # sensors whose pictures are shown
 _GAP = 1.6  # s between two ticks that are drawn as one piece
 _DIM = 0.35  # of the brightness, for a picture that the node does not get
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was told of things at one tick.
+
+    Attributes:
+        time_s: Its time, s from the beginning of the recording.
+        things: The things.
+    """
+
+    time_s: float
+    things: Sequence[ObjectPrediction]
 
 
 def draw(

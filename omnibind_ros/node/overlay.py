@@ -42,7 +42,7 @@ def boxes(view: Picture, size: tuple[int, int], sensor: str, things: Sequence[Ob
         things: The things.
     """
     times = _WIDTH / view.shape[1]  # drawn at the size that it is shown in, so that letters can be read
-    view = fit(view, (max(round(view.shape[0] * times), 1), _WIDTH))
+    view = fit(view, (max(round(view.shape[0] * times), 1), _WIDTH)).copy()  # the sensor's own, if it is that wide
     scale = np.array([view.shape[1] / size[0], view.shape[0] / size[1]] * 2)
     for thing in things:
         box = thing.sights[sensor].box if sensor in thing.sights else None

@@ -24,7 +24,7 @@ from omnibind_ros.bags import types, write
 from omnibind_ros.demo import things
 from omnibind_ros.demo.monitor import Observation, Status
 from omnibind_ros.demo.schedule import Outage
-from omnibind_ros.demo.things import Told
+from omnibind_ros.demo.things_picture import Told
 from omnibind_ros.replay.objects import truth
 
 S = 1_000_000_000
