@@ -23,10 +23,12 @@ from omnibind_core.modalities.base import Events
 SEEN = ("image", "thermal", "event", "point_cloud")
 """Modalities of which samples are shown."""
 _SIDE = (0.6, 1.0)  # m, of a board's longer side
-_NARROW = 0.5  # shorter to longer side, at least
+_NARROW = 0.75  # shorter to longer side, at least; of a longer picture the middle is shown
+_NEARER = 1.4  # than other things: pictures have margins around what they show
 _DEEP = 1.5  # width of a cloud to that of its board, at most
 _COLDEST, _WARMEST = 15.0, 38.0  # degrees Celsius that black and white of a thermal picture without degrees stand for
 _PART_US = 50_000
+_RIM = 5  # pixels across, around boards, where their own events are left out
 _FEWEST = 0.3  # share of a sample's events that is kept at least
 _WINDOW_US = 200_000  # after which a sample of events is repeated
 
@@ -50,12 +52,14 @@ def build(label: str, raw: Mapping[str, Any], rng: np.random.Generator) -> Built
         reach = 2 * np.abs(samples["point_cloud"]).max(axis=0)
         deep = max(deep, float(reach[1]))
     if "thermal" in samples:
-        samples["thermal"] = _degrees(samples["thermal"])
+        samples["thermal"] = _middle(_degrees(samples["thermal"]), width / height)
     grey = Paint((0.6, 0.6, 0.6))
-    look = board(width, height, grey if photo is None else Paint((1.0, 1.0, 1.0), _colour(photo)))
+    look = board(
+        width, height, grey if photo is None else Paint((1.0, 1.0, 1.0), _middle(_colour(photo), width / height))
+    )
     size = max(width, float(reach[0])) if "point_cloud" in samples else width, deep, height
     shape = box((0, 0, 0), size, grey).standing(size)
-    return Built(label, look, shape, COOL, True, False, samples)
+    return Built(label, look, shape, COOL, True, False, samples, _NEARER)
 
 
 def _fitted(points: NDArray[np.floating], width: float, height: float) -> NDArray[np.float32]:
@@ -64,6 +68,14 @@ def _fitted(points: NDArray[np.floating], width: float, height: float) -> NDArra
     sides = np.maximum(high - low, 1e-6)
     scale = min(height / sides[2], _DEEP * width / max(sides[:2]))
     return np.asarray((points - [*((low + high) / 2)[:2], low[2]]) * scale, np.float32)
+
+
+def _middle(picture: NDArray[Any], aspect: float) -> NDArray[Any]:
+    """As much of its middle as has so much width for its height."""
+    rows, columns = picture.shape[:2]
+    high, wide = min(rows, max(round(columns / aspect), 1)), min(columns, max(round(rows * aspect), 1))
+    top, left = (rows - high) // 2, (columns - wide) // 2
+    return np.ascontiguousarray(picture[top : top + high, left : left + wide])
 
 
 def _colour(photo: NDArray[Any]) -> NDArray[np.uint8]:
@@ -78,10 +90,15 @@ def _degrees(picture: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _onto(shape: tuple[int, int], thing: Thing, camera: Camera, pose: Transform, seconds: float) -> Any:
-    """Homography from a sample of so many rows and columns, spread over the board, to the picture; None out of view."""
+    """Homography from a sample of so many rows and columns, as large as fits on the board, to the picture.
+
+    ``None`` where the lens cannot see all of it.
+    """
     rows, columns = shape
     width, height = float(thing.built.look.size[0]), float(thing.built.look.size[2])
-    corners = np.array([[-0.5, 0, 1], [0.5, 0, 1], [0.5, 0, 0], [-0.5, 0, 0]]) * [width, 1, height]
+    scale = min(width / columns, height / rows)
+    corners = np.array([[-0.5, 0, 0.5], [0.5, 0, 0.5], [0.5, 0, -0.5], [-0.5, 0, -0.5]]) * scale
+    corners = corners * [columns, 1, rows] + [0, 0, height / 2]
     pixels, _ = camera.project(pose.inverse()(thing.placed(corners, seconds)))
     if not np.isfinite(pixels).all():
         return None
@@ -142,8 +159,8 @@ def paste_events(
     boards = np.array([thing.built.samples is not None for thing in scene.things] + [False], np.bool_)
     if not boards.any():
         return events
-    owners = np.where(bodies < len(scene.things), bodies, -1)
-    kept = ~boards[owners[events.y, events.x]]
+    covered = boards[np.where(bodies < len(scene.things), bodies, -1)].astype(np.uint8)
+    kept = cv2.dilate(covered, np.ones((_RIM, _RIM), np.uint8))[events.y, events.x] == 0
     parts = [np.stack([events.x, events.y, events.t, events.p]).astype(np.int64)[:, kept]]
     first = round(seconds * 1e6) % _WINDOW_US
     for number, thing in enumerate(scene.things):

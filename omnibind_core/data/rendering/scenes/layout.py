@@ -58,6 +58,7 @@ class Built:
         moves: Whether it can move.
         samples: By modality, what a sensor recorded of such a thing, which is shown instead of what it would see of
             this one; a sensor without a sample does not see it. ``None``: all see it as it is.
+        nearer: How many times nearer it is placed than its size would tell.
     """
 
     label: str
@@ -67,6 +68,7 @@ class Built:
     faces: bool
     moves: bool
     samples: Mapping[str, Any] | None = None
+    nearer: float = 1.0
 
     def seen_by(self, modality: str) -> bool:
         """Whether sensors of a modality see it."""
@@ -189,7 +191,7 @@ def _place(
     """Somewhere in front of the robot, where nothing else is; ``None`` if no such place was found."""
     size = built.shape.size.astype(np.float64)
     seen = math.radians(rng.uniform(*limits.angle))
-    distance = float(np.clip(max(size) / math.tan(seen), *limits.distance))
+    distance = float(np.clip(max(built.look.size) / math.tan(seen) / built.nearer, *limits.distance))
     height = float(rng.uniform(0.6, 0.85)) if size[2] < limits.low else 0.0
     for _ in range(_TRIES):
         azimuth = float(rng.uniform(-_SPREAD, _SPREAD))
