@@ -28,6 +28,7 @@ FIRST = (
     "test_exported",
     "test_packaging",
     "test_bag_eval",
+    "test_training_engine",
     "test_comparison",
 )
 
