@@ -120,7 +120,7 @@ class World:
             picture[top:bottom, left:right] //= 8
             picture[top:bottom, left:right, COLOURS[colour]] = 200
             warmth[top:bottom, left:right] += 20
-            front = (np.random.default_rng(number).random((200, 3)) - 0.5) * (0.02, *thing.size[1:] * 0.98)
+            front = (np.random.default_rng(number).random((400, 3)) - 0.5) * (0.02, *thing.size[1:] * 0.98)
             points.append(thing.centre - (thing.size[0] / 2 - 0.02, 0, 0) + front)
         every = {
             "camera": self.reading("camera", "image", picture),
