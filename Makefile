@@ -14,8 +14,10 @@ RUN := source tools/env.sh &&
 
 # make demo DATA=DIR builds the recording from a folder in the samples.csv format; without it, from Debian packages.
 # TEXT=name or TEXT=description adds a captioner, whose words are made of the labels.
+# OBJECTS=1 shows what is where instead: several things at once, in a room that is rendered.
 DATA ?=
 TEXT ?=
+OBJECTS ?=
 SPLIT ?= val
 OUT ?= out/demo
 
@@ -38,8 +40,8 @@ setup:  ## makes .venv, builds the ROS 2 messages, installs the command omnibind
 	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON). Debian/Ubuntu: sudo apt install python3 python3-venv" >&2; exit 1; }
 	@$(PYTHON) tools/setup_env.py
 
-demo: setup  ## plays sensor data over ROS 2 topics and shows what is recognised [DATA=DIR SPLIT=val TEXT=name OUT=out/demo]
-	@$(RUN) python -m omnibind_ros.demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)" --split "$(SPLIT)") $(if $(TEXT),--text "$(TEXT)")
+demo: setup  ## plays sensor data over ROS 2 topics and shows what is recognised [DATA=DIR SPLIT=val TEXT=name OBJECTS=1 OUT=out/demo]
+	@$(RUN) python -m omnibind_ros.demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)" --split "$(SPLIT)") $(if $(TEXT),--text "$(TEXT)") $(if $(OBJECTS),--objects)
 
 test: setup lint  ## sets up, checks style and types, runs the tests except the slow ones and those for a GPU
 	@$(RUN) OMP_NUM_THREADS=1 pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not slow and not gpu"

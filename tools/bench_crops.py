@@ -3,10 +3,10 @@
 
 Samples of a split are made as small as a thing far away would be: pictures are resized to so many pixels (square root
 of their area), events to as small a sensor with as much fewer events as edges are shorter, clouds are thinned at
-random to so many points. `events` thins events at full size; `side` leaves what is seen from one side, by the
-degrees between x and the way to the sensor. With `--margins` pictures stand in the middle of another
-sample's, which is wider by that share on each side; below 0 their edges are cut off. The bounds of
-`omnibind_core.objects` (`LEAST_PIXELS`, `LEAST_POINTS`, `LEAST_EVENTS`, `MARGIN`) are from here.
+random to so many points. `events` thins events at full size; `side` leaves what is seen from one side, by the degrees
+between x and the way to the sensor, and `scan` so many points of the side towards x. With `--margins` pictures stand
+in the middle of another sample's, which is wider by that share on each side; below 0 their edges are cut off. The
+bounds of `omnibind_core.objects` (`LEAST_PIXELS`, `LEAST_POINTS`, `LEAST_EVENTS`, `MARGIN`) are from here.
 
     python tools/bench_crops.py DATA [--samples 150] [--modalities image event] [--margins] [--out DIR]
 """
@@ -32,11 +32,12 @@ from omnibind_core.model.answering import AnsweringModel
 from omnibind_core.model.folders import model_folder
 from omnibind_core.model.loading import load_model
 
-PIXELS = (6, 8, 12, 16, 24, 32, 48, 64, 96)
+PIXELS = (6, 8, 12, 16, 24, 32, 48, 64, 72, 96)
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
 EVENTS = (25, 50, 100, 200, 400, 800, 1600, 3200)
+SCANNED = (32, 64, 128, 192, 256)
 SIDES = (0, 45, 90, 135, 180)
-MARGINS = (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4)
+MARGINS = (-0.1, 0.0, 0.05, 0.1, 0.2, 0.4)
 Make = Callable[[Any, float, np.random.Generator], Any]
 
 
@@ -83,12 +84,18 @@ def from_one_side(raw: NDArray[np.float32], degrees: float, rng: np.random.Gener
     return np.asarray(points[near > nearest[cell.ravel()] - 2 * size], np.float32)
 
 
+def scanned(raw: NDArray[np.float32], count: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """So many points of the side that faces the sensor, which x leads to."""
+    return fewer_points(from_one_side(raw, 0, rng), count, rng)
+
+
 CASES: dict[str, tuple[str, Make, tuple[int, ...]]] = {
     "image": ("image", smaller, PIXELS),
     "thermal": ("thermal", smaller, PIXELS),
     "event": ("event", smaller_events, PIXELS),
     "events": ("event", fewer_events, EVENTS),
     "point_cloud": ("point_cloud", fewer_points, COUNTS),
+    "scan": ("point_cloud", scanned, SCANNED),
     "side": ("point_cloud", from_one_side, SIDES),
 }
 

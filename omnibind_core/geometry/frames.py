@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from omnibind_core.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
+
 SECOND = 1_000_000_000
 _LENGTH_TOLERANCE = 1e-2  # of a quaternion
+
+
+@functools.cache
+def _rotation() -> type[Rotation]:
+    """SciPy's; imported when first needed, as a node that tells of no things needs none of it."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Transform:
         if not np.isfinite(moved).all() or not abs(length - 1) <= _LENGTH_TOLERANCE:
             found = f"translation {moved.tolist()} and a quaternion of length {length:.3g}"
             raise InvalidInputError("transform", found, "finite metres and a quaternion of length 1")
-        return cls(Rotation.from_quat(turned).as_matrix(), moved)
+        return cls(_rotation().from_quat(turned).as_matrix(), moved)
 
     @classmethod
     def identity(cls) -> Transform:
@@ -57,14 +69,20 @@ class Transform:
         """Does ``first``, then this."""
         return Transform(self.rotation @ first.rotation, self.rotation @ first.translation + self.translation)
 
+    @property
+    def quaternion(self) -> tuple[float, float, float, float]:
+        """Its rotation as ``(x, y, z, w)``."""
+        x, y, z, w = _rotation().from_matrix(self.rotation).as_quat()
+        return float(x), float(y), float(z), float(w)
+
     def inverse(self) -> Transform:
         """The way back."""
         return Transform(self.rotation.T, -self.rotation.T @ self.translation)
 
     def between(self, other: Transform, share: float) -> Transform:
         """So much of the way to another, 0..1: as tf2, straight on, turning at an even speed."""
-        turn = Rotation.from_matrix(self.rotation.T @ other.rotation).as_rotvec()
-        rotation = self.rotation @ Rotation.from_rotvec(share * turn).as_matrix()
+        turn = _rotation().from_matrix(self.rotation.T @ other.rotation).as_rotvec()
+        rotation = self.rotation @ _rotation().from_rotvec(share * turn).as_matrix()
         return Transform(rotation, (1 - share) * self.translation + share * other.translation)
 
 
@@ -228,5 +246,5 @@ def rpy(roll: float, pitch: float, yaw: float) -> tuple[float, float, float, flo
     """Quaternion ``(x, y, z, w)`` of angles, rad, about the fixed axes x, y, z, as in URDF and tf2."""
     if not all(map(math.isfinite, (roll, pitch, yaw))):
         raise InvalidInputError("transform", f"angles {roll:g}, {pitch:g}, {yaw:g}", "finite radians")
-    x, y, z, w = Rotation.from_euler("xyz", (roll, pitch, yaw)).as_quat()
+    x, y, z, w = _rotation().from_euler("xyz", (roll, pitch, yaw)).as_quat()
     return float(x), float(y), float(z), float(w)

@@ -108,6 +108,7 @@ class Recorder:
         offers = [Offer(topic, (ros_type,)) for topic, ros_type in single.items()]
         found = {item.offer.topic for item in Discovery(rules).choose(offers, modalities.sensors(), ())}
         found |= {camera_info_topic(topic) for topic in found}  # a depth picture says nothing without it
+        found |= _FRAMES
         return {topic: ros_type for topic, ros_type in single.items() if topic in found}
 
     def _receiver(self, topic: str) -> Callable[[str, Any], None]:
@@ -116,6 +117,9 @@ class Recorder:
             self.received[topic] = self.received.get(topic, 0) + 1
 
         return receive
+
+
+_FRAMES = {"/tf", "/tf_static", "/robot_description"}  # where the sensors are
 
 
 def _excluded() -> tuple[Any, ...]:

@@ -265,9 +265,9 @@ def scenes_for(
         table = _model_folder(model) / "labels.csv"
         given = Concepts.read(labels or table)
         own = Concepts.read(table) if table.is_file() else Concepts([])
-        concepts = _completed(given, own, _vocabulary(model), FolderSource(data).samples(split=split))
+        concepts = _completed(given, own, vocabulary(model), FolderSource(data).samples(split=split))
         return scenes_of_samples(data, concepts, split, seed, scenes)
-    return scenes_of_packages(cache, seed, scenes, _vocabulary(model))
+    return scenes_of_packages(cache, seed, scenes, vocabulary(model))
 
 
 def _completed(given: Concepts, own: Concepts, vocabulary: Collection[str] | None, samples: list[Sample]) -> Concepts:
@@ -287,7 +287,7 @@ def _model_folder(model: str) -> Path:
     return shipped if shipped.is_dir() else Path(model)
 
 
-def _vocabulary(model: str) -> set[str] | None:
+def vocabulary(model: str) -> set[str] | None:
     """Names that a model can recognise; None if its folder does not tell."""
     path = _model_folder(model) / "labels.json"
     return set(json.loads(path.read_text(encoding="utf-8"))["names"]) if path.is_file() else None

@@ -42,7 +42,7 @@ class BagWriter:
     ) -> None:
         self._writer.close()
 
-    def write(self, topic: str, ros_type: str, time_ns: int, item: Any) -> None:
+    def write(self, topic: str, ros_type: str, time_ns: int, item: Any, latched: bool = False) -> None:
         """Appends one message.
 
         Args:
@@ -50,16 +50,37 @@ class BagWriter:
             ros_type: Its type.
             time_ns: When it was received, ns.
             item: From :func:`omnibind_ros.bags.types.message`.
+            latched: Whether the topic tells its last message to who comes late, as ``/tf_static`` does.
         """
-        self.write_raw(topic, ros_type, time_ns, typestore().serialize_cdr(item, ros_type))
+        self.write_raw(topic, ros_type, time_ns, typestore().serialize_cdr(item, ros_type), latched)
 
-    def write_raw(self, topic: str, ros_type: str, time_ns: int, data: bytes) -> None:
+    def write_raw(self, topic: str, ros_type: str, time_ns: int, data: bytes, latched: bool = False) -> None:
         """Appends one message that is in CDR already, of a type that is known; see
         :func:`omnibind_ros.bags.types.learn`.
         """
         if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(topic, ros_type, typestore=typestore())
+            profiles = [_latched()] if latched else []
+            self._connections[topic] = self._writer.add_connection(
+                topic, ros_type, typestore=typestore(), offered_qos_profiles=profiles
+            )
         self._writer.write(self._connections[topic], time_ns, data)
+
+
+def _latched() -> Any:
+    """The quality of service of ``/tf_static``."""
+    of = require("rosbags.interfaces", "Writing a bag")
+    never = of.QosTime(0, 0)
+    return of.Qos(
+        history=of.QosHistory.KEEP_LAST,
+        depth=1,
+        reliability=of.QosReliability.RELIABLE,
+        durability=of.QosDurability.TRANSIENT_LOCAL,
+        deadline=never,
+        lifespan=never,
+        liveliness=of.QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=never,
+        avoid_ros_namespace_conventions=False,
+    )
 
 
 class SplitBagWriter:

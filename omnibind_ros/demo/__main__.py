@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,13 @@ from omnibind_core.errors import OmniBindError
 from omnibind_ros.bags import scene_bag
 from omnibind_ros.bags.scene_bag import CAPTIONER, THERMAL_OFFSET, THERMAL_SCALE, WITH_WORDS, SceneLabel
 from omnibind_ros.demo import timeline
+from omnibind_ros.demo.course import NODE, running
 from omnibind_ros.demo.monitor import Console, Monitor
-from omnibind_ros.demo.processes import Processes
 from omnibind_ros.demo.schedule import Outage, plan
 from omnibind_ros.demo.summary import scene_at, summarise, table
 
-NODE = "fusion_node"
-NODE_MODULE, PLAYER_MODULE = "omnibind_ros.node.fusion_node", "omnibind_ros.demo.player"
-# s that the node may take to load its model, and that the players get to start before the recording begins.
-_MODEL_PATIENCE, _PLAYER_START = 120.0, 6.0
 # Fusion ticks per second: what two cores sustain with six sensors alive.
 _RATE = 4.0
-
-
-class DemoError(OmniBindError, RuntimeError):
-    """The demo cannot go on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a captioner speaks in every second scene; its words are made of the label, so they show how words are "
         "fused, not how good a captioner is (default: none)",
     )
+    parser.add_argument(
+        "--objects", action="store_true", help="show what is where instead: a rendered room with several things"
+    )
     parser.add_argument("--model", default="lite", help="shipped model or folder (default: lite)")
     parser.add_argument("--engine", help="what runs trunks on a CPU (default: the node's own)")
     parser.add_argument("--cache", type=Path, help="where Debian packages are unpacked")
@@ -86,29 +81,28 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Makes the recording if need be, plays it, and writes the summary. Returns the exit status."""
+    if options.objects:
+        from omnibind_ros.demo import things  # renders with open3d, which is not needed otherwise
+
+        return things.run(options)
     console = Console(sensors_asked(options))
     options.out.mkdir(parents=True, exist_ok=True)
     scenes = [scene for scene in _recording(options, console) if scene.end_s <= options.duration]
     outages = plan(scenes)
     _write_parameters(options)
 
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
+    published = {name for scene in scenes for name in scene.sensors}
+    topics = {name: (sensor.topic,) for name, sensor in WITH_WORDS.items() if name in published}
+    with running(options.out, console, Monitor) as (course, monitor):
 
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)  # Ctrl-C is ours: the children must be ended
-    try:
-        with Processes(options.out / "log") as processes:
-            node = rclpy.create_node("demo_monitor")
-            monitor = Monitor(node)
-            executor = SingleThreadedExecutor()
-            executor.add_node(node)
-            processes.start(NODE, NODE_MODULE, "--ros-args", "--params-file", str(options.out / "parameters.yaml"))
-            _wait_for_model(executor, monitor, processes, console)
-            done = _play(options, executor, monitor, processes, console, scenes, outages)
-            node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
+        def show(dead: Collection[str]) -> None:
+            for seen in monitor.fresh:
+                if seen.time_s >= 0:
+                    console.prediction(seen, scene_at(scenes, seen.time_s), dead)
+            monitor.fresh.clear()
+
+        course.wait_for_model()
+        done = course.play(options.out / "recording", topics, outages, scenes[-1].end_s, show)
     return _report(options, monitor, console, scenes, done)
 
 
@@ -160,85 +154,6 @@ def _write_parameters(options: argparse.Namespace) -> None:
     parameters["thermal"].update(scale=THERMAL_SCALE, offset=THERMAL_OFFSET)
     content = {NODE: {"ros__parameters": parameters}}
     (options.out / "parameters.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
-
-def _wait_for_model(executor: Any, monitor: Monitor, processes: Processes, console: Console) -> None:
-    deadline = time.monotonic() + _MODEL_PATIENCE
-    console.line("starting the fusion node ...")
-    while not monitor.labels:
-        executor.spin_once(timeout_sec=0.2)
-        _check(processes)
-        if time.monotonic() > deadline:
-            raise DemoError(
-                f"the fusion node was not ready after {_MODEL_PATIENCE:.0f} s\n{processes.last_words(NODE)}"
-            )
-    console.line(f"model {monitor.model}, {len(monitor.labels)} labels")
-
-
-def _check(processes: Processes) -> None:
-    ended = processes.ended()
-    if NODE in ended:
-        raise DemoError(f"the fusion node ended with status {ended[NODE]}\n{processes.last_words(NODE)}")
-    for name, code in ended.items():
-        if code:
-            raise DemoError(f"the player of {name} ended with status {code}\n{processes.last_words(name)}")
-
-
-def _play(
-    options: argparse.Namespace,
-    executor: Any,
-    monitor: Monitor,
-    processes: Processes,
-    console: Console,
-    scenes: Sequence[SceneLabel],
-    outages: Sequence[Outage],
-) -> list[Outage]:
-    """Plays the recording to its end, killing and restarting players on the way. Returns the outages as they were."""
-    start_at = time.time() + _PLAYER_START
-
-    def start(name: str) -> None:
-        arguments = ("--topic", WITH_WORDS[name].topic, "--start-at", repr(start_at))
-        processes.start(name, PLAYER_MODULE, str(options.out / "recording"), *arguments)
-
-    published = {name for scene in scenes for name in scene.sensors}
-    for name in WITH_WORDS:
-        if name in published:
-            start(name)
-    monitor.begin(start_at)
-    console.line()
-    console.heading()
-    to_do = sorted(
-        [(outage.kill_s, "kill", outage.sensor) for outage in outages]
-        + [(outage.restart_s, "restart", outage.sensor) for outage in outages]
-    )
-    done: dict[tuple[str, str], float] = {}
-    dead: set[str] = set()
-    end = scenes[-1].end_s
-    while (now := time.time() - start_at) < end:
-        while to_do and to_do[0][0] <= now:
-            _, what, name = to_do.pop(0)
-            if what == "kill":
-                processes.kill(name)
-                dead.add(name)
-            else:
-                start(name)
-                dead.discard(name)
-            done[what, name] = time.time() - start_at
-            others = ", ".join(sorted(dead - {name}))
-            text = f"publisher of {name} {'killed (SIGKILL)' if what == 'kill' else 'started again'}"
-            console.event(now, text + (f"; {others} dead too" if others else ""))
-        executor.spin_once(timeout_sec=0.05)
-        for seen in monitor.fresh:
-            if seen.time_s >= 0:
-                console.prediction(seen, scene_at(scenes, seen.time_s), dead)
-        monitor.fresh.clear()
-        _check(processes)
-    return [
-        Outage(
-            outage.sensor, done.get(("kill", outage.sensor), math.nan), done.get(("restart", outage.sensor), math.nan)
-        )
-        for outage in outages
-    ]
 
 
 def _report(

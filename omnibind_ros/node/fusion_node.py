@@ -32,7 +32,6 @@ from omnibind_ros.graph.topics import LATCHED, node_name
 from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
 from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.objects.outputs import ObjectOutputs
-from omnibind_ros.node.objects.things import Things
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
 from omnibind_ros.node.parameters import FUSION_NODE
 from omnibind_ros.node.process import end, interruptible, run
@@ -42,6 +41,7 @@ from omnibind_ros.node.tick_loop import Tick
 if TYPE_CHECKING:
     from omnibind_core.model import AnsweringModel
     from omnibind_core.model.answering import Labels
+    from omnibind_ros.node.objects.things import Things
 
 _GIVE_WAY = 0.25  # s that a slice of a vocabulary waits at most for the end of a tick
 _END_PATIENCE = 1.0  # s that a slice of a vocabulary may go on when it is of no use any more
@@ -127,6 +127,8 @@ class FusionNode(PerceptionNode):
         """Subscribes and loads the model."""
         self._discovery = Discovery(self.parameters.discovery) if self.parameters["discover"] else None
         if self.parameters.objects is not None:
+            from omnibind_ros.node.objects.things import Things
+
             self._things = Things(self, self._pool, self.parameters, self._cameras)
         return super().on_configure(state)
 

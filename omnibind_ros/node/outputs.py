@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -18,7 +18,9 @@ from omnibind_core.runtime.types import Prediction
 from omnibind_ros.graph.topics import LATCHED
 from omnibind_ros.messages import fill, image_fields
 from omnibind_ros.node import overlay
-from omnibind_ros.node.objects.things import Things
+
+if TYPE_CHECKING:
+    from omnibind_ros.node.objects.things import Things
 
 
 def vision_messages() -> ModuleType | None:

@@ -42,7 +42,7 @@ def boxes(view: Picture, size: tuple[int, int], sensor: str, things: Sequence[Ob
         things: The things.
     """
     times = _WIDTH / view.shape[1]  # drawn at the size that it is shown in, so that letters can be read
-    view = fit(view, (max(round(view.shape[0] * times), 1), _WIDTH))
+    view = fit(view, (max(round(view.shape[0] * times), 1), _WIDTH)).copy()  # the sensor's own, if it is that wide
     scale = np.array([view.shape[1] / size[0], view.shape[0] / size[1]] * 2)
     for thing in things:
         box = thing.sights[sensor].box if sensor in thing.sights else None
@@ -51,9 +51,10 @@ def boxes(view: Picture, size: tuple[int, int], sensor: str, things: Sequence[Ob
         left, top, right, bottom = (np.array(box) * scale).round().astype(int).tolist()
         red, green, blue = (round(255 * part) for part in colour(thing.id))
         cv2.rectangle(view, (left, top), (right, bottom), (red, green, blue), 2)
-        place = (max(left, 0) + 2, max(top - 5, 14))
-        cv2.putText(view, words(thing), place, _FONT, _SCALE, _BLACK, 3, cv2.LINE_AA)
-        cv2.putText(view, words(thing), place, _FONT, _SCALE, (red, green, blue), 1, cv2.LINE_AA)
+        (wide, high), below = cv2.getTextSize(words(thing), _FONT, _SCALE, 1)
+        left, base = min(max(left, 0), max(_WIDTH - wide, 0)), max(top - below, high + 2)
+        cv2.rectangle(view, (left, base - high - 2), (left + wide, base + below - 1), _BLACK, -1)
+        cv2.putText(view, words(thing), (left, base), _FONT, _SCALE, (red, green, blue), 1, cv2.LINE_AA)
     return view
 
 

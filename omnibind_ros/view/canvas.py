@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Sound
+from omnibind_core.objects.rig import PICTURES
+from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.optional import require
 from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorState
+from omnibind_ros.node.objects.words import colour, words
 from omnibind_ros.view import drawing
 from omnibind_ros.view.layout import (
     CONFIDENCES,
@@ -26,6 +30,7 @@ from omnibind_ros.view.layout import (
     PREDICTION,
     SENSORS,
     STATES,
+    THINGS,
     TIMELINE,
     TRUTH,
     VIEWER,
@@ -122,6 +127,8 @@ class Canvas:
         self._states: dict[str, SensorState] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
         self._label: str | None = None
+        self._pixels: dict[str, tuple[int, int]] = {}  # width and height of each sensor's own pictures
+        self._things = False  # whether any were told of
 
     def arrange(self, sensors: Mapping[str, str]) -> None:
         """Tells which sensors there are, modality by name; arranges the view anew if that has changed."""
@@ -143,7 +150,7 @@ class Canvas:
                 values, colours = zip(*states, strict=True)
                 self._static(f"{STATES}/{name}", self._rr.StateConfiguration(values=values, colors=colours))
         self._static(f"{CONFIDENCES}/fused", self._rr.SeriesLines(colors=[_FUSED], names=["fused"], widths=[3]))
-        self._recording.send_blueprint(blueprint(self._sensors, self._lanes))
+        self._recording.send_blueprint(blueprint(self._sensors, self._lanes, self._things))
 
     def item(self, sensor: str, stamp_ns: int, raw: Any) -> None:
         """Shows one decoded item of a sensor; what cannot be seen (embeddings) is left out."""
@@ -156,6 +163,8 @@ class Canvas:
             positions, colours = drawing.points(raw)
             self._log(path, stamp_ns, self._rr.Points3D(positions, colors=colours))
         elif (image := drawing.picture(modality, raw)) is not None:
+            if modality in PICTURES and not isinstance(raw, Encoded):
+                self._pixels[sensor] = (raw.width, raw.height) if modality == "event" else raw.shape[1::-1]
             size = self._sizes.setdefault(sensor, (image.shape[0], image.shape[1]))
             self._picture(sensor, stamp_ns, drawing.fit(image, size))
 
@@ -171,6 +180,30 @@ class Canvas:
         self._scalar(f"{CONFIDENCES}/fused", now, prediction.confidence)
         self._log(f"{PREDICTION}/text", now, self._rr.TextDocument(text(prediction), media_type="text/markdown"))
         self._say_label(now, "unknown" if prediction.unknown else prediction.label)
+
+    def things(self, now_ns: int, things: Sequence[ObjectPrediction]) -> None:
+        """Shows where things are, in the pictures and in space, with their ids and labels."""
+        if not self._things:
+            self._things = True
+            self._static(THINGS, self._rr.ViewCoordinates.RIGHT_HAND_Z_UP)
+            self._recording.send_blueprint(blueprint(self._sensors, self._lanes, self._things))
+        for name, (width, height) in self._pixels.items():
+            rows, columns = self._sizes[name]
+            scale = np.array([columns / width, rows / height] * 2)
+            seen = [(one, sight.box) for one in things if (sight := one.sights.get(name)) is not None and sight.box]
+            boxes = self._rr.Boxes2D(
+                array=np.array([box for _, box in seen]).reshape(-1, 4) * scale,
+                array_format=self._rr.Box2DFormat.XYXY,
+                **_named([one for one, _ in seen]),
+            )
+            self._log(f"{SENSORS}/{name}/things", now_ns, boxes)
+        solid = self._rr.Boxes3D(
+            centers=[one.volume.centre for one in things],
+            sizes=[one.volume.size for one in things],
+            quaternions=[Rotation.from_matrix(one.volume.rotation).as_quat() for one in things],
+            **_named(things),
+        )
+        self._log(f"{THINGS}/boxes", now_ns, solid)
 
     def nothing(self, now_ns: int) -> None:
         """Shows that a tick gave no prediction."""
@@ -253,6 +286,12 @@ class Canvas:
     def _log(self, path: str, time_ns: int, archetype: Any) -> None:
         self._recording.set_time(TIMELINE, timestamp=np.datetime64(time_ns, "ns"))
         self._recording.log(path, archetype)
+
+
+def _named(things: Sequence[ObjectPrediction]) -> dict[str, Any]:
+    """What the boxes of things are called, and their colours."""
+    colours = [tuple(round(255 * part) for part in colour(one.id)) for one in things]
+    return {"labels": [words(one) for one in things], "colors": colours}
 
 
 def text(prediction: Prediction) -> str:

@@ -13,6 +13,7 @@ VIEWER = "rerun+http://127.0.0.1:9876/proxy"
 TIMELINE = "time"
 SENSORS, PREDICTION, WEIGHTS, CONFIDENCES = "sensors", "prediction", "weights", "confidences"
 STATES, LOG, TRUTH = "states", "log", "prediction/truth"
+THINGS = "things"
 
 PALETTE: Sequence[tuple[int, int, int]] = (
     (86, 180, 233),
@@ -29,15 +30,18 @@ PALETTE: Sequence[tuple[int, int, int]] = (
 _SOUND_SHOWN = 5.0  # s of a waveform on the screen
 
 
-def blueprint(sensors: Mapping[str, str], lanes: bool) -> Any:
+def blueprint(sensors: Mapping[str, str], lanes: bool, things: bool = False) -> Any:
     """The arrangement, a ``rerun.blueprint.Blueprint``.
 
     Args:
         sensors: Modality of each sensor, by name.
         lanes: Whether this version of Rerun draws states as lanes over time.
+        things: Whether things are told of, which are shown in space.
     """
     rrb = require("rerun.blueprint", "The live view")
     views = [_sensor_view(rrb, name, modality) for name, modality in sensors.items()]
+    if things:
+        views.append(rrb.Spatial3DView(origin=THINGS, name="things"))
     fixed = rrb.ScalarAxis(range=(0.0, 1.0), zoom_lock=True)
     shares = rrb.TimeSeriesView(origin=WEIGHTS, name="share of each sensor", axis_y=fixed)
     confidences = rrb.TimeSeriesView(origin=CONFIDENCES, name="confidence, fused and of each sensor", axis_y=fixed)

@@ -19,6 +19,7 @@ from omnibind_ros import messages, msg
 from omnibind_ros.graph.judging import camera_info_topic
 from omnibind_ros.graph.topics import LATCHED, CameraInfos, SubscriptionPool, TopicLink
 from omnibind_ros.messages import DecodeOptions, prediction_of, reports_of
+from omnibind_ros.messages.objects import objects_of
 from omnibind_ros.view.canvas import Canvas
 from omnibind_ros.view.feed import Feed
 
@@ -51,6 +52,7 @@ class LiveView(Node):
         self._asked: set[str] = set()
         self._client = AsyncParameterClient(self, node)
         self.create_subscription(msg.Prediction, "omnibind/prediction", self._on_prediction, 10)
+        self.create_subscription(msg.ObjectPredictions, "omnibind/objects", self._on_objects, 10)
         status = self.create_subscription(msg.FusionStatus, f"{node}/status", self._on_status, LATCHED)
         self._status_topic = status.topic_name
         self._begun: float | None = time.monotonic()
@@ -63,6 +65,9 @@ class LiveView(Node):
 
     def _on_prediction(self, message: Any) -> None:
         self._canvas.prediction(prediction_of(message, self._now_ns - round(message.latency * 1e9)))
+
+    def _on_objects(self, message: Any) -> None:
+        self._canvas.things(messages.stamp_ns(message) or self._now_ns, objects_of(message))
 
     def _on_status(self, message: Any) -> None:
         self._begun = None

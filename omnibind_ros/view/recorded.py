@@ -8,9 +8,10 @@ from pathlib import Path
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_ros.bags import read, types
 from omnibind_ros.replay.batch import progress_bar
-from omnibind_ros.replay.engine import Replay
+from omnibind_ros.replay.engine import Replay, load_model
 from omnibind_ros.replay.evaluation import LABELS
-from omnibind_ros.replay.setup import Setup
+from omnibind_ros.replay.objects.following import Following
+from omnibind_ros.replay.setup import Setup, read_parameters, resolve
 from omnibind_ros.replay.truth import from_table
 from omnibind_ros.view.canvas import Canvas
 from omnibind_ros.view.feed import Feed
@@ -24,7 +25,7 @@ def run(
     params: Path | None = None,
     labels: Path | None = None,
 ) -> int:
-    """Shows a bag from beginning to end.
+    """Shows a bag from beginning to end, with things if the parameters ask for them.
 
     Args:
         canvas: Where to.
@@ -42,8 +43,12 @@ def run(
         DataError: There is no readable bag, no sensor in it, or no readable table.
         WeightsError: The model cannot be read.
     """
-    replay = Replay.open(path, model, params)
-    setup = replay.setup
+    topics = read.topics(path)
+    setup = resolve(topics, read_parameters(params), adopt=params is None, bag=path)
+    loaded = load_model(setup, model)
+    things = None if setup.parameters.objects is None else Following(loaded, setup, topics)
+    hears = None if things is None else things.listeners
+    replay = Replay(path, setup, loaded, identity=loaded.identity, listeners=hears)
     canvas.arrange({name: setup.sensors[name].config.modality for name in setup.present})
     for note in setup.notes:
         print(note, file=sys.stderr)
@@ -62,6 +67,8 @@ def run(
             else:
                 predictions += 1
                 canvas.prediction(step.prediction)
+            if things is not None:
+                canvas.things(now_ns, things.add(step).things)
             canvas.states(now_ns, [report for report in step.reports if report.name in setup.present])
     print(f"{path}: {seconds:.1f} s, {ticks} ticks, {predictions} predictions, sensors {', '.join(setup.present)}")
     if replay.damage:

@@ -22,6 +22,7 @@ from omnibind_core.runtime.types import Prediction, SensorShare
 from omnibind_ros.bags import read, scene_bag, types
 from omnibind_ros.bags.scene_bag import SENSORS, SceneLabel
 from omnibind_ros.demo import __main__ as demo_main
+from omnibind_ros.demo import course
 from omnibind_ros.demo import summary as summary_module
 from omnibind_ros.demo.monitor import Console, Observation, Status
 from omnibind_ros.demo.player import moved
@@ -254,7 +255,7 @@ def test_moved_changes_the_stamp_only(small_bag: Path) -> None:
 
 
 def test_the_modules_that_the_demo_starts_exist() -> None:
-    for module in (demo_main.NODE_MODULE, demo_main.PLAYER_MODULE):
+    for module in (course.NODE_MODULE, course.PLAYER_MODULE):
         spec = importlib.util.find_spec(module)
         assert spec is not None
         assert "__main__" in Path(spec.origin or "").read_text(encoding="utf-8")

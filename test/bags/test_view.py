@@ -13,6 +13,9 @@ from domains import any_domain
 from omnibind_core import cli
 from omnibind_core.errors import ConfigError
 from omnibind_core.modalities import Events, Sound
+from omnibind_core.objects.regions import Rectangle, Volume
+from omnibind_core.objects.types import ObjectPrediction
+from omnibind_core.objects.visibility import Sight
 from omnibind_core.runtime.types import Encoded, Prediction, SensorReport, SensorShare, SensorState
 from omnibind_ros import messages
 from omnibind_ros.messages import DecodeOptions
@@ -90,6 +93,27 @@ def canvas(recording):
     canvas = Canvas(recording)
     canvas.arrange({"camera": "image", "lidar": "point_cloud", "mic": "audio", "dvs": "event", "imu": "other"})
     return canvas
+
+
+def test_things_are_boxes_in_pictures_and_in_space(canvas, recording):
+    """Pictures are shown at another size than they have; what is not seen there has no box."""
+    canvas.item("camera", T0, np.zeros((960, 1280, 3), np.uint8))
+    volume = Volume(np.array([4.0, 0, 1]), np.array([1.0, 2, 3]), np.eye(3), np.eye(3))
+    sights = {"camera": Sight(Rectangle(100, 200, 300, 400)), "lidar": Sight()}
+    seen = ObjectPrediction(7, volume, np.zeros(3), T0, prediction(), sights)
+    hidden = ObjectPrediction(8, volume, np.zeros(3), T0, prediction(unknown=True), {"camera": Sight(reason="behind")})
+    before = len(recording.blueprints)
+    canvas.things(T0, [seen, hidden])
+    canvas.things(T0 + 1, [])
+    flat = [archetype for path, _, archetype in recording.rows if path == "sensors/camera/things"]
+    assert flat[0].centers.as_arrow_array().to_pylist() == [[100.0, 150.0]]
+    assert flat[0].half_sizes.as_arrow_array().to_pylist() == [[50.0, 50.0]]
+    assert flat[0].labels.as_arrow_array().to_pylist() == ["7 cup 0.90"]
+    assert not len(flat[1].centers.as_arrow_array()), "what was there is gone"
+    solid = next(archetype for path, _, archetype in recording.rows if path == "things/boxes")
+    assert solid.half_sizes.as_arrow_array().to_pylist() == [[0.5, 1.0, 1.5]] * 2
+    assert solid.labels.as_arrow_array().to_pylist() == ["7 cup 0.90", "8 cup?"]
+    assert len(recording.blueprints) == before + 1, "the view in space is added once"
 
 
 # Drawing ----------------------------------------------------------------------------------------------------------

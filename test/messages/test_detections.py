@@ -60,7 +60,7 @@ def reader():
     rig = Rig("odom")
     rig.cameras["camera"] = Camera(160, 120, (100, 100), (79.5, 59.5))
     rig.tree.add("odom", "lidar_link", Transform.of((0, 0, 2), (0, 0, 0.5**0.5, 0.5**0.5)))
-    frames = {"camera": "camera_optical", "thermal": "thermal_optical"}
+    frames = {"camera": ("camera_optical",), "thermal": ("thermal_optical", "camera_optical", "eye")}
     return DetectionReader(rig, lambda: frames)
 
 
@@ -79,7 +79,8 @@ def test_a_box_that_is_turned_or_partly_outside_is_what_it_lies_in_of_the_pictur
 def test_a_box_is_of_the_sensor_of_its_frame_or_of_the_parameter(reader):
     (of_frame,) = reader.read(message(flat(), frame="/thermal_optical"), "/yolo", 0)
     (named,) = reader.read(message(flat(), frame="elsewhere"), "/yolo", 0, sensor="thermal")
-    assert of_frame.sensor == named.sensor == "thermal"
+    (other,) = reader.read(message(flat(), frame="eye"), "/yolo", 0)
+    assert of_frame.sensor == named.sensor == other.sensor == "thermal"
     none = Record(sec=0, nanosec=0)
     unnamed = flat(score=None)
     unnamed.header.stamp = none
@@ -118,7 +119,7 @@ def test_our_own_message_says_both_and_has_masks(reader):
         (flat(score=7.0), "camera_optical", "got a detection with a score of 7, expected 0 to 1"),
         (flat(score=np.nan), "camera_optical", "a score of nan"),
         (flat(), "rear_optical", "got boxes in the frame 'rear_optical', expected that of a sensor with pictures: "
-         "'camera_optical' (camera), 'thermal_optical' (thermal)"),
+         "'camera_optical' (camera), 'thermal_optical' (thermal), 'camera_optical' (thermal), 'eye' (thermal)"),
         (solid(size=(1.0, 0.0, 1.0)), "lidar_link", "got a box of [1.0, 0.0, 1.0] m, expected finite sides above 0"),
         (solid(x=np.nan), "lidar_link", "translation [nan, 0.0, 0.0]"),
         (solid(turned=(0.0, 0.0, 0.0, 0.0)), "lidar_link", "a quaternion of length 0"),
@@ -137,7 +138,7 @@ def test_a_box_that_cannot_be_is_counted_and_the_next_one_is_used(reader, wrong,
 
 
 def test_a_frame_of_two_sensors_is_told(reader):
-    reader = DetectionReader(Rig("odom"), lambda: {"camera": "eye", "thermal": "eye"})
+    reader = DetectionReader(Rig("odom"), lambda: {"camera": ("eye",), "thermal": ("eye",)})
     assert reader.read(message(flat(), frame="eye"), "/yolo", 0) == []
     assert "which camera and thermal have, expected the sensor's name" in reader.rejections.reasons["/yolo"]
 

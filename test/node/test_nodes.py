@@ -201,6 +201,17 @@ class Rig:
         rows = self.statuses[-1].sensors if self.statuses else []
         return next((row for row in rows if row.name == name), msg.SensorStatus())
 
+    def wait_for_entry(self, name, words):
+        """Waits for an entry of /diagnostics, its name without the node's, that says so; returns its values."""
+
+        def find():
+            rows = (row for array in self.diagnostics[-1:] for row in array.status)
+            return [row for row in rows if row.name.endswith(f": {name}") and words in row.message]
+
+        found = []
+        self.wait(lambda: found.extend(find()) or found, f"'{words}' of {name}")
+        return {pair.key: pair.value for pair in found[0].values}
+
     def wait_for_state(self, name, state):
         self.wait(lambda: self.sensor(name).state == state, f"state {state} of {name}, which is {self.sensor(name)}")
         return self.sensor(name)
@@ -758,6 +769,57 @@ def test_standard_messages_over_dds(rig):
     rig.wait(lambda: infos and classes, "both")
     assert [entry.class_name for entry in infos[0].class_map] == ["cat", "dog"]
     assert classes[0].results[0].class_id == "cat" and classes[0].header.frame_id == "camera/image_raw_frame"
+
+
+def block(at, side=0.8, step=0.1):
+    """Points of a cube."""
+    axis = np.arange(-side / 2, side / 2 + step / 2, step)
+    grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3)
+    return (grid + at).astype(np.float32)
+
+
+def test_things_are_told_with_ids_and_boxes_and_go_on_without_the_camera(rig):
+    """Two cubes: a detector sees one in the picture, the cloud has both. A URDF and tf are not there: parameters do."""
+    rig.fusion(
+        rate=5.0, sensors=["camera", "lidar"], camera__timeout=0.6, camera__frame="eye", lidar__frame="mast",
+        objects__enabled=True, objects__detections=["detections camera"],
+        objects__transforms=["odom eye 0 0 0 -1.5707963 0 -1.5707963", "odom mast 0 0 0 0 0 0"],
+    )  # fmt: skip
+    told, things = [], []
+    rig.helper.create_subscription(msg.ObjectPredictions, "omnibind/objects", told.append, 10)
+    pixels = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+    camera = rig.publish(Image, "camera/image_raw", messages.image_fields(pixels, "rgb8"), period=0.1)
+    k = [160.0, 0.0, 159.5, 0.0, 160.0, 119.5, 0.0, 0.0, 1.0]
+    rig.publish(CameraInfo, "camera/camera_info", {"width": 320, "height": 240, "k": k}, period=0.2)
+    points = np.concatenate([block((4, 1, 0)), block((4, -1, 0))])
+    rig.publish(PointCloud2, "lidar/points", messages.point_cloud_fields(points, PointField), period=0.1)
+    box = msg.Detection(score=0.9, left=100.0, top=100.0, right=140.0, bottom=140.0)
+    bad = msg.Detection(score=0.9, left=900.0, top=100.0, right=940.0, bottom=140.0)
+    rig.publish(msg.Detections, "detections", {"detections": [box, bad]}, period=0.1)
+
+    def seen(*sensors):
+        for message in told:
+            for one in message.objects:
+                views = {view.sensor: view for view in one.views}
+                if one.pose.position.y > 0.5 and {name for name, view in views.items() if view.seen} == {*sensors}:
+                    things[:] = [message, one, views]
+        told.clear()
+        return things
+
+    rig.wait(lambda: seen("camera", "lidar"), "a thing that both see")
+    message, one, views = things
+    assert message.header.frame_id == "odom" and one.id > 0
+    assert abs(one.pose.position.x - 4) < 0.5 and 0.5 < one.size.x < 1.5
+    assert views["camera"].left < 110 < 130 < views["camera"].right and views["camera"].bottom > 130
+    assert [share.name for share in one.prediction.sensors] == ["camera", "lidar"] and one.prediction.label == "cat"
+    values = rig.wait_for_entry("objects", "things in the frame 'odom'")
+    assert "outside of the picture of 'camera'" in values["detections"] and int(values["rejected_detections"]) > 0
+    camera.cancel()
+    things.clear()
+    rig.wait(lambda: seen("lidar"), "the thing without the camera")
+    assert things[1].id == one.id and things[1].prediction.label == "cat"
+    assert "stale" in things[2]["camera"].reason
+    rig.wait_for_prediction("lidar")
 
 
 def test_diagnostics_tell_the_stage_times_and_a_node_that_is_too_slow(rig):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,18 +16,26 @@ from geometry_msgs.msg import Pose, PoseWithCovariance, Vector3
 from std_msgs.msg import ColorRGBA, Header
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.geometry import Transform
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.objects.visibility import Sight
+from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.load import LoadPlan
-from omnibind_core.runtime.types import Prediction
+from omnibind_core.runtime.sensor import Item
+from omnibind_core.runtime.types import Prediction, SensorReport, SensorState
 from omnibind_ros.messages.objects import Placement
 from omnibind_ros.node import overlay, parameters
+from omnibind_ros.node.fusion_node import FusionNode, Perceived
 from omnibind_ros.node.objects import outputs
 from omnibind_ros.node.objects.things import Things
+from omnibind_ros.node.objects.words import colour, words
+from omnibind_ros.node.tick_loop import Tick
+
+BOX = Rectangle(10, 20, 50, 60)
 
 
-def thing(id=1, unknown=False, box=Rectangle(10, 20, 50, 60)):
+def thing(id=1, unknown=False, box=BOX):
     rotation = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     volume = Volume(np.array([1.0, 2, 3]), np.array([0.5, 0.25, 1]), rotation, np.eye(3))
     nothing = np.zeros(0, np.float32)
@@ -80,14 +90,14 @@ def test_markers_are_a_box_and_its_words_above():
     clear, box, text = outputs.markers(VISUAL, Header(frame_id="odom"), [thing(7)]).markers
     assert clear.action == 3 and (box.type, box.id, box.scale.y, box.color.a > 0) == (1, 7, 0.25, True)
     assert (text.type, text.text) == (9, "7 cup 0.75") and text.pose.position.z > 3.5 and text.color.a == 1
-    assert outputs.words(thing(2, unknown=True)) == "2 cup?"
+    assert words(thing(2, unknown=True)) == "2 cup?"
 
 
 def test_boxes_are_drawn_where_things_are_in_the_picture_that_is_shown():
     view = np.zeros((60, 80, 3), np.uint8)  # of a picture of 160 x 120
     drawn = overlay.boxes(view, (160, 120), "camera", [thing(), thing(2, box=None)])
     assert drawn.shape == (480, 640, 3) and not view.any()
-    red = tuple(round(255 * part) for part in outputs.colour(1))
+    red = tuple(round(255 * part) for part in colour(1))
     assert tuple(drawn[160, 200]) == red, "its lower edge"  # 4 times (10, 20) to (50, 60) is (40, 80) to (200, 240)
     assert not drawn[250:].any() and not drawn[:, 300:].any()
     assert not overlay.boxes(view, (160, 120), "lidar", [thing()]).any()
@@ -103,6 +113,9 @@ class Kept(parameters.Parameters):
 
     def _offer(self, spec, name):
         self._defaults[name] = spec.default
+
+    def _withdraw(self, name):
+        pass
 
     def _value(self, name):
         return self._given.get(name, self._defaults[name])
@@ -176,7 +189,7 @@ def test_what_fails_of_things_is_counted_and_told_and_raises_nothing(monkeypatch
     monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.perceive", lambda *given: 1 / 0)
     for _ in range(2):
         assert things.perceive(selection, [], [], {}, {}) is None
-    level, message, values = things.entry(["vision_msgs"])
+    _, message, values = things.entry(["vision_msgs"])
     assert message == "2 ticks failed, the last by ZeroDivisionError: division by zero" and values["errors"] == 2
     assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
     assert "vision_msgs" in values["not published, for lack of the packages"]
@@ -201,7 +214,7 @@ def test_rejections_warn_once_and_their_reasons_stay(tmp_path):
 
 
 def test_a_description_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="parameter 'objects.urdf' is '/none.urdf', expected a file"):
+    with pytest.raises(ConfigError, match=r"parameter 'objects\.urdf' is '/none\.urdf', expected a file"):
         made(objects__urdf="/none.urdf")
 
 
@@ -212,3 +225,108 @@ def test_the_plan_of_the_load_names_things():
         plan.finished(0.4)
         plan.look(tick * 0.2, {"camera": 0.1, "objects": 0.3})
     assert plan.share < 1 and "objects 0.300 s, camera 0.100 s" in plan.words and plan.spared == ()
+
+
+def test_a_node_that_tells_of_no_things_does_without_what_they_need():
+    code = "import sys, omnibind_ros.node.fusion_node; print([name for name in sys.modules if name == 'scipy'])"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_prediction_is_published_before_things_are_looked_for(monkeypatch):
+    order = []
+    node = SimpleNamespace(
+        _message=lambda said, latency: SimpleNamespace(header=None),
+        _publisher=SimpleNamespace(publish=lambda message: order.append("prediction")),
+        _publish_things=lambda things, selection, tokens: order.append(f"things of {len(tokens)} tokens"),
+        _debug=SimpleNamespace(publish=lambda *given: order.append("picture")),
+        _predictions=0, _vision=None, _things=object(), _answers=True, _alive=("camera",), engine=object(),
+        inference=SimpleNamespace(times=SimpleNamespace(add=lambda times: None)),
+    )  # fmt: skip
+    FusionNode.publish(node, Tick(None, 0.0), Perceived(thing().prediction, [1, 2]))
+    assert order == ["prediction", "things of 2 tokens", "picture"] and node._predictions == 1
+    FusionNode.publish(node, Tick(None, 0.0), Perceived(None, []))
+    assert order[3:] == ["things of 0 tokens"] and node._alive == (), "things go on while too few sensors are alive"
+
+
+def test_time_that_goes_back_clears_what_moves_and_all_things(monkeypatch):
+    things = made(objects__transforms=["base mast 0 0 1 0 0 0"])
+    cleared = []
+    monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.clear", lambda self: cleared.append(1))
+    monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.perceive", lambda *given: [])
+    things.start(SimpleNamespace())
+    things.rig.tree.add("odom", "base", Transform.identity(), 50)
+    for epoch in (0, 1, 1):
+        selection = SimpleNamespace(now_ns=10, epoch=epoch)
+        things.on_selection(selection)
+        assert things.perceive(selection, [], [], {}, {}) == []
+    assert cleared == [1] and "odom" not in things.rig.tree and "mast" in things.rig.tree
+
+
+def test_sensors_that_take_no_part_are_told_with_their_state(monkeypatch):
+    things, given = made(), []
+    monkeypatch.setattr(
+        "omnibind_ros.node.objects.things.ObjectEngine.perceive", lambda *args: given.append(args) or []
+    )
+    things.start(SimpleNamespace())
+    report = SensorReport("camera", "image", SensorState.STALE, "silent for 2.0 s", 2.0, 1.0, 9, 0, 0)
+    things.perceive(SimpleNamespace(now_ns=10, epoch=0), [], [report], {}, {})
+    assert given[0][2:] == ({}, {"camera": "stale: silent for 2.0 s"})
+
+
+class Model:
+    """Says that everything is a cup."""
+
+    labels = SimpleNamespace(names=("cup", "dog"))
+    threshold = 0.3
+
+    def process(self, modality, raw):
+        return np.zeros((1, 2), np.float32)
+
+    def embed(self, items):
+        return np.tile(np.array([0.6, 0.8], np.float32), (len(items), 1))
+
+    def recognise(self, kinds, embeddings, doubts=None):
+        rows = np.tile(np.array([0.8, 0.2], np.float32), (1 + len(kinds), 1))
+        shares = np.full(len(kinds), 1 / len(kinds), np.float32)
+        return SimpleNamespace(
+            embedding=embeddings[0], weights=shares, similarities=rows, probabilities=rows, without=rows[1:],
+            familiarity=0 * shares,
+        )  # fmt: skip
+
+
+def test_aligned_pictures_need_no_more_than_a_frame_and_a_field_of_view(rng):
+    """A detector sees a thing in the camera, and so does a thermal camera behind the same lens; no CameraInfo."""
+    aligned = {"camera__frame": "eye", "thermal__frame": "eye"}
+    aligned |= {"camera__field_of_view": 60.0, "thermal__field_of_view": 60.0}
+    things = made(sensors=["camera", "thermal"], objects__propose=[""], **aligned)
+    things.start(Model())
+    sensors = {name: things_parameters(aligned).sensor(name) for name in ("camera", "thermal")}
+    raws = {
+        "camera": rng.integers(0, 255, (480, 640, 3), np.uint8),
+        "thermal": rng.normal(20, 5, (240, 320)).astype(np.float32),
+    }
+    told = []
+    for tick in range(3):
+        now = (10 + tick) * 10**8
+        tokens = [
+            Token(sensors[name].config, (Item(now, now, None, SimpleNamespace(frame_id=f"{name}_optical"), raw, True),))
+            for name, raw in raws.items()
+        ]
+        box = SimpleNamespace(sensor="", left=200, top=100, right=400, bottom=300, score=1, mask=b"",
+                              size=SimpleNamespace(x=0, y=0, z=0))  # fmt: skip
+        stamp = SimpleNamespace(sec=now // 10**9, nanosec=now % 10**9)
+        things._on_detections("/yolo", "camera", "", SimpleNamespace(
+            header=SimpleNamespace(frame_id="camera_optical", stamp=stamp), detections=[box]
+        ))  # fmt: skip
+        told = things.perceive(SimpleNamespace(now_ns=now, epoch=0), tokens, [], sensors, {})
+    assert told, things.entry([])
+    (one,) = told
+    assert one.prediction.label == "cup" and {share.name for share in one.prediction.sensors} == {"camera", "thermal"}
+    assert np.allclose(one.sights["camera"].box, (200, 100, 400, 300), atol=25)
+    assert np.allclose(one.sights["thermal"].box, (100, 50, 200, 150), atol=25)
+    assert things.rig.fixed == "eye" and np.sqrt(np.linalg.eigvalsh(one.volume.spread)[-1]) > 0.5
+
+
+def things_parameters(values):
+    return Kept(sensors=["camera", "thermal"], **values)

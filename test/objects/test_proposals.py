@@ -51,6 +51,20 @@ def test_what_stands_at_a_wall_is_a_thing(rng: np.random.Generator) -> None:
     assert min(np.linalg.norm(region.volume.centre - (4.65, 1.0, -0.4)) for region in found) < 0.15
 
 
+def test_what_stands_on_a_table_is_found_beside_the_table(rng: np.random.Generator) -> None:
+    """A box of the same height that nothing stands on is one thing."""
+    table, mug = (
+        block((2.5, 0.5, -0.6), (0.6, 0.9, 0.8), step=0.03),
+        block((2.4, 0.6, -0.1), (0.1, 0.1, 0.2), step=0.02),
+    )
+    alone = block((3.0, -1.5, -0.5), (0.5, 0.5, 1.0), step=0.03)
+    found = found_in(table, mug, alone, floor(), rng=rng)
+    assert len(found) == 3
+    part = min(found, key=lambda region: region.volume.size.max()).volume
+    np.testing.assert_allclose(part.centre, (2.4, 0.6, -0.1), atol=0.05)
+    np.testing.assert_allclose(part.size, (0.1, 0.1, 0.2), atol=0.08)
+
+
 def test_clusters_without_a_ground_and_further_away(rng: np.random.Generator) -> None:
     """Gaps between points grow with the distance, as they do for a sensor's rays."""
     near = block((3, 0, 0), (0.5, 0.5, 0.5))

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calibrated import camera_view, cloud_view, picture, plane
+from calibrated import AHEAD, camera_view, cloud_view, picture, plane
 
 from omnibind_core import modalities
+from omnibind_core.geometry import Camera, Transform
+from omnibind_core.geometry.camera import Model
 from omnibind_core.modalities import Events
 from omnibind_core.objects.crops import LEAST_EVENTS, crop
 from omnibind_core.objects.regions import Rectangle, Region2D, Volume
@@ -62,6 +64,28 @@ def test_nearer_points_hide_a_thing_and_its_own_and_those_behind_do_not() -> Non
         assert seen_of(a_box(), Snapshot({**views, "lidar": cloud_view(plane(distance))}))["camera"].seen
     few = np.concatenate([plane(8.0, 6, 0.1), plane(2.1, 0.06)])  # a pole before it
     assert seen_of(a_box(), Snapshot({**views, "lidar": cloud_view(few)}))["camera"].seen
+
+
+@pytest.mark.parametrize(
+    ("model", "distortion"),
+    [("plumb_bob", (-0.3, 0.1, 0.001, -0.002, 0.0)), ("plumb_bob", (0.2, 0, 0, 0)), ("equidistant", (0.05, 0, 0, 0))],
+)
+def test_points_in_a_picture_are_all_that_the_lens_shows(
+    model: Model, distortion: tuple[float, ...], rng: np.random.Generator
+) -> None:
+    """However wide it is: those that cannot be in it are left out early."""
+    points = rng.normal(0, 5, (4000, 3))
+    camera = Camera(640, 480, (250.0, 260.0), (330.0, 230.0), model, distortion)
+    view = View(camera_view(picture()).reading, Transform(AHEAD, np.array((1.0, 2.0, 3.0))), camera)
+    snapshot = Snapshot({"camera": view, "lidar": cloud_view(points)})
+    pixels, distance = view.project(snapshot.points)
+    inside = camera.contains(pixels) & (distance > 0.05)
+    cover = snapshot.cover("camera")
+    np.testing.assert_array_equal(cover.index, np.flatnonzero(inside))
+    np.testing.assert_allclose(cover.pixels, pixels[inside] + 0.5, atol=1e-6)
+    row, column = int(cover.pixels[0, 1] / cover.cell), int(cover.pixels[0, 0] / cover.cell)
+    there = (cover.pixels // cover.cell == (column, row)).all(axis=1)
+    assert cover.nearest[row, column] == cover.distance[there].min()
 
 
 def test_thing_known_along_a_ray_is_the_same_for_a_camera_at_that_place_and_useless_for_one_far_away() -> None:
@@ -131,7 +155,7 @@ def test_crop_of_a_thermal_picture_keeps_its_form() -> None:
     item, reason = cropped(camera_view(celsius, "thermal", "thermal"), a_box())
     assert reason == ""
     assert item.dtype == np.float32
-    assert item.shape == pytest.approx((160 / 3.5 * 1.2,) * 2, abs=2.1)
+    assert item.shape == pytest.approx((160 / 3.5 * 1.1,) * 2, abs=2.1)
     assert celsius[120, 160] in item
 
 
@@ -139,15 +163,15 @@ def test_crop_of_events_has_their_places_in_it(rng: np.random.Generator) -> None
     n = 50_000
     x, y = rng.integers(0, 320, n).astype(np.uint16), rng.integers(0, 240, n).astype(np.uint16)
     raw = Events(x, y, np.arange(n), rng.integers(0, 2, n).astype(np.uint8), 320, 240)
-    item, reason = cropped(camera_view(raw, "event", "event"), a_box())
+    item, reason = cropped(camera_view(raw, "event", "event"), a_box((2.5, 0, 0)))
     assert reason == ""
     checked = modalities.get("event").check(item, "event")
     kept = np.isin(raw.t, checked.t)
     assert len(checked) == pytest.approx(n * checked.width * checked.height / (320 * 240), rel=0.1)
     assert np.unique(raw.x[kept].astype(int) - checked.x).size == 1
-    assert checked.width == pytest.approx(160 / 3.5 * 1.2, abs=2.1)
+    assert checked.width == pytest.approx(160 / 2.0 * 1.1, abs=2.1)
     quiet = Events(x[:500], y[:500], np.arange(500), raw.p[:500], 320, 240)
-    none, reason = cropped(camera_view(quiet, "event", "event"), a_box())
+    none, reason = cropped(camera_view(quiet, "event", "event"), a_box((2.5, 0, 0)))
     assert none is None
     assert reason.endswith(f"events in its box, {LEAST_EVENTS} wanted")
 
@@ -155,7 +179,7 @@ def test_crop_of_events_has_their_places_in_it(rng: np.random.Generator) -> None
 def test_crop_of_points_is_turned_to_the_sensor(rng: np.random.Generator) -> None:
     """What faces the sensor faces x, whatever its direction; others' points stay out; z is up."""
     for at in ((4.0, 0.0, 0.0), (0.0, -4.0, 0.0), (-3.0, 3.0, 1.0)):
-        points = np.array(at) + rng.uniform(-0.5, 0.5, (500, 3))
+        points = np.array(at) + rng.uniform(-0.5, 0.5, (1000, 3))
         facing = ((points - at) @ (-np.array(at) / np.linalg.norm(at))) > 0
         item, reason = cropped(cloud_view(np.concatenate([points[facing], points - (0, 0, -3)])), a_box(at, 1.01))
         assert reason == ""

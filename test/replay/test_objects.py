@@ -11,7 +11,7 @@ import pytest
 from omnibind_core.errors import DataError
 from omnibind_core.geometry import Transform
 from omnibind_core.objects.regions import Rectangle, Volume
-from omnibind_ros.replay.objects import pairing, scoring, truth
+from omnibind_ros.replay.objects import drawing, pairing, scoring, truth
 from omnibind_ros.replay.objects.scoring import Asked, Found
 from omnibind_ros.replay.scoring import Row
 
@@ -228,3 +228,13 @@ def test_what_becomes_of_things():
     assert rows["a"]["found"] == pytest.approx(5 / 6, abs=1e-4)
     assert (rows["b"]["ids"], rows["b"]["switches"]) == (1, 0)
     assert (rows["a"]["right"], rows["b"]["right"]) == (1.0, 0.0)
+
+
+def test_a_picture_with_boxes_is_another_one():
+    """One that is as wide as it is shown is the sensor's own, which is read-only, and used by others."""
+    pixels = np.zeros((48, 640, 3), np.uint8)
+    pixels.setflags(write=False)
+    found = drawing.drawn("image", pixels, (640, 48), "camera", [], {"a": Rectangle(10, 10, 30, 30)})
+    assert found.shape == (48, 640, 3)
+    assert found[10, 20].tolist() == [255, 255, 255]
+    assert not pixels.any()

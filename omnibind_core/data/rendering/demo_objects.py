@@ -45,7 +45,7 @@ _TEMPERATURES = (
 _PLAIN_ADJECTIVES = (
     "red|green|blue|black|white|brown|grey|yellow|pink|silver|open|closed|small|large|big|little|colorful"
 )
-_COOL = 20.5  # other things: as warm as the floor that they stand on
+COOL = 20.5  # other things: as warm as the floor that they stand on
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,23 @@ class PackagedObject:
 
 
 @dataclass(frozen=True)
+class Stamp:
+    """One photograph of ``tuxpaint-stamps-default``.
+
+    Attributes:
+        names: What it may be called, lower case, best first.
+        photo: PNG with transparency.
+        place: The same in the package, for example ``animals/cow.png``.
+        temperature: Assumed, degrees Celsius.
+    """
+
+    names: tuple[str, ...]
+    photo: Path
+    place: str
+    temperature: float
+
+
+@dataclass(frozen=True)
 class Furniture:
     """One entry of a sweethome3d catalogue.
 
@@ -105,12 +122,16 @@ class Furniture:
         archive: Catalogue file.
         member: OBJ file in it.
         size: Width, depth, height, m.
+        category: In the catalogue, as it stands there.
+        hangs: Whether it hangs above the floor.
     """
 
     name: str
     archive: Path
     member: str
     size: tuple[float, float, float]
+    category: str = ""
+    hangs: bool = False
 
     def load(self) -> meshes.Mesh:
         """Reads the mesh, in its real size.
@@ -145,21 +166,28 @@ def find_objects(cache_dir: Path | None = None) -> list[PackagedObject]:
     for entry in read_catalogues(furniture):
         by_name.setdefault(singular(entry.name), entry)
     found: dict[str, PackagedObject] = {}
-    for photo in sorted(stamps.rglob("*.png")):
-        relative = photo.relative_to(stamps).as_posix()
-        caption = photo.with_suffix(".txt")
-        if re.search("cartoon|toys|symbols|roadsigns|flags|_mirror|_flip", relative) or not caption.is_file():
-            continue
-        names = stamp_names(caption.read_text(encoding="utf-8", errors="replace"), photo.stem)
-        sound = photo.with_suffix(".ogg")
-        name = next((name for name in names if name in by_name), names[0])
-        temperature = next((value for pattern, value in _TEMPERATURES if re.search(pattern, relative)), _COOL)
-        one = PackagedObject(name, photo, sound if sound.is_file() else None, by_name.get(name), temperature)
+    for stamp in read_stamps(stamps):
+        sound = stamp.photo.with_suffix(".ogg")
+        name = next((name for name in stamp.names if name in by_name), stamp.names[0])
+        mesh = by_name.get(name)
+        one = PackagedObject(name, stamp.photo, sound if sound.is_file() else None, mesh, stamp.temperature)
         if len(one.modalities) > len(found[name].modalities if name in found else ("image", "thermal", "event")):
             found[name] = one
     if not found:
         raise DataError(f"no object has a photograph and a sound or a mesh in {stamps} and {furniture}")
     return sorted(found.values(), key=lambda one: (-len(one.modalities), one.name))
+
+
+def read_stamps(folder: Path) -> Iterator[Stamp]:
+    """Photographs with a caption, in the order of their places; no drawings, signs and mirrored ones."""
+    for photo in sorted(folder.rglob("*.png")):
+        place = photo.relative_to(folder).as_posix()
+        caption = photo.with_suffix(".txt")
+        if re.search("cartoon|toys|symbols|roadsigns|flags|_mirror|_flip", place) or not caption.is_file():
+            continue
+        names = stamp_names(caption.read_text(encoding="utf-8", errors="replace"), photo.stem)
+        temperature = next((value for pattern, value in _TEMPERATURES if re.search(pattern, place)), COOL)
+        yield Stamp(tuple(names), photo, place, temperature)
 
 
 def stamp_names(caption: str, stem: str) -> list[str]:
@@ -212,4 +240,6 @@ def read_catalogues(folder: Path) -> Iterator[Furniture]:
 
 def _entry(archive: Path, entry: Mapping[str, str]) -> Furniture:
     width, depth, height = (float(entry[key]) / 100 for key in ("width", "depth", "height"))  # centimetres
-    return Furniture(entry["name"].lower(), archive, entry["model"].lstrip("/"), (width, depth, height))
+    hangs = float(entry.get("elevation", 0)) > 0
+    member = entry["model"].lstrip("/")
+    return Furniture(entry["name"].lower(), archive, member, (width, depth, height), entry.get("category", ""), hangs)

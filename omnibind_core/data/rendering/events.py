@@ -49,7 +49,7 @@ def simulate(
     path = np.concatenate([np.linspace(a, b, steps, endpoint=False) for a, b in itertools.pairwise(corners)])
     path = np.append(path, corners[-1])
     times = np.linspace(0, duration_us, len(path), endpoint=True)
-    threshold = np.clip(rng.normal(THRESHOLD, THRESHOLD_SPREAD, brightness.shape), 0.05, None).astype(np.float32)
+    threshold = thresholds(width, height, rng)
     reference = brightness.copy()
     before: NDArray[Any] = brightness
     found: list[NDArray[np.int64]] = []
@@ -58,9 +58,19 @@ def simulate(
         now: NDArray[Any] = cv2.warpAffine(
             brightness, move, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        found.extend(_crossings(reference, before, now, threshold, start, end))
+        found.extend(crossings(reference, before, now, threshold, start, end))
         before = now
-    x, y, t, p = np.concatenate(found, axis=1) if found else np.zeros((4, 0), dtype=np.int64)
+    return gathered(found, width, height)
+
+
+def thresholds(width: int, height: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Change of log intensity at which each pixel fires, ``float32 [H, W]``."""
+    return np.clip(rng.normal(THRESHOLD, THRESHOLD_SPREAD, (height, width)), 0.05, None).astype(np.float32)
+
+
+def gathered(parts: list[NDArray[np.int64]], width: int, height: int) -> Events:
+    """What :func:`crossings` found, in time order."""
+    x, y, t, p = np.concatenate(parts, axis=1) if parts else np.zeros((4, 0), dtype=np.int64)
     order = np.argsort(t, kind="stable")
     return Events(
         x[order].astype(np.uint16), y[order].astype(np.uint16), t[order], p[order].astype(np.uint8), width, height
@@ -79,11 +89,15 @@ def _log_intensity(photo: NDArray[np.uint8], width: int, height: int) -> NDArray
     canvas = cv2.copyMakeBorder(
         fitted, top, height - fitted.shape[0] - top, left, width - fitted.shape[1] - left, cv2.BORDER_REPLICATE
     )
-    log: NDArray[np.float32] = np.log(canvas.astype(np.float32) / 255 + DARK)
-    return log
+    return log_intensity(np.asarray(canvas, np.float32) / np.float32(255))
 
 
-def _crossings(
+def log_intensity(brightness: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a pixel compares, of its brightness, 0..1."""
+    return np.asarray(np.log(brightness + DARK), np.float32)
+
+
+def crossings(
     reference: NDArray[np.float32],
     before: NDArray[np.float32],
     now: NDArray[np.float32],
@@ -91,7 +105,19 @@ def _crossings(
     start: float,
     end: float,
 ) -> list[NDArray[np.int64]]:
-    """Events between two samples, rows x, y, t, p; moves ``reference`` to each pixel's last event."""
+    """Events between two samples of log intensity; moves ``reference`` to each pixel's last event.
+
+    Args:
+        reference: ``float32 [H, W]``, log intensity at each pixel's last event; changed in place.
+        before: ``float32 [H, W]``, first sample.
+        now: ``float32 [H, W]``, second sample.
+        threshold: ``float32 [H, W]``, of each pixel; see :func:`thresholds`.
+        start: When the first sample was taken, microseconds.
+        end: The second.
+
+    Returns:
+        ``int64 [4, N]`` each: x, y, t, p.
+    """
     found: list[NDArray[np.int64]] = []
     while True:
         change = now - reference

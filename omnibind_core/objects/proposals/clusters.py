@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from omnibind_core.objects.proposals import walls
+from omnibind_core.objects.proposals import supports, walls
 from omnibind_core.objects.proposals.ground import Ground
 from omnibind_core.objects.regions import Region3D, Volume
 from omnibind_core.objects.snapshot import Snapshot
@@ -19,15 +19,17 @@ SMALLEST, LARGEST = 0.1, 6.0
 """Metres of the longest side of a thing: crumbs and noise, walls and rooms are none."""
 FEWEST = 10
 """Points of a thing."""
-_GAP, _REACH = 0.25, 6.0  # m between neighbours, up to so many m from the sensor; further out the gap grows with it
+_GAP, _REACH = 0.1, 2.4  # m between neighbours, up to so many m from the sensor; further out the gap grows with it
 _VOXEL = _GAP / 2
 _THIN, _LONG, _HIGH = 0.15, 2.0, 1.2  # thickness by length, and m, of a piece of wall
+_LEAST = 0.05  # m of the second side: less is an edge
+_CEILING, _FLAT = 1.6, 0.1  # m above the ground, and high: a piece of the ceiling
 _STANDS = 0.4  # m above the ground, from which on a thing does not stand on it
 _SLACK = 0.02  # m, the least side of a box
 
 
 def propose(sensor: str, snapshot: Snapshot) -> list[Region3D]:
-    """Boxes about z of the things in a cloud, those with most points first.
+    """Boxes about z of the things in a cloud, those with most points first, and of what stands on them.
 
     Neighbours are :data:`_GAP` apart at most, further away than :data:`_REACH` in proportion to the distance, as rays
     diverge.
@@ -38,19 +40,28 @@ def propose(sensor: str, snapshot: Snapshot) -> list[Region3D]:
     """
     view = snapshot.views[sensor]
     points = walls.without(snapshot.cloud(sensor).points[snapshot.solid(sensor)])
+    eye, ground = view.pose.translation, snapshot.ground(sensor)
+    whole = _clusters(points, eye)
+    tops = [(cluster, supports.level(cluster)) for cluster in whole]
+    above = [cluster[cluster[:, 2] > top] for cluster, top in tops if top is not None]
+    parts = _clusters(np.concatenate(above), eye) if above else []
+    found = []
+    for cluster, base in [*((cluster, ground) for cluster in whole), *((part, None) for part in parts)]:
+        volume = _box(cluster, eye, base)
+        if volume is not None:
+            score = len(cluster) / (len(cluster) + FEWEST)
+            found.append(Region3D(volume, view.reading.stamp_ns, sensor, score, PROPOSER))
+    return sorted(found, key=lambda region: -region.score)
+
+
+def _clusters(points: NDArray[np.float64], eye: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Points of each cluster that has enough."""
     if len(points) < FEWEST:
         return []
-    eye = view.pose.translation
     labels = _labels(points - eye)
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
-    found = []
-    for members in np.split(order, starts[1:]):
-        volume = _box(points[members], eye, snapshot.ground(sensor)) if len(members) >= FEWEST else None
-        if volume is not None:
-            score = len(members) / (len(members) + FEWEST)
-            found.append(Region3D(volume, view.reading.stamp_ns, sensor, score, PROPOSER))
-    return sorted(found, key=lambda region: -region.score)
+    return [points[members] for members in np.split(order, starts[1:]) if len(members) >= FEWEST]
 
 
 def _labels(points: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -75,17 +86,22 @@ def _strides(cells: NDArray[np.int64]) -> NDArray[np.int64]:
 def _box(points: NDArray[np.float64], eye: NDArray[np.float64], ground: Ground | None) -> Volume | None:
     """The box of least area about z; ``None`` around what is no thing."""
     low, high = points.min(axis=0), points.max(axis=0)
-    if np.ptp(points, axis=0).max() < SMALLEST or (high - low)[2] > LARGEST:
+    height = float((high - low)[2])
+    if (high - low).max() < SMALLEST or height > LARGEST:
         return None
     middle = (low + high) / 2
     centre, sides, angle = cv2.minAreaRect((points[:, :2] - middle[:2]).astype(np.float32))
     length, width = max(sides), min(sides)
-    if length > LARGEST or (length > _LONG and (high - low)[2] > _HIGH and width < _THIN * length):
+    if length > LARGEST or (length > _LONG and height > _HIGH and width < _THIN * length):
         return None
-    bottom = low[2]
+    if sorted((length, width, height))[1] < _LEAST:
+        return None
+    rise, bottom = 0.0, low[2]
     if ground is not None:
         rise = float(ground.height(np.array([[*middle[:2], bottom]]))[0]) / float(ground.normal[2])
         bottom -= rise if 0 < rise < _STANDS else 0.0
+    if rise > _CEILING and height < _FLAT:
+        return None
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     rotation = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
     size = np.maximum(np.array([*sides, high[2] - bottom]), _SLACK)

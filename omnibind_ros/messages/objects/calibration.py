@@ -10,7 +10,6 @@ from typing import Any
 
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.geometry import Camera
-from omnibind_core.objects.engine import readings
 from omnibind_core.objects.rig import PICTURES, Reading, Rig
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.types import Encoded
@@ -60,6 +59,7 @@ class Calibration:
 
     def __init__(self, rig: Rig, fixed: str = "") -> None:
         self.frames: dict[str, str] = {}
+        self._headers: dict[str, str] = {}
         self._rig = rig
         self._fixed = fixed
         self._known: dict[str, tuple[Any, tuple[int, int], Camera]] = {}
@@ -79,11 +79,14 @@ class Calibration:
             types: Message type of each sensor.
             newest: Gives the newest ``CameraInfo`` of a topic, or ``None``.
         """
+        from omnibind_core.objects.engine import readings  # with SciPy, which nodes that tell of no things do without
+
         found: dict[str, Reading] = {}
         why: dict[str, str] = {}
         for name, reading in readings(tokens, lambda item: (getattr(item.header, "frame_id", ""), False)).items():
             placement = placements.get(name, Placement())
             deep = reading.modality == "point_cloud" and types.get(name) in (IMAGE, COMPRESSED_IMAGE)
+            self._headers[name] = reading.frame
             reading = replace(reading, frame=(placement.frame or reading.frame).lstrip("/"), optical=deep)
             self.frames[name] = reading.frame
             try:
@@ -108,9 +111,10 @@ class Calibration:
         return self._rig.fixed != before
 
     @property
-    def pictures(self) -> dict[str, str]:
-        """Frame of each sensor that has a camera."""
-        return {name: self.frames[name] for name in tuple(self._rig.cameras) if name in self.frames}
+    def pictures(self) -> dict[str, tuple[str, ...]]:
+        """Frames of each sensor that has a camera: that of its messages, which detectors repeat, and that it has."""
+        names = [name for name in tuple(self._rig.cameras) if name in self.frames]
+        return {name: tuple(dict.fromkeys((self._headers[name], self.frames[name]))) for name in names}
 
     def _camera(self, reading: Reading, placement: Placement, newest: Callable[[str], Any]) -> Camera:
         """The camera of a picture; the same object as long as nothing about it changes."""

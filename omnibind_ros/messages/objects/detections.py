@@ -30,13 +30,14 @@ class DetectionReader:
 
     Args:
         rig: Cameras and frames.
-        frames: Gives the frame of each sensor that takes pictures, as far as known, by sensor.
+        frames: Gives the frames of each sensor that takes pictures, as far as known, by sensor; that of its messages
+            first, which detectors repeat.
 
     Attributes:
         rejections: By topic.
     """
 
-    def __init__(self, rig: Rig, frames: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, rig: Rig, frames: Callable[[], Mapping[str, Sequence[str]]]) -> None:
         self.rejections = Rejections()
         self._rig = rig
         self._frames = frames
@@ -102,13 +103,15 @@ class DetectionReader:
 
     def _sensor_of(self, frame: str, topic: str) -> str:
         frames = self._frames()
-        names = [name for name, one in frames.items() if frame and one.lstrip("/") == frame.lstrip("/")]
+        named = frame.lstrip("/")
+        names = [name for name, own in frames.items() if named and named == own[0].lstrip("/")]
+        names = names or [name for name, own in frames.items() if named in own[1:]]
         if len(names) == 1:
             return names[0]
         if names:
             found = f"boxes in the frame '{frame}', which {' and '.join(names)} have"
             raise InvalidInputError(topic, found, f"the sensor's name after the topic ('{topic} {names[0]}')")
-        known = ", ".join(f"'{one}' ({name})" for name, one in frames.items()) or "none known yet"
+        known = ", ".join(f"'{one}' ({name})" for name, own in frames.items() for one in own) or "none known yet"
         raise InvalidInputError(topic, f"boxes in the frame '{frame}'", f"that of a sensor with pictures: {known}")
 
     def _solid(self, pose: Any, size: Any, one: Any, topic: str, frame: str, time_ns: int) -> Region3D:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
+from omnibind_core.geometry import Transform
 from omnibind_core.geometry.frames import SECOND
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.types import ObjectPrediction
@@ -42,7 +42,7 @@ def place_box(pose: Any, size: Any, volume: Volume) -> None:
     set_vector(pose.position, volume.centre)
     set_vector(size, volume.size)
     turned = pose.orientation
-    turned.x, turned.y, turned.z, turned.w = map(float, Rotation.from_matrix(volume.rotation).as_quat())
+    turned.x, turned.y, turned.z, turned.w = Transform(volume.rotation, volume.centre).quaternion
 
 
 def set_vector(vector: Any, values: NDArray[np.floating]) -> None:
@@ -58,11 +58,11 @@ def objects_of(message: Any) -> list[ObjectPrediction]:
 
 def _object(one: Any, tick_ns: int) -> ObjectPrediction:
     place, turned = one.pose.position, one.pose.orientation
-    rotation = Rotation.from_quat((turned.x, turned.y, turned.z, turned.w)).as_matrix()
+    box = Transform.of((place.x, place.y, place.z), (turned.x, turned.y, turned.z, turned.w))
     spread = np.asarray(one.position_covariance, np.float64).reshape(3, 3)
     return ObjectPrediction(
         id=int(one.id),
-        volume=Volume(_array(place), _array(one.size), rotation, spread),
+        volume=Volume(box.translation, _array(one.size), box.rotation, spread),
         velocity=_array(one.velocity),
         seen_ns=one.seen.sec * SECOND + one.seen.nanosec,
         prediction=prediction_of(one.prediction, tick_ns),

@@ -17,7 +17,7 @@ from omnibind_core.objects.rig import PICTURES, Rig
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.runtime.encoding import Recogniser, Token
 from omnibind_core.runtime.engine import Selection
-from omnibind_core.runtime.types import SensorReport, SensorState
+from omnibind_core.runtime.types import SensorReport
 from omnibind_ros.graph.topics import CameraInfos, SubscriptionPool, TopicLink
 from omnibind_ros.messages import STRING
 from omnibind_ros.messages.objects import (
@@ -196,7 +196,7 @@ class Things:
         absent = {
             report.name: f"{report.state.name.lower()}: {report.reason}"
             for report in reports
-            if report.name not in readings and report.state != SensorState.DISABLED
+            if report.name not in readings
         }
         return engine.perceive(now_ns, readings, {**absent, **why})
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,15 +20,13 @@ from omnibind_core.objects.rig import Reading
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_core.runtime.encoding import Labels, Recognised, Recogniser, embedded
 from omnibind_core.runtime.lookahead import digest
-from omnibind_core.runtime.types import Encoded, SensorReport, SensorState
+from omnibind_core.runtime.types import Encoded
 from omnibind_ros.bags.types import RecordedMessage
-from omnibind_ros.node import overlay
 from omnibind_ros.replay import scoring
 from omnibind_ros.replay.engine import Step
-from omnibind_ros.replay.objects import pairing
-from omnibind_ros.replay.objects.pairing import Box
+from omnibind_ros.replay.objects import drawing, pairing
+from omnibind_ros.replay.objects.following import Following
 from omnibind_ros.replay.objects.scoring import SPACE, Asked, Found
-from omnibind_ros.replay.objects.surroundings import Surroundings
 from omnibind_ros.replay.objects.truth import Things
 from omnibind_ros.replay.scoring import Vocabulary
 from omnibind_ros.replay.setup import Setup
@@ -152,14 +149,13 @@ class Driver:
         placed: Volumes,
     ) -> None:
         self._model = model
-        self._around = Surroundings(setup, topics)
+        self._own = Following(model, setup, topics)
+        self._around = self._own.around
         self._sensors = setup.present
         self._things = things
         self._vocabulary = vocabulary
         self._placed = placed
-        settings = setup.parameters.objects
-        self._given = ObjectEngine(model, self._around.rig, settings)
-        self._own = ObjectEngine(model, self._around.rig, settings)
+        self._given = ObjectEngine(model, self._around.rig, setup.parameters.objects)
         self._asked: list[Asked] = []
         self._found: list[Found] = []
         self._shown: dict[str, Shown] = {}
@@ -168,7 +164,7 @@ class Driver:
     @property
     def listeners(self) -> Mapping[str, Callable[[RecordedMessage], None]]:
         """Who hears the messages of which topic, for :class:`~omnibind_ros.replay.engine.Replay`."""
-        return self._around.listeners
+        return self._own.listeners
 
     @property
     def notes(self) -> list[str]:
@@ -188,22 +184,17 @@ class Driver:
     def add(self, step: Step) -> None:
         """Takes one tick."""
         now_ns = step.selection.now_ns
-        here = self._around.advance(now_ns, step.tokens)
-        for engine in (self._own, self._given) if here.moved else ():
-            engine.clear()
-        for name, reason in here.why.items():
-            self._own.reject(name, reason)
-        readings, absent = here.readings, {**_absent(step.reports, here.readings), **here.why}
-        self._own.detect(here.detected)
-        told = self._own.perceive(now_ns, readings, absent)
+        tick = self._own.add(step)
+        if tick.moved:
+            self._given.clear()
         there = self._things.at(now_ns)
         if not there:
             return
-        boxes = self._boxes(now_ns, there, readings)
-        answers = {one.given: one for one in self._given.perceive(now_ns, readings, absent, boxes)}
+        boxes = self._boxes(now_ns, there, tick.readings)
+        answers = {one.given: one for one in self._given.perceive(now_ns, tick.readings, tick.absent, boxes)}
         for thing, label in there.items():
-            self._ask(step, thing, label, answers.get(thing), absent)
-        self._find(step.time_s, now_ns, readings, told)
+            self._ask(step, thing, label, answers.get(thing), tick.absent)
+        self._find(step.time_s, now_ns, tick.readings, tick.things)
 
     @property
     def perceived(self) -> Perceived:
@@ -212,8 +203,8 @@ class Driver:
             tuple(self._asked),
             tuple(self._found),
             tuple(self._shown.values()),
-            self._own.counters,
-            {**self._around.reasons, **self._given.rejections, **self._own.rejections},
+            self._own.engine.counters,
+            {**self._around.reasons, **self._given.rejections, **self._own.engine.rejections},
             dict(self._volumes),
             {thing: self._vocabulary.of(label) or "" for thing, label in self._things.labels.items()},
         )
@@ -285,12 +276,12 @@ class Driver:
                 continue
             true = self._things.boxes(name, readings[name].stamp_ns)
             boxes = {str(one.id): sight.box for one in told if (sight := one.sights.get(name)) and sight.box}
-            found = _paired(time_s, name, true, boxes, labels, Rectangle.overlap)
+            found = pairing.found(time_s, name, true, boxes, labels, Rectangle.overlap)
             self._found.append(found)
             self._show(found, readings[name], true, told)
         if self._things.placed:
             volumes = {str(one.id): one.volume for one in told}
-            self._found.append(_paired(time_s, SPACE, self._places(now_ns), volumes, labels, pairing.in_space))
+            self._found.append(pairing.found(time_s, SPACE, self._places(now_ns), volumes, labels, pairing.in_space))
 
     def _show(
         self, found: Found, reading: Reading, true: Mapping[str, Rectangle], told: Sequence[ObjectPrediction]
@@ -299,29 +290,6 @@ class Driver:
         best = self._shown.get(found.where)
         if isinstance(reading.raw, Encoded) or (best is not None and best.found >= len(found.pairs)):
             return
-        picture = overlay.picture(reading.modality, reading.raw)
+        picture = drawing.drawn(reading.modality, reading.raw, reading.size, reading.sensor, told, true)
         if picture is not None:
-            drawn = overlay.boxes(picture, reading.size, reading.sensor, told)
-            scale = np.array([drawn.shape[1] / reading.size[0], drawn.shape[0] / reading.size[1]] * 2)
-            for box in true.values():
-                left, top, right, bottom = (np.array(box) * scale).round().astype(int).tolist()
-                cv2.rectangle(drawn, (left, top), (right, bottom), (255, 255, 255), 1)
-            self._shown[found.where] = Shown(found.where, found.time_s, len(true), len(found.pairs), drawn)
-
-
-def _absent(reports: Iterable[SensorReport], readings: Mapping[str, Reading]) -> dict[str, str]:
-    """Sensors that offer nothing to a tick, and why."""
-    missing = (one for one in reports if one.name not in readings and one.state != SensorState.DISABLED)
-    return {one.name: f"{one.state.name.lower()}: {one.reason}" for one in missing}
-
-
-def _paired(
-    time_s: float,
-    where: str,
-    true: Mapping[str, Box],
-    told: Mapping[str, Box],
-    labels: Mapping[str, str],
-    overlap: Callable[[Box, Box], float],
-) -> Found:
-    pairs, overlaps = pairing.pairs(true, told, overlap)
-    return Found(time_s, where, tuple(true), tuple(told), pairs, overlaps, {one: labels[one] for one in told})
+            self._shown[found.where] = Shown(found.where, found.time_s, len(true), len(found.pairs), picture)

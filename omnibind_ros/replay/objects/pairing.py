@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from omnibind_core.objects.regions import Rectangle, Volume
+from omnibind_ros.replay.objects.scoring import Found
 
 ENOUGH = 0.5
 """Intersection over union from which on two boxes are the same thing."""
@@ -40,6 +41,28 @@ def pairs(
     best = {names[row]: (ids[column], float(values[row, column])) for row, column in zip(rows, columns, strict=True)}
     kept = {name: pair for name, pair in best.items() if pair[1]}
     return {name: own for name, (own, _) in kept.items()}, {name: value for name, (_, value) in kept.items()}
+
+
+def found(
+    time_s: float,
+    where: str,
+    true: Mapping[str, Box],
+    told: Mapping[str, Box],
+    labels: Mapping[str, str],
+    overlap: Callable[[Box, Box], float],
+) -> Found:
+    """The pairs of one picture, or of space, for scoring.
+
+    Args:
+        time_s: s from the beginning of the bag.
+        where: Sensor, or :data:`~omnibind_ros.replay.objects.scoring.SPACE`.
+        true: The things, by name.
+        told: Our boxes, by id.
+        labels: What was said of the latter.
+        overlap: Intersection over union of two.
+    """
+    own, overlaps = pairs(true, told, overlap)
+    return Found(time_s, where, tuple(true), tuple(told), own, overlaps, {one: labels[one] for one in told})
 
 
 def in_space(one: Volume, other: Volume) -> float:

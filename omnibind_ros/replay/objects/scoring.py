@@ -199,7 +199,7 @@ def worth_each(asked: Sequence[Asked], sensors: Sequence[str]) -> list[Figures]:
     for one in asked:
         groups[one.thing].append(one)
     rows = []
-    for thing, group in sorted(groups.items()):
+    for thing, group in sorted(groups.items(), key=lambda pair: _numbered(pair[0])):
         label = " / ".join(group[0].row.truth)
         for found in worth(group, sensors):
             kept = {key: value for key, value in found.items() if key not in ("things", "few", "interval")}
@@ -286,7 +286,7 @@ def tracks(found: Sequence[Found], labels: Mapping[str, str]) -> list[Figures]:
                 own = max(sorted(votes), key=lambda name: (votes[name], name == before))
                 history[thing].append((own, next(one.labels.get(own, "") for one in group if own in one.tracks)))
     rows = []
-    for thing in sorted(there):
+    for thing in sorted(there, key=_numbered):
         label, ids = labels.get(thing, ""), [own for own, _ in history[thing]]
         rows.append(
             {
@@ -300,6 +300,11 @@ def tracks(found: Sequence[Found], labels: Mapping[str, str]) -> list[Figures]:
             }
         )
     return rows
+
+
+def _numbered(name: str) -> tuple[int, str]:
+    """Sorts names that are numbers as numbers."""
+    return (len(name) if name.isdecimal() else 0), name
 
 
 def _right(one: Asked, who: str) -> bool:

@@ -69,10 +69,10 @@ def summary(evaluation: Evaluation) -> Iterator[str]:
 
 def _given(perceived: Perceived, sensors: tuple[str, ...]) -> Section:
     rows = [
-        {**row, "answer": _WORDS.get(row["answer"], row["answer"])} for row in scoring.answers(perceived.asked, sensors)
+        {**row, "whose": _WORDS.get(row["answer"], row["answer"])} for row in scoring.answers(perceived.asked, sensors)
     ]
     who = (
-        Column("answer", "whose answer"),
+        Column("whose", "whose answer"),
         Column("asked", "asked", "count"),
         *_RESTS,
         _SHARE,

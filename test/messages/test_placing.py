@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_camera_info import info
 
 from omnibind_core.geometry import Transform
 from omnibind_core.objects.rig import Rig
@@ -19,6 +18,13 @@ from omnibind_ros.messages.objects import Calibration, Placement
 PICTURE = np.zeros((480, 640, 3), np.uint8)
 POINTS = np.zeros((9, 3), np.float32)
 IMAGE = "sensor_msgs/msg/Image"
+
+
+def info(k=(400.0, 0, 330, 0, 410, 250, 0, 0, 1), binning=(0, 0)):
+    p = (380.0, 0, 320, 0, 0, 380, 240, 0, 0, 0, 1, 0)
+    return SimpleNamespace(
+        width=640, height=480, distortion_model="plumb_bob", d=(), k=k, p=p, binning_x=binning[0], binning_y=binning[1]
+    )
 
 
 def token(name="camera", modality="image", raw=PICTURE, frame="eye"):
@@ -62,6 +68,7 @@ def test_parameters_alone_do_for_aligned_pictures(rig):
     found, why = place(calibration, *pair, camera=like, thermal=like)
     calibration.choose_frame()
     assert not why and rig.fixed == "head"
+    assert calibration.pictures == {"camera": ("eye", "head"), "thermal": ("other", "head")}
     views, missing = rig.views(found)
     assert not missing and np.allclose(views["camera"].pose.rotation, np.eye(3))
     ray = np.array([[math.tan(math.radians(45)), 0, 1.0]])
