@@ -22,7 +22,9 @@ from omnibind_core.data.rendering.scenes.surfaces import Paint
 from omnibind_core.errors import ConfigError
 from omnibind_core.geometry import Camera, FrameTree, Transform
 from omnibind_core.objects.rig import Reading, Rig
-from omnibind_ros.bags import object_bag, read, types
+from omnibind_ros.bags import read, types
+from omnibind_ros.bags.rendered import object_bag
+from omnibind_ros.bags.rendered import things as sources
 from omnibind_ros.bags.scene_bag import EPOCH_NS
 from omnibind_ros.messages import CAMERA_INFO, DecodeOptions, decode
 
@@ -38,7 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, mount in robot.MOUNTS.items()
     }
     monkeypatch.setattr(robot, "MOUNTS", mounts)
-    monkeypatch.setattr(object_bag, "of_packages", lambda kind, known, cache: things)
+    monkeypatch.setattr(sources, "of_packages", lambda kind, known, cache: things)
 
 
 def things(rng: np.random.Generator) -> Iterator[Built]:

@@ -88,19 +88,20 @@ def _scenes(text: str) -> tuple[Literal["", "rooms", "streets"], int]:
 
 def _render(args: argparse.Namespace, kind: Literal["rooms", "streets"], scenes: int) -> int:
     from omnibind_core.errors import ConfigError
-    from omnibind_ros.bags import object_bag, read, scene_bag
+    from omnibind_ros.bags import read, scene_bag
+    from omnibind_ros.bags.rendered import object_bag, things
 
     if args.text:
         raise ConfigError(f"--scenes {args.scenes} has no captioner: leave out --text")
     table = args.out / OBJECTS
     if args.data is None:
-        things = object_bag.of_packages(kind, scene_bag.vocabulary(args.model), args.cache)
+        found = things.of_packages(kind, scene_bag.vocabulary(args.model), args.cache)
     else:
         wanted = _SAMPLES * scenes
-        things = object_bag.of_samples(
+        found = things.of_samples(
             scene_bag.scenes_for(args.model, args.data, args.split, args.labels, args.cache, args.seed, wanted)
         )
-    labels = object_bag.write(args.out, table, kind, things, scenes, args.seconds, args.seed)
+    labels = object_bag.write(args.out, table, kind, found, scenes, args.seconds, args.seed)
     begin, end = read.span_ns(args.out)
     size = sum(path.stat().st_size for path in args.out.iterdir()) / 1e6
     print(f"{args.out}: {scenes} {kind}, {len(labels)} things, {(end - begin) / 1e9:.1f} s, {size:.1f} MB")

@@ -6,28 +6,24 @@ Beside pictures, events and points there are what is needed to put them together
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from omnibind_core.data.rendering.scenes import catalogue, composites, layout, robot, truth, views
-from omnibind_core.data.rendering.scenes.layout import Built, Scene
+from omnibind_core.data.rendering.scenes import layout, robot, truth, views
+from omnibind_core.data.rendering.scenes.layout import Scene
 from omnibind_core.data.rendering.scenes.places import Kind
-from omnibind_core.errors import DataError
-from omnibind_core.geometry import Camera, Transform
+from omnibind_core.geometry import Transform
 from omnibind_ros.bags import types
-from omnibind_ros.bags.scene_bag import EPOCH_NS, SENSORS, THERMAL_OFFSET, THERMAL_SCALE, SceneData
+from omnibind_ros.bags.rendered.calibration import TF, camera_info_fields, info_topic, transform_fields
+from omnibind_ros.bags.rendered.things import Things
+from omnibind_ros.bags.scene_bag import EPOCH_NS, SENSORS, THERMAL_OFFSET, THERMAL_SCALE
 from omnibind_ros.bags.write import BagWriter
 from omnibind_ros.messages import CAMERA_INFO, event_array_fields, image_fields, point_cloud_fields
 
-TF = "tf2_msgs/msg/TFMessage"
-Things = Callable[[np.random.Generator], Iterator[Built]]
-"""What a scene can be furnished with, drawn from a generator."""
 _THINGS = (3, 5)  # in a scene
 _PART = 0.05  # s of events in a message, and between transforms
 _PICTURES = 4  # parts between pictures and clouds
@@ -69,48 +65,6 @@ def write(
             labels += [thing.built.label for thing in scene.things]
     truth.write(table, sorted(rows, key=lambda row: (row.start_s, int(row.id), row.sensor)))
     return labels
-
-
-def of_packages(kind: Kind, known: Collection[str] | None = None, cache: Path | None = None) -> Things:
-    """Things of Debian packages; see :mod:`omnibind_core.data.rendering.scenes.catalogue`.
-
-    Args:
-        kind: What kind of place.
-        known: Only things with one of these labels, if given.
-        cache: Where packages are unpacked, ``None`` for the default.
-
-    Raises:
-        DataError: The packages cannot be had.
-    """
-    kept = catalogue.find(kind, known, cache)
-    return lambda rng: catalogue.pick(kept, rng)
-
-
-def of_samples(scenes: Iterable[SceneData]) -> Things:
-    """Things of which each sensor shows a recorded sample; see :mod:`omnibind_core.data.rendering.scenes.composites`.
-
-    Args:
-        scenes: Samples of one label each; those that fewer than two of the sensors have samples of are left out.
-
-    Raises:
-        DataError: Fewer than five can be used.
-    """
-    usable = [scene for scene in scenes if sum(name in composites.SEEN for name in scene.raw) > 1]
-    if len(usable) < _THINGS[1]:
-        found = f"{len(usable)} things of which two of {', '.join(composites.SEEN)} have samples"
-        raise DataError(f"the samples hold {found}, expected at least {_THINGS[1]}")
-    turn = itertools.count()
-
-    def things(rng: np.random.Generator) -> Iterator[Built]:
-        """Each once before one comes again."""
-        labels: set[str] = set()
-        for _ in usable:
-            one = usable[next(turn) % len(usable)]
-            if one.label not in labels:
-                labels.add(one.label)
-                yield composites.build(one.label, one.raw, rng)
-
-    return things
 
 
 @dataclass
@@ -226,41 +180,3 @@ class Recording:
         stamp = self._ns(seconds)
         found = transform_fields(robot.FIXED, robot.BASE, away @ self.motion.pose(seconds), stamp)
         self.writer.write("/tf", TF, stamp, types.message(TF, {"transforms": [found]}))
-
-
-def info_topic(sensor: str) -> str:
-    """Where the calibration of a sensor is told: beside its data."""
-    return SENSORS[sensor].topic.rpartition("/")[0] + "/camera_info"
-
-
-def camera_info_fields(camera: Camera) -> dict[str, Any]:
-    """Fields of a ``sensor_msgs/CameraInfo`` without its header."""
-    matrix = camera.matrix
-    region = types.typestore().types["sensor_msgs/msg/RegionOfInterest"]
-    return {
-        "height": camera.height,
-        "width": camera.width,
-        "distortion_model": camera.model,
-        "d": np.array(camera.distortion, np.float64),
-        "k": matrix.ravel(),
-        "r": np.eye(3).ravel(),
-        "p": np.hstack([matrix, np.zeros((3, 1))]).ravel(),
-        "binning_x": 0,
-        "binning_y": 0,
-        "roi": region(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False),
-    }
-
-
-def transform_fields(parent: str, child: str, transform: Transform, stamp_ns: int) -> Any:
-    """A ``geometry_msgs/TransformStamped``, from child to parent."""
-    known = types.typestore().types
-    x, y, z = (float(value) for value in transform.translation)
-    turn = [float(value) for value in Rotation.from_matrix(transform.rotation).as_quat()]
-    content = {
-        "child_frame_id": child,
-        "transform": known["geometry_msgs/msg/Transform"](
-            translation=known["geometry_msgs/msg/Vector3"](x, y, z),
-            rotation=known["geometry_msgs/msg/Quaternion"](*turn),
-        ),
-    }
-    return types.message("geometry_msgs/msg/TransformStamped", content, stamp_ns, parent)
