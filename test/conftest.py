@@ -19,24 +19,34 @@ def pytest_runtest_setup() -> None:
         sys.modules["torch"].manual_seed(2405)  # not 0, which the tests seed their own generators with
 
 
+# Groups that begin first, in this order: those that mostly wait, then those that compute longest, so that none is left
+# alone at the end.
+FIRST = (
+    "test_faults",
+    "nodes",
+    "test_evaluation",
+    "test_exported",
+    "test_packaging",
+    "test_bag_eval",
+    "test_training_engine",
+    "test_comparison",
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What stays together where tests run side by side: a file, for its fixtures; nodes, for the sake of the machine.
 
-    Those that mostly wait begin first, and those with faults have a worker of their own.
+    Nodes are files of which every test needs ROS. Those with faults have a worker of their own.
     """
+    turns = {}
     for item in items:
-        group = item.path.stem
-        if item.get_closest_marker("ros") and group != "test_faults":
+        group, module = item.path.stem, item.getparent(pytest.Module)
+        if module and any(mark.name == "ros" for mark in module.own_markers) and group != "test_faults":
             group = "nodes"
         item.add_marker(pytest.mark.xdist_group(group))
-    first = ["test_faults", "nodes"]
-    items.sort(key=lambda item: [*first, ""].index(group) if (group := _group(item)) in first else len(first))
-
-
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    return "" if marker is None else str(marker.args[0])
+        turns[item] = FIRST.index(group) if group in FIRST else len(FIRST)
+    items.sort(key=turns.__getitem__)
 
 
 @pytest.fixture(scope="session")

@@ -221,9 +221,10 @@ class ObjectEngine:
     def _seen(self, track: Track, sights: Mapping[str, Sight], snapshot: Snapshot) -> Iterator[Seen]:
         """In which sensors a thing can be cut out."""
         volume, certain = track.volume, self._beliefs.certain(track.id)
+        found = bool(track.proposers) or track.seen_ns == self._now_ns
         for name, view in snapshot.views.items():
             if sights[name].seen and view.reading.modality != _TOUCH:
-                yield Seen(Pair(track.id, name), view, volume, sights[name], certain)
+                yield Seen(Pair(track.id, name), view, volume, sights[name], certain, found)
 
     def _cut(
         self, seen: Sequence[Seen], looks: Mapping[int, dict[str, Sight]], snapshot: Snapshot
@@ -274,8 +275,8 @@ class ObjectEngine:
         """All crops of a tick in one batch."""
         self._cache.embed([token for _, token in chosen])
         for one, token in chosen:
-            if token.embedding is not None:
-                self._turns.keep(one, token)
+            if token.embedding is not None and self._turns.keep(one, token):
+                self._tracker.stays(one.pair.id, one.view.reading.stamp_ns)
 
     def _told(
         self, track: Track, sights: Mapping[str, Sight], seen: Sequence[Seen], snapshot: Snapshot

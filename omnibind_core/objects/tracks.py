@@ -161,9 +161,9 @@ class Tracker:
     """Gives what is found at each tick to the things that it is of.
 
     A thing begins with a candidate that is near none, and is told of when it was found at ``confirm`` ticks. It is
-    forgotten ``forget`` s after the last evidence that it is there: that somebody found it, or that a sensor that
-    measures distances has points in its box, few around it, and no other thing is there. A picture that its box is
-    projected into is no evidence; so where only a camera is left, without a detector, things go on for ``forget`` s.
+    forgotten ``forget`` s after the last evidence that it is there: that somebody found it, that a sensor that measures
+    distances has points in its box, few around it, or that it looks in a camera as it did (:meth:`stays`), and no other
+    thing is there. That its box is in a picture is no evidence.
 
     Args:
         confirm: Ticks.
@@ -218,6 +218,13 @@ class Tracker:
             if index not in taken:
                 self._tracks.append(self._begin(candidate))
         return [track for track in self._tracks if track.hits >= self._confirm]
+
+    def stays(self, id: int, stamp_ns: int) -> None:
+        """Takes in that a thing which nobody found is still where it was, unless another one was found there."""
+        found = [track.volume for track in self._tracks if track.proposers]
+        for track in self._tracks:
+            if track.id == id and not _taken(track.volume, found):
+                track.stay(stamp_ns)
 
     def hold(self, given: Mapping[str, Candidate | None], now_ns: int) -> list[Track]:
         """Follows things that are known by name, which are now where their candidates are.
@@ -315,9 +322,14 @@ def _found(volume: Volume) -> NDArray[np.float64]:
     return np.asarray(volume.spread + _EXACT**2 * np.eye(3) + _slack(volume))
 
 
+def _taken(volume: Volume, others: Sequence[Volume]) -> bool:
+    """Whether one of others is where a thing is."""
+    return any(other.inside(volume.centre[None])[0] or volume.inside(other.centre[None])[0] for other in others)
+
+
 def _stands(volume: Volume, points: NDArray[np.float64], explained: Sequence[Volume]) -> bool:
     """Whether something is in a box, and little around it, and it is none of the things that are known to be there."""
-    if any(other.inside(volume.centre[None])[0] or volume.inside(other.centre[None])[0] for other in explained):
+    if _taken(volume, explained):
         return False
     around = replace(volume, size=volume.size * (1 + 2 * _AROUND, 1 + 2 * _AROUND, 1))
     near = points[np.abs(points - volume.centre).max(axis=1) <= float(around.size.sum())]

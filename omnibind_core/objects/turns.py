@@ -19,6 +19,10 @@ from omnibind_core.runtime.encoding import Token
 _NEW, _NEW_TO_SENSOR = 8.0, 4.0  # ticks that a thing without any embedding, or without one of a sensor, is ahead
 _LASTS = 3.0  # times the age at which it is due that an embedding is used, if its turn does not come
 _LARGE = 0.25  # of the picture's area, from which on a thing is as large as can be
+_VOUCHES = ("image",)  # modalities whose crops tell whether a thing is still there
+ALIKE = 0.6
+"""Cosine of a thing's crop to its last one from which on it is still there, if nobody has found it: docs/objects.md."""
+_OFTEN = 4.0  # times that such a thing is looked at before it would be forgotten
 
 
 class Pair(NamedTuple):
@@ -38,6 +42,7 @@ class Seen:
         volume: Where the thing is.
         sight: What is seen of it.
         certain: How sure it is what the thing is, 0..1.
+        found: Whether it was found at this tick; else it is taken to be where it was.
     """
 
     pair: Pair
@@ -45,6 +50,7 @@ class Seen:
     volume: Volume
     sight: Sight
     certain: float
+    found: bool = True
 
     @property
     def large(self) -> float:
@@ -119,10 +125,24 @@ class Turns:
         """Takes in how many pictures a crop of a modality makes."""
         self._costs[modality] = views
 
-    def keep(self, seen: Seen, token: Token) -> None:
-        """Takes in what was encoded."""
-        self._kept[seen.pair] = _Kept(token, seen.view.reading.stamp_ns, seen.volume, seen.sight.box)
+    def keep(self, seen: Seen, token: Token) -> bool:
+        """Takes in what was encoded, unless it is of something else.
+
+        A thing that nobody has found is still there if its crop looks as the last one did, at least by :data:`ALIKE`.
+        What does not is not of it, and what was kept stays.
+
+        Returns:
+            Whether that vouches for the thing.
+        """
         self._waited.pop(seen.pair, None)
+        kept = self._kept.get(seen.pair)
+        vouches = False
+        if kept is not None and not seen.found and seen.view.reading.modality in _VOUCHES:
+            vouches = _cosine(kept.token, token) >= ALIKE
+            if not vouches:
+                return False
+        self._kept[seen.pair] = _Kept(token, seen.view.reading.stamp_ns, seen.volume, seen.sight.box)
+        return vouches
 
     def drop(self, seen: Seen) -> None:
         """Forgets what a sensor said of a thing, of which it has nothing any more."""
@@ -141,13 +161,21 @@ class Turns:
 
     def _due(self, seen: Seen) -> bool:
         kept = self._kept.get(seen.pair)
-        if kept is None or self._age(kept, seen) >= self._settings.refresh:
+        refresh = self._settings.refresh
+        if not seen.found and seen.view.reading.modality in _VOUCHES:
+            refresh = min(refresh, self._settings.forget / _OFTEN)
+        if kept is None or self._age(kept, seen) >= refresh:
             return True
         return kept.moved(seen) >= self._settings.moved
 
     @staticmethod
     def _age(kept: _Kept, seen: Seen) -> float:
         return (seen.view.reading.stamp_ns - kept.stamp_ns) / SECOND
+
+
+def _cosine(one: Token, other: Token) -> float:
+    assert one.embedding is not None and other.embedding is not None
+    return float(one.embedding @ other.embedding)
 
 
 def _place(seen: Seen, kinds: Sequence[str]) -> tuple[int, str]:

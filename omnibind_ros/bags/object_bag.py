@@ -6,7 +6,8 @@ Beside pictures, events and points there are what is needed to put them together
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,19 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from omnibind_core.data.rendering.scenes import catalogue, layout, robot, truth, views
-from omnibind_core.data.rendering.scenes.catalogue import Kind
-from omnibind_core.data.rendering.scenes.layout import Scene
+from omnibind_core.data.rendering.scenes import catalogue, composites, layout, robot, truth, views
+from omnibind_core.data.rendering.scenes.layout import Built, Scene
+from omnibind_core.data.rendering.scenes.places import Kind
+from omnibind_core.errors import DataError
 from omnibind_core.geometry import Camera, Transform
 from omnibind_ros.bags import types
-from omnibind_ros.bags.scene_bag import EPOCH_NS, SENSORS, THERMAL_OFFSET, THERMAL_SCALE
+from omnibind_ros.bags.scene_bag import EPOCH_NS, SENSORS, THERMAL_OFFSET, THERMAL_SCALE, SceneData
 from omnibind_ros.bags.write import BagWriter
 from omnibind_ros.messages import CAMERA_INFO, event_array_fields, image_fields, point_cloud_fields
 
 TF = "tf2_msgs/msg/TFMessage"
+Things = Callable[[np.random.Generator], Iterator[Built]]
+"""What a scene can be furnished with, drawn from a generator."""
 _THINGS = (3, 5)  # in a scene
 _PART = 0.05  # s of events in a message, and between transforms
 _PICTURES = 4  # parts between pictures and clouds
@@ -32,14 +36,7 @@ _LAST = 1_000_000  # ns before the end of a scene, of its last transform
 
 
 def write(
-    path: Path,
-    table: Path,
-    kind: Kind,
-    scenes: int,
-    seconds: float = 5.0,
-    seed: int = 0,
-    known: Collection[str] | None = None,
-    cache: Path | None = None,
+    path: Path, table: Path, kind: Kind, things: Things, scenes: int, seconds: float = 5.0, seed: int = 0
 ) -> list[str]:
     """Writes a bag (rosbag2, MCAP) and the table of where things are. Same arguments, same messages.
 
@@ -47,33 +44,73 @@ def write(
         path: Folder of the bag.
         table: File of the table; it may lie in the bag's folder.
         kind: What kind of place.
+        things: What a scene is furnished with, by what its choice is drawn from.
         scenes: Number of scenes, each somewhere else.
         seconds: Length of each.
         seed: Of all choice.
-        known: Only things with one of these labels, if given.
-        cache: Where packages are unpacked, ``None`` for the default.
 
     Returns:
         Labels of the things, in the order of their ids.
 
     Raises:
-        DataError: There is a bag already, or the packages cannot be had.
+        DataError: There is a bag already, or what things are made of cannot be used.
         MissingDependencyError: open3d is not installed.
     """
-    kept = catalogue.find(kind, known, cache)
     labels: list[str] = []
     rows: list[truth.Row] = []
     with BagWriter(path) as writer:
         for number in range(scenes):
             rng = np.random.default_rng((seed, number))
             wanted = int(rng.integers(_THINGS[0], _THINGS[1] + 1))
-            scene = layout.compose(kind, kept, wanted, seconds, rng)
+            scene = layout.compose(kind, things(rng), wanted, seconds, rng)
             motion = robot.Motion(phase=float(rng.uniform(0, 2 * np.pi)))
             recording = Recording(writer, scene, motion, number, len(labels), rng)
             rows += recording.run(seconds)
             labels += [thing.built.label for thing in scene.things]
     truth.write(table, sorted(rows, key=lambda row: (row.start_s, int(row.id), row.sensor)))
     return labels
+
+
+def of_packages(kind: Kind, known: Collection[str] | None = None, cache: Path | None = None) -> Things:
+    """Things of Debian packages; see :mod:`omnibind_core.data.rendering.scenes.catalogue`.
+
+    Args:
+        kind: What kind of place.
+        known: Only things with one of these labels, if given.
+        cache: Where packages are unpacked, ``None`` for the default.
+
+    Raises:
+        DataError: The packages cannot be had.
+    """
+    kept = catalogue.find(kind, known, cache)
+    return lambda rng: catalogue.pick(kept, rng)
+
+
+def of_samples(scenes: Iterable[SceneData]) -> Things:
+    """Things of which each sensor shows a recorded sample; see :mod:`omnibind_core.data.rendering.scenes.composites`.
+
+    Args:
+        scenes: Samples of one label each; those that fewer than two of the sensors have samples of are left out.
+
+    Raises:
+        DataError: Fewer than five can be used.
+    """
+    usable = [scene for scene in scenes if sum(name in composites.SEEN for name in scene.raw) > 1]
+    if len(usable) < _THINGS[1]:
+        found = f"{len(usable)} things of which two of {', '.join(composites.SEEN)} have samples"
+        raise DataError(f"the samples hold {found}, expected at least {_THINGS[1]}")
+    turn = itertools.count()
+
+    def things(rng: np.random.Generator) -> Iterator[Built]:
+        """Each once before one comes again."""
+        labels: set[str] = set()
+        for _ in usable:
+            one = usable[next(turn) % len(usable)]
+            if one.label not in labels:
+                labels.add(one.label)
+                yield composites.build(one.label, one.raw, rng)
+
+    return things
 
 
 @dataclass
@@ -106,8 +143,8 @@ class Recording:
             self._static()
         mount = robot.MOUNTS["event_camera"]
         assert mount.camera is not None
-        events = views.EventCamera(mount.camera, self.rng)
-        events.take([(0.0, events.sample(self.scene, self._pose("event_camera", 0.0), 0.0))])
+        eye = views.EventCamera(self.scene, mount.camera, self.rng)
+        eye.look(self._pose("event_camera", 0.0), 0.0)
         parts = round(seconds / _PART)
         for part in range(parts):
             now = part * _PART
@@ -115,7 +152,7 @@ class Recording:
             if part % _PICTURES == 0:
                 yield from self._pictures(now, min(_PICTURES * _PART, seconds - now))
             end = now + _PART
-            found = events.take([(_PART * 1e6, events.sample(self.scene, self._pose("event_camera", end), end))])
+            found = eye.look(self._pose("event_camera", end), end)
             if part == parts - 1:
                 self._moved(seconds - _LAST * 1e-9)
             if len(found):
@@ -137,13 +174,14 @@ class Recording:
                 pixels: Any = views.photograph(self.scene, sight, now, self.rng)
                 self._write(name, image_fields(pixels, "rgb8"), stamp, stamp)
             elif name == "thermal":
-                kelvin = (views.temperatures(self.scene, sight, self.rng) - THERMAL_OFFSET) / THERMAL_SCALE
+                celsius = views.temperatures(self.scene, sight, mount.camera, pose, now, self.rng)
+                kelvin = (celsius - THERMAL_OFFSET) / THERMAL_SCALE
                 self._write(name, image_fields(kelvin.round().astype(np.uint16), "16UC1"), stamp, stamp)
             info = types.message(CAMERA_INFO, camera_info_fields(mount.camera), stamp, mount.frame)
             self.writer.write(info_topic(name), CAMERA_INFO, stamp, info)
             for number, thing in enumerate(self.scene.things):
                 box = truth.box(sight, mount.camera, pose, thing, number, now)
-                if box:
+                if box and thing.built.seen_by(SENSORS[name].modality):
                     left, top, right, bottom = box
                     row = self._row(number, now, length)
                     yield replace(row, sensor=name, left=left, top=top, right=right, bottom=bottom)

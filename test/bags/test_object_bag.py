@@ -16,8 +16,8 @@ pytest.importorskip("open3d")
 pytest.importorskip("rosbags")
 
 from omnibind_core.cli import parser
-from omnibind_core.data.rendering.scenes import catalogue, layout, robot, surfaces
-from omnibind_core.data.rendering.scenes.catalogue import Built, Kept
+from omnibind_core.data.rendering.scenes import robot, surfaces
+from omnibind_core.data.rendering.scenes.layout import Built
 from omnibind_core.data.rendering.scenes.surfaces import Paint
 from omnibind_core.errors import ConfigError
 from omnibind_core.geometry import Camera, FrameTree, Transform
@@ -38,18 +38,18 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, mount in robot.MOUNTS.items()
     }
     monkeypatch.setattr(robot, "MOUNTS", mounts)
-    kept = [Kept(f"crate {number}", (), (), 0.8, 34.0 if number == 1 else 20.5) for number in range(6)]
+    monkeypatch.setattr(object_bag, "of_packages", lambda kind, known, cache: things)
 
-    def build(one: Kept, rng: np.random.Generator) -> Built:
-        box = surfaces.box((0, 0, 0), (0.6, 0.5, 0.9), Paint((0.9, 0.2, 0.1))).standing((0.6, 0.5, 0.9))
-        return Built(one.label, box, box, one.temperature, False, one.temperature > 30)
 
-    monkeypatch.setattr(catalogue, "find", lambda kind, known, cache: kept)
-    monkeypatch.setattr(layout, "build", build)
+def things(rng: np.random.Generator) -> Iterator[Built]:
+    box = surfaces.box((0, 0, 0), (0.6, 0.5, 0.9), Paint((0.9, 0.2, 0.1))).standing((0.6, 0.5, 0.9))
+    for number in rng.permutation(6):
+        warm = number == 1
+        yield Built(f"crate {number}", box, box, 34.0 if warm else 20.5, False, bool(warm))
 
 
 def write(path: Path, seconds: float = 0.6) -> list[str]:
-    return object_bag.write(path, path / "objects.csv", "rooms", 2, seconds, seed=4)
+    return object_bag.write(path, path / "objects.csv", "rooms", things, 2, seconds, seed=4)
 
 
 def contents(path: Path) -> Iterator[tuple[str, int, Any]]:
@@ -175,7 +175,7 @@ def test_command_line_takes_a_kind_of_place(tmp_path: Path, small: None, capsys:
         (["--scenes", "rooms:none"], "--scenes is 'rooms:none', expected a number, or rooms or streets"),
         (["--scenes", "houses"], "--scenes is 'houses'"),
         (["--scenes", "0"], "--scenes is 0, expected 1 to 100000"),
-        (["--scenes", "rooms", "--text", "name"], "leave out --data and --text"),
+        (["--scenes", "rooms", "--text", "name"], "leave out --text"),
     ):
         with pytest.raises(ConfigError, match=told):
             run("--out", str(tmp_path / "other"), *wrong)

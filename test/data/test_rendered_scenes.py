@@ -15,8 +15,8 @@ pytest.importorskip("open3d")
 
 from omnibind_core.data.rendering.demo_objects import Furniture
 from omnibind_core.data.rendering.scenes import catalogue, cutouts, layout, robot, surfaces, truth, views
-from omnibind_core.data.rendering.scenes.catalogue import Built, Kept, Kind
-from omnibind_core.data.rendering.scenes.layout import Scene, Thing
+from omnibind_core.data.rendering.scenes.layout import Built, Scene, Thing
+from omnibind_core.data.rendering.scenes.places import Kind
 from omnibind_core.data.rendering.scenes.stage import NOTHING, Body, Stage
 from omnibind_core.data.rendering.scenes.surfaces import Paint, Surface
 from omnibind_core.errors import DataError
@@ -112,23 +112,23 @@ def test_temperatures_are_those_of_the_things() -> None:
     assert lens is not None
     scene = furnished(thing(3.0, 0.8, warm=34.0), thing(3.0, -0.8))
     sight = views.look(scene, lens, pose("thermal"), 0.0)
-    picture = views.temperatures(scene, sight, np.random.default_rng(0))
+    picture = views.temperatures(scene, sight, lens, pose("thermal"), 0.0, np.random.default_rng(0))
     warm, cool = (float(np.median(picture[sight.bodies == number])) for number in (0, 1))
     assert 28 < warm < 35
     assert abs(cool - 20.5) < 1
     outdoors = furnished(thing(8.0, 0.0), kind="streets")
     sky = views.look(outdoors, lens, Transform(pose("thermal").rotation, np.array([0, 0, 60.0])), 0.0)
     assert sky.bodies[0, 80] == NOTHING
-    assert views.temperatures(outdoors, sky, np.random.default_rng(0))[0, 80] < 0
+    assert views.temperatures(outdoors, sky, lens, pose("thermal"), 0.0, np.random.default_rng(0))[0, 80] < 0
 
 
 def test_events_are_where_edges_move() -> None:
     scene = furnished(thing(3.0, 0.0))
     small = Camera(64, 48, (50.0, 50.0), (31.5, 23.5))
-    eye = views.EventCamera(small, np.random.default_rng(0))
-    assert not len(eye.take([(0.0, eye.sample(scene, pose("camera"), 0.0))]))
-    assert not len(eye.take([(50_000.0, eye.sample(scene, pose("camera"), 0.0))]))
-    found = eye.take([(50_000.0, eye.sample(scene, pose("camera", 0.3), 0.3))])
+    eye = views.EventCamera(scene, small, np.random.default_rng(0))
+    assert not len(eye.look(pose("camera"), 0.0))
+    assert not len(eye.look(pose("camera"), 0.1))
+    found = eye.look(pose("camera", 0.3), 0.15)
     assert len(found)
     assert (np.diff(found.t) >= 0).all()
     assert 0 <= found.t[0] <= found.t[-1] < 50_000
@@ -188,13 +188,11 @@ def test_cutout_has_the_outline_of_its_picture(tmp_path: Path) -> None:
         cutouts.read(tmp_path / "opaque.png")
 
 
-def test_scenes_have_things_that_stand_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        layout,
-        "build",
-        lambda one, rng: Built(one.label, crate(), crate(), one.temperature, False, one.temperature > 30),
-    )
-    kept = [Kept(f"crate {number}", (), (), 0.8, 34.0 if number % 2 else 20.5) for number in range(8)]
+def test_scenes_have_things_that_stand_apart() -> None:
+    kept = [
+        Built(f"crate {number}", crate(), crate(), 34.0 if number % 2 else 20.5, False, bool(number % 2))
+        for number in range(8)
+    ]
     for kind in ("rooms", "streets"):
         scene = layout.compose(kind, kept, 4, 5.0, np.random.default_rng(3))
         again = layout.compose(kind, kept, 4, 5.0, np.random.default_rng(3))

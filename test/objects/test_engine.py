@@ -19,6 +19,7 @@ from omnibind_core.modalities import Doubt
 from omnibind_core.objects.engine import ObjectEngine, readings
 from omnibind_core.objects.regions import Rectangle, Region2D, Region3D, Volume
 from omnibind_core.objects.rig import BODY, Reading, Rig
+from omnibind_core.objects.snapshot import Snapshot
 from omnibind_core.objects.turns import Pair, Seen, Turns
 from omnibind_core.objects.types import ObjectPrediction, ObjectSettings
 from omnibind_core.objects.visibility import Sight
@@ -51,7 +52,8 @@ class Model:
             raise InvalidInputError(modality, "a stand-in that fails", "none")
         says = np.full(4, 0.05, np.float32)
         if modality == "image":
-            says[:3] += raw.reshape(-1, 3).mean(axis=0) / 255
+            colour = raw.reshape(-1, 3).mean(axis=0) / 255
+            says[:3] += colour - 0.8 * colour.min()
         elif modality == "thermal":
             says[3] += raw.mean() > 30
         elif modality == "point_cloud":
@@ -122,7 +124,7 @@ class World:
             picture[top:bottom, left:right] //= 8
             picture[top:bottom, left:right, COLOURS[colour]] = 200
             warmth[top:bottom, left:right] += 20
-            front = (np.random.default_rng(number).random((200, 3)) - 0.5) * (0.02, *thing.size[1:] * 0.98)
+            front = (np.random.default_rng(number).random((400, 3)) - 0.5) * (0.02, *thing.size[1:] * 0.98)
             points.append(thing.centre - (thing.size[0] / 2 - 0.02, 0, 0) + front)
         every = {
             "camera": self.reading("camera", "image", picture),
@@ -180,20 +182,37 @@ def test_ids_and_labels_stay_when_the_camera_that_found_a_thing_dies_and_others_
     assert told[0].proposers == ()
 
 
-def test_a_camera_alone_goes_on_for_a_while_and_with_its_detector_for_ever() -> None:
+def test_a_camera_alone_goes_on_while_a_thing_looks_as_it_did_and_with_its_detector_for_ever() -> None:
     world = World(NEAR, forget=1.0)
     world.engine.detect(world.detected(0))
     world.tick(*ALL)
-    told = [world.tick("camera") for _ in range(7)]
-    assert [len(things) for things in told] == [1] * 5 + [0] * 2
-    assert shares(told[4][0]) == {"camera": "red"}
+    told = [world.tick("camera") for _ in range(20)]
+    assert [len(things) for things in told] == [1] * 20
+    assert shares(told[-1][0]) == {"camera": "red"}
+    world.colours[0] = "blue"  # another thing, or what was behind
+    told = [world.tick("camera") for _ in range(8)]
+    assert [len(things) for things in told] == [1] * 5 + [0] * 3  # the last look was at most a quarter of a second old
+    assert shares(told[4][0]) == {"camera": "red"}  # what does not look like it is not asked
     world.engine.detect(world.detected(0))
-    world.tick(*ALL)
-    for _ in range(20):
+    told = [world.tick("camera")]
+    assert [(thing.id, thing.prediction.label) for thing in told[0]] == [(2, "blue")]
+    for colour in ("blue", "green") * 10:
+        world.colours[0] = colour
         world.engine.detect(world.detected(0))
         told.append(world.tick("camera"))
     assert [thing.id for thing in told[-1]] == [2]
-    assert shares(told[-1][0]) == {"camera": "red"}
+
+
+def test_a_lost_double_of_a_thing_that_is_found_is_forgotten() -> None:
+    world = World(NEAR, forget=1.0)
+    world.engine.detect(world.detected(0))
+    world.tick(*ALL)
+    double = world.engine._tracker._begin(world.engine._finder.given(world.found(0), Snapshot({})))  # by another of old
+    world.engine._tracker._tracks.append(double)
+    for _ in range(8):
+        world.engine.detect(world.detected(0))
+        told = world.tick("camera")
+    assert len(told) == 1
 
 
 def test_own_proposals_alone_find_what_stands_in_a_cloud() -> None:

@@ -37,6 +37,12 @@ def test_what_the_hooks_and_make_lint_run_is_what_is_pinned(repo, package):
     assert importlib.metadata.version(package) == pins[package]
 
 
+def test_the_tests_of_a_file_share_a_worker(request):
+    """Else each worker makes the fixtures of every file, and tests over DDS run beside each other."""
+    side_by_side = getattr(request.config.option, "loadgroup", False)
+    assert request.node.nodeid.endswith("@test_repository") or not side_by_side
+
+
 @pytest.fixture(scope="module")
 def jobs(repo):
     return yaml.safe_load(read(repo / ".github" / "workflows" / "ci.yml"))["jobs"]

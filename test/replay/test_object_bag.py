@@ -157,6 +157,17 @@ def test_what_cannot_be_used_is_told(tiny_model, tmp_path, capsys):
     assert "none.csv is not a readable table of things" in capsys.readouterr().err
 
 
+def test_things_of_several_bags_count_together(tiny_model, tmp_path):
+    for name in ("one", "two"):
+        truth(aligned(tmp_path / name, frames=2) / "objects.csv")
+    asked = parameters(tmp_path / "p.yaml", tiny_model)
+    bags = [tmp_path / "one", tmp_path / "two"]
+    assert omnibind("bag", "eval", *bags, "--params", asked, "--objects", "--out", tmp_path / "report") == 0
+    (fused, *_) = tables(tmp_path / "report")["objects_given"]
+    assert (fused["asked"], fused["things"]) == (8, 4)
+    assert tables(tmp_path / "report" / "two")["objects_given"][0]["things"] == 2
+
+
 def detections(frames):
     """What a detector says of the camera's pictures, a tenth of a second late: both things."""
     store = types.typestore().types

@@ -8,6 +8,7 @@ from typing import Literal
 
 OBJECTS = "objects.csv"
 """Table of where things are, in the folder of a bag."""
+_SAMPLES = 12  # composed for each scene with several things, not all of which can be used
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,8 +28,8 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--scenes",
         default="16",
         metavar="N|rooms|streets",
-        help="number of scenes of one thing each (default: 16); or rooms, streets, rooms:N, streets:N: scenes (6) with "
-        "several things at once, rendered from Debian packages for a robot's calibrated sensors, with boxes",
+        help="number of scenes of one thing each (default: 16); or rooms, streets, rooms:N, streets:N: scenes (6) of "
+        "several things at once, rendered for a robot's calibrated sensors; with --data these show samples",
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a scene, s (default: 5)")
     parser.add_argument(
@@ -89,11 +90,17 @@ def _render(args: argparse.Namespace, kind: Literal["rooms", "streets"], scenes:
     from omnibind_core.errors import ConfigError
     from omnibind_ros.bags import object_bag, read, scene_bag
 
-    if args.data or args.text:
-        raise ConfigError(f"--scenes {args.scenes} renders its scenes from packages: leave out --data and --text")
+    if args.text:
+        raise ConfigError(f"--scenes {args.scenes} has no captioner: leave out --text")
     table = args.out / OBJECTS
-    known = scene_bag.vocabulary(args.model)
-    labels = object_bag.write(args.out, table, kind, scenes, args.seconds, args.seed, known, args.cache)
+    if args.data is None:
+        things = object_bag.of_packages(kind, scene_bag.vocabulary(args.model), args.cache)
+    else:
+        wanted = _SAMPLES * scenes
+        things = object_bag.of_samples(
+            scene_bag.scenes_for(args.model, args.data, args.split, args.labels, args.cache, args.seed, wanted)
+        )
+    labels = object_bag.write(args.out, table, kind, things, scenes, args.seconds, args.seed)
     begin, end = read.span_ns(args.out)
     size = sum(path.stat().st_size for path in args.out.iterdir()) / 1e6
     print(f"{args.out}: {scenes} {kind}, {len(labels)} things, {(end - begin) / 1e9:.1f} s, {size:.1f} MB")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -14,10 +13,10 @@ from omnibind_core.data.debian import fetch_package
 from omnibind_core.data.rendering import demo_objects
 from omnibind_core.data.rendering.demo_objects import Furniture, Stamp
 from omnibind_core.data.rendering.scenes import cutouts, surfaces
-from omnibind_core.data.rendering.scenes.surfaces import Surface
+from omnibind_core.data.rendering.scenes.layout import Built
+from omnibind_core.data.rendering.scenes.places import Kind
 from omnibind_core.errors import DataError
 
-Kind = Literal["rooms", "streets"]
 # Categories of the catalogue whose entries stand outdoors; the others stand in rooms, some in both.
 _OUTDOORS = ("Exterior", "Vehicles", "Characters")
 _BOTH = ("Characters", "Miscellaneous")
@@ -69,27 +68,6 @@ class Kept:
     photos: tuple[Stamp, ...]
     height: float
     temperature: float
-
-
-@dataclass(frozen=True, eq=False)
-class Built:
-    """A thing, standing on z = 0 above the origin, its front towards -y.
-
-    Attributes:
-        label: What it is.
-        look: What cameras see.
-        shape: What a LiDAR meets.
-        temperature: Assumed, degrees Celsius.
-        faces: Whether it looks right from its front alone.
-        moves: Whether it can move.
-    """
-
-    label: str
-    look: Surface
-    shape: Surface
-    temperature: float
-    faces: bool
-    moves: bool
 
 
 def find(kind: Kind, known: Collection[str] | None, cache: Path | None = None) -> list[Kept]:
@@ -170,14 +148,24 @@ def build(kept: Kept, rng: np.random.Generator, photos: float = 0.75) -> Built:
     return Built(kept.label, shape, shape, kept.temperature, False, warm)
 
 
+def pick(kept: Sequence[Kept], rng: np.random.Generator) -> Iterator[Built]:
+    """Things of all labels, in any order.
+
+    Raises:
+        DataError: A file of a package is damaged.
+        MissingDependencyError: open3d is not installed.
+    """
+    return (build(kept[index], rng) for index in rng.permutation(len(kept)))
+
+
 _QUARTER = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
 
 
-def _misfit(look: Surface, shape: Surface) -> float:
+def _misfit(look: surfaces.Surface, shape: surfaces.Surface) -> float:
     return float(abs(np.log(look.size[0] / shape.size[0])))
 
 
-def _stood_up(surface: Surface) -> Surface:
+def _stood_up(surface: surfaces.Surface) -> surfaces.Surface:
     """What lies flat leans on nothing, its broad side to the front."""
     width, depth, height = surface.size
     if height >= _FLAT * max(width, depth) or max(width, depth) > _HELD:

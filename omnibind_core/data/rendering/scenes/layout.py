@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from omnibind_core.data.rendering.demo_objects import COOL
-from omnibind_core.data.rendering.scenes.catalogue import Built, Kept, Kind, build
-from omnibind_core.data.rendering.scenes.places import Light, planks, room, street
+from omnibind_core.data.rendering.scenes.places import Kind, Light, planks, room, street
 from omnibind_core.data.rendering.scenes.stage import Body, Stage
 from omnibind_core.data.rendering.scenes.surfaces import Paint, Surface, box
 
@@ -47,6 +46,36 @@ LIMITS: dict[str, Limits] = {
 
 
 @dataclass(frozen=True, eq=False)
+class Built:
+    """A thing, standing on z = 0 above the origin, its front towards -y.
+
+    Attributes:
+        label: What it is.
+        look: What cameras see.
+        shape: What a LiDAR meets.
+        temperature: Assumed, degrees Celsius.
+        faces: Whether it looks right from its front alone.
+        moves: Whether it can move.
+        samples: By modality, what a sensor recorded of such a thing, which is shown instead of what it would see of
+            this one; a sensor without a sample does not see it. ``None``: all see it as it is.
+        nearer: How many times nearer it is placed than its size would tell.
+    """
+
+    label: str
+    look: Surface
+    shape: Surface
+    temperature: float
+    faces: bool
+    moves: bool
+    samples: Mapping[str, Any] | None = None
+    nearer: float = 1.0
+
+    def seen_by(self, modality: str) -> bool:
+        """Whether sensors of a modality see it."""
+        return self.samples is None or modality in self.samples
+
+
+@dataclass(frozen=True, eq=False)
 class Thing:
     """A thing in a scene.
 
@@ -67,6 +96,18 @@ class Thing:
     def at(self, seconds: float) -> NDArray[np.float64]:
         """Centre of its box, ``float64 [3]``, so long after the beginning."""
         return self.centre + seconds * np.array(self.velocity)
+
+    def put(self, surface: Surface) -> Surface:
+        """A surface of it, where it is at first."""
+        return surface.turned(self._turn).moved(self.centre - np.array([0, 0, self.size[2] / 2]))
+
+    def placed(self, points: NDArray[np.floating], seconds: float) -> NDArray[np.float64]:
+        """Points ``[N, 3]`` of it, standing on z = 0 above the origin, so long after the beginning."""
+        return np.asarray(points @ self._turn.T + self.at(seconds) - np.array([0, 0, self.size[2] / 2]))
+
+    @property
+    def _turn(self) -> NDArray[np.float64]:
+        return np.asarray(Rotation.from_euler("z", self.yaw).as_matrix())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +131,12 @@ class Scene:
     sky: float
 
 
-def compose(kind: Kind, kept: Sequence[Kept], number: int, seconds: float, rng: np.random.Generator) -> Scene:
+def compose(kind: Kind, things: Iterable[Built], number: int, seconds: float, rng: np.random.Generator) -> Scene:
     """Furnishes a place with things of different labels.
 
     Args:
         kind: What kind of place.
-        kept: What it can be furnished with.
+        things: What it can be furnished with; what finds no space is left out.
         number: Things; fewer, where no space is found for so many.
         seconds: That things move for.
         rng: Source of all choice.
@@ -104,17 +145,16 @@ def compose(kind: Kind, kept: Sequence[Kept], number: int, seconds: float, rng: 
         DataError: A file of a package is damaged.
         MissingDependencyError: open3d is not installed.
     """
-    limits = LIMITS[kind]
-    things: list[Thing] = []
+    placed: list[Thing] = []
     stands: list[Surface] = []
-    for index in rng.permutation(len(kept)):
-        if len(things) == number:
-            break
-        found = _place(build(kept[index], rng), things, limits, seconds, rng)
+    for built in things:
+        found = _place(built, placed, LIMITS[kind], seconds, rng)
         if found:
-            things.append(found)
+            placed.append(found)
             stands += _stand(found, rng)
-    return assemble(kind, things, stands, rng)
+        if len(placed) == number:
+            break
+    return assemble(kind, placed, stands, rng)
 
 
 def assemble(kind: Kind, things: Sequence[Thing], stands: Sequence[Surface], rng: np.random.Generator) -> Scene:
@@ -134,18 +174,15 @@ def assemble(kind: Kind, things: Sequence[Thing], stands: Sequence[Surface], rng
     around = [*place.surfaces, *((stand, COOL) for stand in stands)]
     first = len(things)
     bodies = [Body(first + number, surface) for number, (surface, _) in enumerate(around)]
-    looks, shapes = (
-        [Body(number, _put(surface, thing), thing.velocity) for number, (thing, surface) in enumerate(pairs)]
-        for pairs in ([(one, one.built.look) for one in things], [(one, one.built.shape) for one in things])
-    )
+    looks = [Body(number, thing.put(thing.built.look), thing.velocity) for number, thing in enumerate(things)]
+    shapes = [
+        Body(number, thing.put(thing.built.shape), thing.velocity)
+        for number, thing in enumerate(things)
+        if thing.built.samples is None
+    ]
     warmth = [*(thing.built.temperature for thing in things), *(degrees for _, degrees in around)]
     look, shape = Stage([*looks, *bodies]), Stage([*shapes, *bodies])
     return Scene(tuple(things), place.light, look, shape, np.array(warmth, np.float32), place.sky)
-
-
-def _put(surface: Surface, thing: Thing) -> Surface:
-    turn = Rotation.from_euler("z", thing.yaw).as_matrix()
-    return surface.turned(turn).moved(thing.centre - np.array([0, 0, thing.size[2] / 2]))
 
 
 def _place(
@@ -154,7 +191,7 @@ def _place(
     """Somewhere in front of the robot, where nothing else is; ``None`` if no such place was found."""
     size = built.shape.size.astype(np.float64)
     seen = math.radians(rng.uniform(*limits.angle))
-    distance = float(np.clip(max(size) / math.tan(seen), *limits.distance))
+    distance = float(np.clip(max(built.look.size) / math.tan(seen) / built.nearer, *limits.distance))
     height = float(rng.uniform(0.6, 0.85)) if size[2] < limits.low else 0.0
     for _ in range(_TRIES):
         azimuth = float(rng.uniform(-_SPREAD, _SPREAD))

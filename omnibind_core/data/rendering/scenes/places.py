@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.data.rendering.scenes.surfaces import Paint, Surface, box, joined
 
+Kind = Literal["rooms", "streets"]
 _WALL = 0.05  # m that a wall is thick
 _TEXTURE = 256  # pixels
 

@@ -74,9 +74,9 @@ class Surface:
         scale = np.asarray(size / np.maximum(self.size, 1e-6), np.float32)
         middle = self.low + self.size / 2
         middle[2] = self.low[2]
-        normals: Array = self.normals / scale
+        normals = np.asarray(self.normals / scale, np.float32)
         normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
-        corners: Array = (self.corners - middle) * scale
+        corners = np.asarray((self.corners - middle) * scale, np.float32)
         return replace(self, corners=corners, normals=normals)
 
 
@@ -123,6 +123,15 @@ def box(low: Sequence[float], high: Sequence[float], paint: Paint, scale: float 
         np.zeros(12, np.int32),
         (paint,),
     )
+
+
+def board(width: float, height: float, paint: Paint) -> Surface:
+    """A flat board that stands on z = 0 above the origin, its front towards -y, its paint once across it."""
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+    corners = np.stack([(square[:, 0] - 0.5) * width, np.zeros(4), square[:, 1] * height], axis=1).astype(np.float32)
+    rows = np.array([[0, 1, 2], [0, 2, 3]])
+    normals = np.tile(np.array([0, -0.9, 0.44], np.float32), (2, 3, 1))  # lit as pictures are, see :mod:`.cutouts`
+    return Surface(corners[rows], normals, square[rows], np.zeros(2, np.int32), (paint,))
 
 
 def read(furniture: Furniture) -> Surface:

@@ -108,9 +108,7 @@ def _rectangle(camera: Camera, pose: Transform, thing: Thing, seconds: float) ->
     """Square pixels of the rectangle around a thing as it would be seen if nothing, nor the edge, hid it."""
     corners = thing.built.look.corners.reshape(-1, 3)
     corners = corners[:: max(len(corners) // 2000, 1)]
-    turn = np.array([[np.cos(thing.yaw), -np.sin(thing.yaw), 0], [np.sin(thing.yaw), np.cos(thing.yaw), 0], [0, 0, 1]])
-    placed = corners @ turn.T + thing.at(seconds) - np.array([0, 0, thing.size[2] / 2])
-    local = pose.inverse()(placed)
+    local = pose.inverse()(thing.placed(corners, seconds))
     ahead = local[local[:, 2] > 0.05]
     if not len(ahead):
         return None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.data.rendering import events
 from omnibind_core.data.rendering.demo_objects import COOL
-from omnibind_core.data.rendering.events import crossings
+from omnibind_core.data.rendering.scenes.composites import paste_events, paste_points, paste_temperatures
 from omnibind_core.data.rendering.scenes.layout import Scene
 from omnibind_core.data.rendering.scenes.robot import Beams
 from omnibind_core.data.rendering.scenes.stage import NOTHING, Hits
@@ -26,6 +26,7 @@ _GRAIN = 1.5  # of 255, noise of the camera
 _QUARTERS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))  # pixels from its middle
 _MIDDLE = ((0.0, 0.0),)
 _EDGE = 0.25  # of a normal's parts, or of four times a colour, between pixels
+_BEHIND = 0.05  # m, from which on a point of a sample is hidden by what is before it
 _SOFT = 1.5  # pixels, edges of shadows
 _BLUR = 0.6  # pixels, of an event camera's lens
 
@@ -164,17 +165,28 @@ def photograph(scene: Scene, sight: Sight, seconds: float, rng: np.random.Genera
     return np.asarray(noisy.clip(0, 255).round(), np.uint8)
 
 
-def temperatures(scene: Scene, sight: Sight, rng: np.random.Generator) -> Array:
+def temperatures(
+    scene: Scene, sight: Sight, camera: Camera, pose: Transform, seconds: float, rng: np.random.Generator
+) -> Array:
     """What a thermal camera sees, ``float32 [H, W]``, degrees Celsius.
 
     As :func:`omnibind_core.data.rendering.thermal.render`: a warm thing is cooler where it is seen from the side, and
     parts of it differ as their colours do; what is as warm as the place is seen by its reflections.
+
+    Args:
+        scene: What there is.
+        sight: What the pixels look at.
+        camera: The lens.
+        pose: From its optical frame to the scene's.
+        seconds: Since the scene's beginning.
+        rng: Source of noise.
     """
     hits = sight.hits
     warmth = np.append(scene.temperatures, np.float32(scene.sky))[hits.body]
     faces = np.abs(np.einsum("nc,nc->n", hits.normal, sight.rays))
     bright = hits.colour.mean(axis=1)
-    things = np.append(np.arange(len(scene.temperatures)) < len(scene.things), False)[hits.body]
+    shown = [thing.built.samples is None for thing in scene.things]  # others are boards
+    things = np.append(shown, np.zeros(len(scene.temperatures) - len(shown) + 1, np.bool_))[hits.body]
     contrast = np.zeros_like(bright)
     for body in np.unique(hits.body[things]):
         of = hits.body == body
@@ -182,8 +194,10 @@ def temperatures(scene: Scene, sight: Sight, rng: np.random.Generator) -> Array:
     contrast = contrast.clip(-1, 1) * 0.5
     share = np.where(things, 0.75 + 0.25 * np.sqrt(faces) + 0.25 * contrast, 1)
     seen = COOL + (warmth - COOL) * share + REFLECTIONS * contrast
-    blurred: NDArray[Any] = cv2.GaussianBlur(sight.mean(np.asarray(seen, np.float32)), (0, 0), 0.8)
-    columns = rng.normal(0, COLUMN_NOISE, blurred.shape[1]).astype(np.float32)
+    mean = sight.mean(np.asarray(seen, np.float32))
+    paste_temperatures(mean, scene, sight.bodies, camera, pose, seconds)
+    blurred: NDArray[Any] = cv2.GaussianBlur(mean, (0, 0), 0.8)
+    columns = rng.normal(0, COLUMN_NOISE, camera.width)
     return np.asarray(blurred + columns + rng.normal(0, NOISE, blurred.shape), np.float32)
 
 
@@ -208,42 +222,55 @@ def scan(
     measured = hits.distance + rng.normal(0, beams.noise, len(own)).astype(np.float32)
     near, far = beams.range
     kept = (hits.distance > near) & (hits.distance < far) & (rng.random(len(own)) >= beams.lost)
-    return measured[kept, None] * own[kept], hits.body[kept]
+    points, bodies = _samples(scene, pose, seconds)
+    return np.concatenate([measured[kept, None] * own[kept], points]), np.append(hits.body[kept], bodies)
+
+
+def _samples(scene: Scene, pose: Transform, seconds: float) -> tuple[Array, NDArray[np.int32]]:
+    """Points of samples that nothing hides, in the frame of the LiDAR."""
+    points, bodies = paste_points(scene, seconds)
+    away = points - pose.translation
+    distance = np.linalg.norm(away, axis=1)
+    rays = np.asarray(away / np.maximum(distance, 1e-6)[:, None], np.float32)
+    free = scene.shape.cast(pose.translation.astype(np.float32), rays, seconds).distance > distance - _BEHIND
+    return np.asarray(pose.inverse()(points[free]), np.float32), bodies[free]
 
 
 class EventCamera:
     """An event camera, whose pixels remember.
 
     Args:
+        scene: What there is.
         camera: Its lens.
-        rng: Source of the pixels' thresholds.
+        rng: Source of the pixels' thresholds, and of what is left out of samples.
     """
 
-    def __init__(self, camera: Camera, rng: np.random.Generator) -> None:
-        self.camera = camera
+    def __init__(self, scene: Scene, camera: Camera, rng: np.random.Generator) -> None:
+        self._scene = scene
+        self._camera = camera
+        self._rng = rng
         self._threshold = events.thresholds(camera.width, camera.height, rng)
         self._reference: Array | None = None
         self._before: Array | None = None
+        self._seconds = 0.0
 
-    def sample(self, scene: Scene, pose: Transform, seconds: float) -> Array:
-        """Log intensity ``float32 [H, W]``; without shadows."""
-        bright = colours(scene, look(scene, self.camera, pose, seconds, fine=False), seconds, shadows=False)
-        grey = cv2.cvtColor(bright, cv2.COLOR_RGB2GRAY)
-        return events.log_intensity(np.asarray(cv2.GaussianBlur(grey, (0, 0), _BLUR), np.float32))
-
-    def take(self, samples: list[tuple[float, Array]]) -> Events:
-        """Events since the last sample that was taken.
+    def look(self, pose: Transform, seconds: float) -> Events:
+        """Events since it last looked; none the first time, when pixels only see what to compare with.
 
         Args:
-            samples: Microseconds since the beginning of what is returned, and log intensity. The first sample ever only
-                says what pixels compare with.
+            pose: From its optical frame to the scene's.
+            seconds: Since the scene's beginning.
         """
-        found: list[NDArray[np.int64]] = []
-        start = 0.0
-        for end, now in samples:
-            if self._reference is None or self._before is None:
-                self._reference = now.copy()
-            else:
-                found += crossings(self._reference, self._before, now, self._threshold, start, end)
-            self._before, start = now, end
-        return events.gathered(found, self.camera.width, self.camera.height)
+        scene, camera = self._scene, self._camera
+        sight = look(scene, camera, pose, seconds, fine=False)
+        grey = cv2.cvtColor(colours(scene, sight, seconds, shadows=False), cv2.COLOR_RGB2GRAY)
+        now = events.log_intensity(np.asarray(cv2.GaussianBlur(grey, (0, 0), _BLUR), np.float32))
+        begin, self._seconds = self._seconds, seconds
+        if self._reference is None or self._before is None:
+            self._reference, self._before = now.copy(), now
+            return events.gathered([], camera.width, camera.height)
+        length = (seconds - begin) * 1e6
+        found = events.crossings(self._reference, self._before, now, self._threshold, 0.0, length)
+        self._before = now
+        own = events.gathered(found, camera.width, camera.height)
+        return paste_events(own, scene, sight.bodies, camera, pose, begin, self._rng)
