@@ -63,6 +63,7 @@ bench: setup  ## measures the data set at a million rows, the feature cache, tic
 	@$(RUN) python tools/bench_features.py
 	@$(RUN) python tools/bench_gpu.py --device cpu --model lite --threads 1 --gemm 1024 --out out/bench $(if $(DATA),--data "$(DATA)")
 	@$(RUN) python tools/bench_recognise.py
+	@$(RUN) python tools/bench_objects.py --propose
 	@$(RUN) python tools/bench_threads.py
 	@$(RUN) python tools/bench_preprocessing.py
 	@$(RUN) python tools/bench_start.py

@@ -176,6 +176,7 @@ def summary(ticks: list[dict[str, float]], scene: float, scene_cpu: float) -> di
     return {
         "ratio": float(np.median([one["things"] for one in ticks])) / scene,
         "CPU ratio": float(np.median([one["things CPU"] for one in ticks])) / scene_cpu,
+        "CPU ms": 1000 * float(np.median([one["things CPU"] for one in ticks])),
         "largest CPU ratio": max(one["things CPU"] for one in ticks) / scene_cpu,
         **{key: float(np.mean([one[key] for one in ticks])) for key in counted},
         **{f"{key} ms": 1000 * float(np.mean([one[key] for one in ticks])) for key in STAGES},
@@ -204,16 +205,18 @@ def main() -> None:
     named = next((tick for tick, one in enumerate(found, 1) if one["named"] >= args.things), 0)
     most = max(one["shares"] for one in found)
     full = next(tick for tick, one in enumerate(found, 1) if one["shares"] >= 0.95 * most)
-    parts = {"first": found[:1], "until all are encoded": found[1:full], "after": found[full:]}
+    parts = {"all new": found[:1], "until all are encoded": found[1:full], "after": found[full:]}
     scene, scene_cpu = (float(np.median([one[key] for one in found])) for key in ("scene", "scene CPU"))
-    figures: dict[str, Any] = {"things": args.things, "scene ms": 1000 * scene, "scene CPU ms": 1000 * scene_cpu}
-    figures |= {"all named at tick": named, "all encoded at tick": full}
-    for name, ticks in parts.items():
-        if ticks:
-            figures[name] = {key: round(value, 3) for key, value in summary(ticks, scene, scene_cpu).items()}
-    print(json.dumps(figures, indent=1))
+    whole: dict[str, Any] = {"things": args.things, "engine": args.engine, "scene CPU ms": round(1000 * scene_cpu, 1)}
+    whole |= {"scene ms": round(1000 * scene, 1), "all named at tick": named, "all encoded at tick": full}
+    rows = [
+        {**whole, "when": when, **{key: round(value, 3) for key, value in summary(ticks, scene, scene_cpu).items()}}
+        for when, ticks in parts.items()
+        if ticks
+    ]
+    print(json.dumps(rows, indent=1))
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "bench_objects.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (args.out / "bench_objects.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

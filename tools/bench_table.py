@@ -110,6 +110,13 @@ def recognition(found: Any) -> Iterator[Figure]:
         yield Figure(f"select, {what}", row["select"], "CPU ms")
 
 
+def things(found: Any) -> Iterator[Figure]:
+    """Of bench_objects.json: things beside the scene."""
+    for row in found:
+        what = f"{row['things']} things, {row['when']}, {row['engine']}"
+        yield Figure(what, row["CPU ms"], "CPU ms", (), row["CPU ratio"], "one scene prediction")
+
+
 def start(found: Any) -> Iterator[Figure]:
     """Of bench_start.json: from launch to the first prediction."""
     base = {row["way"]: row["first_s"] for row in found if row["engine"] == "torch"}
@@ -128,6 +135,7 @@ PARTS: dict[str, Callable[[Any], Iterator[Figure]]] = {
     "bench_threads": threads,
     "bench_preprocessing": preprocessing,
     "bench_recognise": recognition,
+    "bench_objects": things,
     "bench_start": start,
 }
 

@@ -27,7 +27,9 @@ def crop(volume: Volume, sight: Sight, sensor: str, snapshot: Snapshot, margin: 
     made square, since its encoders see the largest square alone. What is around a thing with a mask is left as it is:
     encoders know things in surroundings. Of events, those in the box, their pixels counted from its corner. Of points,
     those in the box in space that are not of the ground, from its centre, turned about z until x leads to the sensor:
-    z is up whatever way the sensor looks, and its encoders look from that side.
+    z is up whatever way the sensor looks, and its encoders look from that side. With x towards the sensor 76.0 % of
+    clouds from one side are right, with x across or aslant 71.0 to 72.0 % (``python tools/bench_crops.py
+    ../shared/data --modalities side --samples 100``).
 
     Args:
         volume: Where the thing is.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,8 @@ class Evidence:
     answers of 0.6 stay 0.6. Bayes' sum would make them 0.99. An answer counts by the time since the one before, with a
     time constant of half the memory, not by the number of ticks, and at most a fifth of all. The order of the labels is
     that of the geometric mean, in which an answer that contradicts all others changes little; the probability of the
-    first one is at most its arithmetic mean, so that no label becomes more probable than the answers made it.
+    first one is at most its arithmetic mean, so that no label becomes more probable than the answers made it. What more
+    sensors say of the same moment takes the place of what some of them said: embeddings come in turns.
 
     Args:
         memory: s within which something else wins over what was said before, if it is said about as surely, and at
@@ -39,35 +41,37 @@ class Evidence:
     def __init__(self, memory: float = 4.0) -> None:
         self._constant = memory / 2
         self._names: tuple[str, ...] = ()
-        self._last_ns: int | None = None
-        self._logs: NDArray[np.float64] = np.zeros(0)
-        self._means: NDArray[np.float64] = np.zeros(0)
-        self._weight = 0.0
+        self._sums = self._before = _Sums()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Labels; none as long as nothing was said."""
         return self._names
 
-    def add(self, probabilities: NDArray[np.floating], names: tuple[str, ...], now_ns: int) -> None:
+    def add(
+        self, probabilities: NDArray[np.floating], names: tuple[str, ...], now_ns: int, completes: bool = False
+    ) -> None:
         """Takes in an answer.
 
         Args:
             probabilities: ``[C]``, sum at most 1.
             names: The ``C`` labels; other ones than before begin anew.
             now_ns: When.
+            completes: It is of all that the one before was of, and of more, and takes its place.
         """
         values = np.asarray(probabilities, np.float64)
         if names is not self._names and names != self._names:
-            self._names, self._last_ns, self._weight = names, None, 0.0
-            self._logs, self._means = np.zeros(len(names)), np.zeros(len(names))
-        seconds = _FIRST if self._last_ns is None else max(now_ns - self._last_ns, 0) / SECOND
+            self._names, self._sums, self._before = names, _Sums(), _Sums()
+        self._before = self._before if completes else self._sums
+        old = self._before
+        seconds = _FIRST if old.last_ns is None else max(now_ns - old.last_ns, 0) / SECOND
         share = min(1 - math.exp(-seconds / self._constant), _MOST)
-        self._last_ns = now_ns
         even = (1 - _EVEN) * values + _EVEN * values.sum() / len(values)
-        self._logs += share * (np.log(np.maximum(even, np.finfo(np.float64).tiny)) - self._logs)
-        self._means += share * (values - self._means)
-        self._weight += share * (1 - self._weight)
+        logs = np.log(np.maximum(even, np.finfo(np.float64).tiny))
+        rest = 1 - share
+        self._sums = _Sums(
+            rest * old.logs + share * logs, rest * old.means + share * values, rest * old.weight + share, now_ns
+        )
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -75,12 +79,21 @@ class Evidence:
 
         Of as many labels as :attr:`names`, at least one answer given.
         """
-        means, logs = self._means / self._weight, self._logs / self._weight
+        means, logs = self._sums.means / self._sums.weight, self._sums.logs / self._sums.weight
         shares = np.exp(logs - logs.max())
         shares *= means.sum() / shares.sum()
         shares = np.maximum(shares - _EVEN * means.sum() / len(means), 0.0) / (1 - _EVEN)
         first = int(logs.argmax())
         return (shares * min(1.0, means[first] / max(shares[first], 1e-300))).astype(np.float32)
+
+
+class _Sums(NamedTuple):
+    """Weighted sums of answers; the weight of each goes down with every one after it."""
+
+    logs: NDArray[np.float64] = np.zeros(())
+    means: NDArray[np.float64] = np.zeros(())
+    weight: float = 0.0
+    last_ns: int | None = None
 
 
 @dataclass(eq=False)
@@ -161,6 +174,7 @@ class Beliefs:
         if not tokens or (known and tokens == belief.tokens):
             return
         answer, names = recognised(self._model, tokens)
+        completes = set(belief.tokens) <= set(tokens)
         belief.tokens, belief.names, belief.answer = tokens, names, answer
         if answer.weights.any():
-            belief.evidence.add(answer.probabilities[0], tuple(names), now_ns)
+            belief.evidence.add(answer.probabilities[0], tuple(names), now_ns, completes)

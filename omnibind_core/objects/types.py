@@ -31,7 +31,8 @@ class ObjectPrediction:
             (:mod:`omnibind_core.objects.evidence`); ``sensors``, ``embedding`` and ``similarities`` are of this tick.
             Without a sensor that says anything now, ``sensors`` is empty and the rest as it was last; if nobody has
             said anything yet it is unknown, without labels.
-        sights: By sensor, all that the robot has: where it sees the thing, or why it takes no part.
+        sights: By sensor, all that the robot has: where it sees the thing, or why it takes no part. One that sees it
+            and has no share yet waits for its turn to be encoded.
         proposers: Who found it at this tick; nobody if it only goes on.
         given: Its name, if boxes were given; else ``""``.
     """

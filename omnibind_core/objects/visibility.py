@@ -23,8 +23,13 @@ events at 64 and 23.3 % at 48 (``python tools/bench_crops.py ../shared/data``, 1
 LEAST_POINTS = 192
 """Points of a thing below which they say little of it: 36.7 % of clouds from one side are right with so many, 28.0 %
 with 128, 79.3 % of whole ones (``python tools/bench_crops.py ../shared/data --modalities scan``)."""
-MARGIN = 0.1
-"""By how much boxes are made larger on each side, of that side: what found them may have cut a thing short."""
+MARGIN = 0.05
+"""By how much boxes are made larger on each side, of that side: what found them may have cut a thing short.
+
+With so much of other surroundings 94.7 % of pictures are right, with 0.1 92.7 %, with 0.2 88.7 %, without and with 0.1
+cut off 94.7 %; thermal ones 87.3, 86.7, 80.7 and 95.3 % (``python tools/bench_crops.py ../shared/data --margins
+--modalities image thermal``).
+"""
 MOST_TIMES = 3.0
 """How many times its own size the picture of a thing may be, for what is not known of its place."""
 LEAST_SHARE = 0.25

@@ -15,9 +15,9 @@ import yaml
 
 from omnibind_core.errors import DataError, PartlyReadError
 from omnibind_ros.bags import storage
-from omnibind_ros.bags.mcap import McapFile
-from omnibind_ros.bags.ros1 import Ros1File
-from omnibind_ros.bags.sqlite import SqliteFile
+from omnibind_ros.bags.formats.mcap import McapFile
+from omnibind_ros.bags.formats.ros1 import Ros1File
+from omnibind_ros.bags.formats.sqlite import SqliteFile
 from omnibind_ros.bags.storage import Losses, Storage, UnreadableError
 from omnibind_ros.bags.types import ROS1, RecordedMessage, changed, store_of, to_cdr, unreadable
 

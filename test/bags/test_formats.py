@@ -27,7 +27,8 @@ if sys.version_info >= (3, 14):
 else:
     zstd = pytest.importorskip("backports.zstd")
 
-from omnibind_ros.bags import mcap, read, types  # noqa: E402
+from omnibind_ros.bags import read, types  # noqa: E402
+from omnibind_ros.bags.formats import mcap  # noqa: E402
 from omnibind_ros.commands.bag import play  # noqa: E402
 from omnibind_ros.replay.setup import read_parameters, resolve  # noqa: E402
 

@@ -19,7 +19,8 @@ from omnibind_ros.messages import AUDIO_CHUNK, IMAGE, POINT_CLOUD, STRING, predi
 
 rosbag2 = pytest.importorskip("rosbags.rosbag2")
 
-from omnibind_ros.bags import mcap, read, scene_bag, storage, types, write  # noqa: E402
+from omnibind_ros.bags import read, scene_bag, storage, types, write  # noqa: E402
+from omnibind_ros.bags.formats import mcap  # noqa: E402
 from omnibind_ros.bags.inspect import inspect  # noqa: E402
 from omnibind_ros.replay import live, scoring, truth  # noqa: E402
 from omnibind_ros.replay.changes import parse, scenarios  # noqa: E402

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 pytest.importorskip("open3d")
 
 from omnibind_core.data.rendering.demo_objects import Furniture
-from omnibind_core.data.rendering.scenes import catalogue, cutouts, layout, robot, surfaces, truth, views
+from omnibind_core.data.rendering.scenes import catalogue, composites, cutouts, layout, robot, surfaces, truth, views
 from omnibind_core.data.rendering.scenes.layout import Built, Scene, Thing
 from omnibind_core.data.rendering.scenes.places import Kind
 from omnibind_core.data.rendering.scenes.stage import NOTHING, Body, Stage
 from omnibind_core.data.rendering.scenes.surfaces import Paint, Surface
 from omnibind_core.errors import DataError
 from omnibind_core.geometry import Camera, Transform
+from omnibind_core.modalities.base import Events
 
 LENS = robot.MOUNTS["camera"].camera
 assert LENS is not None
@@ -38,15 +40,16 @@ def thing(x: float, y: float, warm: float = 20.5, label: str = "crate", surface:
     return Thing(Built(label, body, body, warm, False, warm > 30), np.array([x, y, size[2] / 2]), size, 0.4)
 
 
-def furnished(*things: Thing, kind: Kind = "rooms") -> Scene:
-    return layout.assemble(kind, things, [], np.random.default_rng(0))
+def furnished(*things: Thing, kind: Kind = "rooms", level: float = 1.0) -> Scene:
+    scene = layout.assemble(kind, things, [], np.random.default_rng(0))
+    return replace(scene, light=replace(scene.light, level=level))
 
 
 def pose(sensor: str, seconds: float = 0.0) -> Transform:
     return robot.Motion().pose(seconds) @ robot.MOUNTS[sensor].pose
 
 
-def inside(points: NDArray[np.floating], one: Thing, seconds: float, margin: float) -> NDArray[np.bool_]:
+def within(points: NDArray[np.floating], one: Thing, seconds: float, margin: float) -> NDArray[np.bool_]:
     turn = np.array([[math.cos(one.yaw), -math.sin(one.yaw), 0], [math.sin(one.yaw), math.cos(one.yaw), 0], [0, 0, 1]])
     return np.asarray((np.abs((points - one.at(seconds)) @ turn) <= one.size / 2 + margin).all(axis=1))
 
@@ -62,7 +65,7 @@ def test_points_of_a_thing_are_in_its_boxes() -> None:
         for number, one in enumerate(scene.things):
             own = at(points[bodies == number])
             assert len(own) > 100
-            assert inside(own, one, seconds, 0.05).all()
+            assert within(own, one, seconds, 0.05).all()
             box = truth.box(sight, CAMERA, pose("camera", seconds), one, number, seconds)
             assert box is not None
             pixels, seen = CAMERA.project(pose("camera", seconds).inverse()(own))
@@ -70,8 +73,8 @@ def test_points_of_a_thing_are_in_its_boxes() -> None:
             u, v = (pixels[seen] + 0.5).T
             assert seen.mean() > 0.9
             # The LiDAR is 15 cm higher than the camera: it sees a little more of the top.
-            within = (u > left - 2) & (u < right + 2) & (v > top - 6) & (v < bottom + 2)
-            assert within.all()
+            around = (u > left - 2) & (u < right + 2) & (v > top - 6) & (v < bottom + 2)
+            assert around.all()
             assert u.max() - u.min() > 0.8 * (right - left)
 
 
@@ -96,6 +99,76 @@ def test_colours_and_shadows() -> None:
     lit, unlit = (views.colours(scene, sight, 0.0, shadows=shadows).mean(axis=-1) for shadows in (True, False))
     assert (lit < unlit - 0.05).any()
     assert (lit <= unlit + 1e-5).all()
+
+
+def test_little_light_is_amplified_with_its_noise() -> None:
+    pictures = []
+    for level in (1.0, 0.1, 0.01):
+        scene = furnished(thing(3.0, 0.0), level=level)
+        sight = views.look(scene, SMALL, pose("camera"), 0.0)
+        same = (views.photograph(scene, sight, 0.0, np.random.default_rng(seed)).astype(float) for seed in (0, 1))
+        first, second = same
+        pictures.append((first.mean(), (first - second).std()))
+    (bright, fine), (dim, grainy), (dark, worse) = pictures
+    assert abs(bright - dim) < 3
+    assert dark < 0.7 * bright  # it can't be amplified any more
+    assert worse > 2 * grainy > 3 * fine
+
+
+def test_samples_are_shown_where_their_board_is() -> None:
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 32, (2, 4000))
+    sample = Events(
+        places[0].astype(np.uint16),
+        (places[1] // 2).astype(np.uint16),  # in the upper half
+        np.sort(rng.integers(0, 200_000, 4000)),
+        np.ones(4000, np.uint8),
+        32,
+        32,
+    )
+    cloud = rng.uniform(-1, 1, (500, 3)).astype(np.float32) * [3, 1, 5]
+    raw = {
+        "image": np.full((64, 64, 3), (0, 200, 0), np.uint8),
+        "thermal": np.full((20, 20), 40.0, np.float32),
+        "event": sample,
+        "point_cloud": cloud,
+        "touch": np.zeros((28, 50), np.uint8),
+    }
+    built = composites.build("cup", raw, rng)
+    assert [built.seen_by(name) for name in ("image", "thermal", "event", "point_cloud", "audio")] == [True] * 4 + [
+        False
+    ]
+    size = built.shape.size.astype(np.float64)
+    board = Thing(built, np.array([2.5, 0.3, size[2] / 2 + 0.5]), size, -math.pi / 2)
+    unseen = composites.build("pen", {"image": raw["image"], "event": sample}, rng)
+    other = Thing(unseen, np.array([2.5, -0.9, size[2] / 2 + 0.5]), unseen.shape.size.astype(np.float64), -math.pi / 2)
+    scene = furnished(board, other)
+    sights = {}
+    for name in ("camera", "thermal", "event_camera"):
+        lens = robot.MOUNTS[name].camera
+        assert lens is not None
+        sights[name] = lens, pose(name), views.look(scene, lens, pose(name), 0.0)
+    lens, at, sight = sights["camera"]
+    picture = views.photograph(scene, sight, 0.0, rng)
+    assert picture[sight.bodies == 0].mean(axis=0).argmax() == 1
+    lens, at, sight = sights["thermal"]
+    celsius = views.temperatures(scene, sight, lens, at, 0.0, rng)
+    assert np.median(celsius[sight.bodies == 0]) == pytest.approx(40, abs=0.5)
+    assert np.median(celsius[sight.bodies == 1]) == pytest.approx(20.5, abs=0.5)
+    lens, at, sight = sights["event_camera"]
+    eye = views.EventCamera(scene, lens, rng)
+    eye.look(at, 0.0)
+    found = eye.look(pose("event_camera", 0.05), 0.05)
+    own = truth.box(sight, lens, at, board, 0, 0.0)
+    assert own is not None
+    left, top, right, bottom = own
+    inside = (found.x >= left) & (found.x < right) & (found.y >= top) & (found.y < bottom)
+    assert inside.sum() > 300
+    assert (found.y[inside] < (top + bottom) / 2 + 2).all()
+    points, bodies = views.scan(scene, robot.Beams(), pose("lidar"), 0.0, rng)
+    assert 400 < (bodies == 0).sum() <= 500
+    assert within(pose("lidar")(points[bodies == 0]), board, 0.0, 0.01).all()
+    assert not (bodies == 1).any()
 
 
 def test_edges_are_smooth() -> None:

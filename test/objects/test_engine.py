@@ -343,6 +343,16 @@ def test_of_ten_thousand_detections_the_surest_are_looked_at() -> None:
     assert any("boxes" in thing.proposers for thing in told)
 
 
+def test_what_all_sensors_say_takes_the_place_of_what_the_first_said() -> None:
+    world = World(NEAR, max_crops=1, refresh=100.0)
+    for names in (("thermal",), ("thermal", "camera"), ("thermal", "camera", "lidar"), ("thermal", "camera", "lidar")):
+        world.engine.detect(world.found(0))
+        told = world.tick(*names)
+    alone = World(NEAR)
+    alone.engine.detect(alone.found(0))
+    assert told[0].prediction.scores == pytest.approx(alone.tick(*ALL)[0].prediction.scores, abs=1e-6)
+
+
 def test_what_fails_takes_nobody_with_it(caplog: pytest.LogCaptureFixture) -> None:
     world = World(NEAR)
     world.model.fail_on, world.model.fail_in_batch = "thermal", True
@@ -418,6 +428,7 @@ def test_a_tick_costs_no_more_than_it_may_and_everybody_gets_a_turn() -> None:
     assert all(len(thing.prediction.sensors) == 3 for thing in told[-1])
     assert [bool(thing.prediction.sensors) for thing in told[0]].count(True) == 5  # each by one sensor first
     assert all(thing.prediction.label for thing in told[1])
+    assert {thing.prediction.label for thing in told[0] if thing.prediction.sensors} == {"red"}
     assert world.engine.counters["encoded"] == 18
     assert world.engine.counters["skipped"] > 0
 

@@ -74,6 +74,17 @@ def test_time_counts_not_the_number_of_ticks() -> None:
     assert told(evidence)[0] == "cup"
 
 
+def test_an_answer_of_more_sensors_takes_the_place_of_that_of_some_of_them() -> None:
+    evidence = fed([answer("cup", 0.6)] * 3)
+    whole = fed([answer("cup", 0.6)] * 3 + [answer("dog", 0.9)])
+    evidence.add(answer("car", 0.9), NAMES, round(0.6 * S))
+    evidence.add(answer("dog", 0.9), NAMES, round(0.6 * S), completes=True)
+    assert evidence.probabilities == pytest.approx(whole.probabilities)
+    alone = fed([answer("car", 0.9)])
+    alone.add(answer("dog", 0.9), NAMES, round(0.2 * S), completes=True)
+    assert told(alone) == ("dog", pytest.approx(0.9))
+
+
 def test_other_labels_begin_anew() -> None:
     evidence = fed([answer("cup", 0.9)] * 10)
     evidence.add(answer("tree", 0.4, names=("cup", "tree")), ("cup", "tree"), 3 * S)

@@ -155,7 +155,7 @@ def test_crop_of_a_thermal_picture_keeps_its_form() -> None:
     item, reason = cropped(camera_view(celsius, "thermal", "thermal"), a_box())
     assert reason == ""
     assert item.dtype == np.float32
-    assert item.shape == pytest.approx((160 / 3.5 * 1.2,) * 2, abs=2.1)
+    assert item.shape == pytest.approx((160 / 3.5 * 1.1,) * 2, abs=2.1)
     assert celsius[120, 160] in item
 
 
@@ -169,7 +169,7 @@ def test_crop_of_events_has_their_places_in_it(rng: np.random.Generator) -> None
     kept = np.isin(raw.t, checked.t)
     assert len(checked) == pytest.approx(n * checked.width * checked.height / (320 * 240), rel=0.1)
     assert np.unique(raw.x[kept].astype(int) - checked.x).size == 1
-    assert checked.width == pytest.approx(160 / 2.0 * 1.2, abs=2.1)
+    assert checked.width == pytest.approx(160 / 2.0 * 1.1, abs=2.1)
     quiet = Events(x[:500], y[:500], np.arange(500), raw.p[:500], 320, 240)
     none, reason = cropped(camera_view(quiet, "event", "event"), a_box((2.5, 0, 0)))
     assert none is None

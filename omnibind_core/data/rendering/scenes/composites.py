@@ -29,7 +29,7 @@ _DEEP = 1.5  # width of a cloud to that of its board, at most
 _COLDEST, _WARMEST = 15.0, 38.0  # degrees Celsius that black and white of a thermal picture without degrees stand for
 _PART_US = 50_000
 _RIM = 5  # pixels across, around boards, where their own events are left out
-_FEWEST = 0.3  # share of a sample's events that is kept at least
+_FEWEST = 0.6  # share of a sample's events that is kept at least
 _WINDOW_US = 200_000  # after which a sample of events is repeated
 
 

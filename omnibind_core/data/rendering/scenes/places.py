@@ -15,6 +15,7 @@ from omnibind_core.data.rendering.scenes.surfaces import Paint, Surface, box, jo
 
 Kind = Literal["rooms", "streets"]
 _WALL = 0.05  # m that a wall is thick
+_NIGHT, _DIM = 0.5, (0.005, 0.2)  # share of places that are dim, and how bright they are
 _TEXTURE = 256  # pixels
 
 
@@ -28,6 +29,7 @@ class Light:
         above: RGB of the light from all of the upper half.
         below: The same of the lower.
         sky: RGB of what is behind everything, at the horizon; it gets darker upwards.
+        level: Of all light, 1: as bright as a camera needs it.
     """
 
     place: tuple[float, float, float]
@@ -35,6 +37,7 @@ class Light:
     above: tuple[float, float, float]
     below: tuple[float, float, float]
     sky: tuple[float, float, float] = (0.75, 0.82, 0.9)
+    level: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,8 @@ def room(reach: Sequence[NDArray[np.float64]], rng: np.random.Generator) -> Plac
     ]
     lamp = (rng.uniform(0.2, 0.5) * far, rng.uniform(-0.5, 0.5) * wide, high - 0.3)
     warm = rng.uniform(0.9, 1.0)
-    light = Light(lamp, 0.65, (0.36, 0.36 * warm, 0.35 * warm), (0.26, 0.25 * warm, 0.24 * warm))
+    above, below = (0.36, 0.36 * warm, 0.35 * warm), (0.26, 0.25 * warm, 0.24 * warm)
+    light = Light(lamp, 0.65, above, below, level=_level(rng))
     return Place(found, light, 21.0)
 
 
@@ -101,8 +105,13 @@ def street(reach: Sequence[NDArray[np.float64]], rng: np.random.Generator) -> Pl
     turn = rng.uniform(-1.2, 1.2)  # the sun stands behind the robot, or beside it
     sun = (-600 * math.cos(turn), 600 * math.sin(turn), rng.uniform(450, 900))
     sky = tuple(np.array([0.72, 0.8, 0.92]) * rng.uniform(0.9, 1.0))
-    light = Light(sun, 0.75, (0.34, 0.37, 0.42), (0.2, 0.19, 0.18), (sky[0], sky[1], sky[2]))
+    light = Light(sun, 0.75, (0.34, 0.37, 0.42), (0.2, 0.19, 0.18), (sky[0], sky[1], sky[2]), _level(rng))
     return Place(found, light, -10.0)
+
+
+def _level(rng: np.random.Generator) -> float:
+    """Robots work by day and by night."""
+    return float(np.exp(rng.uniform(*np.log(_DIM)))) if rng.random() < _NIGHT else 1.0
 
 
 def _speckled(rng: np.random.Generator, colour: NDArray[np.floating], contrast: float) -> NDArray[np.uint8]:

@@ -63,7 +63,7 @@ MOUNTS: Mapping[str, Mount] = {
     ),
     "event_camera": Mount(
         "event_camera_optical_frame",
-        _lens(320, 240, 66.0, (-0.1, 0.02, 0.0, 0.0, 0.0), "event_camera"),
+        _lens(480, 360, 66.0, (-0.1, 0.02, 0.0, 0.0, 0.0), "event_camera"),
         (0.1, -0.06, 1.15),
         9.0,
     ),

@@ -22,7 +22,8 @@ from omnibind_core.modalities.base import Events
 
 Array = NDArray[np.float32]
 _GAMMA = 2.2
-_GRAIN = 1.5  # of 255, noise of the camera
+# Noise of the camera, 1: white; of the light itself at white, and of reading it; and how far it amplifies.
+_SHOT, _READ, _GAIN = 0.012, 0.001, 16.0
 _QUARTERS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))  # pixels from its middle
 _MIDDLE = ((0.0, 0.0),)
 _EDGE = 0.25  # of a normal's parts, or of four times a colour, between pixels
@@ -159,10 +160,13 @@ def _lit(scene: Scene, sight: Sight, seconds: float) -> Array:
 
 
 def photograph(scene: Scene, sight: Sight, seconds: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """RGB ``uint8 [H, W, 3]``, with shadows and noise."""
-    picture = colours(scene, sight, seconds, shadows=True) * 255
-    noisy = picture + rng.normal(0, _GRAIN, picture.shape).astype(np.float32)
-    return np.asarray(noisy.clip(0, 255).round(), np.uint8)
+    """RGB ``uint8 [H, W, 3]``, with shadows and noise; where there is little light it is amplified, and so is noise."""
+    level = scene.light.level
+    light = colours(scene, sight, seconds, shadows=True) ** np.float32(_GAMMA) * np.float32(level)
+    spread = np.sqrt(_SHOT**2 * light + _READ**2)
+    light += spread * rng.standard_normal(light.shape, np.float32)
+    gained = np.clip(light * min(1 / level, _GAIN), 0, 1) ** np.float32(1 / _GAMMA)
+    return np.asarray((gained * 255).round(), np.uint8)
 
 
 def temperatures(

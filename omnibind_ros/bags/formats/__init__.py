@@ -1,0 +1,1 @@
+"""How bags are stored: a module for each format, which reads what is whole of a damaged file."""
