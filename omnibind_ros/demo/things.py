@@ -125,10 +125,9 @@ def _recording(options: argparse.Namespace, out: Path, console: Console) -> Path
     if not (recording / "metadata.yaml").is_file():
         begin = time.monotonic()
         console.line("rendering a room with several things ...")
-        known = scene_bag.vocabulary(options.model)
-        labels = object_bag.write(
-            recording, recording / truth.NAME, "rooms", 1, SECONDS, options.seed, known, options.cache
-        )
+        furniture = object_bag.of_packages("rooms", scene_bag.vocabulary(options.model), options.cache)
+        table = recording / truth.NAME
+        labels = object_bag.write(recording, table, "rooms", furniture, 1, SECONDS, options.seed)
         console.line(f"made in {time.monotonic() - begin:.1f} s: {', '.join(labels)}")
     return recording
 

@@ -394,6 +394,7 @@ def overview(outcomes: Sequence[Outcome], names: Sequence[str]) -> Report:
         parts.append(
             plots.bars("accuracy_by_bag", "Accuracy by bag", [row["report"] for row in scored], series, "share, %")
         )
+    parts += objects.together([evaluation for evaluation, _ in done])
     failed = [{"bag": str(outcome.path), "error": outcome.error} for outcome in outcomes if outcome.evaluation is None]
     if failed:
         parts.append(Table("failed", "Bags that could not be evaluated", failed))

@@ -157,6 +157,62 @@ def test_what_cannot_be_used_is_told(tiny_model, tmp_path, capsys):
     assert "none.csv is not a readable table of things" in capsys.readouterr().err
 
 
+def test_things_of_several_bags_count_together(tiny_model, tmp_path):
+    for name in ("one", "two"):
+        truth(aligned(tmp_path / name, frames=2) / "objects.csv")
+    asked = parameters(tmp_path / "p.yaml", tiny_model)
+    bags = [tmp_path / "one", tmp_path / "two"]
+    assert omnibind("bag", "eval", *bags, "--params", asked, "--objects", "--out", tmp_path / "report") == 0
+    (fused, *_) = tables(tmp_path / "report")["objects_given"]
+    assert (fused["asked"], fused["things"]) == (8, 4)
+    assert tables(tmp_path / "report" / "two")["objects_given"][0]["things"] == 2
+
+
+def detections(frames):
+    """What a detector says of the camera's pictures, a tenth of a second late: both things."""
+    store = types.typestore().types
+    point, vector = store["geometry_msgs/msg/Point"], store["geometry_msgs/msg/Vector3"]
+    pose = store["geometry_msgs/msg/Pose"](point(0, 0, 0), store["geometry_msgs/msg/Quaternion"](0, 0, 0, 1))
+    found = []
+    for left, top, right, bottom in BOXES.values():
+        box = map(float, (left, top, right, bottom))
+        nothing = np.zeros(0, np.uint8)
+        found.append(store["omnibind_ros/msg/Detection"]("", 0.9, *box, nothing, pose, vector(0, 0, 0)))
+    kind = "omnibind_ros/msg/Detections"
+    for number in range(frames):
+        stamp_ns = T0 + number * S // 5
+        message = types.message(kind, {"detections": found}, stamp_ns, "camera_optical")
+        yield "/boxes", kind, stamp_ns + S // 10, message
+
+
+def test_detections_of_the_bag_are_things(tiny_model, tmp_path):
+    bag = aligned(tmp_path / "bag", frames=6, extra=detections(6))
+    truth(bag / "objects.csv")
+    more = {"objects": {"detections": ["/boxes camera"], "propose": []}}
+    asked = parameters(tmp_path / "p.yaml", tiny_model, **more)
+    assert omnibind("bag", "eval", bag, "--params", asked, "--objects", "--out", tmp_path / "report") == 0
+    (found,) = tables(tmp_path / "report")["objects_found"]
+    assert found["precision"] == 1.0
+    assert found["recall"] > 0.6, "from the tick on that confirms them"
+    assert found["overlap"] > 0.95
+    counters = {row["what"]: row["number"] for row in tables(tmp_path / "report")["objects_counters"]}
+    assert counters["regions"] == 10, "two of each message but the last, which comes after the last tick"
+
+
+def test_the_view_of_a_bag_shows_things_where_parameters_ask_for_them(tiny_model, tmp_path, capsys):
+    pytest.importorskip("rerun")
+    chunks = pytest.importorskip("rerun.chunk")
+    bag = aligned(tmp_path / "bag", frames=4)
+    asked = parameters(tmp_path / "p.yaml", tiny_model, objects={"enabled": True})
+    out = tmp_path / "out.rrd"
+    assert omnibind("view", bag, "--params", asked, "--no-spawn", "--save", out) == 0
+    assert "4 ticks" in capsys.readouterr().out
+    rows: dict[str, int] = {}
+    for chunk in chunks.RrdReader(str(out)).stream():
+        rows[chunk.entity_path] = rows.get(chunk.entity_path, 0) + (0 if chunk.is_static else chunk.num_rows)
+    assert rows["/things/boxes"] == rows["/sensors/camera/things"] == rows["/sensors/thermal/things"] == 4
+
+
 FOCAL = 140.0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -13,13 +14,14 @@ from omnibind_ros.replay.evaluation import Evaluation, Run
 from omnibind_ros.replay.objects import scoring
 from omnibind_ros.replay.objects.driver import Perceived, Shown
 from omnibind_ros.replay.objects.pairing import ENOUGH
-from omnibind_ros.replay.objects.scoring import FEW, FUSED, NOW, SCENE, TOGETHER
+from omnibind_ros.replay.objects.scoring import FEW, FUSED, NOW, SCENE, TOGETHER, Asked
 
 _WORDS = {
     FUSED: "all sensors, with what they said before",
     NOW: "all sensors, at the tick alone",
     SCENE: "the scene's one label",
 }
+_MOST = 100  # reasons that are listed
 _RESTS = (Column("things", "things", "count"), Column("few", f"fewer than {FEW}", "flag"))
 _SHARE = Column("share", "right, %", "share", "interval")
 _GAIN = Column("share", "gain, points", "points", "interval")
@@ -67,10 +69,38 @@ def summary(evaluation: Evaluation) -> Iterator[str]:
         )
 
 
+def together(evaluations: Sequence[Evaluation]) -> list[Table]:
+    """The figures of several bags as one; none if nobody asked of things. Things of two bags are two things."""
+    asked: list[Asked] = []
+    for number, evaluation in enumerate(evaluations):
+        perceived = evaluation.runs[0].objects
+        if perceived is not None:
+            asked += [replace(one, thing=f"{number} {one.thing}") for one in perceived.asked]
+    sensors = tuple(dict.fromkeys(name for evaluation in evaluations for name in evaluation.setup.present))
+    return _answers(asked, sensors) if asked else []
+
+
 def _given(perceived: Perceived, sensors: tuple[str, ...]) -> Section:
-    rows = [
-        {**row, "whose": _WORDS.get(row["answer"], row["answer"])} for row in scoring.answers(perceived.asked, sensors)
+    labels = (
+        Column("label", "label"),
+        Column("asked", "asked", "count"),
+        *_RESTS,
+        *(Column(name, _WORDS.get(name, name), "share") for name in (*TOGETHER, *sensors)),
+    )
+    unseen = (Column("sensor", "sensor"), Column("reason", "why it took no part"), Column("asked", "times", "count"))
+    parts = [
+        *_answers(perceived.asked, sensors),
+        Table("objects_labels", "By label, %", scoring.by_label(perceived.asked, sensors), labels, folded=True),
+        Table(
+            "objects_unseen", "Why sensors took no part", scoring.unseen(perceived.asked)[:_MOST], unseen, folded=True
+        ),
     ]
+    return Section("Things", "", parts)
+
+
+def _answers(asked: Sequence[Asked], sensors: tuple[str, ...]) -> list[Table]:
+    """Who was right how often, and what is gained."""
+    rows = [{**row, "whose": _WORDS.get(row["answer"], row["answer"])} for row in scoring.answers(asked, sensors)]
     who = (
         Column("whose", "whose answer"),
         Column("asked", "asked", "count"),
@@ -90,20 +120,10 @@ def _given(perceived: Perceived, sensors: tuple[str, ...]) -> Section:
         _GAIN,
         Column("now", "of the tick alone, points", "points"),
     )
-    labels = (
-        Column("label", "label"),
-        Column("asked", "asked", "count"),
-        *_RESTS,
-        *(Column(name, _WORDS.get(name, name), "share") for name in (*TOGETHER, *sensors)),
-    )
-    unseen = (Column("sensor", "sensor"), Column("reason", "why it took no part"), Column("asked", "times", "count"))
-    parts: list[Table | Plot] = [
+    return [
         Table("objects_given", "First label right, boxes given", rows, who, note),
-        Table("objects_gain", "What is gained", scoring.margins(perceived.asked, sensors), gains),
-        Table("objects_labels", "By label, %", scoring.by_label(perceived.asked, sensors), labels, folded=True),
-        Table("objects_unseen", "Why sensors took no part", scoring.unseen(perceived.asked)[:100], unseen, folded=True),
+        Table("objects_gain", "What is gained", scoring.margins(asked, sensors), gains),
     ]
-    return Section("Things", "", parts)
 
 
 def _worth(perceived: Perceived, sensors: tuple[str, ...]) -> Section:
