@@ -14,7 +14,9 @@ from rclpy.node import Node
 
 from omnibind_core.objects.regions import Rectangle
 from omnibind_core.objects.types import ObjectPrediction
-from omnibind_ros.bags import object_bag, read, scene_bag, types
+from omnibind_ros.bags import read, scene_bag, types
+from omnibind_ros.bags.rendered import object_bag, things
+from omnibind_ros.bags.rendered.calibration import info_topic
 from omnibind_ros.bags.scene_bag import SENSORS, THERMAL_OFFSET, THERMAL_SCALE
 from omnibind_ros.demo import things_picture
 from omnibind_ros.demo.course import NODE, running
@@ -100,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
     recording = _recording(options, out, console)
     topics = read.topics(recording)
     played = {
-        name: [sensor.topic, *(one for one in (object_bag.info_topic(name),) if one in topics)]
+        name: [sensor.topic, *(one for one in (info_topic(name),) if one in topics)]
         for name, sensor in SENSORS.items()
         if sensor.topic in topics
     }
@@ -125,7 +127,12 @@ def _recording(options: argparse.Namespace, out: Path, console: Console) -> Path
     if not (recording / "metadata.yaml").is_file():
         begin = time.monotonic()
         console.line("rendering a room with several things ...")
-        furniture = object_bag.of_packages("rooms", scene_bag.vocabulary(options.model), options.cache)
+        if options.data is None:
+            furniture = things.of_packages("rooms", scene_bag.vocabulary(options.model), options.cache)
+        else:
+            furniture = things.of_samples(
+                scene_bag.scenes_for(options.model, options.data, options.split, options.labels, seed=options.seed)
+            )
         table = recording / truth.NAME
         labels = object_bag.write(recording, table, "rooms", furniture, 1, SECONDS, options.seed)
         console.line(f"made in {time.monotonic() - begin:.1f} s: {', '.join(labels)}")
