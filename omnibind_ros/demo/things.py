@@ -123,16 +123,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _recording(options: argparse.Namespace, out: Path, console: Console) -> Path:
     """The recording, which is made unless it is there already."""
-    recording = out / f"recording_{options.seed}"
+    made_of = "packages" if options.data is None else f"{options.data.resolve().name}_{options.split}"
+    recording = out / f"{made_of}_{options.seed}"
     if not (recording / "metadata.yaml").is_file():
         begin = time.monotonic()
         console.line("rendering a room with several things ...")
         if options.data is None:
             furniture = things.of_packages("rooms", scene_bag.vocabulary(options.model), options.cache)
         else:
-            furniture = things.of_samples(
-                scene_bag.scenes_for(options.model, options.data, options.split, options.labels, seed=options.seed)
-            )
+            asked = (options.model, options.data, options.split, options.labels, options.cache, options.seed)
+            furniture = things.of_samples(scene_bag.scenes_for(*asked))
         table = recording / truth.NAME
         labels = object_bag.write(recording, table, "rooms", furniture, 1, SECONDS, options.seed)
         console.line(f"made in {time.monotonic() - begin:.1f} s: {', '.join(labels)}")
