@@ -331,3 +331,17 @@ def test_silence_is_no_warning(engine, caplog):
     report = engine.reports(S + S // 2)[1]
     assert report.state == SensorState.ACTIVE and "nothing to say: silence" in report.reason
     assert [record.levelno for record in caplog.records if "silence" in record.message] == [logging.INFO]
+
+
+def test_a_part_of_a_thermal_picture_that_is_as_warm_as_the_rest_says_nothing(rng):
+    wall = (21 + rng.normal(0, 0.05, (40, 30)) + np.linspace(0, 0.6, 40)[:, None]).astype(np.float32)
+    assert modalities.doubt("thermal", wall) is None
+    found = modalities.part_doubt("thermal", wall)
+    assert found is not None and found.empty and found.excludes
+    assert re.match(r"0\.[56] °C between a thing and its surroundings, expected 1 and more", found.reason)
+    person = wall.copy()
+    person[5:35, 10:22] += 9
+    assert modalities.part_doubt("thermal", person) is None
+    assert modalities.part_doubt("thermal", (wall * 3).astype(np.uint8)) is None  # without a unit
+    shut = modalities.part_doubt("thermal", np.full((40, 30), 21, np.float32))
+    assert shut is not None and "constant" in shut.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +14,8 @@ _PIXELS = 32  # rows and columns of the grid that is looked at
 _COLDEST, _HOTTEST = -273.15, 2000.0  # °C; 2000 K fits, too
 _COLD = -90.0  # °C, colder than any place: nothing measured is below it as a whole
 _CONTRAST = {"f": 0.3, "u": 1.0}  # °C: six times the noise of a microbolometer; counts
+_STANDS_OUT = 1.0  # °C, between a thing and its surroundings: what reflects and emits otherwise differs by less
+_SHARES = (0.05, 0.95)  # of the values, that the difference is between
 _CENTIKELVIN, _DECIKELVIN = (22_000, 60_000), (2_200, 6_000)  # -53 to 327 °C
 
 
@@ -40,3 +43,18 @@ def doubt(raw: NDArray[Any]) -> Doubt | None:
     else:
         hint = "counts? Give scale and offset"
     return Doubt(f"values {low:.5g} to {high:.5g}, expected temperatures, °C or K: {hint}", excludes=False)
+
+
+def part_doubt(raw: NDArray[Any]) -> Doubt | None:
+    """The doubt about a part that was cut out because there is a thing: that one, or that it is as warm as the rest.
+
+    8-bit pictures have no unit, so what is faint in them may still be warm.
+    """
+    found = doubt(raw)
+    if found is not None or raw.dtype.kind != "f":
+        return found
+    low, high = (float(value) for value in np.quantile(cv2.GaussianBlur(raw, (0, 0), 1.0), _SHARES))
+    if high - low >= _STANDS_OUT:
+        return None
+    told = f"{high - low:.1f} °C between a thing and its surroundings"
+    return Doubt(f"{told}, expected {_STANDS_OUT:g} and more: it is as warm as they are", empty=True)
