@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.objects.regions import Candidate, Rectangle, Region2D, Region3D, Volume
 from omnibind_core.objects.rig import View
+from omnibind_core.objects.visibility import Places
 
 GATE = 7.8
 """Square of the distance of two centres, in standard deviations, that 95 % of the pairs are below that are one
@@ -18,6 +19,7 @@ GATE = 7.8
 _INSIDE = 0.8  # of the smaller box, that is in the other: one may have found a part of what the other has found
 _PART = 0.2  # of the area, or volume, that the smaller one has at least: a cup is no part of the table that it is on
 _BY_PLACE = 0.5  # what two vague places that agree count, of boxes that are the same
+_VAGUE = 0.5  # of the longest side; clusters know their centres to half of that
 _CUBES = np.stack(np.meshgrid(*[(np.arange(6) + 0.5) / 6 - 0.5] * 3), axis=-1).reshape(-1, 3)
 
 
@@ -43,7 +45,7 @@ class Placed:
     @functools.cached_property
     def vague(self) -> bool:
         """Whether its place is known less well than it is large."""
-        return bool(uncertain(self.volume)[1] > self.volume.size.max())
+        return is_vague(self.volume)
 
 
 def merge(regions: Sequence[Placed], overlap: float = 0.3) -> list[Candidate]:
@@ -113,6 +115,14 @@ def uncertain(volume: Volume) -> tuple[NDArray[np.float64], float]:
     return axes[:, -1], float(np.sqrt(max(variances[-1], 0.0)))
 
 
+def is_vague(volume: Volume) -> bool:
+    """Whether a place is known along a ray only: less well than half of the thing's size.
+
+    What one picture has found may be near and small or far and large, so its size grows with what is not known.
+    """
+    return bool(uncertain(volume)[1] > _VAGUE * volume.size.max())
+
+
 def _best(regions: Sequence[Placed]) -> Placed:
     return min(regions, key=lambda placed: float(np.trace(placed.volume.spread)))
 
@@ -146,7 +156,7 @@ def _likeness(regions: Sequence[Placed], overlap: float) -> NDArray[np.float64]:
             found[a, b] = max(known)
         elif not one.vague and not other.vague:
             found[a, b] = _in_space(one.volume, other.volume, overlap)
-        else:
+        elif _meet(one, other) and _meet(other, one):
             found[a, b] = _BY_PLACE * float(np.exp(-near[a, b] / 2))
     return found
 
@@ -195,6 +205,13 @@ def _in_picture(placed: Placed, by: Placed, overlap: float) -> float | None:
     if box is None or not box.area:
         return None
     return _alike(box.within(own).area, box.area, own.area, overlap)
+
+
+def _meet(placed: Placed, by: Placed) -> bool:
+    """Whether a region, wherever it may be along its ray, can be what another one is in its picture."""
+    if not isinstance(by.region, Region2D) or by.view is None:
+        return True
+    return by.region.box.within(Places([placed.volume]).seen(by.view)[0].whole).area > 0
 
 
 def _in_space(one: Volume, other: Volume, overlap: float) -> float:

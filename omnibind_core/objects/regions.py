@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
 
+FURTHEST = 1e6
+"""Metres from the origin of the fixed frame; what is further away is no place."""
+
 
 class Rectangle(NamedTuple):
     """A part of a picture, in pixels from its outer edge: the whole is ``(0, 0, W, H)``.
@@ -43,6 +46,10 @@ class Rectangle(NamedTuple):
     def centre(self) -> tuple[float, float]:
         """Its middle, pixels."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def holds(self, point: tuple[float, float]) -> bool:
+        """Whether a point is in it."""
+        return self.left <= point[0] <= self.right and self.top <= point[1] <= self.bottom
 
     def within(self, other: Rectangle) -> Rectangle:
         """What both cover; of area 0 if that is nothing."""
@@ -108,9 +115,10 @@ class Volume:
 
     def __post_init__(self) -> None:
         values = (self.centre, self.size, self.rotation, self.spread)
-        if not all(np.isfinite(value).all() for value in values) or not (self.size > 0).all():
+        far = max(float(np.abs(value).max()) for value in (self.centre, self.size))
+        if not all(np.isfinite(value).all() for value in values) or not (self.size > 0).all() or far > FURTHEST:
             found = f"a box at {self.centre.tolist()} of {self.size.tolist()} m"
-            raise InvalidInputError("objects", found, "finite metres and sides above 0")
+            raise InvalidInputError("objects", found, f"sides above 0, and no more than {FURTHEST:g} m")
 
     @property
     def corners(self) -> NDArray[np.float64]:

@@ -145,8 +145,8 @@ class Snapshot:
         above = np.concatenate([self.solid(name) for name in self.clouds]) if found else np.zeros(0, np.bool_)
         if len(points) <= _MOST:
             return points, above
-        solid, rest = _some(np.flatnonzero(above), _MOST * 3 // 4), np.flatnonzero(~above)
-        kept = np.concatenate([solid, _some(rest, _MOST - len(solid))])
+        solid, rest = some(np.flatnonzero(above), _MOST * 3 // 4), np.flatnonzero(~above)
+        kept = np.concatenate([solid, some(rest, _MOST - len(solid))])
         return points[kept], above[kept]
 
     def cloud(self, sensor: str) -> Cloud:
@@ -185,7 +185,7 @@ class Snapshot:
         return self._covers[sensor]
 
 
-def _some(values: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+def some(values: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     """At most so many, evenly chosen."""
     return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).astype(np.intp)]
 

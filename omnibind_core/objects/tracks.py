@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from omnibind_core.geometry.frames import SECOND
-from omnibind_core.objects.matching import outline, uncertain
+from omnibind_core.objects.matching import is_vague, outline, uncertain
 from omnibind_core.objects.regions import Candidate, Region2D, Volume
 from omnibind_core.objects.rig import View
 
@@ -25,10 +25,12 @@ _SLACK = 0.25  # of a box's sides, by which centres that two proposers have foun
 _GROWN = 0.3  # of the difference to the size that was found, each time
 _BY_SIZE = 0.25  # of the distance, standard deviation of what the size in a picture tells of it
 _NOTHING = 100.0  # times as uncertain says nothing
+_EDGE = 2.0  # pixels from a picture's edge, within which a box may go on beyond it
+_HASTE = 0.5  # of the time after which a thing is forgotten, the same of one that was not found often enough
 _POINTS = 8  # in the box of a thing that nobody found, that say that it is there
 _AROUND = 0.5  # of its sides: so far around it are few points beside those in it, or it is not the thing but a wall
 _OWN = 0.6  # of those points, that are in it
-_UNMATCHED = 1e6
+_UNMATCHED = 1.0  # a pair costs less: no thing is pushed to another one so that a third may have its place
 
 
 @dataclass(eq=False)
@@ -74,7 +76,7 @@ class Track:
         self.state = step @ self.state
         self.covariance = step @ self.covariance @ step.T + push
 
-    def measure(self, candidate: Candidate, late: float, eye: NDArray[np.float64] | None = None) -> None:
+    def measure(self, candidate: Candidate, late: float, view: View | None = None) -> None:
         """Takes in where it was found.
 
         What a picture alone has found is somewhere on a ray. How large it is there tells how far away it is, if its
@@ -83,24 +85,47 @@ class Track:
         Args:
             candidate: Where.
             late: s since then.
-            eye: ``float64 [3]``, where the camera was that found it.
+            view: How the camera looked that found it.
         """
         found = candidate.volume
         centre, spread = found.centre, found.spread
         axis, along = uncertain(found)
-        if along <= found.size.max():
+        if not is_vague(found):
             size, rotation = _aligned(found, self.rotation)
             self.size = self.size + (_GROWN if self.sized else 1.0) * (size - self.size)
             self.rotation, self.sized = rotation, True
-        elif self.sized and eye is not None:
-            centre = eye + (centre - eye) * (self.size[2] / found.size[2])
-            spread = _stretched(spread, axis, along, _BY_SIZE * float(np.linalg.norm(centre - eye)))
+        elif view is not None:
+            eye = view.pose.translation
+            away, here = centre - eye, float(np.linalg.norm(self.state[:3] - eye))
+            times = self._times(candidate, view) if self.sized else None
+            centre = eye + away * (here * (times or 1.0) / float(np.linalg.norm(away)))
+            if times is None:
+                # Two rays from one eye meet in the eye: what is known of the distance goes on along the new one.
+                old, far = uncertain(self.volume)
+                self.covariance[:3, :3] = _stretched(_stretched(self.covariance[:3, :3], old, far, 0.0), axis, 0.0, far)
+                spread = _stretched(spread, axis, along, _NOTHING * along)
+            else:
+                spread = _stretched(spread, axis, along, _BY_SIZE * here * times)
         elif axis @ self.covariance[:3, :3] @ axis < along**2:
             spread = _stretched(spread, axis, along, _NOTHING * along)
         self._correct(centre, late, spread + _EXACT**2 * np.eye(3))
-        self.hits += 1
+        self.hits += candidate.stamp_ns > self.seen_ns  # one scan, looked at twice, is no second opinion
         self.seen_ns = max(self.seen_ns, candidate.stamp_ns)
         self.boxes, self.proposers = candidate.boxes, candidate.proposers
+
+    def _times(self, candidate: Candidate, view: View) -> float | None:
+        """How many times as far away it is as it was thought to be, by its size in a picture; ``None`` if that is cut
+        off at the edge, or the lens does not see all of it.
+        """
+        region = candidate.boxes.get(view.reading.sensor)
+        shown = outline(self.volume, view)
+        if region is None or shown is None or not shown.area:
+            return None
+        width, height = view.reading.size
+        box = region.box
+        if min(box.left, box.top) < _EDGE or box.right > width - _EDGE or box.bottom > height - _EDGE:
+            return None
+        return float(np.sqrt(shown.area / box.area))
 
     def put(self, candidate: Candidate) -> None:
         """Is where it is said to be, and moves as that has moved."""
@@ -203,21 +228,26 @@ class Tracker:
         late = [(now_ns - candidate.stamp_ns) / SECOND for candidate in candidates]
         pairs = self._pairs(candidates, views, late)
         for row, column in pairs.items():
-            eyes = [views[name].pose.translation for name in candidates[column].boxes if name in views]
+            eyes = [views[name] for name in candidates[column].boxes if name in views]
             self._tracks[row].measure(candidates[column], late[column], eyes[0] if eyes else None)
         explained = [self._tracks[row].volume for row in pairs]
         for row, track in enumerate(self._tracks):
             if row not in pairs:
                 track.miss(seconds)
-                if points is not None and _stands(volume := track.volume, points, explained):
+                told = track.hits >= self._confirm
+                if told and points is not None and _stands(volume := track.volume, points, explained):
                     track.stay(now_ns)
                     explained.append(volume)
         taken = set(pairs.values())
-        self._tracks = [track for track in self._tracks if now_ns - track.seen_ns <= self._forget_ns]
+        self._tracks = [track for track in self._tracks if now_ns - track.seen_ns <= self._patience_ns(track)]
         for index, candidate in enumerate(candidates):
             if index not in taken:
                 self._tracks.append(self._begin(candidate))
         return [track for track in self._tracks if track.hits >= self._confirm]
+
+    def _patience_ns(self, track: Track) -> int:
+        """Without evidence; less for what was never confirmed, of which there may be much."""
+        return self._forget_ns if track.hits >= self._confirm else round(_HASTE * self._forget_ns)
 
     def stays(self, id: int, stamp_ns: int) -> None:
         """Takes in that a thing which nobody found is still where it was, unless another one was found there."""
@@ -267,7 +297,7 @@ class Tracker:
             boxes=candidate.boxes,
             proposers=candidate.proposers,
             given=given,
-            sized=uncertain(found)[1] <= found.size.max(),
+            sized=not is_vague(found),
         )
 
     @property
@@ -288,16 +318,32 @@ class Tracker:
         squares = _distances(self._tracks, candidates, np.array(late))
         costs = np.where(squares <= GATE, squares / GATE, _UNMATCHED)
         for row, column in np.argwhere((squares <= GATE) & [bool(one.boxes) for one in candidates]).tolist():
-            volume = self._tracks[row].volume
-            shared = [
-                box.overlap(region.box)
-                for name, region in candidates[column].boxes.items()
-                if name in views and (box := outline(volume, views[name])) is not None
-            ]
-            costs[row, column] -= max(shared, default=0.0)
+            shared = _shared(self._tracks[row], candidates[column], views)
+            costs[row, column] = _UNMATCHED if shared is None else costs[row, column] - shared
         rows, columns = linear_sum_assignment(costs)
         found = zip(rows.tolist(), columns.tolist(), strict=True)
         return {row: column for row, column in found if costs[row, column] < _UNMATCHED}
+
+
+def _shared(track: Track, candidate: Candidate, views: Mapping[str, View]) -> float | None:
+    """Intersection over union in a picture of both, 0..1, the most of all.
+
+    ``None`` if what is known along a ray only is not where the track is in any picture: from far away, where the middle
+    of such a ray is, a few metres are nothing, but the thing may be near.
+    """
+    volume, there, most = track.volume, not is_vague(candidate.volume), 0.0
+    slack = min(uncertain(volume)[1], float(volume.size.max()) / 2)
+    for name, region in candidate.boxes.items():
+        if name not in views:
+            continue
+        view = views[name]
+        box, wide = outline(volume, view), outline(replace(volume, size=volume.size + 2 * slack), view)
+        seen = region.box if region.stamp_ns == view.reading.stamp_ns else outline(candidate.volume, view)
+        if box is None or seen is None:
+            continue
+        most = max(most, box.overlap(seen))
+        there = there or seen.holds(box.centre) or (wide is not None and wide.holds(seen.centre))
+    return most if there else None
 
 
 def _distances(

@@ -79,7 +79,7 @@ def sights(
     found: list[dict[str, Sight]] = [{} for _ in volumes]
     if not volumes:
         return found
-    places = _Places(volumes)
+    places = Places(volumes)
     for name in snapshot.pictures:
         view, cover = snapshot.views[name], snapshot.cover(name)
         looks = places.seen(view)
@@ -92,7 +92,7 @@ def sights(
     return found
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """A thing in one picture, which may reach beyond it."""
 
     alone: Rectangle  # at its most likely place; of area 0 if the lens sees nothing of it
@@ -102,7 +102,7 @@ class _Look(NamedTuple):
     front: float  # m, of what is nearest of it
 
 
-class _Places:
+class Places:
     """Where things may be: at their most likely places, and one standard deviation away both ways."""
 
     def __init__(self, volumes: Sequence[Volume]) -> None:
@@ -113,7 +113,7 @@ class _Places:
         self.along = np.sqrt(np.maximum(variances[:, -1], 0.0))
         """``[V]``, metres, standard deviations in the direction in which least is known."""
 
-    def seen(self, view: View) -> list[_Look]:
+    def seen(self, view: View) -> list[Look]:
         """Each of them in a picture."""
         points = self._moved(view.pose.translation)
         pixels, distance = view.project(points.reshape(-1, 3))
@@ -127,7 +127,7 @@ class _Places:
         front = np.where(distance > 0, distance, np.inf).min(axis=(1, 2)).tolist()
         known = zip(middles.min(axis=1).tolist(), middles.max(axis=1).tolist(), strict=True)
         looks = zip(alone, whole, middles[:, 0].tolist(), known, front, strict=True)
-        return [_Look(Rectangle(*alone), Rectangle(*whole), *rest) for alone, whole, *rest in looks]
+        return [Look(Rectangle(*alone), Rectangle(*whole), *rest) for alone, whole, *rest in looks]
 
     def _moved(self, eye: NDArray[np.float64]) -> NDArray[np.float64]:
         """Points of the boxes ``[V, 3, 27, 3]``.
@@ -146,7 +146,7 @@ class _Places:
         return np.asarray(moved[:, :, None] + scales[:, :, None, None] * self._grid[:, None])
 
 
-def _in_picture(look: _Look, view: View, cover: Cover) -> Sight:
+def _in_picture(look: Look, view: View, cover: Cover) -> Sight:
     alone, whole, here, known, front = look
     if here <= 0:
         return Sight(reason=f"behind the camera, by {-here:.1f} m")

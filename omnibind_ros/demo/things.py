@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from rclpy.node import Node
 
+from omnibind_core.data.rendering.scenes.robot import Motion
 from omnibind_core.objects.regions import Rectangle
 from omnibind_core.objects.types import ObjectPrediction
 from omnibind_ros.bags import read, scene_bag, types
@@ -38,6 +39,7 @@ OUTAGES = (Outage("camera", 3.5, 7.0), Outage("lidar", 9.5, 13.0))
 LEAST = 3
 """Things that have to keep their ids."""
 _STATIC, _BASE = "/tf_static", "base_link"
+_STILL = Motion(turn=0.0, nod=0.0, speed=0.0)  # its own frame, which things are told of in, is then a fixed one
 _RATE = 2.0  # ticks per second, which two cores sustain
 _HEARTBEAT = 2.0  # s after which a line is printed at the latest
 _LATE = 0.1  # s that a picture is older than its tick, in the mean
@@ -134,7 +136,7 @@ def _recording(options: argparse.Namespace, out: Path, console: Console) -> Path
             asked = (options.model, options.data, options.split, options.labels, options.cache, options.seed)
             furniture = things.of_samples(scene_bag.scenes_for(*asked))
         table = recording / truth.NAME
-        labels = object_bag.write(recording, table, "rooms", furniture, 1, SECONDS, options.seed)
+        labels = object_bag.write(recording, table, "rooms", furniture, 1, SECONDS, options.seed, _STILL)
         console.line(f"made in {time.monotonic() - begin:.1f} s: {', '.join(labels)}")
     return recording
 

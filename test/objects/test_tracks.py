@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from omnibind_core.errors import InvalidInputError
 from omnibind_core.geometry import Camera, Transform
-from omnibind_core.objects.matching import Placed, merge
+from omnibind_core.objects import depth
+from omnibind_core.objects.matching import Placed, candidate_of, merge
+from omnibind_core.objects.proposals.finding import cut_to
 from omnibind_core.objects.regions import Candidate, Rectangle, Region2D, Region3D, Volume
 from omnibind_core.objects.rig import BODY, Reading, View
+from omnibind_core.objects.snapshot import Snapshot
 from omnibind_core.objects.tracks import Tracker
 
 S = 1_000_000_000
@@ -97,6 +102,20 @@ def test_boxes_in_space_are_one_if_they_overlap_or_one_holds_the_middle_of_the_o
     whole, part = volume(4, 0, 1.0), volume(4.2, 0.2, 0.7)
     assert len(merge([clustered(whole), clustered(part, by="detector")])) == 1
     assert len(merge([clustered(whole), clustered(volume(4, 1.2, 1.0), by="detector")])) == 2
+
+
+@pytest.mark.parametrize(("degrees", "candidates"), [(0, 1), (6, 1), (25, 2), (40, 2)])
+def test_boxes_without_a_distance_at_other_bearings_are_two_things(degrees: float, candidates: int) -> None:
+    turn = np.radians(degrees)
+    found = [
+        Region2D(sensor, shown(volume(2 * np.cos(by), 2 * np.sin(by)), view(sensor)), 0, 0.9, sensor)
+        for sensor, by in (("camera", 0.0), ("thermal", turn))
+    ]
+    placed = [
+        Placed(one, depth.place(one, Snapshot({one.sensor: view(one.sensor)})), view(one.sensor)) for one in found
+    ]
+    assert all(one.vague for one in placed)
+    assert len(merge(placed)) == candidates
 
 
 def test_the_order_of_the_regions_changes_no_candidate() -> None:
@@ -225,3 +244,88 @@ def test_a_given_thing_is_where_it_is_given_and_keeps_its_id() -> None:
     assert [(track.id, track.given) for track in then] == [(1, "cup"), (2, "chair")]
     assert then[1].state == pytest.approx(np.array([4, 2.1, 0, 0, 0.5, 0]))
     assert [track.id for track in tracker.hold({"cup": None, "chair": None}, TICK + S)] == [2]
+
+
+def seen(where: Volume, stamp_ns: int, sensor: str = "camera") -> Candidate:
+    """What a detector without a distance says of a thing in a picture."""
+    by = view(sensor)
+    by = replace(by, reading=replace(by.reading, stamp_ns=stamp_ns))
+    region = Region2D(sensor, shown(where, by).within(Rectangle(0, 0, 640, 480)), stamp_ns, 0.9, "detector")
+    return candidate_of([Placed(region, depth.place(region, Snapshot({sensor: by})), by)])
+
+
+def views(stamp_ns: int) -> dict[str, View]:
+    by = view()
+    return {"camera": replace(by, reading=replace(by.reading, stamp_ns=stamp_ns))}
+
+
+def test_a_thing_is_not_given_what_a_picture_shows_at_another_bearing() -> None:
+    stool = volume(2, 0, 0.4)
+    for degrees in (15, 25, 40):
+        dog = volume(2.5 * np.cos(np.radians(degrees)), 2.5 * np.sin(np.radians(degrees)), 0.4)
+        tracker = Tracker(confirm=1)
+        for tick in range(5):
+            tracker.update([candidate(stool, tick * TICK)], views(tick * TICK), tick * TICK)
+        told = tracker.update([seen(dog, 5 * TICK)], views(5 * TICK), 5 * TICK)
+        assert [track.id for track in told] == [1, 2]
+        assert told[0].state[:3] == pytest.approx(stool.centre, abs=0.05)
+
+
+@pytest.mark.parametrize("size", [(0.5, 0.5, 1.7), (0.8, 2.0, 0.8)])
+def test_a_large_thing_nearby_keeps_its_size_and_place_when_only_a_picture_shows_it(size: Any) -> None:
+    person, tracker = volume(2, 0, size), Tracker()
+    for tick in range(20):
+        found = candidate(person, tick * TICK) if tick < 8 else seen(person, tick * TICK)
+        told = tracker.update([found], views(tick * TICK), tick * TICK)
+    assert [track.id for track in told] == [1]
+    assert told[0].size == pytest.approx(size)
+    assert told[0].state[:3] == pytest.approx(person.centre, abs=0.1)
+
+
+def test_a_box_that_is_cut_off_at_the_edge_tells_no_distance() -> None:
+    thing, tracker = volume(2, 0, (0.5, 0.5, 1.7), z=-1.3), Tracker()
+    for tick in range(20):
+        found = candidate(thing, tick * TICK) if tick < 8 else seen(thing, tick * TICK)
+        told = tracker.update([found], views(tick * TICK), tick * TICK)
+    assert np.linalg.norm(told[0].state[:3]) == pytest.approx(np.linalg.norm(thing.centre), rel=0.15)
+
+
+def test_a_thing_that_one_camera_alone_has_seen_does_not_run_into_it() -> None:
+    tracker = Tracker()
+    for tick in range(12):
+        thing = volume(3, 1.5 - 0.2 * tick, 0.6)
+        told = tracker.update([seen(thing, tick * TICK)], views(tick * TICK), tick * TICK)
+    assert [track.id for track in told] == [1]
+    first = np.linalg.norm(seen(volume(3, 1.5, 0.6), 0).volume.centre)
+    assert 0.9 * first < np.linalg.norm(told[0].state[:3]) < 1.3 * first
+
+
+def test_ids_do_not_move_on_along_a_row_of_things() -> None:
+    tracker = Tracker(confirm=1)
+    for tick in range(5):
+        tracker.update([candidate(volume(4, y), tick * TICK) for y in (0.0, -0.5)], {}, tick * TICK)
+    told = tracker.update([candidate(volume(4, y), 5 * TICK) for y in (0.0, 0.5)], {}, 5 * TICK)
+    found = {track.id: track.state[1] for track in told if track.proposers}
+    assert found == {1: pytest.approx(0.0, abs=0.05), 3: pytest.approx(0.5, abs=0.05)}
+
+
+def test_one_scan_looked_at_twice_confirms_nothing() -> None:
+    tracker = Tracker(confirm=2)
+    assert not tracker.update([candidate(volume(3, 0), 0)], {}, 0)
+    assert not tracker.update([candidate(volume(3, 0), 0)], {}, TICK)
+    assert tracker.update([candidate(volume(3, 0), 2 * TICK)], {}, 2 * TICK)
+
+
+def test_a_box_beyond_all_places_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="no more than 1e\\+06 m"):
+        volume(1e7, 0)
+
+
+def test_a_mask_is_cut_with_its_box() -> None:
+    mask = np.zeros((40, 60), np.bool_)
+    mask[:, 30:] = True
+    cut = cut_to(Region2D("camera", Rectangle(-20, -10, 40, 30), 0, mask=mask), Rectangle(0, 0, 640, 480))
+    assert cut.box == (0, 0, 40, 30)
+    assert cut.mask is not None
+    assert cut.mask.shape == (30, 40)
+    assert cut.mask[:, 10:].all() and not cut.mask[:, :10].any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -136,8 +137,18 @@ class Finder:
         if isinstance(region, Region3D):
             return Placed(region, region.volume)
         view = snapshot.views[region.sensor]
-        region = replace(region, box=region.box.within(Rectangle(0, 0, *view.reading.size)))
+        region = cut_to(region, Rectangle(0, 0, *view.reading.size))
         if region.stamp_ns != view.reading.stamp_ns:  # the detector took its time, and the robot may have moved
             view = self._rig.view(replace(view.reading, stamp_ns=region.stamp_ns))
             snapshot = snapshot.seen_by(view)
         return Placed(region, depth.place(region, snapshot), view)
+
+
+def cut_to(region: Region2D, picture: Rectangle) -> Region2D:
+    """A region, and its mask, without what is beyond the picture."""
+    box = region.box.within(picture)
+    mask = region.mask
+    if mask is not None:
+        across, down = (math.floor(new) - math.floor(old) for new, old in zip(box[:2], region.box[:2], strict=True))
+        mask = mask[down:, across:]
+    return replace(region, box=box, mask=mask)

@@ -32,7 +32,14 @@ _LAST = 1_000_000  # ns before the end of a scene, of its last transform
 
 
 def write(
-    path: Path, table: Path, kind: Kind, things: Things, scenes: int, seconds: float = 5.0, seed: int = 0
+    path: Path,
+    table: Path,
+    kind: Kind,
+    things: Things,
+    scenes: int,
+    seconds: float = 5.0,
+    seed: int = 0,
+    motion: robot.Motion | None = None,
 ) -> list[str]:
     """Writes a bag (rosbag2, MCAP) and the table of where things are. Same arguments, same messages.
 
@@ -44,6 +51,7 @@ def write(
         scenes: Number of scenes, each somewhere else.
         seconds: Length of each.
         seed: Of all choice.
+        motion: How the robot moves; ``None`` looks around, from another side in each scene.
 
     Returns:
         Labels of the things, in the order of their ids.
@@ -59,8 +67,9 @@ def write(
             rng = np.random.default_rng((seed, number))
             wanted = int(rng.integers(_THINGS[0], _THINGS[1] + 1))
             scene = layout.compose(kind, things(rng), wanted, seconds, rng)
-            motion = robot.Motion(phase=float(rng.uniform(0, 2 * np.pi)))
-            recording = Recording(writer, scene, motion, number, len(labels), rng)
+            phase = float(rng.uniform(0, 2 * np.pi))
+            moves = robot.Motion(phase=phase) if motion is None else motion
+            recording = Recording(writer, scene, moves, number, len(labels), rng)
             rows += recording.run(seconds)
             labels += [thing.built.label for thing in scene.things]
     truth.write(table, sorted(rows, key=lambda row: (row.start_s, int(row.id), row.sensor)))
