@@ -34,7 +34,7 @@ from omnibind_ros.replay.scoring import Vocabulary
 
 SECONDS = 16.0
 """Length of the recording."""
-OUTAGES = (Outage("camera", 3.5, 7.0), Outage("lidar", 9.5, 13.0))
+OUTAGES = (Outage("camera", 3.0, 6.0), Outage("lidar", 8.0, 11.0))
 """What is killed and started again."""
 LEAST = 3
 """Things that have to keep their ids."""
@@ -42,6 +42,7 @@ _STATIC, _BASE = "/tf_static", "base_link"
 _STILL = Motion(turn=0.0, nod=0.0, speed=0.0)  # its own frame, which things are told of in, is then a fixed one
 _RATE = 2.0  # ticks per second, which two cores sustain
 _HEARTBEAT = 2.0  # s after which a line is printed at the latest
+_ENOUGH = 0.3  # intersection over union of a box and the thing it is of: things are partly hidden, and found whole
 _LATE = 0.1  # s that a picture is older than its tick, in the mean
 
 
@@ -181,7 +182,7 @@ def pairs(told: Sequence[Told], things: Things, begin_ns: int) -> list[Found]:
             true = things.boxes(name, begin_ns + round((one.time_s - _LATE) * 1e9))
             boxes = {str(t.id): sight.box for t in one.things if (sight := t.sights.get(name)) and sight.box}
             if boxes:
-                found.append(pairing.found(one.time_s, name, true, boxes, labels, Rectangle.overlap))
+                found.append(pairing.found(one.time_s, name, true, boxes, labels, Rectangle.overlap, _ENOUGH))
     return found
 
 

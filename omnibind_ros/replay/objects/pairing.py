@@ -50,6 +50,7 @@ def found(
     told: Mapping[str, Box],
     labels: Mapping[str, str],
     overlap: Callable[[Box, Box], float],
+    enough: float = ENOUGH,
 ) -> Found:
     """The pairs of one picture, or of space, for scoring.
 
@@ -60,8 +61,9 @@ def found(
         told: Our boxes, by id.
         labels: What was said of the latter.
         overlap: Intersection over union of two.
+        enough: That they need.
     """
-    own, overlaps = pairs(true, told, overlap)
+    own, overlaps = pairs(true, told, overlap, enough)
     return Found(time_s, where, tuple(true), tuple(told), own, overlaps, {one: labels[one] for one in told})
 
 
