@@ -15,7 +15,7 @@ pytest.importorskip("omnibind_ros.msg")
 from geometry_msgs.msg import Pose, PoseWithCovariance, Vector3
 from std_msgs.msg import ColorRGBA, Header
 
-from omnibind_core.errors import ConfigError
+from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.geometry import Transform
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.types import ObjectPrediction
@@ -330,3 +330,14 @@ def test_aligned_pictures_need_no_more_than_a_frame_and_a_field_of_view(rng):
 
 def things_parameters(values):
     return Kept(sensors=["camera", "thermal"], **values)
+
+
+def test_a_reason_of_the_engine_hides_none_of_the_reader_nor_the_other_way_round():
+    things = made()
+    things.start(SimpleNamespace())
+    things._detections.rejections.add("/yolo", InvalidInputError("/yolo", "a score of 7", "0 to 1"))
+    things._engine.reject("/yolo", "[/yolo] got a box of no sensor")
+    things._engine.reject("camera", "too dark")
+    values = things.entry([])[2]
+    assert "a score of 7" in values["/yolo"] and "no sensor" in values["regions of /yolo"]
+    assert values["camera"] == "too dark"

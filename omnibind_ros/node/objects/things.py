@@ -78,9 +78,9 @@ class Things:
         link = partial(TopicLink, node, pool)
         static, moving, robot = "/tf_static", "/tf", "robot_description"
         self._links = [
-            link(static, (TF_MESSAGE,), "latched", _TF_DEPTH, partial(self._on_transforms, static, True)),
+            link(static, (TF_MESSAGE,), "latched", _TF_DEPTH, partial(self._on_transforms, static, True), True),
             link(moving, (TF_MESSAGE,), "auto", _TF_DEPTH, partial(self._on_transforms, moving, False)),
-            link(robot, (STRING,), "latched", 1, partial(self._on_description, robot)),
+            link(robot, (STRING,), "latched", 1, partial(self._on_description, robot), True),
         ]
         kinds = (DETECTIONS_2D, DETECTIONS_3D, DETECTIONS)
         self._detectors = [
@@ -218,10 +218,10 @@ class Things:
         counters = dict(self._engine.counters)
         counters["rejected_detections"] = self._detections.rejections.count
         counters["rejected_transforms"] = self._transforms.rejections.count
-        reasons = {
-            **self._engine.rejections,
-            **self._detections.rejections.reasons,
-            **self._transforms.rejections.reasons,
+        read = {**self._detections.rejections.reasons, **self._transforms.rejections.reasons}
+        reasons = {  # the engine has its own of a detector, which may be older or newer
+            **{f"regions of {name}" if name in read else name: why for name, why in self._engine.rejections.items()},
+            **read,
             **{link.topic: link.obstacle[1] for link in (*self._links, *self._detectors) if link.obstacle},
         }
         rejected = sum(number for name, number in counters.items() if name.startswith("rejected"))
