@@ -121,7 +121,20 @@ class FusionNode(PerceptionNode):
         self._alive = ()
         if self._things is not None and self.model is not None:
             self._things.start(self.model)
-        return super().on_activate(state)
+        result = super().on_activate(state)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._rest()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops the ticks; messages are dropped from now on."""
+        result = super().on_deactivate(state)
+        self._rest()
+        return result
+
+    def _rest(self) -> None:
+        if self._things is not None:
+            self._things.stop()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribes and loads the model."""

@@ -7,10 +7,11 @@ from types import SimpleNamespace as Record
 import numpy as np
 import pytest
 
+from omnibind_core.errors import InvalidInputError
 from omnibind_core.geometry import Camera
 from omnibind_core.geometry.frames import SECOND, Transform
 from omnibind_core.objects.rig import Rig
-from omnibind_ros.messages.objects import DetectionReader
+from omnibind_ros.messages.objects import DetectionReader, Rejections
 
 STAMP = Record(sec=5, nanosec=0)
 NEW, OLD = "of Humble and later", "of Galactic and earlier"
@@ -149,3 +150,22 @@ def test_of_ten_thousand_detections_the_surest_are_used(reader):
     assert len(found) == 256 and min(one.score for one in found) > 0.58
     assert reader.rejections.count == 10_000 - 256
     assert "got 10000 detections in one message, expected 256 or fewer" in reader.rejections.reasons["/yolo"]
+
+
+def test_a_box_is_dated_as_the_items_of_its_sensor(reader):
+    late = {"camera": SECOND, "thermal": 2 * SECOND, "": 0}
+    reader = DetectionReader(reader._rig, reader._frames, lambda sensor, stamp_ns, receive_ns: stamp_ns + late[sensor])
+    for sensor, second in (("", 6), ("thermal", 7)):
+        (one,) = reader.read(message(flat()), "/yolo", 0, sensor)
+        assert one.stamp_ns == second * SECOND
+    both = own((0, 0, 9, 9), "camera", at=(1, 0, 0), size=(1, 1, 1))
+    found = reader.read(message(both, solid(), frame="lidar_link"), "/mine", 0)
+    assert [one.stamp_ns // SECOND for one in found] == [6, 6, 5]
+
+
+def test_of_ten_thousand_sources_the_newest_reasons_are_kept():
+    rejections = Rejections()
+    for number in range(10_000):
+        rejections.add("first" if number % 50 == 0 else str(number), InvalidInputError("x", str(number), "none"))
+    assert rejections.count == 10_000 and len(rejections.reasons) == 64
+    assert "got 9950," in rejections.reasons["first"] and "9999" in rejections.reasons

@@ -341,3 +341,64 @@ def test_a_reason_of_the_engine_hides_none_of_the_reader_nor_the_other_way_round
     values = things.entry([])[2]
     assert "a score of 7" in values["/yolo"] and "no sensor" in values["regions of /yolo"]
     assert values["camera"] == "too dark"
+
+
+def boxes(stamp_ns):
+    """A message of a detector: one box of our own kind."""
+    stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    box = SimpleNamespace(sensor="", left=0, top=0, right=9, bottom=9, score=1, mask=b"",
+                          size=SimpleNamespace(x=0, y=0, z=0))  # fmt: skip
+    return SimpleNamespace(header=SimpleNamespace(frame_id="eye", stamp=stamp), detections=[box])
+
+
+@pytest.mark.parametrize(
+    ("given", "late", "expected"),
+    [
+        ({"camera__time_offset": -0.25}, False, 1_750_000_000),
+        ({"camera__stamp": "receive"}, False, 8_500_000_000),  # its clock is 6.5 s behind, by the newest picture
+        ({"camera__stamp": "receive"}, True, 9_000_000_000),  # not after it was received
+    ],
+)
+def test_boxes_are_dated_as_the_pictures_of_their_sensor(monkeypatch, given, late, expected):
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=9 * 10**9))
+    monkeypatch.setattr(Node, "get_clock", lambda self: clock)
+    monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.perceive", lambda *given: [])
+    found = []
+    monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.detect", lambda self, given: found.extend(given))
+    things = made(**given)
+    things.start(SimpleNamespace())
+    picture = boxes(2 * 10**9)  # of which no more than the header counts
+    item = Item(8_500_000_000, 8_500_000_000, None, picture.header, np.zeros((9, 9, 3), np.uint8), True)
+    sensors = {"camera": things_parameters(given).sensor("camera")}
+    token = Token(sensors["camera"].config, (item,))
+    things.perceive(SimpleNamespace(now_ns=9 * 10**9, epoch=0), [token], [], sensors, {})
+    things._on_detections("/yolo", "camera", "", boxes((4 if late else 2) * 10**9))
+    assert [one.stamp_ns for one in found] == [expected]
+
+
+def test_nothing_is_read_or_said_of_things_while_the_node_is_inactive():
+    things = made()
+    things._on_detections("/yolo", "", "", boxes(10**9))
+    things.start(SimpleNamespace())
+    assert things.entry([])[2]["rejected_detections"] == 0
+    things._on_detections("/yolo", "", "", boxes(10**9))
+    things._on_description("robot_description", "", SimpleNamespace(data="<robot"))
+    values = things.entry([])[2]
+    assert values["rejected_detections"] == values["rejected_transforms"] == 1
+    things.stop()
+    assert things.entry([])[1:] == ("inactive", {})
+    things._on_detections("/yolo", "", "", boxes(10**9))
+    things.start(SimpleNamespace())
+    _, message, values = things.entry([])
+    assert values["rejected_detections"] == values["rejected_transforms"] == 0 and "rejections" not in message
+    assert "/yolo" not in values and "no XML" in values["robot_description"], "that is not sent again"
+
+
+def test_a_node_that_is_deactivated_stops_its_things(monkeypatch):
+    done = []
+    parent = FusionNode.__mro__[1]
+    monkeypatch.setattr(parent, "on_deactivate", lambda self, state: done.append("ticks end") or "success")
+    things = SimpleNamespace(stop=lambda: done.append("things end"))
+    node = FusionNode.__new__(FusionNode)
+    node._things = things
+    assert FusionNode.on_deactivate(node, None) == "success" and done == ["ticks end", "things end"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ DETECTIONS_2D = "vision_msgs/msg/Detection2DArray"
 DETECTIONS_3D = "vision_msgs/msg/Detection3DArray"
 DETECTIONS = "omnibind_ros/msg/Detections"
 
+_When = Callable[[str], int]  # the time of what was found in the data of a sensor, ns
+
 _MOST = 256  # boxes of a message that are used, the surest
 _SHARE = 0.1  # of the sides of a box in space that its centre is uncertain by: detectors do not say
 
@@ -32,15 +35,23 @@ class DetectionReader:
         rig: Cameras and frames.
         frames: Gives the frames of each sensor that takes pictures, as far as known, by sensor; that of its messages
             first, which detectors repeat.
+        moment: Gives the time on the clock of the ticks, ns, of what was found in the data of a sensor (``""``: it is
+            not known whose), by the stamp that the detector repeated, ns or ``None``, and the time of receipt, ns.
 
     Attributes:
         rejections: By topic.
     """
 
-    def __init__(self, rig: Rig, frames: Callable[[], Mapping[str, Sequence[str]]]) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        frames: Callable[[], Mapping[str, Sequence[str]]],
+        moment: Callable[[str, int | None, int], int] = lambda sensor, stamp_ns, receive_ns: stamp_ns or receive_ns,
+    ) -> None:
         self.rejections = Rejections()
         self._rig = rig
         self._frames = frames
+        self._moment = moment
 
     def read(self, message: Any, topic: str, receive_ns: int, sensor: str = "") -> list[Region2D | Region3D]:
         """The regions of a message.
@@ -54,16 +65,17 @@ class DetectionReader:
         found: list[Region2D | Region3D] = []
         for one in self._surest(message, topic):
             try:
-                time_ns = stamp_ns(message) or stamp_ns(one) or receive_ns
+                stamp = stamp_ns(message) or stamp_ns(one)
+                when = partial(self._moment, stamp_ns=stamp, receive_ns=receive_ns)
                 frame = message.header.frame_id or getattr(getattr(one, "header", None), "frame_id", "")
                 if hasattr(one, "bbox"):
                     found.append(
-                        self._flat(_rectangle(one.bbox, topic), None, one, topic, frame, time_ns, sensor)
+                        self._flat(_rectangle(one.bbox, topic), None, one, topic, frame, when, sensor)
                         if hasattr(one.bbox, "size_x")
-                        else self._solid(one.bbox.center, one.bbox.size, one, topic, frame, time_ns)
+                        else self._solid(one.bbox.center, one.bbox.size, one, topic, frame, when(sensor))
                     )
                 else:
-                    found += self._own(one, topic, frame, time_ns, sensor)
+                    found += self._own(one, topic, frame, when, sensor)
             except InvalidInputError as error:
                 self.rejections.add(topic, InvalidInputError(topic, error.value, error.expected))
         return found
@@ -76,20 +88,22 @@ class DetectionReader:
         self.rejections.add(topic, error, len(every) - _MOST)
         return heapq.nlargest(_MOST, every, key=lambda one: score if (score := _score(one)) >= 0 else -1.0)
 
-    def _own(self, one: Any, topic: str, frame: str, time_ns: int, sensor: str) -> list[Region2D | Region3D]:
+    def _own(self, one: Any, topic: str, frame: str, when: _When, sensor: str) -> list[Region2D | Region3D]:
         """Regions of our ``Detection``: its box in a picture, its box in space, or both."""
         found: list[Region2D | Region3D] = []
+        sensor = one.sensor or sensor
         box = Rectangle(one.left, one.top, one.right, one.bottom)
         if any(box):  # NaN, too
-            found.append(self._flat(box, one.mask, one, topic, frame, time_ns, one.sensor or sensor))
+            found.append(self._flat(box, one.mask, one, topic, frame, when, sensor))
         if any((one.size.x, one.size.y, one.size.z)):
-            found.append(self._solid(one.pose, one.size, one, topic, frame, time_ns))
+            found.append(self._solid(one.pose, one.size, one, topic, frame, when(sensor)))
         if not found:
             raise InvalidInputError(topic, "a detection without a box", "one in a picture, in space, or both")
         return found
 
-    def _flat(self, box: Rectangle, mask: Any, one: Any, topic: str, frame: str, time_ns: int, sensor: str) -> Region2D:
+    def _flat(self, box: Rectangle, mask: Any, one: Any, topic: str, frame: str, when: _When, sensor: str) -> Region2D:
         sensor = sensor or self._sensor_of(frame, topic)
+        time_ns = when(sensor)
         whole = Region2D(sensor, box, time_ns, _checked_score(one, topic), topic)  # refuses what is no box
         camera = self._rig.cameras.get(sensor)
         if camera is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.geometry.frames import SECOND
 from omnibind_core.objects.engine import ObjectEngine
 from omnibind_core.objects.rig import PICTURES, Rig
 from omnibind_core.objects.types import ObjectPrediction
@@ -19,7 +20,7 @@ from omnibind_core.runtime.encoding import Recogniser, Token
 from omnibind_core.runtime.engine import Selection
 from omnibind_core.runtime.types import SensorReport
 from omnibind_ros.graph.topics import CameraInfos, SubscriptionPool, TopicLink
-from omnibind_ros.messages import STRING
+from omnibind_ros.messages import STRING, stamp_ns
 from omnibind_ros.messages.objects import (
     DETECTIONS,
     DETECTIONS_2D,
@@ -68,7 +69,9 @@ class Things:
         self._settings = settings
         self._calibration = Calibration(self.rig, parameters["objects.fixed_frame"])
         self._transforms = TransformReader(self.rig.tree)
-        self._detections = DetectionReader(self.rig, lambda: self._calibration.pictures)
+        self._detections = DetectionReader(self.rig, lambda: self._calibration.pictures, self._moment)
+        self._parameters = parameters
+        self._shifts: dict[str, int] = {}  # ns from header to item, of the newest of each sensor
         self._engine: ObjectEngine | None = None
         self._cost = 0.0
         self._errors, self._error = 0, ""
@@ -126,9 +129,20 @@ class Things:
         self._transforms.read_description(message, topic)
 
     def _on_detections(self, topic: str, sensor: str, _: str, message: Any) -> None:
-        regions = self._detections.read(message, topic, self._now_ns, sensor)
-        if self._engine is not None:
-            self._engine.detect(regions)
+        engine = self._engine
+        if engine is not None:  # else the node is inactive
+            engine.detect(self._detections.read(message, topic, self._now_ns, sensor))
+
+    def _moment(self, sensor: str, stamp_ns: int | None, receive_ns: int) -> int:
+        """When the data were taken that a detector looked at: as the sensor's own items are dated."""
+        if stamp_ns is None:
+            return receive_ns
+        if f"{sensor}.stamp" not in self._parameters:
+            return stamp_ns
+        if self._parameters[f"{sensor}.stamp"] == "header":
+            return stamp_ns + round(self._parameters[f"{sensor}.time_offset"] * SECOND)
+        shift = self._shifts.get(sensor)
+        return receive_ns if shift is None else min(stamp_ns + shift, receive_ns)
 
     @property
     def _now_ns(self) -> int:
@@ -139,9 +153,17 @@ class Things:
 
     def start(self, model: Recogniser) -> None:
         """Begins anew, as the node is activated."""
+        self._detections.rejections.clear()
+        self._shifts.clear()
         self._engine = ObjectEngine(model, self.rig, self._settings)
         self.told, self._cost, self._errors = [], 0.0, 0
         self._epoch = self._heard_epoch = 0
+
+    def stop(self) -> None:
+        """Ends what :meth:`start` began, as the node is deactivated; where frames are is heard all the same."""
+        self._engine = None
+        self.told, self._reported = [], 0
+        self._transforms.rejections.count = 0  # the reasons hold: what is latched is not said again
 
     def perceive(
         self,
@@ -186,6 +208,10 @@ class Things:
         sensors: Mapping[str, Sensor],
         links: Mapping[str, TopicLink],
     ) -> list[ObjectPrediction]:
+        for token in tokens:
+            stamp = stamp_ns(token.newest) if hasattr(token.newest.header, "stamp") else None
+            if stamp is not None:
+                self._shifts[token.sensor.name] = token.newest.stamp_ns - stamp
         placements = {name: sensor.placement for name, sensor in tuple(sensors.items())}
         types = {name: link.ros_type for name, link in tuple(links.items())}
         readings, why = self._calibration.place(tokens, placements, types, self._infos.newest)
