@@ -154,7 +154,7 @@ def test_of_ten_thousand_detections_the_surest_are_used(reader):
 
 def test_a_box_is_dated_as_the_items_of_its_sensor(reader):
     late = {"camera": SECOND, "thermal": 2 * SECOND, "": 0}
-    reader = DetectionReader(reader._rig, reader._frames, lambda sensor, stamp_ns, receive_ns: stamp_ns + late[sensor])
+    reader = DetectionReader(reader._rig, reader._frames, lambda stamp_ns, receive_ns, sensor: stamp_ns + late[sensor])
     for sensor, second in (("", 6), ("thermal", 7)):
         (one,) = reader.read(message(flat()), "/yolo", 0, sensor)
         assert one.stamp_ns == second * SECOND

@@ -141,7 +141,14 @@ def test_parameters_become_settings_and_placements():
             {"objects__detections": ["/yolo nose"]},
             "'objects.detections' has '/yolo nose', expected a topic, or one and",
         ),
-        ({"objects__propose": ["guesses"]}, "no proposer 'guesses', expected some of clusters"),
+        (
+            {"objects__detections": ["/yolo camera", "/boxes", "/yolo"]},
+            "'objects.detections' has 2 entries of '/yolo', expected each topic once",
+        ),
+        (
+            {"objects__propose": ["guesses"]},
+            "parameter 'objects.propose': no proposer 'guesses', expected some of clusters",
+        ),
         ({"objects__max_objects": 0}, "'objects.max_objects' is 0, expected 1 or more"),
         ({"camera__picture": "flat"}, "'camera.picture' is 'flat', expected one of auto, raw, rectified"),
         ({"camera__field_of_view": 180.0}, "'camera.field_of_view' is 180.0, expected 0 to 170"),
@@ -216,6 +223,9 @@ def test_rejections_warn_once_and_their_reasons_stay(tmp_path):
 def test_a_description_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"parameter 'objects\.urdf' is '/none\.urdf', expected a file"):
         made(objects__urdf="/none.urdf")
+    (tmp_path / "robot.urdf").write_text("<robot")
+    with pytest.raises(InvalidInputError, match=r"\[objects\.urdf: /.*/robot\.urdf\] got no XML"):
+        made(objects__urdf=str(tmp_path / "robot.urdf"))
 
 
 def test_the_plan_of_the_load_names_things():

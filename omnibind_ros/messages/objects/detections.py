@@ -35,8 +35,9 @@ class DetectionReader:
         rig: Cameras and frames.
         frames: Gives the frames of each sensor that takes pictures, as far as known, by sensor; that of its messages
             first, which detectors repeat.
-        moment: Gives the time on the clock of the ticks, ns, of what was found in the data of a sensor (``""``: it is
-            not known whose), by the stamp that the detector repeated, ns or ``None``, and the time of receipt, ns.
+        moment: Gives the time on the clock of the ticks, ns, of what was found in the data of a sensor, by the stamp
+            that the detector repeated, ns or ``None``, the time of receipt, ns, and the sensor; ``""``: it is not known
+            whose they are.
 
     Attributes:
         rejections: By topic.
@@ -46,7 +47,7 @@ class DetectionReader:
         self,
         rig: Rig,
         frames: Callable[[], Mapping[str, Sequence[str]]],
-        moment: Callable[[str, int | None, int], int] = lambda sensor, stamp_ns, receive_ns: stamp_ns or receive_ns,
+        moment: Callable[[int | None, int, str], int] = lambda stamp_ns, receive_ns, sensor: stamp_ns or receive_ns,
     ) -> None:
         self.rejections = Rejections()
         self._rig = rig
@@ -66,7 +67,7 @@ class DetectionReader:
         for one in self._surest(message, topic):
             try:
                 stamp = stamp_ns(message) or stamp_ns(one)
-                when = partial(self._moment, stamp_ns=stamp, receive_ns=receive_ns)
+                when = partial(self._moment, stamp, receive_ns)
                 frame = message.header.frame_id or getattr(getattr(one, "header", None), "frame_id", "")
                 if hasattr(one, "bbox"):
                     found.append(

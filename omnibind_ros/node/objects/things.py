@@ -98,7 +98,7 @@ class Things:
                 text = Path(file).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"parameter 'objects.urdf' is '{file}', expected a file: {error}") from error
-            self._transforms.read_urdf(text, file)
+            self._transforms.read_urdf(text, f"objects.urdf: {file}")
         self._transforms.read_lines(parameters["objects.transforms"], "objects.transforms")
 
     # Messages, on the executor's thread -----------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Things:
         if engine is not None:  # else the node is inactive
             engine.detect(self._detections.read(message, topic, self._now_ns, sensor))
 
-    def _moment(self, sensor: str, stamp_ns: int | None, receive_ns: int) -> int:
+    def _moment(self, stamp_ns: int | None, receive_ns: int, sensor: str) -> int:
         """When the data were taken that a detector looked at: as the sensor's own items are dated."""
         if stamp_ns is None:
             return receive_ns
