@@ -122,6 +122,8 @@ def test_our_own_message_says_both_and_has_masks(reader):
         (flat(), "rear_optical", "got boxes in the frame 'rear_optical', expected that of a sensor with pictures: "
          "'camera_optical' (camera), 'thermal_optical' (thermal), 'camera_optical' (thermal), 'eye' (thermal)"),
         (solid(size=(1.0, 0.0, 1.0)), "lidar_link", "got a box of [1.0, 0.0, 1.0] m, expected finite sides above 0"),
+        (solid(x=1e300), "lidar_link", "m at [1e+300, 0.0, 0.0] m, expected 1e+06 m or less"),
+        (solid(size=(1.0, 1e300, 1.0)), "lidar_link", "got a box of [1.0, 1e+300, 1.0] m at [1.0, 0.0, 0.0] m"),
         (solid(x=np.nan), "lidar_link", "translation [nan, 0.0, 0.0]"),
         (solid(turned=(0.0, 0.0, 0.0, 0.0)), "lidar_link", "a quaternion of length 0"),
         (solid(), "radar", "got no frame 'radar', for a transform from 'radar' to 'odom', expected one of: lidar_link"),
@@ -150,6 +152,21 @@ def test_of_ten_thousand_detections_the_surest_are_used(reader):
     assert len(found) == 256 and min(one.score for one in found) > 0.58
     assert reader.rejections.count == 10_000 - 256
     assert "got 10000 detections in one message, expected 256 or fewer" in reader.rejections.reasons["/yolo"]
+
+
+@pytest.mark.parametrize(
+    ("one", "kind", "complaint"),
+    [
+        (own((0, 0, 9, 9), "camera", size=(1, -1, 1)), "Region2D", "finite sides above 0"),
+        (own((9, 0, 3, 9), "camera", size=(1, 1, 1)), "Region3D", "of 9, 0, 3, 9"),
+    ],
+)
+def test_of_a_detection_the_half_that_is_good_is_used(reader, one, kind, complaint):
+    assert [type(region).__name__ for region in reader.read(message(one, frame="lidar_link"), "/mine", 0)] == [kind]
+    assert reader.rejections.count == 1 and complaint in reader.rejections.reasons["/mine"]
+    bad = own((0, 0, 9, 9), "camera", size=(1, 1, 1), score=7.0)
+    assert not reader.read(message(bad, frame="lidar_link"), "/mine", 0)
+    assert reader.rejections.count == 2, "one score"
 
 
 def test_a_box_is_dated_as_the_items_of_its_sensor(reader):

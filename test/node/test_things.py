@@ -12,7 +12,12 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from domains import any_domain
 from geometry_msgs.msg import Pose, PoseWithCovariance, Vector3
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from std_msgs.msg import ColorRGBA, Header
 
 from omnibind_core.errors import ConfigError, InvalidInputError
@@ -27,6 +32,7 @@ from omnibind_core.runtime.types import Prediction, SensorReport, SensorState
 from omnibind_ros.messages.objects import Placement
 from omnibind_ros.node import overlay, parameters
 from omnibind_ros.node.fusion_node import FusionNode, Perceived
+from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.objects import outputs
 from omnibind_ros.node.objects.things import Things
 from omnibind_ros.node.objects.words import colour, words
@@ -201,6 +207,11 @@ def test_what_fails_of_things_is_counted_and_told_and_raises_nothing(monkeypatch
     assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
     assert "vision_msgs" in values["not published, for lack of the packages"]
     assert things.cost > 0
+    level, message, values = things.entry([])
+    assert level == DiagnosticStatus.OK and message.startswith("0 things"), "news of the last report"
+    assert (values["errors"], values["last error"]) == (2, "ZeroDivisionError: division by zero")
+    things.perceive(selection, [], [], {}, {})
+    assert things.entry([])[0] == DiagnosticStatus.ERROR
 
 
 def test_rejections_warn_once_and_their_reasons_stay(tmp_path):
@@ -238,9 +249,31 @@ def test_the_plan_of_the_load_names_things():
 
 
 def test_a_node_that_tells_of_no_things_does_without_what_they_need():
-    code = "import sys, omnibind_ros.node.fusion_node; print([name for name in sys.modules if name == 'scipy'])"
+    needed = ("scipy", "omnibind_ros.node.objects.outputs")
+    code = f"import sys, omnibind_ros.node.fusion_node; print([name for name in sys.modules if name in {needed}])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_things_are_advertised_when_they_are_asked_for_and_once(monkeypatch, enabled):
+    monkeypatch.setattr(PerceptionNode, "on_configure", lambda self, state: TransitionCallbackReturn.SUCCESS)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=any_domain())
+    given = {"sensors": ["camera"], "model": "none", "objects.enabled": enabled}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = FusionNode(context=context, parameter_overrides=overrides)
+    try:
+        named = [[one.topic_name for one in node.publishers].count("/omnibind/objects")]
+        for _ in range(2):
+            node.on_configure(None)
+            node._free()
+            named.append([one.topic_name for one in node.publishers].count("/omnibind/objects"))
+        assert named == [0, enabled, enabled]
+    finally:
+        node.stop()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_the_prediction_is_published_before_things_are_looked_for(monkeypatch):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ DETECTIONS = "omnibind_ros/msg/Detections"
 _When = Callable[[str], int]  # the time of what was found in the data of a sensor, ns
 
 _MOST = 256  # boxes of a message that are used, the surest
+_FAR = 1e6  # m, beyond what any sensor sees
 _SHARE = 0.1  # of the sides of a box in space that its centre is uncertain by: detectors do not say
 
 
@@ -65,7 +67,7 @@ class DetectionReader:
         """
         found: list[Region2D | Region3D] = []
         for one in self._surest(message, topic):
-            try:
+            with self._counted(topic):
                 stamp = stamp_ns(message) or stamp_ns(one)
                 when = partial(self._moment, stamp, receive_ns)
                 frame = message.header.frame_id or getattr(getattr(one, "header", None), "frame_id", "")
@@ -77,9 +79,15 @@ class DetectionReader:
                     )
                 else:
                     found += self._own(one, topic, frame, when, sensor)
-            except InvalidInputError as error:
-                self.rejections.add(topic, InvalidInputError(topic, error.value, error.expected))
         return found
+
+    @contextmanager
+    def _counted(self, topic: str) -> Iterator[None]:
+        """Goes on after something that cannot be used."""
+        try:
+            yield
+        except InvalidInputError as error:
+            self.rejections.add(topic, InvalidInputError(topic, error.value, error.expected))
 
     def _surest(self, message: Any, topic: str) -> Sequence[Any]:
         every: Sequence[Any] = message.detections
@@ -90,15 +98,20 @@ class DetectionReader:
         return heapq.nlargest(_MOST, every, key=lambda one: score if (score := _score(one)) >= 0 else -1.0)
 
     def _own(self, one: Any, topic: str, frame: str, when: _When, sensor: str) -> list[Region2D | Region3D]:
-        """Regions of our ``Detection``: its box in a picture, its box in space, or both."""
+        """Regions of our ``Detection``: its box in a picture, its box in space, or both; each may be bad by itself."""
         found: list[Region2D | Region3D] = []
         sensor = one.sensor or sensor
         box = Rectangle(one.left, one.top, one.right, one.bottom)
-        if any(box):  # NaN, too
-            found.append(self._flat(box, one.mask, one, topic, frame, when, sensor))
-        if any((one.size.x, one.size.y, one.size.z)):
-            found.append(self._solid(one.pose, one.size, one, topic, frame, when(sensor)))
-        if not found:
+        flat, solid = any(box), any((one.size.x, one.size.y, one.size.z))  # NaN, too
+        if flat or solid:
+            _checked_score(one, topic)  # once for both
+        if flat:
+            with self._counted(topic):
+                found.append(self._flat(box, one.mask, one, topic, frame, when, sensor))
+        if solid:
+            with self._counted(topic):
+                found.append(self._solid(one.pose, one.size, one, topic, frame, when(sensor)))
+        if not (flat or solid):
             raise InvalidInputError(topic, "a detection without a box", "one in a picture, in space, or both")
         return found
 
@@ -135,6 +148,9 @@ class DetectionReader:
         local = Transform.of((place.x, place.y, place.z), (turned.x, turned.y, turned.z, turned.w))
         if not (np.isfinite(sides).all() and (sides > 0).all()):
             raise InvalidInputError(topic, f"a box of {sides.tolist()} m", "finite sides above 0")
+        if max(np.abs(local.translation).max(), sides.max()) > _FAR:
+            found = f"a box of {sides.tolist()} m at {local.translation.tolist()} m"
+            raise InvalidInputError(topic, found, f"{_FAR:g} m or less")
         if not frame:
             raise InvalidInputError(topic, "a box in space without a frame_id", "the frame that it is in")
         way = self._rig.tree.lookup(self._rig.fixed, frame, time_ns) @ local

@@ -75,7 +75,7 @@ class Things:
         self._engine: ObjectEngine | None = None
         self._cost = 0.0
         self._errors, self._error = 0, ""
-        self._reported = 0  # rejections
+        self._reported, self._reported_errors = 0, 0
         self._epoch = self._heard_epoch = 0
         self._read_parameters(parameters)
         link = partial(TopicLink, node, pool)
@@ -156,7 +156,7 @@ class Things:
         self._detections.rejections.clear()
         self._shifts.clear()
         self._engine = ObjectEngine(model, self.rig, self._settings)
-        self.told, self._cost, self._errors = [], 0.0, 0
+        self.told, self._cost, self._errors, self._reported_errors = [], 0.0, 0, 0
         self._epoch = self._heard_epoch = 0
 
     def stop(self) -> None:
@@ -253,11 +253,14 @@ class Things:
         rejected = sum(number for name, number in counters.items() if name.startswith("rejected"))
         news, self._reported = rejected - self._reported, rejected
         level, message = DiagnosticStatus.OK, f"{len(self.told)} things in the frame '{self.rig.fixed}'"
-        if self._errors:
+        failed, self._reported_errors = self._errors > self._reported_errors, self._errors
+        if failed:
             level, message = DiagnosticStatus.ERROR, f"{self._errors} ticks failed, the last by {self._error}"
         elif news > 0:
             level, message = DiagnosticStatus.WARN, f"{message}; {news} rejections since the last report"
         values: dict[str, Any] = {**counters, "errors": self._errors, "cost": f"{self._cost:.4f} s"}
+        if self._errors:
+            values["last error"] = self._error
         if missing:
             values["not published, for lack of the packages"] = ", ".join(missing)
         return level, message, {**values, **reasons}
