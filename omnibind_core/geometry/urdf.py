@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.geometry.frames import Transform, rpy
+
+_XACRO = re.compile(r"\{[^}]*/xacro/?\}(\w+)")  # an element of it, as ElementTree tells it
 
 
 def fixed_frames(text: str, source: str) -> Iterator[tuple[str, str, Transform]]:
@@ -17,7 +20,8 @@ def fixed_frames(text: str, source: str) -> Iterator[tuple[str, str, Transform]]
         source: File or parameter that it is from, for error messages.
 
     Raises:
-        InvalidInputError: It is no URDF, or a joint lacks a link or has an origin that is no six numbers.
+        InvalidInputError: It is no URDF, or not expanded, or a joint lacks a link or has an origin that is no six
+            finite numbers.
     """
     try:
         robot = ElementTree.fromstring(text)
@@ -25,7 +29,10 @@ def fixed_frames(text: str, source: str) -> Iterator[tuple[str, str, Transform]]
         raise InvalidInputError(source, f"no XML: {error}", "a URDF") from error
     if robot.tag != "robot":
         raise InvalidInputError(source, f"XML of a <{robot.tag}>", "a URDF, which is a <robot>")
-    for joint in robot.iter("joint"):
+    for macro in filter(None, (_XACRO.fullmatch(part.tag) for part in robot.iter() if isinstance(part.tag, str))):
+        expected = "a URDF: what the program xacro makes of it"
+        raise InvalidInputError(source, f"a xacro that is not expanded: <xacro:{macro[1]}>", expected)
+    for joint in robot.findall("joint"):
         if joint.get("type") != "fixed":
             continue
         name = joint.get("name", "")
@@ -34,7 +41,12 @@ def fixed_frames(text: str, source: str) -> Iterator[tuple[str, str, Transform]]
             raise InvalidInputError(source, f"joint '{name}' without the link of its parent or child", "both")
         origin = joint.find("origin")
         moved, turned = ("", "") if origin is None else (origin.get("xyz", ""), origin.get("rpy", ""))
-        yield ends[0], ends[1], Transform.of(_three(moved, name, source), rpy(*_three(turned, name, source)))
+        place, angles = _three(moved, name, source), _three(turned, name, source)
+        try:
+            transform = Transform.of(place, rpy(*angles))
+        except InvalidInputError as error:
+            raise InvalidInputError(source, f"joint '{name}' with {error.value}", error.expected) from None
+        yield ends[0], ends[1], transform
 
 
 def _three(text: str, joint: str, source: str) -> tuple[float, float, float]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -74,9 +76,17 @@ class SubscriptionPool:
         self._node = node
         self._raw = raw
         self._receivers: dict[Key, Callable[[Any], None] | None] = {}
+        self._kept: dict[Key, deque[Any]] = {}
         self._lost: dict[Key, int] = {}
 
-    def use(self, key: Key, depth: int, receive: Callable[[Any], None], changed: Callable[[], None]) -> None:
+    def use(
+        self,
+        key: Key,
+        depth: int,
+        receive: Callable[[Any], None],
+        changed: Callable[[], None],
+        keep: bool = False,
+    ) -> None:
         """Gives the messages of a subscription to ``receive``, and makes the subscription if there is none.
 
         Args:
@@ -84,6 +94,8 @@ class SubscriptionPool:
             depth: Messages that may wait.
             receive: Gets every message.
             changed: Called when the middleware finds a publisher of incompatible QoS.
+            keep: Whether the last ``depth`` messages are kept for the next receiver, if the subscription is latched:
+                the middleware sends them once, and not again to a subscription that was muted.
 
         Raises:
             MissingDependencyError: The message type is not installed.
@@ -95,6 +107,8 @@ class SubscriptionPool:
             qos = QoSProfile(depth=depth, reliability=reliability, durability=durability)
 
             def deliver(message: Any) -> None:
+                if key in self._kept:
+                    self._kept[key].append(message)
                 receiver = self._receivers[key]
                 if receiver is not None:
                     receiver(message)
@@ -119,6 +133,9 @@ class SubscriptionPool:
                 silent = SubscriptionEventCallbacks(use_default_callbacks=False)
                 self._node.create_subscription(type_class, topic, deliver, qos, event_callbacks=silent, raw=self._raw)
         self._receivers[key] = receive
+        if keep and key[3] == DurabilityPolicy.TRANSIENT_LOCAL:
+            for message in tuple(self._kept.setdefault(key, deque(maxlen=depth))):
+                receive(message)
 
     def lost(self, key: Key) -> int:
         """Messages that the middleware knows to have been lost on their way, where it tells."""
@@ -141,6 +158,7 @@ class TopicLink:
             ``reliable`` is reliable, ``latched`` is that and hears what was sent before.
         depth: Messages that may wait.
         receive: Called with ``(ros_type, message)``; it must be fast.
+        keep: Whether what was latched is kept for the next link to the topic; images would take much memory.
 
     Attributes:
         topic: Resolved topic name.
@@ -159,6 +177,7 @@ class TopicLink:
         qos: str,
         depth: int,
         receive: Callable[[str, Any], None],
+        keep: bool = False,
     ) -> None:
         self.topic = node.resolve_topic_name(topic)
         self.ros_type = ""
@@ -172,6 +191,7 @@ class TopicLink:
         self._qos = qos
         self._depth = depth
         self._receive = receive
+        self._keep = keep
         self._key: Key | None = None
         self._heard = False
         self._since: float | None = None  # when publishers were seen that have sent nothing, s
@@ -257,7 +277,7 @@ class TopicLink:
         if key == self._key:
             return
         try:
-            self._pool.use(key, self._depth, lambda message: self._take(ros_type, message), self.poll)
+            self._pool.use(key, self._depth, partial(self._take, ros_type), self.poll, self._keep)
         except (MissingDependencyError, ConfigError) as error:
             self.wrong_type = str(error)
             return
@@ -309,7 +329,9 @@ class CameraInfos:
             def keep(_: str, message: Any) -> None:
                 self._newest[topic] = message
 
-            self._links[topic] = TopicLink(self._node, self._pool, topic, (CAMERA_INFO,), "auto", _INFO_DEPTH, keep)
+            self._links[topic] = TopicLink(
+                self._node, self._pool, topic, (CAMERA_INFO,), "auto", _INFO_DEPTH, keep, keep=True
+            )
         self._links[topic].poll()
 
     def newest(self, topic: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -63,9 +64,14 @@ def camera_of(
     else:
         focal, centre = (k[0], k[4]), (k[2], k[5])
     where = f", on {topic}" if topic else ""
-    if not (focal[0] > 0 and focal[1] > 0):  # NaN, too
+    if frame := getattr(getattr(info, "header", None), "frame_id", ""):
+        where += f", of the frame '{frame}'"
+    if not all(0 < length < math.inf for length in focal):  # NaN, too
         found = f"a CameraInfo with focal lengths {focal[0]:g} and {focal[1]:g}"
         raise InvalidInputError(source, found, f"a calibrated camera, whose k or p are filled in{where}")
+    if not all(map(math.isfinite, centre)):
+        found = f"a CameraInfo with the centre {centre[0]:g}, {centre[1]:g}"
+        raise InvalidInputError(source, found, f"a calibrated one, whose k or p are finite{where}")
     model, distortion = ("plumb_bob", ()) if rectified else _lens(info, source, where)
     told = int(info.width), int(info.height)
     if not all(told):
@@ -103,6 +109,9 @@ def _lens(info: Any, source: str, where: str) -> tuple[Model, tuple[float, ...]]
     """Lens model and coefficients of a raw picture."""
     name, values = str(info.distortion_model), tuple(_floats(info, "d"))
     model = _MODELS.get(name.lower())
+    if not all(map(math.isfinite, values)):
+        found = f"the coefficients of distortion {', '.join(f'{value:g}' for value in values)}"
+        raise InvalidInputError(source, found, f"finite ones in d{where}")
     if model == "equidistant":
         return model, values[:4] or (0.0,) * 4  # without coefficients it is a fisheye all the same
     if not any(values):  # drivers of pictures without distortion name any model, or none

@@ -31,7 +31,6 @@ from omnibind_ros.graph.probe import Prober
 from omnibind_ros.graph.topics import LATCHED, node_name
 from omnibind_ros.messages import fill, prediction_fields, sensor_status_fields
 from omnibind_ros.node.lifecycle import PerceptionNode
-from omnibind_ros.node.objects.outputs import ObjectOutputs
 from omnibind_ros.node.outputs import DebugImage, VisionOutputs, vision_messages
 from omnibind_ros.node.parameters import FUSION_NODE
 from omnibind_ros.node.process import end, interruptible, run
@@ -41,6 +40,7 @@ from omnibind_ros.node.tick_loop import Tick
 if TYPE_CHECKING:
     from omnibind_core.model import AnsweringModel
     from omnibind_core.model.answering import Labels
+    from omnibind_ros.node.objects.outputs import ObjectOutputs
     from omnibind_ros.node.objects.things import Things
 
 _GIVE_WAY = 0.25  # s that a slice of a vocabulary waits at most for the end of a tick
@@ -78,7 +78,7 @@ class FusionNode(PerceptionNode):
         kinds = vision_messages()
         self._vision = VisionOutputs(self, kinds) if kinds is not None else None
         self._things: Things | None = None
-        self._objects = ObjectOutputs(self)
+        self._objects: ObjectOutputs | None = None
         for name in self.parameters.sensor_names:
             self._offer_switch(name)
 
@@ -121,14 +121,29 @@ class FusionNode(PerceptionNode):
         self._alive = ()
         if self._things is not None and self.model is not None:
             self._things.start(self.model)
-        return super().on_activate(state)
+        result = super().on_activate(state)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._rest()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops the ticks; messages are dropped from now on."""
+        result = super().on_deactivate(state)
+        self._rest()
+        return result
+
+    def _rest(self) -> None:
+        if self._things is not None:
+            self._things.stop()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribes and loads the model."""
         self._discovery = Discovery(self.parameters.discovery) if self.parameters["discover"] else None
         if self.parameters.objects is not None:
+            from omnibind_ros.node.objects.outputs import ObjectOutputs
             from omnibind_ros.node.objects.things import Things
 
+            self._objects = self._objects or ObjectOutputs(self)  # it stays, as publishers do
             self._things = Things(self, self._pool, self.parameters, self._cameras)
         return super().on_configure(state)
 
@@ -249,7 +264,7 @@ class FusionNode(PerceptionNode):
     def further_diagnostics(self) -> list[tuple[str, tuple[bytes, str, dict[str, Any]]]]:
         """What was adopted and what was not, and what becomes of things."""
         entries = [("discovery", self._discovery_entry(self._discovery))] if self._discovery is not None else []
-        if self._things is not None:
+        if self._things is not None and self._objects is not None:
             entries.append(("objects", self._things.entry(self._objects.missing)))
         return entries
 
@@ -327,7 +342,7 @@ class FusionNode(PerceptionNode):
             self._debug.publish(message.header, prediction, self.engine, self._things)
 
     def _publish_things(self, things: Things, selection: Selection, tokens: Sequence[Token]) -> None:
-        if self.engine is None:
+        if self.engine is None or self._objects is None:
             return
         reports = self.engine.reports(selection.now_ns)
         begin = time.monotonic()

@@ -508,7 +508,10 @@ class Parameters:
 
     def _check_objects(self, name: str, value: Any) -> None:
         if name == "objects.propose":
-            ObjectSettings(propose=tuple(value))
+            try:
+                ObjectSettings(propose=tuple(value))
+            except ConfigError as error:
+                raise ConfigError(f"parameter '{name}': {str(error).removeprefix('objects: ')}") from None
         if name == "objects.transforms":
             for text in value:
                 try:
@@ -516,10 +519,16 @@ class Parameters:
                 except InvalidInputError as error:
                     raise ConfigError(f"parameter '{name}' has {error.value}, expected {error.expected}") from error
         if name == "objects.detections":
+            topics = [detector(text)[0] for text in value]
             for topic, sensor in map(detector, value):
                 if not re.fullmatch(TOPIC.pattern, topic) or (sensor and sensor not in self.sensor_names):
                     found = f"parameter '{name}' has '{' '.join((topic, sensor)).strip()}'"
                     raise ConfigError(f"{found}, expected a topic, or one and a sensor: {', '.join(self.sensor_names)}")
+                if topics.count(topic) > 1:
+                    expected = "each topic once: boxes of several sensors name theirs, or are told apart by their frame"
+                    raise ConfigError(
+                        f"parameter '{name}' has {topics.count(topic)} entries of '{topic}', expected {expected}"
+                    )
 
     def changeable(self, name: str) -> str:
         """When the parameter can be changed; parameters that are not ours always can."""

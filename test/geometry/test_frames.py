@@ -139,6 +139,14 @@ URDF = """<robot name="r">
   <joint name="plain" type="fixed"><parent link="camera"/><child link="lens"/></joint>
 </robot>"""
 
+XACRO = '<robot xmlns:xacro="http://www.ros.org/wiki/xacro">{}<!-- what expands it leaves comments --></robot>'
+
+
+def test_what_xacro_expanded_may_still_name_it_and_joints_of_a_simulator_are_none_of_the_robot() -> None:
+    inner = '<gazebo><joint name="sdf" type="fixed"><parent>base</parent><child>wheel</child></joint></gazebo>'
+    text = URDF.format(0).replace("</robot>", f"{inner}</robot>").replace("<robot", XACRO.partition(">")[0])
+    assert [child for _, child, _ in fixed_frames(text, "robot_description")] == ["camera", "lens"]
+
 
 def test_fixed_joints_of_a_urdf_are_frames() -> None:
     tree = FrameTree()
@@ -155,6 +163,12 @@ def test_fixed_joints_of_a_urdf_are_frames() -> None:
         ("nothing", "no XML"),
         ("<sdf/>", "XML of a <sdf>"),
         (URDF.format("left"), "the origin '0 0 left' of joint 'mast'"),
+        (URDF.format("inf"), r"\[robot_description\] got joint 'mast' with angles 0, 0, inf, expected finite radians"),
+        (XACRO.format("<xacro:include filename='arm.xacro'/>"), "a xacro that is not expanded: <xacro:include>"),
+        (
+            XACRO.format("<link><xacro:box_inertia m='1'/></link>"),
+            "expected a URDF: what the program xacro makes of it",
+        ),
         (URDF.format(0).replace('<parent link="base"/>', "", 1), "joint 'mast' without the link"),
     ],
 )

@@ -20,11 +20,11 @@ BENT = {
 }
 
 
-def info(model="plumb_bob", d=(), k=K, p=P, size=(640, 480), roi=(0, 0, 0, 0), binning=(0, 0)):
+def info(model="plumb_bob", d=(), k=K, p=P, size=(640, 480), roi=(0, 0, 0, 0), binning=(0, 0), frame=""):
     roi = dict(zip(("x_offset", "y_offset", "width", "height"), roi, strict=True))
     return SimpleNamespace(
         width=size[0], height=size[1], distortion_model=model, d=d, k=k, p=p, roi=SimpleNamespace(**roi),
-        binning_x=binning[0], binning_y=binning[1],
+        binning_x=binning[0], binning_y=binning[1], header=SimpleNamespace(frame_id=frame),
     )  # fmt: skip
 
 
@@ -101,6 +101,12 @@ def test_ros_1_spells_its_matrices_with_capitals():
          "focal lengths 0 and 0, expected a calibrated camera, whose k or p are filled in, on /front/camera_info"),
         (info(k=[np.nan] * 9), None, "focal lengths nan and nan, expected a calibrated camera"),
         (info(k=[400.0, 0, np.inf, 0, 400, 1, 0, 0, 1]), None, "centre inf, 1, expected a calibrated one"),
+        (info(k=[np.inf, 0, 1, 0, 400, 1, 0, 0, 1]), None, "focal lengths inf and 400, expected a calibrated camera, "),
+        (info(k=[400.0, 0, 1, 0, 400, np.nan, 0, 0, 1]), None,
+         "a CameraInfo with the centre 1, nan, expected a calibrated one, whose k or p are finite, on /front/camera_i"),
+        (info(d=[0.1, np.nan, 0, 0]), None,
+         "the coefficients of distortion 0.1, nan, 0, 0, expected finite ones in d, on /front/camera_info"),
+        (info(k=[0.0] * 9, frame="eye"), None, "are filled in, on /front/camera_info, of the frame 'eye'$"),
         (info(), (320, 240), r"a picture of 320 x 240 pixels, expected a CameraInfo of as many, not of 640 x 480, on"),
         (info(roi=(9, 9, 200, 100), binning=(2, 2)), (320, 240),
          r"not of 100 x 50 \(640 x 480; 200 x 100 of them, binned by 2 x 2\), on /front/camera_info"),

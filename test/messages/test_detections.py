@@ -7,10 +7,11 @@ from types import SimpleNamespace as Record
 import numpy as np
 import pytest
 
+from omnibind_core.errors import InvalidInputError
 from omnibind_core.geometry import Camera
 from omnibind_core.geometry.frames import SECOND, Transform
 from omnibind_core.objects.rig import Rig
-from omnibind_ros.messages.objects import DetectionReader
+from omnibind_ros.messages.objects import DetectionReader, Rejections
 
 STAMP = Record(sec=5, nanosec=0)
 NEW, OLD = "of Humble and later", "of Galactic and earlier"
@@ -121,6 +122,8 @@ def test_our_own_message_says_both_and_has_masks(reader):
         (flat(), "rear_optical", "got boxes in the frame 'rear_optical', expected that of a sensor with pictures: "
          "'camera_optical' (camera), 'thermal_optical' (thermal), 'camera_optical' (thermal), 'eye' (thermal)"),
         (solid(size=(1.0, 0.0, 1.0)), "lidar_link", "got a box of [1.0, 0.0, 1.0] m, expected finite sides above 0"),
+        (solid(x=1e300), "lidar_link", "m at [1e+300, 0.0, 0.0] m, expected 1e+06 m or less"),
+        (solid(size=(1.0, 1e300, 1.0)), "lidar_link", "got a box of [1.0, 1e+300, 1.0] m at [1.0, 0.0, 0.0] m"),
         (solid(x=np.nan), "lidar_link", "translation [nan, 0.0, 0.0]"),
         (solid(turned=(0.0, 0.0, 0.0, 0.0)), "lidar_link", "a quaternion of length 0"),
         (solid(), "radar", "got no frame 'radar', for a transform from 'radar' to 'odom', expected one of: lidar_link"),
@@ -149,3 +152,37 @@ def test_of_ten_thousand_detections_the_surest_are_used(reader):
     assert len(found) == 256 and min(one.score for one in found) > 0.58
     assert reader.rejections.count == 10_000 - 256
     assert "got 10000 detections in one message, expected 256 or fewer" in reader.rejections.reasons["/yolo"]
+
+
+@pytest.mark.parametrize(
+    ("one", "kind", "complaint"),
+    [
+        (own((0, 0, 9, 9), "camera", size=(1, -1, 1)), "Region2D", "finite sides above 0"),
+        (own((9, 0, 3, 9), "camera", size=(1, 1, 1)), "Region3D", "of 9, 0, 3, 9"),
+    ],
+)
+def test_of_a_detection_the_half_that_is_good_is_used(reader, one, kind, complaint):
+    assert [type(region).__name__ for region in reader.read(message(one, frame="lidar_link"), "/mine", 0)] == [kind]
+    assert reader.rejections.count == 1 and complaint in reader.rejections.reasons["/mine"]
+    bad = own((0, 0, 9, 9), "camera", size=(1, 1, 1), score=7.0)
+    assert not reader.read(message(bad, frame="lidar_link"), "/mine", 0)
+    assert reader.rejections.count == 2, "one score"
+
+
+def test_a_box_is_dated_as_the_items_of_its_sensor(reader):
+    late = {"camera": SECOND, "thermal": 2 * SECOND, "": 0}
+    reader = DetectionReader(reader._rig, reader._frames, lambda stamp_ns, receive_ns, sensor: stamp_ns + late[sensor])
+    for sensor, second in (("", 6), ("thermal", 7)):
+        (one,) = reader.read(message(flat()), "/yolo", 0, sensor)
+        assert one.stamp_ns == second * SECOND
+    both = own((0, 0, 9, 9), "camera", at=(1, 0, 0), size=(1, 1, 1))
+    found = reader.read(message(both, solid(), frame="lidar_link"), "/mine", 0)
+    assert [one.stamp_ns // SECOND for one in found] == [6, 6, 5]
+
+
+def test_of_ten_thousand_sources_the_newest_reasons_are_kept():
+    rejections = Rejections()
+    for number in range(10_000):
+        rejections.add("first" if number % 50 == 0 else str(number), InvalidInputError("x", str(number), "none"))
+    assert rejections.count == 10_000 and len(rejections.reasons) == 64
+    assert "got 9950," in rejections.reasons["first"] and "9999" in rejections.reasons

@@ -102,3 +102,23 @@ def test_a_description_gives_the_fixed_frames_and_a_broken_one_is_counted(tree):
     assert tree.lookup("base", "camera", NOW).translation[2] == 2
     reader.read_description(SimpleNamespace(data="<robot"), "/robot_description")
     assert "no XML" in reader.rejections.reasons["/robot_description"] and reader.rejections.count == 1
+
+
+def test_a_loop_is_told_with_its_text(tree):
+    complaint = r"\[objects.transforms\] got 'b a 0 0 0 0 0 0': a loop: a -> b -> a, expected a tree"
+    with pytest.raises(InvalidInputError, match=complaint):
+        TransformReader(tree).read_lines(["a b 0 0 0 0 0 0", "b a 0 0 0 0 0 0"], "objects.transforms")
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        ('<parent link="camera"/><child link="base"/>', r"\[/robot\] got a loop: base -> camera -> base"),
+        ('<parent link="camera"/><child link="lens"/><origin xyz="0 0 left"/>', r"\[/robot\] got the origin"),
+    ],
+)
+def test_of_a_description_that_cannot_be_nothing_is_taken(tree, more, complaint):
+    joint = f'<joint name="lens" type="fixed">{more}</joint>'
+    with pytest.raises(InvalidInputError, match=complaint):
+        TransformReader(tree).read_urdf(ROBOT.replace("</robot>", f"{joint}</robot>"), "/robot")
+    assert "camera" not in tree

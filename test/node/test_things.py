@@ -12,10 +12,15 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from domains import any_domain
 from geometry_msgs.msg import Pose, PoseWithCovariance, Vector3
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from std_msgs.msg import ColorRGBA, Header
 
-from omnibind_core.errors import ConfigError
+from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.geometry import Transform
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_core.objects.types import ObjectPrediction
@@ -27,6 +32,7 @@ from omnibind_core.runtime.types import Prediction, SensorReport, SensorState
 from omnibind_ros.messages.objects import Placement
 from omnibind_ros.node import overlay, parameters
 from omnibind_ros.node.fusion_node import FusionNode, Perceived
+from omnibind_ros.node.lifecycle import PerceptionNode
 from omnibind_ros.node.objects import outputs
 from omnibind_ros.node.objects.things import Things
 from omnibind_ros.node.objects.words import colour, words
@@ -141,7 +147,14 @@ def test_parameters_become_settings_and_placements():
             {"objects__detections": ["/yolo nose"]},
             "'objects.detections' has '/yolo nose', expected a topic, or one and",
         ),
-        ({"objects__propose": ["guesses"]}, "no proposer 'guesses', expected some of clusters"),
+        (
+            {"objects__detections": ["/yolo camera", "/boxes", "/yolo"]},
+            "'objects.detections' has 2 entries of '/yolo', expected each topic once",
+        ),
+        (
+            {"objects__propose": ["guesses"]},
+            "parameter 'objects.propose': no proposer 'guesses', expected some of clusters",
+        ),
         ({"objects__max_objects": 0}, "'objects.max_objects' is 0, expected 1 or more"),
         ({"camera__picture": "flat"}, "'camera.picture' is 'flat', expected one of auto, raw, rectified"),
         ({"camera__field_of_view": 180.0}, "'camera.field_of_view' is 180.0, expected 0 to 170"),
@@ -194,6 +207,11 @@ def test_what_fails_of_things_is_counted_and_told_and_raises_nothing(monkeypatch
     assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
     assert "vision_msgs" in values["not published, for lack of the packages"]
     assert things.cost > 0
+    level, message, values = things.entry([])
+    assert level == DiagnosticStatus.OK and message.startswith("0 things"), "news of the last report"
+    assert (values["errors"], values["last error"]) == (2, "ZeroDivisionError: division by zero")
+    things.perceive(selection, [], [], {}, {})
+    assert things.entry([])[0] == DiagnosticStatus.ERROR
 
 
 def test_rejections_warn_once_and_their_reasons_stay(tmp_path):
@@ -216,6 +234,9 @@ def test_rejections_warn_once_and_their_reasons_stay(tmp_path):
 def test_a_description_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"parameter 'objects\.urdf' is '/none\.urdf', expected a file"):
         made(objects__urdf="/none.urdf")
+    (tmp_path / "robot.urdf").write_text("<robot")
+    with pytest.raises(InvalidInputError, match=r"\[objects\.urdf: /.*/robot\.urdf\] got no XML"):
+        made(objects__urdf=str(tmp_path / "robot.urdf"))
 
 
 def test_the_plan_of_the_load_names_things():
@@ -228,9 +249,31 @@ def test_the_plan_of_the_load_names_things():
 
 
 def test_a_node_that_tells_of_no_things_does_without_what_they_need():
-    code = "import sys, omnibind_ros.node.fusion_node; print([name for name in sys.modules if name == 'scipy'])"
+    needed = ("scipy", "omnibind_ros.node.objects.outputs")
+    code = f"import sys, omnibind_ros.node.fusion_node; print([name for name in sys.modules if name in {needed}])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_things_are_advertised_when_they_are_asked_for_and_once(monkeypatch, enabled):
+    monkeypatch.setattr(PerceptionNode, "on_configure", lambda self, state: TransitionCallbackReturn.SUCCESS)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=any_domain())
+    given = {"sensors": ["camera"], "model": "none", "objects.enabled": enabled}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = FusionNode(context=context, parameter_overrides=overrides)
+    try:
+        named = [[one.topic_name for one in node.publishers].count("/omnibind/objects")]
+        for _ in range(2):
+            node.on_configure(None)
+            node._free()
+            named.append([one.topic_name for one in node.publishers].count("/omnibind/objects"))
+        assert named == [0, enabled, enabled]
+    finally:
+        node.stop()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def test_the_prediction_is_published_before_things_are_looked_for(monkeypatch):
@@ -330,3 +373,75 @@ def test_aligned_pictures_need_no_more_than_a_frame_and_a_field_of_view(rng):
 
 def things_parameters(values):
     return Kept(sensors=["camera", "thermal"], **values)
+
+
+def test_a_reason_of_the_engine_hides_none_of_the_reader_nor_the_other_way_round():
+    things = made()
+    things.start(SimpleNamespace())
+    things._detections.rejections.add("/yolo", InvalidInputError("/yolo", "a score of 7", "0 to 1"))
+    things._engine.reject("/yolo", "[/yolo] got a box of no sensor")
+    things._engine.reject("camera", "too dark")
+    values = things.entry([])[2]
+    assert "a score of 7" in values["/yolo"] and "no sensor" in values["regions of /yolo"]
+    assert values["camera"] == "too dark"
+
+
+def boxes(stamp_ns):
+    """A message of a detector: one box of our own kind."""
+    stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    box = SimpleNamespace(sensor="", left=0, top=0, right=9, bottom=9, score=1, mask=b"",
+                          size=SimpleNamespace(x=0, y=0, z=0))  # fmt: skip
+    return SimpleNamespace(header=SimpleNamespace(frame_id="eye", stamp=stamp), detections=[box])
+
+
+@pytest.mark.parametrize(
+    ("given", "late", "expected"),
+    [
+        ({"camera__time_offset": -0.25}, False, 1_750_000_000),
+        ({"camera__stamp": "receive"}, False, 8_500_000_000),  # its clock is 6.5 s behind, by the newest picture
+        ({"camera__stamp": "receive"}, True, 9_000_000_000),  # not after it was received
+    ],
+)
+def test_boxes_are_dated_as_the_pictures_of_their_sensor(monkeypatch, given, late, expected):
+    clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=9 * 10**9))
+    monkeypatch.setattr(Node, "get_clock", lambda self: clock)
+    monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.perceive", lambda *given: [])
+    found = []
+    monkeypatch.setattr("omnibind_ros.node.objects.things.ObjectEngine.detect", lambda self, given: found.extend(given))
+    things = made(**given)
+    things.start(SimpleNamespace())
+    picture = boxes(2 * 10**9)  # of which no more than the header counts
+    item = Item(8_500_000_000, 8_500_000_000, None, picture.header, np.zeros((9, 9, 3), np.uint8), True)
+    sensors = {"camera": things_parameters(given).sensor("camera")}
+    token = Token(sensors["camera"].config, (item,))
+    things.perceive(SimpleNamespace(now_ns=9 * 10**9, epoch=0), [token], [], sensors, {})
+    things._on_detections("/yolo", "camera", "", boxes((4 if late else 2) * 10**9))
+    assert [one.stamp_ns for one in found] == [expected]
+
+
+def test_nothing_is_read_or_said_of_things_while_the_node_is_inactive():
+    things = made()
+    things._on_detections("/yolo", "", "", boxes(10**9))
+    things.start(SimpleNamespace())
+    assert things.entry([])[2]["rejected_detections"] == 0
+    things._on_detections("/yolo", "", "", boxes(10**9))
+    things._on_description("robot_description", "", SimpleNamespace(data="<robot"))
+    values = things.entry([])[2]
+    assert values["rejected_detections"] == values["rejected_transforms"] == 1
+    things.stop()
+    assert things.entry([])[1:] == ("inactive", {})
+    things._on_detections("/yolo", "", "", boxes(10**9))
+    things.start(SimpleNamespace())
+    _, message, values = things.entry([])
+    assert values["rejected_detections"] == values["rejected_transforms"] == 0 and "rejections" not in message
+    assert "/yolo" not in values and "no XML" in values["robot_description"], "that is not sent again"
+
+
+def test_a_node_that_is_deactivated_stops_its_things(monkeypatch):
+    done = []
+    parent = FusionNode.__mro__[1]
+    monkeypatch.setattr(parent, "on_deactivate", lambda self, state: done.append("ticks end") or "success")
+    things = SimpleNamespace(stop=lambda: done.append("things end"))
+    node = FusionNode.__new__(FusionNode)
+    node._things = things
+    assert FusionNode.on_deactivate(node, None) == "success" and done == ["ticks end", "things end"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,10 @@ DETECTIONS_2D = "vision_msgs/msg/Detection2DArray"
 DETECTIONS_3D = "vision_msgs/msg/Detection3DArray"
 DETECTIONS = "omnibind_ros/msg/Detections"
 
+_When = Callable[[str], int]  # the time of what was found in the data of a sensor, ns
+
 _MOST = 256  # boxes of a message that are used, the surest
+_FAR = 1e6  # m, beyond what any sensor sees
 _SHARE = 0.1  # of the sides of a box in space that its centre is uncertain by: detectors do not say
 
 
@@ -32,15 +37,24 @@ class DetectionReader:
         rig: Cameras and frames.
         frames: Gives the frames of each sensor that takes pictures, as far as known, by sensor; that of its messages
             first, which detectors repeat.
+        moment: Gives the time on the clock of the ticks, ns, of what was found in the data of a sensor, by the stamp
+            that the detector repeated, ns or ``None``, the time of receipt, ns, and the sensor; ``""``: it is not known
+            whose they are.
 
     Attributes:
         rejections: By topic.
     """
 
-    def __init__(self, rig: Rig, frames: Callable[[], Mapping[str, Sequence[str]]]) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        frames: Callable[[], Mapping[str, Sequence[str]]],
+        moment: Callable[[int | None, int, str], int] = lambda stamp_ns, receive_ns, sensor: stamp_ns or receive_ns,
+    ) -> None:
         self.rejections = Rejections()
         self._rig = rig
         self._frames = frames
+        self._moment = moment
 
     def read(self, message: Any, topic: str, receive_ns: int, sensor: str = "") -> list[Region2D | Region3D]:
         """The regions of a message.
@@ -53,20 +67,27 @@ class DetectionReader:
         """
         found: list[Region2D | Region3D] = []
         for one in self._surest(message, topic):
-            try:
-                time_ns = stamp_ns(message) or stamp_ns(one) or receive_ns
+            with self._counted(topic):
+                stamp = stamp_ns(message) or stamp_ns(one)
+                when = partial(self._moment, stamp, receive_ns)
                 frame = message.header.frame_id or getattr(getattr(one, "header", None), "frame_id", "")
                 if hasattr(one, "bbox"):
                     found.append(
-                        self._flat(_rectangle(one.bbox, topic), None, one, topic, frame, time_ns, sensor)
+                        self._flat(_rectangle(one.bbox, topic), None, one, topic, frame, when, sensor)
                         if hasattr(one.bbox, "size_x")
-                        else self._solid(one.bbox.center, one.bbox.size, one, topic, frame, time_ns)
+                        else self._solid(one.bbox.center, one.bbox.size, one, topic, frame, when(sensor))
                     )
                 else:
-                    found += self._own(one, topic, frame, time_ns, sensor)
-            except InvalidInputError as error:
-                self.rejections.add(topic, InvalidInputError(topic, error.value, error.expected))
+                    found += self._own(one, topic, frame, when, sensor)
         return found
+
+    @contextmanager
+    def _counted(self, topic: str) -> Iterator[None]:
+        """Goes on after something that cannot be used."""
+        try:
+            yield
+        except InvalidInputError as error:
+            self.rejections.add(topic, InvalidInputError(topic, error.value, error.expected))
 
     def _surest(self, message: Any, topic: str) -> Sequence[Any]:
         every: Sequence[Any] = message.detections
@@ -76,20 +97,27 @@ class DetectionReader:
         self.rejections.add(topic, error, len(every) - _MOST)
         return heapq.nlargest(_MOST, every, key=lambda one: score if (score := _score(one)) >= 0 else -1.0)
 
-    def _own(self, one: Any, topic: str, frame: str, time_ns: int, sensor: str) -> list[Region2D | Region3D]:
-        """Regions of our ``Detection``: its box in a picture, its box in space, or both."""
+    def _own(self, one: Any, topic: str, frame: str, when: _When, sensor: str) -> list[Region2D | Region3D]:
+        """Regions of our ``Detection``: its box in a picture, its box in space, or both; each may be bad by itself."""
         found: list[Region2D | Region3D] = []
+        sensor = one.sensor or sensor
         box = Rectangle(one.left, one.top, one.right, one.bottom)
-        if any(box):  # NaN, too
-            found.append(self._flat(box, one.mask, one, topic, frame, time_ns, one.sensor or sensor))
-        if any((one.size.x, one.size.y, one.size.z)):
-            found.append(self._solid(one.pose, one.size, one, topic, frame, time_ns))
-        if not found:
+        flat, solid = any(box), any((one.size.x, one.size.y, one.size.z))  # NaN, too
+        if flat or solid:
+            _checked_score(one, topic)  # once for both
+        if flat:
+            with self._counted(topic):
+                found.append(self._flat(box, one.mask, one, topic, frame, when, sensor))
+        if solid:
+            with self._counted(topic):
+                found.append(self._solid(one.pose, one.size, one, topic, frame, when(sensor)))
+        if not (flat or solid):
             raise InvalidInputError(topic, "a detection without a box", "one in a picture, in space, or both")
         return found
 
-    def _flat(self, box: Rectangle, mask: Any, one: Any, topic: str, frame: str, time_ns: int, sensor: str) -> Region2D:
+    def _flat(self, box: Rectangle, mask: Any, one: Any, topic: str, frame: str, when: _When, sensor: str) -> Region2D:
         sensor = sensor or self._sensor_of(frame, topic)
+        time_ns = when(sensor)
         whole = Region2D(sensor, box, time_ns, _checked_score(one, topic), topic)  # refuses what is no box
         camera = self._rig.cameras.get(sensor)
         if camera is not None:
@@ -120,6 +148,9 @@ class DetectionReader:
         local = Transform.of((place.x, place.y, place.z), (turned.x, turned.y, turned.z, turned.w))
         if not (np.isfinite(sides).all() and (sides > 0).all()):
             raise InvalidInputError(topic, f"a box of {sides.tolist()} m", "finite sides above 0")
+        if max(np.abs(local.translation).max(), sides.max()) > _FAR:
+            found = f"a box of {sides.tolist()} m at {local.translation.tolist()} m"
+            raise InvalidInputError(topic, found, f"{_FAR:g} m or less")
         if not frame:
             raise InvalidInputError(topic, "a box in space without a frame_id", "the frame that it is in")
         way = self._rig.tree.lookup(self._rig.fixed, frame, time_ns) @ local

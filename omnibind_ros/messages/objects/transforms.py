@@ -83,16 +83,25 @@ class TransformReader:
             InvalidInputError: One is none, or they make a loop.
         """
         for line in lines:
-            self._tree.add(*transform_of(line, source))
+            frame = transform_of(line, source)
+            try:
+                self._tree.add(*frame)
+            except InvalidInputError as error:
+                raise InvalidInputError(source, f"'{line}': {error.value}", error.expected) from None
 
     def read_urdf(self, text: str, source: str) -> None:
-        """Takes the fixed frames of a robot's description.
+        """Takes the fixed frames of a robot's description; none of one that is no tree.
 
         Raises:
             InvalidInputError: It is no URDF, or its frames make a loop.
         """
-        for parent, child, transform in fixed_frames(text, source):
-            self._tree.add(parent, child, transform)
+        frames = [*fixed_frames(text, source)]
+        try:
+            for tree in (FrameTree(), self._tree):  # first by themselves
+                for frame in frames:
+                    tree.add(*frame)
+        except InvalidInputError as error:
+            raise InvalidInputError(source, error.value, error.expected) from None
 
     def read_description(self, message: Any, topic: str) -> None:
         """Takes ``std_msgs/String`` of ``robot_description``; counted if it cannot be used."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.geometry.frames import SECOND
 from omnibind_core.objects.engine import ObjectEngine
 from omnibind_core.objects.rig import PICTURES, Rig
 from omnibind_core.objects.types import ObjectPrediction
@@ -19,7 +20,7 @@ from omnibind_core.runtime.encoding import Recogniser, Token
 from omnibind_core.runtime.engine import Selection
 from omnibind_core.runtime.types import SensorReport
 from omnibind_ros.graph.topics import CameraInfos, SubscriptionPool, TopicLink
-from omnibind_ros.messages import STRING
+from omnibind_ros.messages import STRING, stamp_ns
 from omnibind_ros.messages.objects import (
     DETECTIONS,
     DETECTIONS_2D,
@@ -68,19 +69,21 @@ class Things:
         self._settings = settings
         self._calibration = Calibration(self.rig, parameters["objects.fixed_frame"])
         self._transforms = TransformReader(self.rig.tree)
-        self._detections = DetectionReader(self.rig, lambda: self._calibration.pictures)
+        self._detections = DetectionReader(self.rig, lambda: self._calibration.pictures, self._moment)
+        self._parameters = parameters
+        self._shifts: dict[str, int] = {}  # ns from header to item, of the newest of each sensor
         self._engine: ObjectEngine | None = None
         self._cost = 0.0
         self._errors, self._error = 0, ""
-        self._reported = 0  # rejections
+        self._reported, self._reported_errors = 0, 0
         self._epoch = self._heard_epoch = 0
         self._read_parameters(parameters)
         link = partial(TopicLink, node, pool)
         static, moving, robot = "/tf_static", "/tf", "robot_description"
         self._links = [
-            link(static, (TF_MESSAGE,), "latched", _TF_DEPTH, partial(self._on_transforms, static, True)),
+            link(static, (TF_MESSAGE,), "latched", _TF_DEPTH, partial(self._on_transforms, static, True), True),
             link(moving, (TF_MESSAGE,), "auto", _TF_DEPTH, partial(self._on_transforms, moving, False)),
-            link(robot, (STRING,), "latched", 1, partial(self._on_description, robot)),
+            link(robot, (STRING,), "latched", 1, partial(self._on_description, robot), True),
         ]
         kinds = (DETECTIONS_2D, DETECTIONS_3D, DETECTIONS)
         self._detectors = [
@@ -95,7 +98,7 @@ class Things:
                 text = Path(file).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"parameter 'objects.urdf' is '{file}', expected a file: {error}") from error
-            self._transforms.read_urdf(text, file)
+            self._transforms.read_urdf(text, f"objects.urdf: {file}")
         self._transforms.read_lines(parameters["objects.transforms"], "objects.transforms")
 
     # Messages, on the executor's thread -----------------------------------------------------------------------------
@@ -126,9 +129,20 @@ class Things:
         self._transforms.read_description(message, topic)
 
     def _on_detections(self, topic: str, sensor: str, _: str, message: Any) -> None:
-        regions = self._detections.read(message, topic, self._now_ns, sensor)
-        if self._engine is not None:
-            self._engine.detect(regions)
+        engine = self._engine
+        if engine is not None:  # else the node is inactive
+            engine.detect(self._detections.read(message, topic, self._now_ns, sensor))
+
+    def _moment(self, stamp_ns: int | None, receive_ns: int, sensor: str) -> int:
+        """When the data were taken that a detector looked at: as the sensor's own items are dated."""
+        if stamp_ns is None:
+            return receive_ns
+        if f"{sensor}.stamp" not in self._parameters:
+            return stamp_ns
+        if self._parameters[f"{sensor}.stamp"] == "header":
+            return stamp_ns + round(self._parameters[f"{sensor}.time_offset"] * SECOND)
+        shift = self._shifts.get(sensor)
+        return receive_ns if shift is None else min(stamp_ns + shift, receive_ns)
 
     @property
     def _now_ns(self) -> int:
@@ -139,9 +153,17 @@ class Things:
 
     def start(self, model: Recogniser) -> None:
         """Begins anew, as the node is activated."""
+        self._detections.rejections.clear()
+        self._shifts.clear()
         self._engine = ObjectEngine(model, self.rig, self._settings)
-        self.told, self._cost, self._errors = [], 0.0, 0
+        self.told, self._cost, self._errors, self._reported_errors = [], 0.0, 0, 0
         self._epoch = self._heard_epoch = 0
+
+    def stop(self) -> None:
+        """Ends what :meth:`start` began, as the node is deactivated; where frames are is heard all the same."""
+        self._engine = None
+        self.told, self._reported = [], 0
+        self._transforms.rejections.count = 0  # the reasons hold: what is latched is not said again
 
     def perceive(
         self,
@@ -186,6 +208,10 @@ class Things:
         sensors: Mapping[str, Sensor],
         links: Mapping[str, TopicLink],
     ) -> list[ObjectPrediction]:
+        for token in tokens:
+            stamp = stamp_ns(token.newest) if hasattr(token.newest.header, "stamp") else None
+            if stamp is not None:
+                self._shifts[token.sensor.name] = token.newest.stamp_ns - stamp
         placements = {name: sensor.placement for name, sensor in tuple(sensors.items())}
         types = {name: link.ros_type for name, link in tuple(links.items())}
         readings, why = self._calibration.place(tokens, placements, types, self._infos.newest)
@@ -218,20 +244,23 @@ class Things:
         counters = dict(self._engine.counters)
         counters["rejected_detections"] = self._detections.rejections.count
         counters["rejected_transforms"] = self._transforms.rejections.count
-        reasons = {
-            **self._engine.rejections,
-            **self._detections.rejections.reasons,
-            **self._transforms.rejections.reasons,
+        read = {**self._detections.rejections.reasons, **self._transforms.rejections.reasons}
+        reasons = {  # the engine has its own of a detector, which may be older or newer
+            **{f"regions of {name}" if name in read else name: why for name, why in self._engine.rejections.items()},
+            **read,
             **{link.topic: link.obstacle[1] for link in (*self._links, *self._detectors) if link.obstacle},
         }
         rejected = sum(number for name, number in counters.items() if name.startswith("rejected"))
         news, self._reported = rejected - self._reported, rejected
         level, message = DiagnosticStatus.OK, f"{len(self.told)} things in the frame '{self.rig.fixed}'"
-        if self._errors:
+        failed, self._reported_errors = self._errors > self._reported_errors, self._errors
+        if failed:
             level, message = DiagnosticStatus.ERROR, f"{self._errors} ticks failed, the last by {self._error}"
         elif news > 0:
             level, message = DiagnosticStatus.WARN, f"{message}; {news} rejections since the last report"
         values: dict[str, Any] = {**counters, "errors": self._errors, "cost": f"{self._cost:.4f} s"}
+        if self._errors:
+            values["last error"] = self._error
         if missing:
             values["not published, for lack of the packages"] = ", ".join(missing)
         return level, message, {**values, **reasons}
