@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
 
-FURTHEST = 1e6
-"""Metres from the origin of the fixed frame; what is further away is no place."""
+FURTHEST = 1e8
+"""Metres from the origin of the fixed frame, of maps of the Earth, too; what is further away is no place."""
 
 
 class Rectangle(NamedTuple):
