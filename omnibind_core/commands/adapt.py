@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from omnibind_core.commands.loading import load_in_torch
 from omnibind_core.errors import ConfigError
+from omnibind_core.model.folders import FILES
 
 if TYPE_CHECKING:
     from omnibind_core.features.adaptation import Home
     from omnibind_core.model import OmniBind
 
-_FILES = ("config.json", "model.safetensors", "labels.json", "calibration.json", "labels.csv")
+_FILES = (*FILES, "labels.csv")
 _COPIED = ("train.yaml", "home.safetensors")
 FIGURES = "figures.json"
 

@@ -261,9 +261,12 @@ def _describe(data: TrainingData) -> dict[str, int]:
 
 
 def _save(model: OmniBind, out: Path, concepts: Concepts, config: TrainConfig, figures: dict[str, Any]) -> None:
+    from omnibind_core.files import write_folder_atomically
+    from omnibind_core.model.folders import FILES
     from omnibind_core.training.config import dump
 
-    model.save_pretrained(out)
-    concepts.write(out / "labels.csv")
-    dump(config, out / "train.yaml")
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    with write_folder_atomically(out, (*FILES, "labels.csv", "train.yaml", "figures.json"), keep=True) as fresh:
+        model.save_pretrained(fresh)
+        concepts.write(fresh / "labels.csv")
+        dump(config, fresh / "train.yaml")
+        (fresh / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omnibind_core import modalities, resources
 from omnibind_core.config import read_mapping
 from omnibind_core.encoders.inference.parts import MANIFEST, code_digest
-from omnibind_core.errors import ConfigError
+from omnibind_core.errors import ConfigError, WeightsError
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
 CONFIG = "config.json"
 MODEL = "model.safetensors"
+LABELS = "labels.json"
+CALIBRATION = "calibration.json"
+DIGEST = "digest.json"
+"""Of each file of a saved model, a hash of what it says: files of two models are not one."""
+FILES = (CONFIG, MODEL, LABELS, CALIBRATION, DIGEST)
+"""What a saved model is."""
 EXPORTED = "exported"
 """Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
 
@@ -75,7 +83,7 @@ def answer_digest(folder: Path) -> str:
         ConfigError: The folder is not whole.
     """
     try:
-        return _hash(folder, (CONFIG, MODEL, "labels.json", "calibration.json"))
+        return _hash(folder, (CONFIG, MODEL, LABELS, CALIBRATION))
     except OSError as error:
         raise ConfigError(f"{folder}: no whole model: {error}") from error
 
@@ -85,6 +93,47 @@ def _hash(folder: Path, names: tuple[str, ...]) -> str:
     for name in names:
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()
+
+
+def content_digests(folder: Path) -> dict[str, str]:
+    """Of each file of a saved model, a hash of what it says, for :data:`DIGEST`.
+
+    How a JSON file is laid out does not matter.
+    """
+    found = {MODEL: _hash(folder, (MODEL,))}
+    for name in (CONFIG, LABELS, CALIBRATION):
+        text = json.dumps(json.loads((folder / name).read_bytes()), sort_keys=True)
+        found[name] = hashlib.sha256(text.encode()).hexdigest()
+    return dict(sorted(found.items()))
+
+
+def kept_digests(folder: Path) -> dict[str, str] | None:
+    """What :func:`content_digests` said when the model was saved; None of one that an older version saved.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    return read_mapping(folder / DIGEST) if (folder / DIGEST).is_file() else None
+
+
+def check_digests(folder: Path, kept: Mapping[str, str] | None) -> None:
+    """Refuses a folder whose files are not those that were saved together.
+
+    Args:
+        folder: The folder, all files of which can be read.
+        kept: :func:`kept_digests` of it before the first file was read: it may be replaced meanwhile.
+
+    Raises:
+        WeightsError: A file is of another model, or was changed.
+    """
+    if kept is None:
+        return
+    other = [name for name, digest in content_digests(folder).items() if kept.get(name) != digest]
+    if other:
+        raise WeightsError(
+            f"{folder}: {', '.join(other)}: not what was saved with the rest, expected the files of one model "
+            f"(without {DIGEST} they are taken as they are)"
+        )
 
 
 def saved_modalities(source: str | Path) -> tuple[str, ...]:

@@ -22,11 +22,25 @@ from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.encoders.inference import BatchedEncoders, compile_trunks, export, lower
 from omnibind_core.encoders.inference.export import Part
 from omnibind_core.errors import ConfigError, WeightsError
+from omnibind_core.files import write_folder_atomically
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.base import Preset
 from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition
-from omnibind_core.model.folders import CONFIG, EXPORTED, MODEL, embedding_digest, model_folder
+from omnibind_core.model.folders import (
+    CALIBRATION,
+    CONFIG,
+    DIGEST,
+    EXPORTED,
+    FILES,
+    LABELS,
+    MODEL,
+    check_digests,
+    content_digests,
+    embedding_digest,
+    kept_digests,
+    model_folder,
+)
 from omnibind_core.model.recogniser import DYNAMIC, OUTPUTS, Recogniser, samples
 from omnibind_core.model.recorded import RecordedRecogniser
 
@@ -92,9 +106,11 @@ class OmniBind(AnsweringModel, nn.Module):
 
         Raises:
             ConfigError: No such model, precision, engine or provider, or its configuration is wrong; names the key.
-            WeightsError: A weights file is missing, corrupt or does not fit the architecture.
+            WeightsError: A weights file is missing, corrupt or does not fit the architecture, or the folder holds files
+                of two models.
         """
         folder = model_folder(source)
+        digests = kept_digests(folder)
         config = load_config(folder / CONFIG)
         wanted = None if modalities is None else {*modalities, "text"}
         encoder_set = encoders.build(config, wanted, device)
@@ -107,8 +123,9 @@ class OmniBind(AnsweringModel, nn.Module):
             raise WeightsError(
                 f"{folder / 'model.safetensors'}: no tensor 'labels.rows', expected the label embeddings"
             )
-        labels = LabelBank.from_dict(read_mapping(folder / "labels.json"), rows)
-        calibration = parse(Calibration, read_mapping(folder / "calibration.json"), "calibration")
+        labels = LabelBank.from_dict(read_mapping(folder / LABELS), rows)
+        calibration = parse(Calibration, read_mapping(folder / CALIBRATION), "calibration")
+        check_digests(folder, digests)
         model = cls(config, encoder_set, fusion_module, labels, calibration, embedding_digest(folder)).to(device)
         if precision is not None or engine is not None or providers:
             model.accelerate(precision or "float32", engine or "torch", folder / EXPORTED, providers)
@@ -202,18 +219,26 @@ class OmniBind(AnsweringModel, nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """Writes architecture, own weights, labels and calibration to a folder.
 
-        Weights that come from packages (see the model card) are not written again.
+        Weights that come from packages (see the model card) are not written again. The folder is replaced as one, with
+        what else it holds (:func:`~omnibind_core.files.write_folder_atomically`): when this fails, or the process is
+        killed, the model that was there still is.
+
+        Raises:
+            DataError: It is a file.
+            OSError: It cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         state = {f"encoders.{key}": value for key, value in encoders.own_state(self.encoders).items()}
         state |= {f"fusion.{key}": value for key, value in self.fusion.state_dict().items()}
         state["labels.rows"] = self.labels.rows
         data = save({key: value.detach().cpu().contiguous() for key, value in sorted(state.items())})
-        (folder / MODEL).write_bytes(data)
-        _write_json(folder / CONFIG, self.config.model_dump())
-        self.digest = embedding_digest(folder)
-        _write_json(folder / "labels.json", self.labels.to_dict())
-        _write_json(folder / "calibration.json", self.calibration.model_dump())
+        with write_folder_atomically(folder, FILES, keep=True) as fresh:
+            (fresh / MODEL).write_bytes(data)
+            _write_json(fresh / CONFIG, self.config.model_dump())
+            _write_json(fresh / LABELS, self.labels.to_dict())
+            _write_json(fresh / CALIBRATION, self.calibration.model_dump())
+            _write_json(fresh / DIGEST, content_digests(fresh))
+            digest = embedding_digest(fresh)
+        self.digest = digest
 
     @property
     def name(self) -> str:

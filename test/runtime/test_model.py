@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from omnibind_core.calibration import Calibration
 from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Events, Sound
+from omnibind_core.model import omnibind
+from omnibind_core.model.folders import WEIGHTS, available, content_digests, kept_digests
 
 LABELS = ("cup", "dog", "car", "rain")
 
@@ -247,6 +251,84 @@ def test_a_broken_calibration_names_the_key(tmp_path):
     (tmp_path / "calibration.json").write_text(json.dumps({"temperatures": [0.1, -1]}))
     with pytest.raises(ConfigError, match=r"calibration\.temperature"):
         OmniBind.from_pretrained(tmp_path)
+
+
+def another() -> OmniBind:
+    """Another model with as many labels."""
+    model = fresh()
+    model.set_labels(("face", "house", "bell", "tree"))
+    with torch.no_grad():
+        for parameter in model.encoders.heads.parameters():
+            parameter += 0.1
+    model.calibration = Calibration(temperatures=(0.5, 0.1))
+    return model
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "labels.json", "calibration.json"])
+def test_files_of_two_models_are_refused(tmp_path, file):
+    fresh().save_pretrained(tmp_path / "one")
+    other = another()
+    other.config = other.config.model_copy(update={"name": "other"})
+    other.save_pretrained(tmp_path / "other")
+    shutil.copyfile(tmp_path / "other" / file, tmp_path / "one" / file)
+    with pytest.raises(WeightsError, match=rf"one: {file}: not what was saved with the rest"):
+        OmniBind.from_pretrained(tmp_path / "one")
+    (tmp_path / "one" / "digest.json").unlink()  # as older versions saved it
+    OmniBind.from_pretrained(tmp_path / "one")
+
+
+def test_a_folder_that_is_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    fresh().save_pretrained(tmp_path)
+    read, other = omnibind._read_weights, another()
+
+    def replaced(path):
+        state = read(path)
+        other.save_pretrained(path.parent)
+        return state
+
+    monkeypatch.setattr(omnibind, "_read_weights", replaced)
+    with pytest.raises(WeightsError, match="not what was saved with the rest"):
+        OmniBind.from_pretrained(tmp_path)
+
+
+def test_how_the_json_files_are_laid_out_does_not_matter(tmp_path):
+    model = fresh()
+    model.save_pretrained(tmp_path)
+    for path in tmp_path.glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text())) + "\r\n")
+    assert OmniBind.from_pretrained(tmp_path).labels.names == model.labels.names
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "labels.json", "calibration.json", "digest.json"])
+def test_a_full_disk_leaves_the_model_that_was_there(model, tmp_path, monkeypatch, file):
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    other, before = another(), model.labels.names
+    other.digest, write = "unsaved", Path.write_bytes
+
+    def full(self, data):
+        if self.name == file:
+            write(self, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_text", lambda self, text, **_: full(self, text.encode()))
+    with pytest.raises(OSError, match="No space left"):
+        other.save_pretrained(tmp_path / "model")
+    assert other.digest == "unsaved" and [path.name for path in tmp_path.iterdir()] == ["model"]
+    again = OmniBind.from_pretrained(tmp_path / "model")
+    assert again.identity == model.identity and again.labels.names == before
+    monkeypatch.undo()
+    other.save_pretrained(tmp_path / "model")
+    assert OmniBind.from_pretrained(tmp_path / "model").labels.names == other.labels.names
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+
+
+def test_shipped_models_are_whole():
+    for folder in (WEIGHTS / name for name in available()):
+        kept = kept_digests(folder)
+        assert kept == content_digests(folder)
 
 
 def banks(width: int, *names: str) -> LabelBank:
