@@ -77,7 +77,7 @@ def resample(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float
     """Brings ``[T]`` to 16 kHz by a polyphase filter; the same memory if it is there already.
 
     The filter is that of ``scipy.signal.resample_poly``, whose import takes two seconds: SciPy is asked only for rates
-    for which the filter, as a product of matrices, would be too large. Of high rates with nearly no common divisor, such
+    for which the filter, as a product of matrices, would be too large. Of high rates without a common divisor, such
     as 767,999 Hz, the filter alone would take seconds: they are taken for one that is at most 0.006 % away.
     """
     if sample_rate == SAMPLE_RATE:
