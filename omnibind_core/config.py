@@ -20,6 +20,12 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+MOST_VALUES = 1_000_000
+"""In a YAML file, with all that aliases stand for."""
+MOST_LEVELS = 100
+"""In a YAML file, one in the other."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is quicker, where it is there
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
@@ -59,6 +65,44 @@ def parse(
         raise ConfigError("; ".join(problems)) from error
 
 
+def load_yaml(text: str | bytes) -> Any:
+    """Reads one YAML document that holds no more than :data:`MOST_VALUES` values.
+
+    An alias counts as all that it stands for: a few hundred bytes can stand for more than any memory holds, which shows
+    only when somebody goes through it.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, holds more, nests too deeply or holds itself.
+    """
+    depth = 0
+    for event in yaml.parse(text, _LOADER):  # what goes down into each level by itself would overrun its stack
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_LEVELS:
+            raise yaml.YAMLError(f"more than {MOST_LEVELS} levels, expected at most these")
+    loader = _LOADER(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        values = _size(node, {})
+        if values > MOST_VALUES:
+            raise yaml.YAMLError(f"{values:.3g} values with all that aliases stand for, expected at most {MOST_VALUES}")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("a value that holds itself, expected values that end") from error
+    finally:
+        loader.dispose()
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many values a node of YAML stands for."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        pairs = (one for part in parts for one in (part if isinstance(part, tuple) else (part,)))
+        known[id(node)] = 1 + sum(_size(one, known) for one in pairs)
+    return known[id(node)]
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """Reads a YAML or JSON file that holds a mapping.
 
@@ -67,8 +111,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError) as error:
+        data = json.loads(text) if path.suffix == ".json" else load_yaml(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as configuration: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, expected a mapping of keys to values")
@@ -93,7 +137,7 @@ def load_named(model: type[ConfigT], shelf: str, name: str, overrides: Sequence[
         if not equals:
             raise ConfigError(f"--set {text}: expected key=value")
         try:
-            _put(data, key.strip().split("."), yaml.safe_load(value))
+            _put(data, key.strip().split("."), load_yaml(value))
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {text}: the value is not YAML") from error
     return parse(model, data, shelf)

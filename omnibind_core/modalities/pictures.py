@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities import pillow_pictures
 from omnibind_core.modalities.base import Corruption, Corruptions, Modality, PicturePreset, PresetT, readable_file
+from omnibind_core.modalities.picture_sizes import check_size
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +99,8 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
         ``[H, W, 3]`` in RGB, or ``[H, W]`` if the flags keep grey pictures grey.
 
     Raises:
-        InvalidInputError: No picture, or a truncated one.
+        InvalidInputError: No picture, a truncated one, or one that is larger than
+            :data:`omnibind_core.modalities.picture_sizes.MOST_PIXELS`.
         MissingDependencyError: Pillow or pillow-heif is needed and not installed.
     """
     what = "a complete JPEG, PNG, BMP, WebP, PPM, TIFF, GIF, AVIF, HEIF or JPEG 2000 picture"
@@ -135,18 +137,32 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
 
 def _by_opencv(data: NDArray[np.uint8], source: str, flags: int, what: str) -> NDArray[Any]:
     """``[H, W]``, RGB or RGBA."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error says it, in one sentence
-    try:
-        picture = cv2.imdecode(data, flags)
-    except cv2.error as error:
-        raise InvalidInputError(source, f"{data.size} bytes that cannot be decoded ({error.err})", what) from error
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    picture = decode_bounded(data, source, flags)
     if picture is None:
         raise InvalidInputError(source, f"{data.size} bytes that cannot be decoded", what)
     if picture.ndim == 2:
         return picture
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+
+
+def decode_bounded(data: NDArray[np.uint8], source: str, flags: int) -> NDArray[Any] | None:
+    """Decodes a picture by OpenCV if its header says that it is not too large.
+
+    Returns:
+        ``[H, W]`` or ``[H, W, C]``, blue first; None if it cannot be decoded.
+
+    Raises:
+        InvalidInputError: It is larger than :data:`omnibind_core.modalities.picture_sizes.MOST_PIXELS`.
+    """
+    if not check_size(data.tobytes(), source):
+        return None
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our error says it, in one sentence
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error:
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _is_animated(start: bytes) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.picture_sizes import check_pixels, check_size
 from omnibind_core.optional import require
 
 _log = logging.getLogger(__name__)
@@ -49,8 +50,6 @@ def format_of(start: bytes) -> str:
 def decode(data: bytes, kind: str, source: str, what: str) -> NDArray[Any] | None:
     """Decodes the first picture of a file, turned upright.
 
-    Pillow's limit of pixels against decompression bombs holds.
-
     Args:
         data: The bytes of the file.
         kind: As :func:`format_of` gives it.
@@ -68,8 +67,11 @@ def decode(data: bytes, kind: str, source: str, what: str) -> NDArray[Any] | Non
     image, ops = (require(f"PIL.{name}", f"[{source}] A {kind} picture") for name in ("Image", "ImageOps"))
     if kind == "HEIF":
         require("pillow_heif", f"[{source}] A HEIF picture").register_heif_opener()
+    check_size(data, source)
     try:
         with image.open(io.BytesIO(data), formats=[kind]) as opened:
+            width, height = opened.size
+            check_pixels(width, height, source)
             if kind == "TIFF" and max(opened.tag_v2.get(_BITS, (1,))) > 8 and opened.mode not in _EIGHT_BIT:
                 return None
             count = getattr(opened, "n_frames", 1)
@@ -78,6 +80,8 @@ def decode(data: bytes, kind: str, source: str, what: str) -> NDArray[Any] | Non
         if kind == "TIFF":
             return None
         raise InvalidInputError(source, f"{len(data)} bytes that are no whole {kind} picture", what) from error
+    except InvalidInputError:
+        raise
     except Exception as error:  # each of Pillow's formats has its own ways to fail
         reason = " ".join(str(error).split())
         raise InvalidInputError(source, f"a {kind} picture that cannot be decoded ({reason})", what) from error

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from omnibind_core.config import load_yaml
 from omnibind_core.errors import DataError, PartlyReadError
 from omnibind_ros.bags import storage
 from omnibind_ros.bags.formats.mcap import McapFile
@@ -232,7 +233,7 @@ def _files(path: Path) -> list[Path]:
         hint = f"restore it by: ros2 bag reindex {path}, or name its .mcap or .db3 file"
         raise UnreadableError(f"it has no metadata.yaml; {hint}")
     try:
-        content = yaml.load(metadata.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = load_yaml(metadata.read_bytes())
         names = [str(name) for name in content["rosbag2_bagfile_information"]["relative_file_paths"]]
     except (yaml.YAMLError, ValueError, TypeError, KeyError) as error:
         text = " ".join(str(error).split())

@@ -5,18 +5,22 @@ from __future__ import annotations
 import functools
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import yaml
 
+from omnibind_core.config import load_yaml
 from omnibind_core.optional import require
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 SUFFIXES = (".mcap", ".db3", ".bag", ".mcap.zstd", ".db3.zstd")
 """Of files that are recordings."""
+MOST_UNPACKED = 1 << 28
+"""Bytes that a compressed chunk or message of a recording may hold; recorders begin a new chunk after some MB."""
+_PIECE = 1 << 24  # bytes of a compressed file that are unpacked at once
 _TRANSIENT_LOCAL = ("transient_local", "1")  # as a name since Jazzy, as DDS's number before
 
 
@@ -123,7 +127,7 @@ def full_type(name: str) -> str:
 def is_latched(profiles: str) -> bool:
     """Whether all QoS profiles of a topic, YAML as rosbag2 stores it, say so."""
     try:
-        found = yaml.load(profiles, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or []
+        found = load_yaml(profiles) or []
         return bool(found) and all(str(one["durability"]).lower() in _TRANSIENT_LOCAL for one in found)
     except (yaml.YAMLError, TypeError, KeyError):
         return False
@@ -134,14 +138,40 @@ def zstd() -> Any:
     return require("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd", "Reading compressed bags")
 
 
+def unpacked(data: bytes, most: int | None = None, open_frame: Callable[[], Any] | None = None) -> bytes:
+    """Decompresses one or more frames, and stops where they hold more than they may.
+
+    Args:
+        data: The frames.
+        most: Bytes that they may hold; :data:`MOST_UNPACKED` if not given.
+        open_frame: Makes a decompressor of a frame, as Python's modules have them; Zstandard's if not given.
+
+    Raises:
+        UnreadableError: They hold more, or the last one is cut off.
+        Exception: Of the library, for damaged bytes.
+    """
+    most = MOST_UNPACKED if most is None else most
+    parts: list[bytes] = []
+    left = most
+    while data:
+        frame = (open_frame or zstd().ZstdDecompressor)()
+        parts.append(frame.decompress(data, max_length=left + 1))
+        left -= len(parts[-1])
+        if left < 0:
+            raise UnreadableError(f"{len(data)} bytes that unpack to more than {most}, expected at most these")
+        if not frame.eof:
+            raise UnreadableError("compressed bytes that are cut off")
+        data = frame.unused_data or b""
+    return b"".join(parts)
+
+
 def decompressed(data: bytes) -> bytes:
     """A message without the compression of rosbag2's mode ``message``; CDR never begins like Zstandard."""
     if not data.startswith(ZSTD_MAGIC):
         return data
-    module = zstd()
     try:
-        return bytes(module.decompress(data))
-    except module.ZstdError:
+        return unpacked(data)
+    except (zstd().ZstdError, UnreadableError):
         return data  # whoever decodes it says that it is no message
 
 
@@ -172,7 +202,9 @@ def _decompress(path: Path, modified_ns: int, size: int) -> tuple[tempfile.Tempo
                 if frame.eof:
                     frame = module.ZstdDecompressor()
                 try:
-                    sink.write(frame.decompress(block))
+                    sink.write(frame.decompress(block, _PIECE))
+                    while not (frame.eof or frame.needs_input):
+                        sink.write(frame.decompress(b"", _PIECE))
                 except module.ZstdError:
                     damaged = True
                     break

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.pictures import decode_bounded
 from omnibind_ros.messages.camera_info import CAMERA_INFO, camera_of
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
 from omnibind_ros.messages.pictures import COMPRESSED_IMAGE, IMAGE, image_pixels
@@ -49,10 +50,7 @@ def compressed_depth(message: Any, modality: str, options: DecodeOptions, source
     deep = "compressedDepth" in coding
     if "rvl" in coding.lower() or data.size <= _HEADER.itemsize:
         raise InvalidInputError(source, f"{data.size} bytes of format '{message.format}'", "compressedDepth as PNG")
-    try:
-        pixels = cv2.imdecode(data[_HEADER.itemsize :] if deep else data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # more pixels than OpenCV allows
-        pixels = None
+    pixels = decode_bounded(data[_HEADER.itemsize :] if deep else data, source, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
         found = "nothing that OpenCV can decode" if pixels is None else f"{pixels.dtype} of shape {list(pixels.shape)}"
         raise InvalidInputError(source, f"{found} in format '{message.format}'", "depth in 16 bits, as PNG")

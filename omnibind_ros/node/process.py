@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
+from omnibind_core.config import load_yaml
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.graph.transport import avoid_shared_memory, buffer_warning, share_folder
 
@@ -186,7 +187,7 @@ def _file_problem(arguments: Sequence[str]) -> str | None:
     """What is wrong with the parameter files among the arguments; ``None`` if they can be read."""
     for path in _files(arguments):
         try:
-            yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            load_yaml(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             return f"parameter file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
         except yaml.YAMLError as error:
@@ -201,7 +202,7 @@ def unused_file(path: str, node: str) -> str | None:
         path: The file, which can be read.
         node: Full name of the node.
     """
-    waiting: list[tuple[str, Any]] = [("", yaml.safe_load(Path(path).read_text(encoding="utf-8")))]
+    waiting: list[tuple[str, Any]] = [("", load_yaml(Path(path).read_text(encoding="utf-8")))]
     names = []
     while waiting:
         name, content = waiting.pop()

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from omnibind_core import modalities, resources
+from omnibind_core.config import load_yaml
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError
 from omnibind_ros import messages
 from omnibind_ros.bags import read
@@ -90,7 +91,7 @@ def read_parameters(path: Path | None) -> dict[str, Any]:
     """
     path = resources.shared("config/perception.yaml", "omnibind_ros") if path is None else path
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable parameter file: {error}") from error
     except yaml.YAMLError as error:

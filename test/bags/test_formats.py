@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import struct
 import sys
+import tracemalloc
 import zlib
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ if sys.version_info >= (3, 14):
 else:
     zstd = pytest.importorskip("backports.zstd")
 
-from omnibind_ros.bags import read, types  # noqa: E402
+from omnibind_ros.bags import read, storage, types  # noqa: E402
 from omnibind_ros.bags.formats import mcap  # noqa: E402
 from omnibind_ros.commands.bag import play  # noqa: E402
 from omnibind_ros.replay.setup import read_parameters, resolve  # noqa: E402
@@ -237,6 +238,34 @@ def test_of_a_damaged_file_all_other_chunks_are_read_and_the_loss_is_counted(whe
     assert json.loads(output.out)["messages"] == len(found)
     assert "all that is whole was read" in output.err
     assert "\n" not in output.err.strip()
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+@pytest.mark.parametrize("claim", [1000, 1 << 40])
+def test_a_chunk_that_unpacks_to_more_than_it_may_is_lost_and_takes_no_memory(claim, compression, tmp_path):
+    parts = chunks(compression)
+    bomb = bytearray(chunk([message(1, STAMPS[5], bytes(1 << 26))], compression))
+    struct.pack_into("<Q", bomb, 9 + 16, claim)
+    path = mcap_file(tmp_path / "a.mcap", [*DEFINITIONS, parts[0], bytes(bomb), *parts[2:]])
+    found = []
+    tracemalloc.start()
+    try:
+        with pytest.raises(PartlyReadError, match="lost"):
+            found.extend(item.time_ns for item in read.messages(path))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+    assert found == STAMPS[:5] + STAMPS[10:]
+
+
+def test_what_unpacks_to_more_than_the_bound_is_refused(monkeypatch):
+    assert storage.unpacked(zstd.compress(b"one") + zstd.compress(b"two"), 6) == b"onetwo"
+    with pytest.raises(storage.UnreadableError, match=r"more than 5, expected at most these"):
+        storage.unpacked(zstd.compress(b"one") + zstd.compress(b"two"), 5)
+    monkeypatch.setattr(storage, "MOST_UNPACKED", 1000)
+    bomb = zstd.compress(bytes(1001))
+    assert storage.decompressed(bomb) == bomb  # which is no message, as its decoder says
+    assert storage.decompressed(zstd.compress(bytes(1000))) == bytes(1000)
 
 
 def test_a_chunk_that_the_summary_knows_is_counted_as_lost(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,21 @@ def test_resampling_is_that_of_scipy(rate: int, seconds: float, rng: np.random.G
     np.testing.assert_array_equal(processing.resample(samples, unsigned), found)
     assert found.dtype == np.float32 and found.shape == expected.shape
     assert found == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize("rate", [767_999, 191_999, 700_001])
+def test_a_rate_without_a_common_divisor_takes_no_long_filter(rate: int) -> None:
+    pytest.importorskip("scipy.signal")
+    samples = np.sin(2 * np.pi * 440 * np.arange(rate // 5) / rate).astype(np.float32)
+    tracemalloc.start()
+    try:
+        found = processing.resample(samples, rate)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    finally:
+        tracemalloc.stop()
+    assert len(found) == pytest.approx(3200, abs=1)
+    expected = np.sin(2 * np.pi * 440 * np.arange(len(found)) / 16_000)
+    assert found[100:-100] == pytest.approx(expected[100:-100], abs=0.04)  # 0.006 % of 440 Hz after 0.2 s
 
 
 def test_sound_of_usual_rates_needs_no_scipy() -> None:

@@ -13,6 +13,7 @@ from omnibind_core import modalities
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import Events
 from omnibind_core.modalities.event import corruption, processing
+from omnibind_core.modalities.event.headers import LAST, MAX_PIXELS
 from omnibind_core.modalities.event.reading import from_frame
 
 EVENT = modalities.get("event")
@@ -263,3 +264,18 @@ def test_a_quarter_turn_moves_right_to_below() -> None:
     raw = events([(60, 60, 0, 1), (70, 60, 1, 1), (50, 60, 2, 1)], 128, 128)
     turned = corruption._turn(raw, np.pi / 2)
     assert turned.x.tolist() == [60, 60, 60] and turned.y.tolist() == [60, 70, 50]
+
+
+def test_a_sensor_of_more_pixels_than_the_bound_is_refused() -> None:
+    few = np.arange(3)
+    for width, height in ((8192, 8192), (4096, 2049)):
+        raw = Events(few.astype(np.uint16), few.astype(np.uint16), few, few.astype(np.uint8) & 1, width, height)
+        with pytest.raises(InvalidInputError, match=f"{width} x {height} pixels, expected at most {MAX_PIXELS} pixels"):
+            EVENT.check(raw, "camera")
+    assert len(EVENT.check(replace(raw, height=2048), "camera")) == 3
+
+
+def test_a_frame_of_more_events_than_the_bound_is_refused() -> None:
+    for value in (np.iinfo(np.int64).min, np.iinfo(np.int64).max, LAST + 1):
+        with pytest.raises(InvalidInputError, match=f"a frame of .* events, expected at most {LAST}"):
+            from_frame(np.array([[value, 0]]), "frame")

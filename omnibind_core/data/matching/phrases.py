@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from omnibind_core import resources
+from omnibind_core.config import load_yaml
 from omnibind_core.data.matching.wordnet import WordNet
 from omnibind_core.errors import ConfigError
 
@@ -75,7 +76,7 @@ class Rules:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = load_yaml(path.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the rules {path}: {error}") from error
     if not isinstance(content, dict):

@@ -16,6 +16,7 @@ from omnibind_core.data.sources.base.tables import read_lines, refuse
 from omnibind_core.data.sources.imagenet import class_folders, class_names
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import Events
+from omnibind_core.modalities.archives import check_archive
 from omnibind_core.modalities.base import readable_file
 
 _PARTS = {"train": ("extracted_train", "train_list.txt"), "val": ("extracted_val", "val_list.txt")}
@@ -108,7 +109,7 @@ def _read_list(path: Path, base: str) -> Iterator[str]:
 def _read_fields(path: Path) -> list[Any]:
     """x, y, t in µs and polarity, whichever of the two ways the archive names them."""
     expected = f"an .npz archive with event_data of the fields {', '.join(_FIELDS[0])}"
-    readable_file(path, (".npz",), expected)
+    check_archive(readable_file(path, (".npz",), expected), expected)
     try:
         with np.load(path, allow_pickle=False) as archive:
             if "event_data" in archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -65,6 +66,10 @@ _ZEROS = 10  # crossings of the low-pass filter on each side
 _KAISER = 5.0  # its window
 _ROWS, _BLOCK = 8, 1 << 18  # rows and multiplications of a product that is too small for OpenBLAS to share it out
 _GROUP = 64  # samples that are made at once, at least
+MOST_PERIOD = 1 << 16
+"""Samples after which the two rates meet again, at most."""
+NEAR_PERIOD = 1 << 14
+"""The same of the rate that is taken instead."""
 _LARGEST = 1 << 20  # values of the filter by samples in and out; rates that need more have nearly no common divisor
 
 
@@ -72,13 +77,16 @@ def resample(samples: NDArray[np.float32], sample_rate: int) -> NDArray[np.float
     """Brings ``[T]`` to 16 kHz by a polyphase filter; the same memory if it is there already.
 
     The filter is that of ``scipy.signal.resample_poly``, whose import takes two seconds: SciPy is asked only for rates
-    for which the filter, as a product of matrices, would be too large.
+    for which the filter, as a product of matrices, would be too large. Of high rates without a common divisor, such
+    as 767,999 Hz, the filter alone would take seconds: they are taken for one that is at most 0.006 % away.
     """
     if sample_rate == SAMPLE_RATE:
         return samples
     sample_rate = int(sample_rate)  # of NumPy's types, unsigned ones have no negative numbers
-    common = math.gcd(sample_rate, SAMPLE_RATE)
-    up, down = SAMPLE_RATE // common, sample_rate // common
+    ratio = Fraction(SAMPLE_RATE, sample_rate)
+    if ratio.denominator > MOST_PERIOD:
+        ratio = ratio.limit_denominator(NEAR_PERIOD)
+    up, down = ratio.as_integer_ratio()
     groups = -(-_GROUP // up)  # periods of the two rates
     reach = _ZEROS * max(up, down) // up  # samples of the input on each side of one of the output
     width = groups * down + 2 * reach + 1

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Events
 
-MAX_SIDE = 8192  # pixels; larger than any event camera, and two count maps of it still fit in memory
+MAX_SIDE = 8192  # pixels; larger than any event camera
+MAX_PIXELS = 1 << 23  # width times height: eight times those of the usual ones; views of all of them are drawn
 LAST = 1 << 21  # events that are used of a longer recording, its last ones
 TAIL = 8 * LAST  # bytes that are read of it
 

@@ -14,7 +14,7 @@ from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities.base import Corruptions, Events, Modality, Role, readable_file
 from omnibind_core.modalities.drawing import Picture
 from omnibind_core.modalities.event import conversion, corruption, drawing, processing, reading
-from omnibind_core.modalities.event.headers import MAX_SIDE
+from omnibind_core.modalities.event.headers import MAX_PIXELS, MAX_SIDE
 from omnibind_core.modalities.event.processing import EventPreset
 
 _EARLIEST = -(2**63)  # of the times that an array holds
@@ -52,6 +52,9 @@ class Event(Modality[Events, EventPreset]):
         for name, array, size in (("x", raw.x, raw.width), ("y", raw.y, raw.height)):
             if not 0 < size <= MAX_SIDE:
                 raise InvalidInputError(source, f"a sensor of {raw.width} x {raw.height} pixels", f"1 to {MAX_SIDE}")
+            if raw.width * raw.height > MAX_PIXELS:
+                found = f"a sensor of {raw.width} x {raw.height} pixels"
+                raise InvalidInputError(source, found, f"at most {MAX_PIXELS} pixels")
             low, high = int(array.min()), int(array.max())
             if low < 0 or high >= size:
                 raise InvalidInputError(source, f"{name} from {low} to {high}", f"0 to {size - 1}")

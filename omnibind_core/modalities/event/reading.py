@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError, MissingDependencyError
+from omnibind_core.modalities.archives import check_archive
 from omnibind_core.modalities.base import Events
 from omnibind_core.modalities.event import aedat, prophesee
 from omnibind_core.modalities.event.conversion import Columns, named
@@ -61,6 +62,9 @@ def from_frame(frame: NDArray[Any], source: str) -> Events:
         raise InvalidInputError(source, f"frame {frame.dtype} {list(frame.shape)}", "signed integers [H, W]")
     y, x = np.nonzero(frame)
     value = frame[y, x].astype(np.int64)
+    counted = float(np.abs(value.astype(np.float64)).sum())
+    if counted > LAST:
+        raise InvalidInputError(source, f"a frame of {counted:.0f} events", f"at most {LAST}")
     repeats = np.abs(value)
     return Events(
         np.repeat(x, repeats).astype(np.uint16),
@@ -74,6 +78,7 @@ def from_frame(frame: NDArray[Any], source: str) -> Events:
 
 def _read_npz(path: Path) -> Events | Columns:
     expected = f"an .npz archive with {_COLUMNS}, or with frame"
+    check_archive(path, expected)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.archives import check_archive
 from omnibind_core.modalities.pictures import read_array
 from omnibind_core.modalities.point_cloud.columns import read_bin
 from omnibind_core.modalities.point_cloud.text import read_ptx, read_text
@@ -45,6 +46,7 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 
 def _read_npz(path: Path) -> NDArray[Any]:
+    check_archive(path, "an .npz archive")
     try:
         with np.load(path, allow_pickle=False) as archive:
             if "points" in archive:

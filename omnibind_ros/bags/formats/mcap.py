@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from omnibind_core.optional import require
-from omnibind_ros.bags.storage import Connection, Losses, Raw, UnreadableError, full_type, is_latched, zstd
+from omnibind_ros.bags.storage import (
+    MOST_UNPACKED,
+    Connection,
+    Losses,
+    Raw,
+    UnreadableError,
+    full_type,
+    is_latched,
+    unpacked,
+)
 
 _MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _MESSAGE_INDEX, _CHUNK_INDEX = range(1, 9)
@@ -174,9 +183,10 @@ def _content(data: mmap.mmap, place: int) -> bytes:
 
 
 @functools.cache
-def _decompressors() -> Mapping[str, Callable[[bytes], bytes]]:
+def _decompressors() -> Mapping[str, Callable[[bytes, int], bytes]]:
     lz4 = require("lz4.frame", "Reading compressed bags")
-    return {"": bytes, "zstd": zstd().decompress, "lz4": lz4.decompress}
+    by_lz4 = functools.partial(unpacked, open_frame=lz4.LZ4FrameDecompressor)
+    return {"": lambda packed, size: packed, "zstd": unpacked, "lz4": by_lz4}
 
 
 def _records_of(data: mmap.mmap, place: int) -> list[tuple[int, bytes]]:
@@ -194,8 +204,10 @@ def _records_of(data: mmap.mmap, place: int) -> list[tuple[int, bytes]]:
     decompress = _decompressors().get(compression)
     if decompress is None:
         raise UnreadableError(f"a chunk compressed with '{compression}'")
+    if size > MOST_UNPACKED:
+        raise UnreadableError(f"a chunk of {size} bytes unpacked, expected at most {MOST_UNPACKED}")
     try:
-        raw = decompress(packed)
+        raw = decompress(packed, size)
     except Exception as error:  # of either library, whatever damaged bytes lead to
         raise UnreadableError(str(error)) from error
     if len(raw) != size or (checksum and zlib.crc32(raw) != checksum):
