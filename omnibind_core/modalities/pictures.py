@@ -104,8 +104,7 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
     what = "a complete JPEG, PNG, BMP, WebP, PPM, TIFF, GIF, AVIF, HEIF or JPEG 2000 picture"
     if data.size == 0:
         raise InvalidInputError(source, "0 bytes", what)
-    # Older OpenCV fills the missing rows of a cut JPEG with grey and reports nothing.
-    if data[:2].tobytes() == b"\xff\xd8" and not _jpeg_is_complete(data.tobytes()):
+    if is_cut_jpeg(data):
         raise InvalidInputError(source, f"a JPEG that ends early ({data.size} bytes)", what)
     colour = flags != cv2.IMREAD_UNCHANGED and bool(flags & cv2.IMREAD_COLOR)
     picture = None
@@ -197,6 +196,17 @@ def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return np.ascontiguousarray(picture[::rows, ::columns])
+
+
+def is_cut_jpeg(data: NDArray[np.uint8]) -> bool:
+    """Whether the bytes of a picture file are a JPEG without its end.
+
+    Older OpenCV fills the missing rows of one with grey and reports nothing, so it is to be asked before.
+
+    Args:
+        data: ``uint8 [N]``.
+    """
+    return data[:2].tobytes() == b"\xff\xd8" and not _jpeg_is_complete(data.tobytes())
 
 
 def _jpeg_is_complete(data: bytes) -> bool:
