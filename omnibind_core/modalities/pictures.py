@@ -33,6 +33,9 @@ NEEDS = {
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # grey stays grey, 16 bit stay 16 bit; EXIF orientation applied
 _ANIMATED = tuple(bytes([flags]) for flags in range(64) if flags & 2)  # flags of a WebP
+# OpenCV 4.6, which ROS 2 Jazzy's distribution has, names it in another place.
+_SET_LOG_LEVEL: Callable[[int], int] = getattr(getattr(cv2.utils, "logging", cv2), "setLogLevel")  # noqa: B009
+_SILENT = 0
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
 
 
@@ -134,13 +137,13 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
 
 def _by_opencv(data: NDArray[np.uint8], source: str, flags: int, what: str) -> NDArray[Any]:
     """``[H, W]``, RGB or RGBA."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error says it, in one sentence
+    level = _SET_LOG_LEVEL(_SILENT)  # the error says it, in one sentence
     try:
         picture = cv2.imdecode(data, flags)
     except cv2.error as error:
         raise InvalidInputError(source, f"{data.size} bytes that cannot be decoded ({error.err})", what) from error
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _SET_LOG_LEVEL(level)
     if picture is None:
         raise InvalidInputError(source, f"{data.size} bytes that cannot be decoded", what)
     if picture.ndim == 2:
