@@ -224,24 +224,30 @@ class PerceptionEngine:
     def _recognised(self, tokens: Sequence[Token]) -> tuple[Sequence[Token], Recognised, Sequence[str]] | None:
         """What tokens are recognised as, without those that alone make it fail; those are counted, and come no more.
 
+        What fails with each of them, or with none, is no matter of one sensor, and is raised.
+
         Returns:
             The tokens that are left, the answer and the labels; None if fewer than ``min_sensors`` are left.
         """
         try:
             return tokens, *recognised(self.model, tokens)
         except Exception:
-            bad = [
-                token
-                for token in tokens
-                if self._tokens.attempt(token.sensor.name, recognised, self.model, [token]) is None
-            ]
+            bad = [token for token in tokens if not self._is_recognised(token)]
+            if len(bad) in (0, len(tokens)):
+                raise
             for token in bad:
+                self._tokens.attempt(token.sensor.name, recognised, self.model, [token])  # says what it is
                 token.embedding = None
                 self._judge(token.sensor.name, False, token.doubt)
             good = [token for token in tokens if token.embedding is not None]
-            if not (bad and good):  # it is no matter of one sensor
-                raise
         return None if len(good) < self.settings.min_sensors else (good, *recognised(self.model, good))
+
+    def _is_recognised(self, token: Token) -> bool:
+        try:
+            recognised(self.model, [token])
+        except Exception:
+            return False
+        return True
 
     def tokens(self, selection: Selection, embed: bool = True, later: bool = False) -> list[Token]:
         """Decodes and encodes a selection without fusing it: for a node that sends its items to another.

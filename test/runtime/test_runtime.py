@@ -1680,6 +1680,20 @@ def test_what_one_sensor_makes_fail_in_the_fusion_is_counted_and_the_others_go_o
     assert [share.name for share in engine.tick(T0 + S // 10).sensors] == ["camera", "lidar"]
 
 
+def test_a_fusion_that_always_raises_is_no_fault_of_a_sensor():
+    class Broken(FakeModel):
+        def recognise(self, kinds, embeddings, doubts=None):
+            raise RuntimeError("no fusion")
+
+    engine = make("camera", "lidar", model=Broken())
+    push(engine, "camera", 0, sample("camera", 1))
+    push(engine, "lidar", 0, sample("lidar", 1))
+    for _ in range(2):  # what they offer stays
+        with pytest.raises(RuntimeError, match="no fusion"):
+            engine.tick(T0)
+    assert [report.rejected for report in engine.reports(T0)] == [0, 0]
+
+
 def test_an_error_of_every_tick_has_one_traceback_and_is_counted(caplog):
     with LatestWorker(lambda job: 1 / job, lambda _: None) as worker:
         for _ in range(5):
