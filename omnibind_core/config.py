@@ -15,9 +15,9 @@ from omnibind_core.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every configuration model: immutable, and unknown keys are errors."""
+    """Base of every configuration model: immutable; unknown keys are errors, as are numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 MOST_VALUES = 1_000_000

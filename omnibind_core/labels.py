@@ -105,6 +105,9 @@ class LabelBank:
             raise ConfigError(f"label rows have shape {tuple(self.rows.shape)}, owners {tuple(self.owner.shape)}")
         if self.owner.unique().tolist() != list(range(len(self.names))):
             raise ConfigError(f"the label bank has {len(self.names)} labels, but not every one has a row")
+        if not (finite := self.rows.isfinite().all(dim=1)).all():
+            name = self.names[int(self.owner[int((~finite).nonzero()[0])])]
+            raise ConfigError(f"the embedding of label '{name}' is not finite, expected numbers")
 
     @classmethod
     def from_names(

@@ -98,7 +98,7 @@ def _convert(args: argparse.Namespace) -> int:
     from omnibind_core.files import write_folder_atomically
 
     config = load_config(args.config)
-    checkpoint = open_checkpoint(args.file)
+    checkpoint = open_checkpoint(args.file, verify=True)  # all of it is read in any case
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
     if args.vocabulary:
         clip_text.ClipTokeniser(args.vocabulary)  # refuses what is none

@@ -11,6 +11,7 @@ import json
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,28 +77,30 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self.spec)
 
 
-def open_checkpoint(source: str | Path) -> Checkpoint:
+def open_checkpoint(source: str | Path, verify: bool = False) -> Checkpoint:
     """Opens a weights file, or the one in a folder.
 
     Args:
         source: A safetensors file; a file of ``torch.save``; a folder with one of them, or with several and an index.
             What a training script saved beside the tensors is left out, as is the ``module.`` that data-parallel
             training puts before every name.
+        verify: Whether to read all of it and compare it with its check sums, which a file of ``torch.save`` has and a
+            safetensors file has not.
 
     Raises:
-        WeightsError: Missing, truncated, of another format, or a pickle that would run code; says what was found and
-            what was expected.
+        WeightsError: Missing, truncated, of another format, compressed, damaged as far as that was looked at, or a
+            pickle that would run code; says what was found and what was expected.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         file = _file_in(path)
         if file.name.endswith(".index.json"):
-            return _sharded(path, file)
+            return _sharded(path, file, verify)
     elif path.is_file():
         file = path
     else:
         raise WeightsError(f"{path}: no such file or folder, expected {_EXPECTED}")
-    return _file(file)
+    return _file(file, verify)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -127,11 +130,11 @@ def _file_in(folder: Path) -> Path:
     raise WeightsError(f"{folder}: weights files found: {names}; expected exactly one, or {', '.join(_USUAL)}")
 
 
-def _file(path: Path) -> Checkpoint:
+def _file(path: Path, verify: bool) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _safetensors(path)
     if path.suffix in _TORCH:
-        return _torch(path)
+        return _torch(path, verify)
     raise WeightsError(f"{path}: ends in '{path.suffix}', expected {_EXPECTED}")
 
 
@@ -167,17 +170,30 @@ _SAFETENSORS_TYPES = {
 }
 
 
-def _torch(path: Path) -> Checkpoint:
+def _torch(path: Path, verify: bool) -> Checkpoint:
     expected = "tensors as torch.save writes them"
     if not zipfile.is_zipfile(path):
         hint = "truncated, or written before PyTorch 1.6 (then load it and save it again)"
         raise WeightsError(f"{path}: {path.stat().st_size} bytes that are not a whole PyTorch file: {hint}")
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-            raise WeightsError(
-                f"{path}: a TorchScript archive, which is a program; expected {expected}. If you trust it, "
-                "torch.save(torch.jit.load(path).state_dict(), other_path) makes one"
-            )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            damaged = archive.testzip() if verify else None
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: not a whole PyTorch file, expected {expected}: {error}") from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise WeightsError(
+            f"{path}: a TorchScript archive, which is a program; expected {expected}. If you trust it, "
+            "torch.save(torch.jit.load(path).state_dict(), other_path) makes one"
+        )
+    packed = next((entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED), None)
+    if packed is not None:  # a memory map would take the compressed bytes for numbers
+        raise WeightsError(
+            f"{path}: '{packed}' in it is compressed, expected {expected}, which are not: it was zipped again. "
+            "torch.save(torch.load(path, weights_only=True, mmap=False), other_path) makes one"
+        )
+    if damaged is not None:
+        raise WeightsError(f"{path}: damaged: '{damaged}' in it has another check sum than when it was written")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -203,7 +219,7 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
     return found
 
 
-def _sharded(folder: Path, index: Path) -> Checkpoint:
+def _sharded(folder: Path, index: Path, verify: bool) -> Checkpoint:
     """Only the headers of the files are read now; a PyTorch file is opened when a tensor in it is asked for."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
@@ -215,7 +231,7 @@ def _sharded(folder: Path, index: Path) -> Checkpoint:
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing:
         raise WeightsError(f"{folder} lacks {', '.join(missing)}, which {index.name} names")
-    shards = {name: _file(folder / name) for name in names}
+    shards = {name: _file(folder / name, verify) for name in names}
     absent = [name for name, file in placed.items() if name not in shards[file]]
     if absent:
         raise WeightsError(f"{folder / placed[absent[0]]} lacks the tensor '{absent[0]}', which {index.name} names")

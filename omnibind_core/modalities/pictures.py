@@ -34,6 +34,9 @@ NEEDS = {
 INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 AS_STORED = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # grey stays grey, 16 bit stay 16 bit; EXIF orientation applied
 _ANIMATED = tuple(bytes([flags]) for flags in range(64) if flags & 2)  # flags of a WebP
+# OpenCV 4.6, which ROS 2 Jazzy's distribution has, names it in another place.
+_SET_LOG_LEVEL: Callable[[int], int] = getattr(getattr(cv2.utils, "logging", cv2), "setLogLevel")  # noqa: B009
+_SILENT = 0
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
 
 
@@ -106,8 +109,7 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
     what = "a complete JPEG, PNG, BMP, WebP, PPM, TIFF, GIF, AVIF, HEIF or JPEG 2000 picture"
     if data.size == 0:
         raise InvalidInputError(source, "0 bytes", what)
-    # Older OpenCV fills the missing rows of a cut JPEG with grey and reports nothing.
-    if data[:2].tobytes() == b"\xff\xd8" and not _jpeg_is_complete(data.tobytes()):
+    if is_cut_jpeg(data):
         raise InvalidInputError(source, f"a JPEG that ends early ({data.size} bytes)", what)
     colour = flags != cv2.IMREAD_UNCHANGED and bool(flags & cv2.IMREAD_COLOR)
     picture = None
@@ -156,13 +158,13 @@ def decode_bounded(data: NDArray[np.uint8], source: str, flags: int) -> NDArray[
     """
     if not check_size(data.tobytes(), source):
         return None
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our error says it, in one sentence
+    level = _SET_LOG_LEVEL(_SILENT)  # our error says it, in one sentence
     try:
         return cv2.imdecode(data, flags)
     except cv2.error:
         return None
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _SET_LOG_LEVEL(level)
 
 
 def _is_animated(start: bytes) -> bool:
@@ -213,6 +215,17 @@ def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return np.ascontiguousarray(picture[::rows, ::columns])
+
+
+def is_cut_jpeg(data: NDArray[np.uint8]) -> bool:
+    """Whether the bytes of a picture file are a JPEG without its end.
+
+    Older OpenCV fills the missing rows of one with grey and reports nothing, so it is to be asked before.
+
+    Args:
+        data: ``uint8 [N]``.
+    """
+    return data[:2].tobytes() == b"\xff\xd8" and not _jpeg_is_complete(data.tobytes())
 
 
 def _jpeg_is_complete(data: bytes) -> bool:

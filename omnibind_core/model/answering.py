@@ -38,6 +38,9 @@ class Recognition:
         names: The ``C`` labels.
         speaks: Of each token, whether anything can be said from it: False if a doubt excludes it.
         threshold: Confidence below which the answer is unknown.
+
+    Raises:
+        InvalidInputError: One of them, but for the familiarity, has values that are not finite: that is no answer.
     """
 
     embedding: NDArray[np.float32]
@@ -49,6 +52,11 @@ class Recognition:
     names: tuple[str, ...] = field(kw_only=True)
     speaks: tuple[bool, ...] = field(kw_only=True)
     threshold: float = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("embedding", "weights", "similarities", "probabilities", "without"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise InvalidInputError("recognise", f"{name} that are not finite", "an answer of finite numbers")
 
     @property
     def label(self) -> str:

@@ -51,6 +51,11 @@ class ExportedLabels:
     descriptions: Mapping[str, tuple[str, ...]]
     reduce: str = "mean"
 
+    def __post_init__(self) -> None:
+        if not (finite := np.isfinite(self.rows).all(axis=1)).all():
+            name = self.names[int(finite.argmin())]
+            raise ConfigError(f"the embedding of label '{name}' is not finite, expected numbers")
+
     def __len__(self) -> int:
         return len(self.names)
 

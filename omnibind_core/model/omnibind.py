@@ -434,11 +434,15 @@ def _to_host(*parts: Tensor) -> list[NDArray[np.float32]]:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        state = load_file(path)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file, expected the model's weights") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a whole safetensors file: {error}") from error
+    strange = next((name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()), None)
+    if strange is not None:
+        raise WeightsError(f"{path}: the tensor '{strange}' has values that are not finite, expected numbers")
+    return state
 
 
 def _select(

@@ -196,7 +196,8 @@ class PerceptionEngine:
     def perceive(self, selection: Selection) -> tuple[Prediction | None, list[Token]]:
         """Like :meth:`compute`; gives the tokens of the prediction, too, for who asks more of them."""
         tokens = self.tokens(selection)
-        return self.fuse(selection, tokens, self._tokens.seconds), tokens
+        prediction = self.fuse(selection, tokens, self._tokens.seconds)
+        return prediction, [token for token in tokens if token.embedding is not None]
 
     def fuse(
         self, selection: Selection, tokens: Sequence[Token], seconds: Mapping[str, float] | None = None
@@ -211,11 +212,42 @@ class PerceptionEngine:
         if len(tokens) < self.settings.min_sensors:
             return None
         begin = time.perf_counter()
-        answer, names = recognised(self.model, tokens)
+        found = self._recognised(tokens)
+        if found is None:
+            return None
+        tokens, answer, names = found
         if selection.epoch != self._epoch:
             return None
         stages = {**(seconds or {}), "fuse": time.perf_counter() - begin}
         return self._predict(selection, tokens, answer, names, stages)
+
+    def _recognised(self, tokens: Sequence[Token]) -> tuple[Sequence[Token], Recognised, Sequence[str]] | None:
+        """What tokens are recognised as, without those that alone make it fail; those are counted, and come no more.
+
+        What fails with each of them, or with none, is no matter of one sensor, and is raised.
+
+        Returns:
+            The tokens that are left, the answer and the labels; None if fewer than ``min_sensors`` are left.
+        """
+        try:
+            return tokens, *recognised(self.model, tokens)
+        except Exception:
+            bad = [token for token in tokens if not self._is_recognised(token)]
+            if len(bad) in (0, len(tokens)):
+                raise
+            for token in bad:
+                self._tokens.attempt(token.sensor.name, recognised, self.model, [token])  # says what it is
+                token.embedding = None
+                self._judge(token.sensor.name, False, token.doubt)
+            good = [token for token in tokens if token.embedding is not None]
+        return None if len(good) < self.settings.min_sensors else (good, *recognised(self.model, good))
+
+    def _is_recognised(self, token: Token) -> bool:
+        try:
+            recognised(self.model, [token])
+        except Exception:
+            return False
+        return True
 
     def tokens(self, selection: Selection, embed: bool = True, later: bool = False) -> list[Token]:
         """Decodes and encodes a selection without fusing it: for a node that sends its items to another.

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from omnibind_core.errors import OmniBindError
+
 _log = logging.getLogger(__name__)
 
 JobT = TypeVar("JobT")
@@ -17,7 +19,8 @@ ResultT = TypeVar("ResultT")
 class LatestWorker(Generic[JobT, ResultT]):
     """Computes jobs one after another; a job that waits is replaced by a newer one.
 
-    Exceptions of ``compute`` and ``on_result`` are logged with their traceback and counted; the thread lives on.
+    Exceptions of ``compute`` and ``on_result`` are counted, and the first of each type is logged with its traceback;
+    the thread lives on.
 
     Args:
         compute: Turns a job into a result, on the worker's thread.
@@ -27,6 +30,7 @@ class LatestWorker(Generic[JobT, ResultT]):
     Attributes:
         overruns: Jobs replaced before they were begun.
         errors: Jobs that ended in an exception.
+        failure: What the last of these was; empty if there was none.
     """
 
     def __init__(
@@ -34,6 +38,8 @@ class LatestWorker(Generic[JobT, ResultT]):
     ) -> None:
         self.overruns = 0
         self.errors = 0
+        self.failure = ""
+        self._traced: set[type[Exception]] = set()
         self._compute = compute
         self._on_result = on_result
         self._slot: list[JobT] = []
@@ -101,6 +107,9 @@ class LatestWorker(Generic[JobT, ResultT]):
                 self._busy = True
             try:
                 self._on_result(self._compute(job))
-            except Exception:
+            except Exception as error:
                 self.errors += 1
-                _log.exception("a tick failed; the next one is tried")
+                self.failure = str(error) if isinstance(error, OmniBindError) else f"{type(error).__name__}: {error}"
+                if type(error) not in self._traced:
+                    self._traced.add(type(error))
+                    _log.exception("a tick failed; the next one is tried, further errors of this kind are counted only")

@@ -67,8 +67,8 @@ class Inference:
         self.times.clear()
         self._overruns = self._errors = 0
 
-    def entry(self, ticks: int, overruns: int, errors: int) -> tuple[bytes, str, dict[str, Any]]:
-        """Level, message and values, for what happened since the last call."""
+    def entry(self, ticks: int, overruns: int, errors: int, failure: str = "") -> tuple[bytes, str, dict[str, Any]]:
+        """Level, message and values, for what happened since the last call; ``failure`` is the last error in words."""
         late, failed = overruns - self._overruns, errors - self._errors
         self._overruns, self._errors = overruns, errors
         level, message = DiagnosticStatus.OK, "running"
@@ -77,6 +77,7 @@ class Inference:
             message = f"too slow: {late} ticks were skipped since the last report; lower the rate"
         if failed > 0:
             level, message = DiagnosticStatus.ERROR, f"{failed} ticks failed since the last report, see the log"
+            message += f"; the last: {failure}" if failure else ""
         values: dict[str, Any] = {"ticks": ticks, "overruns": overruns, "errors": errors}
         for stage in self._stages:
             for key, value in (("mean", self.times.mean(stage)), ("max", self.times.maximum(stage))):

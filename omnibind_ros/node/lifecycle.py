@@ -396,8 +396,8 @@ class PerceptionNode(LifecycleNode):
     def _inference_entry(self) -> tuple[bytes, str, dict[str, Any]]:
         if self.engine is None:
             return DiagnosticStatus.OK, "inactive", {}
-        load = self._loop.load
-        level, message, values = self.inference.entry(self._loop.ticks, self._loop.overruns, self._loop.errors)
+        loop, load = self._loop, self._loop.load
+        level, message, values = self.inference.entry(loop.ticks, loop.overruns, loop.errors, loop.failure)
         if load.words and level != DiagnosticStatus.ERROR:
             level, message = DiagnosticStatus.WARN, load.words
         values |= {"asked": f"{load.asked:.1f} Hz", "planned": f"{load.asked * load.share:.1f} Hz"}

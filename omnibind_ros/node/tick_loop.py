@@ -146,6 +146,11 @@ class TickLoop:
         return self._worker.errors if self._worker is not None else 0
 
     @property
+    def failure(self) -> str:
+        """What the last of these errors was; empty if there was none."""
+        return self._worker.failure if self._worker is not None else ""
+
+    @property
     def _now_ns(self) -> int:
         now: int = self._node.get_clock().now().nanoseconds
         return now

@@ -116,6 +116,11 @@ def broken(kind: str, clip: dict[str, Tensor], folder: Path) -> Path:
         with zipfile.ZipFile(path, "w") as archive:  # what torch.jit.save leaves
             for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
                 archive.writestr(f"model/{name}", b"")
+    elif kind == "zipped again":
+        torch.save(clip, folder / "stored.zip")
+        with zipfile.ZipFile(folder / "stored.zip") as stored, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+            for name in stored.namelist():
+                new.writestr(name, stored.read(name))
     elif kind == "no tensors":
         torch.save({"epoch": 3}, path)
     elif kind == "a list":
@@ -152,6 +157,7 @@ def broken(kind: str, clip: dict[str, Tensor], folder: Path) -> Path:
         ("pickle with code", "a pickle that would run code .*expected tensors"),
         ("plain pickle", "not a whole PyTorch file"),
         ("program", "TorchScript archive, which is a program"),
+        ("zipped again", r"model\.pth: '.+' in it is compressed, expected tensors as torch.save writes them"),
         ("no tensors", "holds a dict with epoch, expected tensors by name"),
         ("a list", "holds a list, expected tensors by name"),
         ("other ending", "ends in '.h5', expected a safetensors file"),
@@ -168,6 +174,18 @@ def test_unusable_files_are_refused(kind, message, clip, tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match=message):
         open_checkpoint(broken(kind, clip, tmp_path))
     assert not Path("executed").exists()
+
+
+def test_a_flipped_bit_of_a_pytorch_file_is_found_where_all_of_it_is_read(clip, capsys, tmp_path):
+    path = tmp_path / "flipped.pth"
+    torch.save(clip, path)
+    data = bytearray(path.read_bytes())
+    data[data.find(clip["visual.proj"].numpy().tobytes()) + 3] ^= 0x40  # of an exponent
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"flipped\.pth: damaged: '.+' in it has another check sum"):
+        open_checkpoint(path, verify=True)
+    said = run(capsys, "weights", "convert", path, "--out", tmp_path / "out", "--config", "open_clip_tiny", code=2)
+    assert "damaged" in said and not (tmp_path / "out").exists()
 
 
 # Loading into a model

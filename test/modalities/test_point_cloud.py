@@ -329,6 +329,16 @@ def test_points_are_drawn_on_the_surface_of_a_mesh(suffix: str, tmp_path: Path) 
         CLOUD.load(path)
 
 
+def test_an_off_file_that_ends_in_its_surfaces_is_refused(tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    whole = trimesh.creation.icosphere().export(file_type="off").encode()
+    (tmp_path / "a.off").write_bytes(whole[: 9 * len(whole) // 10])
+    with pytest.raises(InvalidInputError, match="a header of at least 7046 numbers above"):
+        CLOUD.load(tmp_path / "a.off")
+    (tmp_path / "b.off").write_bytes(whole.replace(b"OFF\n", b"OFF # a sphere\n"))
+    assert CLOUD.load(tmp_path / "b.off").shape == (16384, 3)
+
+
 def test_an_stl_that_claims_more_triangles_than_it_has_is_refused(tmp_path: Path) -> None:
     trimesh = pytest.importorskip("trimesh")
     data = bytearray(trimesh.creation.box().export(file_type="stl"))

@@ -348,6 +348,16 @@ def test_a_depth_picture_is_no_camera(rng):
     assert decoded(decoder, messages.IMAGE, image(distance, "16UC1"))[1] is None
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("modality", ["image", "thermal", "touch"])
+def test_a_jpeg_that_ends_early_is_refused_by_every_opencv(rng, share, modality):
+    data = cv2.imencode(".jpg", rng.integers(0, 255, (60, 80), np.uint8))[1]
+    assert decode(messages.COMPRESSED_IMAGE, SimpleNamespace(format="jpeg", data=data), modality) is not None
+    cut = SimpleNamespace(format="jpeg", data=data[: int(share * len(data))])
+    with pytest.raises(InvalidInputError, match="a JPEG that ends early"):
+        decode(messages.COMPRESSED_IMAGE, cut, modality)
+
+
 def test_a_jpeg_of_16_bits_is_doubted(rng):
     cut = np.minimum(rng.integers(0, 1024, (60, 80)), 255).astype(np.uint8)  # what OpenCV makes of 16 bits
     data = cv2.imencode(".jpg", cut, [cv2.IMWRITE_JPEG_QUALITY, 100])[1]

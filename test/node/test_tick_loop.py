@@ -9,8 +9,11 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticStatus
+
 from omnibind_core.runtime import EngineSettings, PerceptionEngine, PerceptionStream, SensorConfig, Trigger
 from omnibind_core.runtime.sensor import SECOND
+from omnibind_ros.node.diagnostics import Inference
 from omnibind_ros.node.tick_loop import TickLoop
 
 pytestmark = pytest.mark.ros
@@ -64,3 +67,12 @@ def test_what_waits_for_the_worker_is_chosen_when_it_is_free(trigger):
     newest = second if trigger else second + round(0.05 * SECOND)
     assert stamps == {"camera": second, "lidar": 100 * SECOND if trigger else newest}
     assert tick.selection.now_ns == (second if trigger else newest) and tick.started > first.started
+
+
+def test_the_diagnostics_say_what_the_last_failed_tick_was():
+    inference = Inference()
+    assert inference.entry(3, 0, 0)[:2] == (DiagnosticStatus.OK, "running")
+    level, message, values = inference.entry(8, 0, 5, "RuntimeError: no fusion")
+    assert level == DiagnosticStatus.ERROR and values["errors"] == 5
+    assert message == "5 ticks failed since the last report, see the log; the last: RuntimeError: no fusion"
+    assert inference.entry(9, 0, 5, "RuntimeError: no fusion")[:2] == (DiagnosticStatus.OK, "running")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -244,6 +245,51 @@ def test_broken_weights_are_refused_with_what_is_wrong(tmp_path, how, message):
     _break(tmp_path, how)
     with pytest.raises(WeightsError, match=message):
         OmniBind.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("labels.rows", "tensor 'labels.rows' has values that are not finite"),
+        ("fusion", "tensor 'fusion.+' has values that are not finite"),
+        ("encoders", "tensor 'encoders.+' has values that are not finite"),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, name, message, value):
+    fresh().save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    chosen = next(key for key, x in state.items() if key.startswith(name) and x.is_floating_point())
+    state[chosen].view(-1)[-1] = value
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=message):
+        OmniBind.from_pretrained(tmp_path)
+
+
+def test_a_calibration_that_is_not_finite_is_refused(tmp_path):
+    fresh().save_pretrained(tmp_path)
+    for told in ({"certainty": [{"bias": math.nan}]}, {"temperatures": [math.inf]}, {"threshold": math.nan}):
+        (tmp_path / "calibration.json").write_text(json.dumps(told))
+        with pytest.raises(ConfigError, match=rf"calibration\.{next(iter(told))}"):
+            OmniBind.from_pretrained(tmp_path)
+
+
+def test_labels_that_are_not_finite_are_refused_and_those_before_stay():
+    model = fresh()
+    before = model.labels
+    embed = model.embed_text
+    model.embed_text = lambda sentences: embed(sentences) * math.nan
+    with pytest.raises(ConfigError, match="embedding of label 'kettle' is not finite"):
+        model.set_labels(["kettle", "drum"])
+    assert model.labels is before
+
+
+def test_an_answer_that_is_not_finite_is_none():
+    model = fresh()
+    row = torch.nn.functional.normalize(torch.ones(1, model.embed_dim), dim=-1)
+    assert model.recognise(["image"], row).confidence > 0
+    with pytest.raises(InvalidInputError, match="embedding that are not finite"):
+        model.recognise(["image"], row * math.nan)
 
 
 def test_a_broken_calibration_names_the_key(tmp_path):

@@ -1657,6 +1657,52 @@ def test_worker_is_busy_until_its_job_is_done_and_forgets_what_waits_when_closed
     assert worker._slot == []
 
 
+def test_what_one_sensor_makes_fail_in_the_fusion_is_counted_and_the_others_go_on(caplog):
+    class Overflowing(FakeModel):
+        def recognise(self, kinds, embeddings, doubts=None):
+            if self.fail_on in kinds:
+                raise InvalidInputError("recognise", "probabilities that are not finite", "an answer of finite numbers")
+            return super().recognise(kinds, embeddings, doubts)
+
+    model = Overflowing()
+    engine = make("camera", "lidar", model=model)
+    push(engine, "camera", 0, sample("camera", 1))
+    push(engine, "lidar", 0, sample("lidar", 1))
+    model.fail_on = "image"
+    for _ in range(2):  # the same item is not tried again
+        found, tokens = engine.perceive(engine.select(T0))
+        assert [share.name for share in found.sensors] == [token.sensor.name for token in tokens] == ["lidar"]
+    camera, lidar = engine.reports(T0)
+    assert (camera.rejected, lidar.rejected) == (1, 0)
+    assert "probabilities that are not finite" in camera.reason
+    push(engine, "camera", 0.1, sample("camera", 2))
+    model.fail_on = None
+    assert [share.name for share in engine.tick(T0 + S // 10).sensors] == ["camera", "lidar"]
+
+
+def test_a_fusion_that_always_raises_is_no_fault_of_a_sensor():
+    class Broken(FakeModel):
+        def recognise(self, kinds, embeddings, doubts=None):
+            raise RuntimeError("no fusion")
+
+    engine = make("camera", "lidar", model=Broken())
+    push(engine, "camera", 0, sample("camera", 1))
+    push(engine, "lidar", 0, sample("lidar", 1))
+    for _ in range(2):  # what they offer stays
+        with pytest.raises(RuntimeError, match="no fusion"):
+            engine.tick(T0)
+    assert [report.rejected for report in engine.reports(T0)] == [0, 0]
+
+
+def test_an_error_of_every_tick_has_one_traceback_and_is_counted(caplog):
+    with LatestWorker(lambda job: 1 / job, lambda _: None) as worker:
+        for _ in range(5):
+            worker.submit(0)
+            assert worker.wait(10)
+    assert worker.errors == 5 and worker.failure == "ZeroDivisionError: division by zero"
+    assert caplog.text.count("Traceback") == 1
+
+
 def test_worker_survives_exceptions(caplog):
     results = []
 

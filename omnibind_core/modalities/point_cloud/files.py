@@ -123,8 +123,8 @@ def _check_pcd(path: Path) -> None:
 def _read_mesh(path: Path) -> NDArray[np.float64]:
     trimesh = require("trimesh", f"Reading {path.suffix} files")
     expected = "a complete file with points or a surface"
-    if path.suffix.lower() == ".ply":
-        _check_ply(path)
+    if path.suffix.lower() in (".ply", ".off"):
+        (_check_ply if path.suffix.lower() == ".ply" else _check_off)(path)
     try:
         with _quiet("trimesh"):
             parts = trimesh.load_scene(path, process=False, skip_materials=True).dump()
@@ -165,6 +165,15 @@ def _check_ply(path: Path) -> None:
     if held < least:
         found = f"a header of at least {least} {'lines' if is_text else 'bytes'} above {held}"
         raise InvalidInputError(str(path), found, "a complete PLY file")
+
+
+def _check_off(path: Path) -> None:
+    """Refuses one whose surfaces end before their number in the header: the library takes those that are there."""
+    lines = (line.partition(b"#")[0] for line in path.read_bytes().splitlines())
+    words = b" ".join(lines).split()
+    found = [int(word) for word in words[1:4] if words[0].endswith(b"OFF") and word.isdigit()]
+    if len(found) == 3 and (held := len(words) - 4) < (least := 3 * found[0] + 4 * found[1]):  # triangles at least
+        raise InvalidInputError(str(path), f"a header of at least {least} numbers above {held}", "a complete OFF file")
 
 
 @contextmanager
