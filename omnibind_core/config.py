@@ -20,6 +20,8 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_DEEPEST = 100  # levels of a YAML text
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
@@ -59,6 +61,36 @@ def parse(
         raise ConfigError("; ".join(problems)) from error
 
 
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def from_yaml(text: str | bytes) -> Any:
+    """What a YAML text holds.
+
+    Raises:
+        ValueError: It is no YAML, a value in it is impossible, or it is nested more than :data:`_DEEPEST` levels.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        depth = 0
+        for event in yaml.parse(text, loader):  # libyaml's loader ends the process where it is too deep
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise ValueError(f"it is nested more than {_DEEPEST} levels")
+        return yaml.load(text, loader)
+    except Exception as error:  # a date of the 99th, !!int without digits: its constructors raise almost anything
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """Reads a YAML or JSON file that holds a mapping.
 
@@ -67,8 +99,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError) as error:
+        data = from_json(text) if path.suffix == ".json" else from_yaml(text)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as configuration: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, expected a mapping of keys to values")
@@ -93,8 +125,8 @@ def load_named(model: type[ConfigT], shelf: str, name: str, overrides: Sequence[
         if not equals:
             raise ConfigError(f"--set {text}: expected key=value")
         try:
-            _put(data, key.strip().split("."), yaml.safe_load(value))
-        except yaml.YAMLError as error:
+            _put(data, key.strip().split("."), from_yaml(value))
+        except ValueError as error:
             raise ConfigError(f"--set {text}: the value is not YAML") from error
     return parse(model, data, shelf)
 

@@ -235,6 +235,11 @@ class LabelBank:
             )
         except KeyError as error:
             raise ConfigError(f"labels.json has no key {error}") from error
+        except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            expected = "what OmniBind.save_pretrained writes"
+            raise ConfigError(f"labels.json has values of other types ({error}), expected {expected}") from error
 
 
 def _clean(name: str) -> str:

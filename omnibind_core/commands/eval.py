@@ -172,13 +172,11 @@ def _chosen(option: str, asked: Sequence[str] | None, known: Collection[str]) ->
 
 def _experiment(folder: Path, data: Path) -> TrainConfig:
     """The settings that the model was trained with, on these data; the defaults where it does not say."""
-    import yaml
-
-    from omnibind_core.config import parse
+    from omnibind_core.config import parse, read_mapping
     from omnibind_core.training.config import TrainConfig
 
     path = folder / "train.yaml"
-    told = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {"augmentations": 0}
+    told = read_mapping(path) if path.is_file() else {"augmentations": 0}
     return parse(TrainConfig, {**told, "data": str(data), "index": None, "start": None}, str(path))
 
 

@@ -7,7 +7,6 @@ and are mapped into memory then, not copied.
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import re
 import zipfile
@@ -19,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from omnibind_core.config import from_json
 from omnibind_core.errors import WeightsError
 
 INDEX = "model.safetensors.index.json"
@@ -169,22 +169,25 @@ _SAFETENSORS_TYPES = {
 
 def _torch(path: Path) -> Checkpoint:
     expected = "tensors as torch.save writes them"
-    if not zipfile.is_zipfile(path):
-        hint = "truncated, or written before PyTorch 1.6 (then load it and save it again)"
-        raise WeightsError(f"{path}: {path.stat().st_size} bytes that are not a whole PyTorch file: {hint}")
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+    try:
+        if not zipfile.is_zipfile(path):
+            hint = "truncated, or written before PyTorch 1.6 (then load it and save it again)"
+            raise WeightsError(f"{path}: {path.stat().st_size} bytes that are not a whole PyTorch file: {hint}")
+        with zipfile.ZipFile(path) as archive:
+            is_program = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if is_program:
             raise WeightsError(
                 f"{path}: a TorchScript archive, which is a program; expected {expected}. If you trust it, "
                 "torch.save(torch.jit.load(path).state_dict(), other_path) makes one"
             )
-    try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|Unsupported class|Unsupported global:?(?: GLOBAL)?) ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
         raise WeightsError(f"{path}: a pickle that would run code{what}, expected {expected}: not loaded") from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged file makes zipfile and the unpickler raise almost anything
         raise WeightsError(f"{path}: not a whole PyTorch file, expected {expected}: {error}") from error
     tensors = _tensors(path, content)
     spec = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
@@ -206,11 +209,12 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
 def _sharded(folder: Path, index: Path) -> Checkpoint:
     """Only the headers of the files are read now; a PyTorch file is opened when a tensor in it is asked for."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        placed: dict[str, str] = content["weight_map"]
+        content = from_json(index.read_text(encoding="utf-8"))
+        placed: dict[str, str] = {name: str(file) for name, file in content["weight_map"].items()}
         licence = str(content.get("metadata", {}).get("licence", ""))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{index}: not an index of weights files, expected a JSON object with weight_map") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        expected = "a JSON object with weight_map, the names of files by those of tensors"
+        raise WeightsError(f"{index}: not an index of weights files ({error!r}), expected {expected}") from error
     names = sorted(set(placed.values()))
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing:
