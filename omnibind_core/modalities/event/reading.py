@@ -21,6 +21,7 @@ from omnibind_core.modalities.event.conversion import Columns, named
 from omnibind_core.modalities.event.headers import LAST, MAX_SIDE, TAIL, chosen
 from omnibind_core.optional import require
 
+_MOST_OF_FRAME = 8 * LAST  # events that the values of a frame may stand for
 _ATIS_WIDTH, _ATIS_HEIGHT = 240, 180  # N-Caltech101
 _ATIS_OVERFLOW_ROW, _ATIS_OVERFLOW = 240, 1 << 13  # a row that no pixel has marks a clock overflow, µs
 
@@ -61,6 +62,9 @@ def from_frame(frame: NDArray[Any], source: str) -> Events:
         raise InvalidInputError(source, f"frame {frame.dtype} {list(frame.shape)}", "signed integers [H, W]")
     y, x = np.nonzero(frame)
     value = frame[y, x].astype(np.int64)
+    total = np.abs(value.astype(np.float64)).sum()
+    if total > _MOST_OF_FRAME:
+        raise InvalidInputError(source, f"a frame that counts {total:.0f} events", f"at most {_MOST_OF_FRAME}")
     repeats = np.abs(value)
     return Events(
         np.repeat(x, repeats).astype(np.uint16),
