@@ -186,7 +186,7 @@ def _open(path: Path) -> Iterator[_Bag]:
                 try:
                     parts.append(_opened(file))
                     stack.callback(parts[-1].close)
-                except (OSError, UnreadableError) as error:
+                except (OSError, ValueError) as error:  # the latter of names with a NUL, too
                     broken.append(_reason(error, file))
             if broken and not parts:
                 raise UnreadableError("; ".join(broken))
