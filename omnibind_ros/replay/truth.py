@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from omnibind_core.errors import DataError, InvalidInputError
+from omnibind_core.labels import clean
 from omnibind_ros import messages
 from omnibind_ros.bags import read, types
 
@@ -110,7 +111,7 @@ def from_table(path: Path, start_ns: int, end_ns: int, bag_name: str = "") -> Tr
                     continue
                 where = f"{path}, line {table.line_num}"
                 begin, end = (time_ns(row[key], start_ns, where) for key in keys)
-                label = (row["label"] or "").strip()
+                label = clean(row["label"] or "")
                 if end <= begin:
                     raise DataError(f"{where}: it ends at {row[keys[1]]} and begins at {row[keys[0]]}")
                 if label:
@@ -158,7 +159,7 @@ def from_topic(path: Path, topic: str, start_ns: int, end_ns: int) -> Truth:
     try:
         for item in read.messages(path, [topic]):
             try:
-                said.append((item.time_ns, types.decode(item).data.strip()))
+                said.append((item.time_ns, clean(types.decode(item).data)))
             except InvalidInputError as error:
                 notes.append(str(error))
     except DataError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.data.sources.imagenet import _wnids
 from omnibind_core.encoders.checkpoints import open_checkpoint
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError, OmniBindError, WeightsError
-from omnibind_core.labels import LabelBank
+from omnibind_core.evaluation.report import document, plots
+from omnibind_core.labels import LabelBank, Prompts
 from omnibind_core.training.logs import Table
 from omnibind_ros.bags import scene_bag
 from omnibind_ros.messages.fields import DecodeOptions
@@ -214,3 +217,46 @@ def test_truth_of_many_rows_is_what_each_row_says() -> None:
     ordered = [truth.Interval(*row) for row in sorted(rows) if row[0] < row[1]]
     pairs = [(a, b) for n, a in enumerate(ordered) for b in ordered[n + 1 :] if b.start_ns < a.end_ns]
     assert truth._overlaps(ordered, 0)[0].startswith(f"{len(pairs)} pairs")
+
+
+WORDS = [
+    "$\\frac{$",
+    "a$b",
+    "two\nlines",
+    "\x1b[31mred",
+    "nul\0",
+    "\u202edrawkcab",
+    "=1+1",
+    "@SUM(A1)",
+    "+1",
+    "<b>",
+    "\ud800",
+]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_labels_of_any_letters_are_drawn_and_written(tmp_path: Path) -> None:
+    marks = "".join(map(chr, (0, 0x1B, 0x202E, 0xD800)))
+    words = WORDS[:-1]  # half a surrogate is in no file
+    picture = plots.bars(
+        "drawn", f"of {words[3]}", words, {word: [(0.5, None)] * len(words) for word in words}, "share"
+    )
+    ElementTree.fromstring(picture.data)
+    rows = [{"label": word, "n": place} for place, word in enumerate(words)]
+    table = document.Table("words", "Words", rows, (document.Column("label", "label"), document.Column("n", "n")))
+    section = document.Section("Words", words[5], [table, picture])
+    page = document.Report("evaluation", "Words", {}, [section]).write(tmp_path).read_text(encoding="utf-8")
+    assert "<b>" not in page.partition("<table")[2].partition("</table>")[0]
+    assert not set(page) & set(marks)
+    written = (tmp_path / "tables" / "words.csv").read_text(encoding="utf-8")
+    cells = [row["label"] for row in csv.DictReader(io.StringIO(written, newline=""))]
+    assert not [cell for cell in cells if cell[0] in "=+-@"]
+    assert "'=1+1" in cells and "a$b" in cells
+    assert document.neutral(-1.5) == -1.5 and document.neutral("-") == "-"
+
+
+def test_labels_are_one_line_that_can_be_shown() -> None:
+    names = Prompts.of([*WORDS, "\x1b", "  "], ["a {}"]).names
+    assert names[:7] == ("$\\frac{$", "a$b", "two lines", "[31mred", "nul", "drawkcab", "=1+1")
+    assert len(names) == len(WORDS) - 1
+    assert all(name.isprintable() for name in names)
