@@ -65,20 +65,41 @@ def parse(
         raise ConfigError("; ".join(problems)) from error
 
 
-def load_yaml(text: str | bytes) -> Any:
-    """Reads one YAML document that holds no more than :data:`MOST_VALUES` values.
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def from_yaml(text: str | bytes) -> Any:
+    """What a YAML text holds, of no more than :data:`MOST_VALUES` values.
 
     An alias counts as all that it stands for: a few hundred bytes can stand for more than any memory holds, which shows
     only when somebody goes through it.
 
     Raises:
-        yaml.YAMLError: It is not YAML, holds more, nests too deeply or holds itself.
+        ValueError: It is no YAML, a value in it is impossible, it holds more, nests too deeply or holds itself.
     """
+    try:
+        return _from_yaml(text)
+    except RecursionError:
+        raise ValueError("a value that holds itself, expected values that end") from None
+    except Exception as error:  # a date of the 99th, !!int without digits: its constructors raise almost anything
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _from_yaml(text: str | bytes) -> Any:
     depth = 0
-    for event in yaml.parse(text, _LOADER):  # what goes down into each level by itself would overrun its stack
+    for event in yaml.parse(text, _LOADER):  # libyaml's loader ends the process where it is too deep
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_LEVELS:
-            raise yaml.YAMLError(f"more than {MOST_LEVELS} levels, expected at most these")
+            raise ValueError(f"it is nested more than {MOST_LEVELS} levels")
     loader = _LOADER(text)
     try:
         node = loader.get_single_node()
@@ -86,10 +107,8 @@ def load_yaml(text: str | bytes) -> Any:
             return None
         values = _size(node, {})
         if values > MOST_VALUES:
-            raise yaml.YAMLError(f"{values:.3g} values with all that aliases stand for, expected at most {MOST_VALUES}")
+            raise ValueError(f"{values:.3g} values with all that aliases stand for, expected at most {MOST_VALUES}")
         return loader.construct_document(node)
-    except RecursionError as error:
-        raise yaml.YAMLError("a value that holds itself, expected values that end") from error
     finally:
         loader.dispose()
 
@@ -111,8 +130,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else load_yaml(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError, RecursionError) as error:
+        data = from_json(text) if path.suffix == ".json" else from_yaml(text)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as configuration: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, expected a mapping of keys to values")
@@ -137,8 +156,8 @@ def load_named(model: type[ConfigT], shelf: str, name: str, overrides: Sequence[
         if not equals:
             raise ConfigError(f"--set {text}: expected key=value")
         try:
-            _put(data, key.strip().split("."), load_yaml(value))
-        except yaml.YAMLError as error:
+            _put(data, key.strip().split("."), from_yaml(value))
+        except ValueError as error:
             raise ConfigError(f"--set {text}: the value is not YAML") from error
     return parse(model, data, shelf)
 

@@ -53,14 +53,14 @@ class Prompts(NamedTuple):
         descriptions: Mapping[str, Sequence[str]] | None = None,
     ) -> Prompts:
         """The sentences of labels; arguments and errors as of :meth:`LabelBank.from_names`."""
-        unique = tuple(dict.fromkeys(_clean(name) for name in names if name.strip()))
+        unique = tuple(dict.fromkeys(word for name in names if (word := clean(name))))
         if not unique:
             raise ConfigError("the list of labels is empty, expected at least one name")
         for template in templates:
             if "{}" not in template:
                 raise ConfigError(f"label template '{template}' has no '{{}}' for the label")
         known = {name: tuple(words) for name, words in (aliases or {}).items() if name in unique}
-        told = {_clean(name): tuple(texts) for name, texts in (descriptions or {}).items() if texts}
+        told = {clean(name): tuple(texts) for name, texts in (descriptions or {}).items() if texts}
         told = {name: told[name] for name in unique if name in told}
         sentences: list[str] = []
         row: list[int] = []
@@ -238,7 +238,26 @@ class LabelBank:
             )
         except KeyError as error:
             raise ConfigError(f"labels.json has no key {error}") from error
+        except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            expected = "what OmniBind.save_pretrained writes"
+            raise ConfigError(f"labels.json has values of other types ({error}), expected {expected}") from error
 
 
-def _clean(name: str) -> str:
-    return " ".join(name.split())
+_RANGES = (
+    (0, 0x20),
+    (0x7F, 0xA0),
+    (0x61C, 0x61D),
+    (0x200E, 0x2010),
+    (0x202A, 0x202F),
+    (0x2066, 0x206A),
+    (0xD800, 0xE000),
+)
+UNSEEN = dict.fromkeys(place for low, high in _RANGES for place in range(low, high))
+"""Control characters, halves of surrogates, and what turns the direction of the text behind it."""
+
+
+def clean(name: str) -> str:
+    """A label as people, terminals, HTML and ROS can show it: one line, without control characters and bidi marks."""
+    return " ".join(name.split()).translate(UNSEEN).strip()

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from omnibind_core.commands import modality_free
 from omnibind_core.commands.loading import text_tower
-from omnibind_core.config import load_yaml
+from omnibind_core.config import from_yaml
 from omnibind_core.data import sources
 from omnibind_core.data.sources.base import SPLITS, Inspection, Source
 from omnibind_core.errors import ConfigError
@@ -132,8 +130,8 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
         if not (key and separator):
             raise ConfigError(f"--set '{pair}': expected OPTION=VALUE")
         try:
-            values[key] = load_yaml(text)
-        except yaml.YAMLError as error:
+            values[key] = from_yaml(text)
+        except ValueError as error:
             raise ConfigError(f"--set '{pair}': {error}") from error
     return values
 

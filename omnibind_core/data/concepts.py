@@ -92,12 +92,16 @@ class Concepts:
         """
         if not path.is_file():
             raise DataError(f"no label table {path}: expected a CSV with the columns {','.join(COLUMNS)}")
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = tuple(reader.fieldnames or ())
-            if not set(COLUMNS[:3]) <= set(columns) <= set(COLUMNS):
-                raise DataError(f"{path} has the columns {','.join(columns) or '(none)'}, expected {','.join(COLUMNS)}")
-            return cls([_match(row, f"{path}, line {reader.line_num}") for row in reader])
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                columns = tuple(reader.fieldnames or ())
+                if not set(COLUMNS[:3]) <= set(columns) <= set(COLUMNS):
+                    found = ",".join(columns) or "(none)"
+                    raise DataError(f"{path} has the columns {found}, expected {','.join(COLUMNS)}")
+                return cls([_match(row, f"{path}, line {reader.line_num}") for row in reader])
+        except (OSError, csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path} is no CSV table in UTF-8: {error}") from error
 
     def write(self, path: Path) -> None:
         """Writes ``labels.csv``, ordered by concept, so that what was merged stands together."""

@@ -7,7 +7,6 @@ and are mapped into memory then, not copied.
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import re
 import zipfile
@@ -20,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from omnibind_core.config import from_json
 from omnibind_core.errors import WeightsError
 
 INDEX = "model.safetensors.index.json"
@@ -200,7 +200,7 @@ def _torch(path: Path, verify: bool) -> Checkpoint:
         named = re.search(r"(?:GLOBAL|Unsupported class|Unsupported global:?(?: GLOBAL)?) ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
         raise WeightsError(f"{path}: a pickle that would run code{what}, expected {expected}: not loaded") from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes zipfile and the unpickler raise almost anything
         raise WeightsError(f"{path}: not a whole PyTorch file, expected {expected}: {error}") from error
     tensors = _tensors(path, content)
     spec = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
@@ -222,11 +222,12 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
 def _sharded(folder: Path, index: Path, verify: bool) -> Checkpoint:
     """Only the headers of the files are read now; a PyTorch file is opened when a tensor in it is asked for."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        placed: dict[str, str] = content["weight_map"]
+        content = from_json(index.read_text(encoding="utf-8"))
+        placed: dict[str, str] = {name: str(file) for name, file in content["weight_map"].items()}
         licence = str(content.get("metadata", {}).get("licence", ""))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{index}: not an index of weights files, expected a JSON object with weight_map") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        expected = "a JSON object with weight_map, the names of files by those of tensors"
+        raise WeightsError(f"{index}: not an index of weights files ({error!r}), expected {expected}") from error
     names = sorted(set(placed.values()))
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing:

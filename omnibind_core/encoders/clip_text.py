@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import html
-import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omnibind_core.config import from_json
 from omnibind_core.encoders.family import weights_path
 from omnibind_core.errors import WeightsError
 from omnibind_core.optional import require
@@ -172,7 +172,7 @@ def _read(path: Path) -> Any:
         raise WeightsError(f"{path}: no vocabulary of CLIP's tokeniser there, expected {_EXPECTED}")
     try:
         if file.name.endswith(".json"):
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = from_json(file.read_text(encoding="utf-8"))
             if "model" in content:  # a whole tokenizer.json: only its merges are taken, so that all files work alike
                 model = content["model"]
                 pairs = (pair.split() if isinstance(pair, str) else pair for pair in model["merges"])

@@ -162,8 +162,13 @@ class Table:
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.is_file():
             return []
-        with self._path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = [{**row} for row in csv.DictReader(line for line in file if "\0" not in line)]
+        whole = [row for row in rows if None not in (*row, *row.values()) and str(row.get("step", "")).isdecimal()]
+        if not whole or len(whole) < len(rows):  # after a power failure the end of a file may be zeros
+            told = "%s: %d rows are whole, others are not and are left out; expected rows that begin with a step"
+            _logger.warning(told, self._path, len(whole))
+        return whole
 
 
 def _bar(name: str, steps: int, done: int) -> Any:

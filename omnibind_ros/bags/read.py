@@ -11,9 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-import yaml
-
-from omnibind_core.config import load_yaml
+from omnibind_core.config import from_yaml
 from omnibind_core.errors import DataError, PartlyReadError
 from omnibind_ros.bags import storage
 from omnibind_ros.bags.formats.mcap import McapFile
@@ -188,7 +186,7 @@ def _open(path: Path) -> Iterator[_Bag]:
                 try:
                     parts.append(_opened(file))
                     stack.callback(parts[-1].close)
-                except (OSError, UnreadableError) as error:
+                except (OSError, ValueError) as error:  # the latter of names with a NUL, too
                     broken.append(_reason(error, file))
             if broken and not parts:
                 raise UnreadableError("; ".join(broken))
@@ -233,9 +231,9 @@ def _files(path: Path) -> list[Path]:
         hint = f"restore it by: ros2 bag reindex {path}, or name its .mcap or .db3 file"
         raise UnreadableError(f"it has no metadata.yaml; {hint}")
     try:
-        content = load_yaml(metadata.read_bytes())
+        content = from_yaml(metadata.read_bytes())
         names = [str(name) for name in content["rosbag2_bagfile_information"]["relative_file_paths"]]
-    except (yaml.YAMLError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         text = " ".join(str(error).split())
         raise UnreadableError(f"its metadata.yaml names no files ({type(error).__name__}: {text})") from error
     return [path / PurePath(name).name for name in names]  # older ones name the folder, too

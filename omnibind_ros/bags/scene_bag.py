@@ -9,7 +9,6 @@ and which of these streams are recorded and which are rendered.
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import re
 from collections import Counter
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core import resources
+from omnibind_core.config import read_mapping
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.matching.wordnet import WordNet
 from omnibind_core.data.rendering import demo_objects
@@ -290,7 +290,12 @@ def _model_folder(model: str) -> Path:
 def vocabulary(model: str) -> set[str] | None:
     """Names that a model can recognise; None if its folder does not tell."""
     path = _model_folder(model) / "labels.json"
-    return set(json.loads(path.read_text(encoding="utf-8"))["names"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    names = read_mapping(path).get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path} has no list of names, expected the labels of a model")
+    return set(names)
 
 
 def _balanced(scenes: Sequence[Scene], number: int) -> list[Scene]:
@@ -380,15 +385,17 @@ def read_labels(path: Path) -> list[SceneLabel]:
     with path.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         expected = [field.name for field in fields(SceneLabel)]
-        if table.fieldnames != expected:
-            raise DataError(f"{path} has the columns {table.fieldnames}, expected {expected}")
-        rows = []
-        for number, row in enumerate(table, start=2):
-            try:
+        rows: list[SceneLabel] = []
+        try:
+            if table.fieldnames != expected:
+                raise DataError(f"{path} has the columns {table.fieldnames}, expected {expected}")
+            for row in table:
                 lists = (tuple(row[key].split()) for key in ("recorded", "rendered", "origin"))
                 rows.append(SceneLabel(float(row["start_s"]), float(row["end_s"]), row["label"], *lists))
-            except (ValueError, AttributeError) as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
+        except DataError:
+            raise
+        except (ValueError, TypeError, AttributeError, csv.Error) as error:
+            raise DataError(f"{path}, line {table.line_num}: {error}, expected {','.join(expected)}") from error
     return rows
 
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import yaml
-
-from omnibind_core.config import load_yaml
+from omnibind_core.config import from_yaml
 from omnibind_core.optional import require
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -127,9 +125,9 @@ def full_type(name: str) -> str:
 def is_latched(profiles: str) -> bool:
     """Whether all QoS profiles of a topic, YAML as rosbag2 stores it, say so."""
     try:
-        found = load_yaml(profiles) or []
+        found = from_yaml(profiles) or []
         return bool(found) and all(str(one["durability"]).lower() in _TRANSIENT_LOCAL for one in found)
-    except (yaml.YAMLError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return False
 
 

@@ -228,6 +228,7 @@ def parsed_definition(ros_type: str, kind: str, text: str) -> Mapping[str, Any]:
                 found.update(typesys.get_types_from_msg(text, ros_type))
             if ros_type not in found:
                 raise ValueError(f"it defines {', '.join(found) or 'nothing'}")
+            typesys.get_typestore(typesys.Stores.EMPTY).register(found)  # two fields of one name get through the parser
         except Exception:
             if ros_type not in {**texts, **typestore().types}:
                 raise

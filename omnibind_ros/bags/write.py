@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from omnibind_core.config import load_yaml
+from omnibind_core.config import from_yaml
 from omnibind_core.errors import DataError
 from omnibind_core.optional import require
 from omnibind_ros.bags.types import typestore
@@ -166,6 +166,6 @@ def _join(path: Path, parts: Sequence[Path]) -> None:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    content = load_yaml((path / "metadata.yaml").read_text(encoding="utf-8"))
+    content = from_yaml((path / "metadata.yaml").read_text(encoding="utf-8"))
     info: dict[str, Any] = content["rosbag2_bagfile_information"]
     return info

@@ -18,6 +18,7 @@ MODALITY_FRAME = "omnibind_ros/msg/ModalityFrame"
 
 # Constants of ModalityFrame.msg.
 _KINDS: tuple[Literal["preprocessed"], Literal["embedding"]] = ("preprocessed", "embedding")
+_MOST_DIMENSIONS = 8  # more than any modality has; NumPy's own bound is 32 or 64
 _DTYPES = ("<u1", "<f4")
 
 
@@ -38,6 +39,8 @@ def modality_frame(message: Any, modality: str, options: DecodeOptions, source: 
     if message.kind >= len(_KINDS) or message.dtype >= len(_DTYPES):
         raise InvalidInputError(source, f"kind {message.kind}, dtype {message.dtype}", "each 0 or 1")
     dtype, shape, data = np.dtype(_DTYPES[message.dtype]), tuple(map(int, message.shape)), as_bytes(message.data)
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InvalidInputError(source, f"a frame of {len(shape)} dimensions", f"at most {_MOST_DIMENSIONS}")
     if not shape or data.size != math.prod(shape) * dtype.itemsize or data.size == 0:
         raise InvalidInputError(source, f"{data.size} bytes for the shape {list(shape)}", f"all its values as {dtype}")
     values: NDArray[Any] = data.view(dtype).reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import omnibind_ros.node.threads  # noqa: F401 - first, before threads are started
+from omnibind_core.config import from_yaml
 
 # isort: split
 import _thread
@@ -20,9 +21,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
-from omnibind_core.config import load_yaml
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.graph.transport import avoid_shared_memory, buffer_warning, share_folder
 
@@ -187,11 +185,11 @@ def _file_problem(arguments: Sequence[str]) -> str | None:
     """What is wrong with the parameter files among the arguments; ``None`` if they can be read."""
     for path in _files(arguments):
         try:
-            load_yaml(Path(path).read_text(encoding="utf-8"))
+            from_yaml(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             return f"parameter file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        except yaml.YAMLError as error:
-            return f"parameter file {path} is no YAML: {' '.join(str(error).split())}"
+        except ValueError as error:
+            return f"parameter file {path} is no YAML: {error}"
     return None
 
 
@@ -202,7 +200,7 @@ def unused_file(path: str, node: str) -> str | None:
         path: The file, which can be read.
         node: Full name of the node.
     """
-    waiting: list[tuple[str, Any]] = [("", load_yaml(Path(path).read_text(encoding="utf-8")))]
+    waiting: list[tuple[str, Any]] = [("", from_yaml(Path(path).read_text(encoding="utf-8")))]
     names = []
     while waiting:
         name, content = waiting.pop()

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from omnibind_core import modalities, resources
-from omnibind_core.config import load_yaml
+from omnibind_core.config import from_yaml
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError
 from omnibind_ros import messages
 from omnibind_ros.bags import read
@@ -91,10 +89,10 @@ def read_parameters(path: Path | None) -> dict[str, Any]:
     """
     path = resources.shared("config/perception.yaml", "omnibind_ros") if path is None else path
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = from_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable parameter file: {error}") from error
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of node names, got {type(content).__name__}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from omnibind_core.errors import DataError, InvalidInputError
+from omnibind_core.labels import clean
 from omnibind_ros import messages
 from omnibind_ros.bags import read, types
 
@@ -43,9 +45,18 @@ class Truth:
 
     def __post_init__(self) -> None:
         times = sorted({time for one in self.intervals for time in (one.start_ns, one.end_ns)})
-        held = [
-            tuple(dict.fromkeys(i.label for i in self.intervals if i.start_ns <= time < i.end_ns)) for time in times
-        ]
+        begins: dict[int, list[int]] = defaultdict(list)
+        ends: dict[int, list[int]] = defaultdict(list)
+        for place, one in enumerate(self.intervals):
+            if one.start_ns < one.end_ns:
+                begins[one.start_ns].append(place)
+                ends[one.end_ns].append(place)
+        now: set[int] = set()
+        held = []
+        for time in times:
+            now.update(begins[time])
+            now.difference_update(ends[time])
+            held.append(tuple(dict.fromkeys(self.intervals[place].label for place in sorted(now))))
         object.__setattr__(self, "_times", times)
         object.__setattr__(self, "_held", held)
 
@@ -100,7 +111,7 @@ def from_table(path: Path, start_ns: int, end_ns: int, bag_name: str = "") -> Tr
                     continue
                 where = f"{path}, line {table.line_num}"
                 begin, end = (time_ns(row[key], start_ns, where) for key in keys)
-                label = (row["label"] or "").strip()
+                label = clean(row["label"] or "")
                 if end <= begin:
                     raise DataError(f"{where}: it ends at {row[keys[1]]} and begins at {row[keys[0]]}")
                 if label:
@@ -148,7 +159,7 @@ def from_topic(path: Path, topic: str, start_ns: int, end_ns: int) -> Truth:
     try:
         for item in read.messages(path, [topic]):
             try:
-                said.append((item.time_ns, types.decode(item).data.strip()))
+                said.append((item.time_ns, clean(types.decode(item).data)))
             except InvalidInputError as error:
                 notes.append(str(error))
     except DataError as error:
@@ -181,17 +192,14 @@ def _checked(intervals: Iterable[Interval], start_ns: int, end_ns: int, notes: S
 
 
 def _overlaps(ordered: Sequence[Interval], start_ns: int) -> list[str]:
-    pairs = []
-    for place, one in enumerate(ordered):
-        for other in ordered[place + 1 :]:
-            if other.start_ns >= one.end_ns:
-                break
-            pairs.append((one, other))
-    if not pairs:
+    starts = [one.start_ns for one in ordered]
+    later = [max(0, bisect_left(starts, one.end_ns) - place - 1) for place, one in enumerate(ordered)]
+    if not any(later):
         return []
-    one, other = pairs[0]
+    place = next(place for place, number in enumerate(later) if number)
+    one, other = ordered[place : place + 2]
     first = f"'{one.label}' at {_span(one, start_ns)} and '{other.label}' at {_span(other, start_ns)}"
-    return [f"{len(pairs)} pairs of labels overlap, and either counts as right there; the first: {first}"]
+    return [f"{sum(later)} pairs of labels overlap, and either counts as right there; the first: {first}"]
 
 
 def _span(one: Interval, start_ns: int) -> str:

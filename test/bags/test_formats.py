@@ -594,3 +594,31 @@ def test_a_bag_of_many_topics_fits_a_screen(tmp_path, capsys, monkeypatch):
     full = capsys.readouterr().out
     assert all(f"/other_{n}  (" in full for n in range(40, 95))
     assert full.index("/camera_8/image_raw") < full.index("/other_40")
+
+
+@pytest.mark.parametrize(
+    "profiles, definition, reason",
+    [
+        ("- " * 20_000, "int32 a", ""),
+        ("[" * 20_000, "int32 a", ""),
+        ("- durability: 2001-99-99", "int32 a", ""),
+        ("", "int32 a\nint32 a", "cannot be parsed"),
+        ("", "uint8[99999999999999999999999] a\nuint8[x] b", "cannot be parsed"),
+    ],
+    ids=["deep block", "deep flow", "date", "two of a name", "length"],
+)
+def test_what_a_bag_says_of_a_topic_may_be_anything(profiles, definition, reason, tmp_path):
+    other = schema(9, "other/msg/Kind", "ros2msg", definition)
+    of_other = channel(9, 9, "/other", metadata=[("offered_qos_profiles", profiles)])
+    path = mcap_file(tmp_path / "a.mcap", [other, of_other, *DEFINITIONS, *chunks()])
+    assert "/other" not in read.latched(path)
+    assert (reason in read.skipped(path)["/other"].reason) if reason else "/other" in read.topics(path)
+    assert held(path)
+
+
+def test_the_files_of_a_bag_may_have_any_name(tmp_path):
+    for names in ('["a\\0b.mcap"]', "3", '[""]', "[" * 20_000):
+        text = f"rosbag2_bagfile_information: {{relative_file_paths: {names}}}"
+        (tmp_path / "metadata.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match="not a readable rosbag2"):
+            read.topics(tmp_path)

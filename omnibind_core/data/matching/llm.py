@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from omnibind_core import resources
+from omnibind_core.config import from_json
 from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.matching.labels import Pair
 from omnibind_core.data.matching.phrases import Rules, plain
@@ -231,7 +232,7 @@ def _post(endpoint: Endpoint, body: Mapping[str, Any]) -> str:
     request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=endpoint.timeout) as response:
-            content = json.load(response)["choices"][0]["message"]["content"]
+            content = from_json(response.read())["choices"][0]["message"]["content"]
     except urllib.error.HTTPError as error:
         hint = f"; is the API key in ${endpoint.key_variable}?" if error.code in (401, 403) else ""
         raise _RefusedError(f"HTTP {error.code} {error.reason}{hint}", error.code not in _RETRIED) from error
@@ -249,7 +250,7 @@ def _post(endpoint: Endpoint, body: Mapping[str, Any]) -> str:
 def _read_answer(answer: str, keys: Sequence[Key], names: set[str]) -> tuple[dict[Key, Match], dict[Key, str]]:
     """What of an answer can be used, and what is wrong with the rest."""
     try:
-        rows = json.loads(answer)["matches"]
+        rows = from_json(answer)["matches"]
         by_id = {row["id"]: row for row in rows}
     except (ValueError, LookupError, TypeError):
         return {}, dict.fromkeys(keys, 'it is not one JSON object {"matches": [{"id": …}, …]}')
@@ -281,7 +282,7 @@ def _read_log(log: Path, context: str) -> dict[Key, Match]:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
+            entry = from_json(line)
             found = [Match(*row) for row in entry["accepted"]] if entry["context"] == context else []
         except (ValueError, LookupError, TypeError):
             _logger.warning("%s, line %d is no log entry and is passed over", log, number)

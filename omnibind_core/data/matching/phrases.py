@@ -10,10 +10,8 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
-import yaml
-
 from omnibind_core import resources
-from omnibind_core.config import load_yaml
+from omnibind_core.config import from_yaml
 from omnibind_core.data.matching.wordnet import WordNet
 from omnibind_core.errors import ConfigError
 
@@ -76,8 +74,8 @@ class Rules:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = load_yaml(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+        content = from_yaml(path.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the rules {path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}, expected keys such as 'synonyms'")

@@ -123,7 +123,8 @@ def plot(stats: Stats, path: Path) -> None:
     sizes = sorted(stats.by_size())
     map_ = matplotlib.colormaps["YlGnBu"]
     colours = {size: map_(0.25 + 0.7 * i / max(1, len(sizes) - 1)) for i, size in enumerate(sizes)}
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
+    with matplotlib.rc_context(style):
         figure = figure_module.Figure(figsize=(11, 8.5), layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1])
         left, middle, right = top.subplots(1, 3, width_ratios=[1, 1.1, 1.6])

@@ -108,6 +108,8 @@ def _problem(row: dict[str, str]) -> str:
     if row["split"] not in SPLITS:
         return f"unknown split '{row['split']}', expected one of {', '.join(SPLITS)}"
     path = PurePosixPath(row["path"].replace("\\", "/"))
+    if not path.parts or "\0" in row["path"]:
+        return f"path {row['path']!r} names no file"
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         return f"path '{row['path']}' leads out of the folder"
     return _scale_problem(row["scale"], row["modality"]) if row["scale"] else ""

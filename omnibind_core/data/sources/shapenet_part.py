@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core import modalities
+from omnibind_core.config import from_json
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source, file_names, register, shorten, words
 from omnibind_core.data.sources.base.tables import accept, read_lines, refuse
@@ -76,7 +76,7 @@ class ShapeNetPart(Source):
     def _read_list(self, split: str) -> list[str]:
         path = self._find(f"train_test_split/shuffled_{split}_file_list.json")
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is no JSON list: {error}") from error
         if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnibind_core.config import from_json
 from omnibind_core.encoders.base import EncoderSet, TextTower
 from omnibind_core.encoders.inference import lowered, tensorrt
 from omnibind_core.encoders.inference.engines import Run, open_network
@@ -458,7 +459,7 @@ def exported_file(folder: Path, part: Part) -> Path:
         WeightsError: The folder is not whole, lacks the part, or has it with other weights.
     """
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["parts"]
+        found = from_json((folder / MANIFEST).read_text(encoding="utf-8"))["parts"]
         entry = found.get(part.name)
         file, digest = (None, None) if entry is None else (folder / entry["file"], entry["digest"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -476,7 +477,7 @@ def exported_file(folder: Path, part: Part) -> Path:
 def kept_as(file: Path, part: str) -> tuple[str, float]:
     """The precision of a part's file, and the least cosine to torch that it is to have on made-up input."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        entry = json.loads((file.parent / MANIFEST).read_text(encoding="utf-8"))["parts"][part]
+        entry = from_json((file.parent / MANIFEST).read_text(encoding="utf-8"))["parts"][part]
         return str(entry["precision"]), least_cosine(entry)
     return "float32", LEAST_COSINE
 
@@ -484,7 +485,7 @@ def kept_as(file: Path, part: str) -> tuple[str, float]:
 def failure(folder: Path, part: str) -> str:
     """Why a part could not be exported into a folder by this code; empty if it was, or nothing was tried."""
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = from_json((folder / MANIFEST).read_text(encoding="utf-8"))
         return str(found["failed"].get(part, "")) if found.get("code") == code_digest() else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omnibind_core.config import from_json
 from omnibind_core.encoders.inference.engines import Run, open_network
 from omnibind_core.errors import WeightsError
 
@@ -56,7 +56,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         WeightsError: There is none, or it is of another version of this package.
     """
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = from_json((folder / MANIFEST).read_text(encoding="utf-8"))
         version, _ = found["format"], found["parts"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{folder / MANIFEST}: no list of exported parts: {error}") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
+from omnibind_core.config import from_json
 from omnibind_core.encoders.family import Family, TrunkType
 from omnibind_core.encoders.open_clip import convert
 from omnibind_core.encoders.open_clip.config import OpenClipTextConfig, OpenClipVisionConfig
@@ -42,7 +42,7 @@ def _declared_activation(folder: Path, tower: str) -> tuple[str, Path] | None:
     """The activation that OpenCLIP's or Hugging Face's settings beside the weights tell, and the file that tells it."""
     for name in ("open_clip_config.json", "config.json"):
         try:
-            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            settings = from_json((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if not isinstance(settings, dict):

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from omnibind_core.evaluation.report.document import neutral
+
 CONFIDENCE = 0.95
 ERROR, CONFIDENCE_OF, UNKNOWN = "ECE", "confidence", "unknown things"
 """End the names of tables of the expected calibration error, of which less is better; of the mean confidence, which is
@@ -141,7 +143,7 @@ def write(
     with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(Summary.__dataclass_fields__))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: neutral(value) for key, value in row.items()} for row in rows)
     text = markdown(summaries) + "".join(f"* {note}\n" for note in notes)
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     return text

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from omnibind_core import resources
 from omnibind_core.errors import ConfigError
 from omnibind_core.files import write_atomically
+from omnibind_core.labels import UNSEEN
 from omnibind_core.optional import require
 
 SCHEMA = "omnibind-report/1"
@@ -32,6 +33,8 @@ Format = Literal["text", "count", "labels", "number", "share", "points", "second
 ONE_LABEL = "one label"
 """What is said of a figure that rests on a single label, whatever its interval."""
 _DIGITS = 5  # of numbers in JSON and CSV
+_FORMULA = tuple("=+-@\t\r")  # what a spreadsheet begins a formula with
+_MARKS = dict.fromkeys(set(UNSEEN) - set(map(ord, "\t\n\r")), "\ufffd")
 _INTERVAL = "interval"
 _TEMPLATE = resources.path("evaluation/report/report.html.j2")
 
@@ -200,8 +203,7 @@ class Report:
         environment.filters["cell"] = _cell
         environment.tests["table"] = lambda part: isinstance(part, Table)
         page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-        text: str = page.render(report=self, schema=SCHEMA)
-        return text
+        return without_marks(page.render(report=self, schema=SCHEMA))
 
     def write(self, folder: Path) -> Path:
         """Writes ``report.html``, ``report.json`` and ``tables/NAME.csv``; files of an older report are replaced.
@@ -262,7 +264,17 @@ def _write_csv(path: Path, table: Table) -> None:
     with write_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: neutral(value) for key, value in row.items()} for row in rows)
+
+
+def neutral(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: words that would begin one get an apostrophe before them."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA and len(value) > 1 else value
+
+
+def without_marks(text: str) -> str:
+    """Text or markup without characters that XML does not allow, or that turn the direction of what follows."""
+    return text.translate(_MARKS)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnibind_core.evaluation.report.document import Plot
+from omnibind_core.evaluation.report.document import Plot, without_marks
 from omnibind_core.optional import require
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C", "#B8A000")
@@ -26,6 +26,7 @@ _STYLE = {
     "font.size": 10,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a label may hold any number of $
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -59,10 +60,10 @@ def plot(name: str, title: str, draw: Draw, *, size: tuple[float, float] = (8.0,
         draw(figure.subplots())
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    text = file.getvalue().decode("utf-8").replace(_INK, "currentColor")
-    return Plot(
-        name, title, text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(title)}" ', 1).encode(), note
-    )
+    spoken = _attribute(without_marks(title))
+    text = without_marks(file.getvalue().decode("utf-8")).replace(_INK, "currentColor")
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{spoken}" ', 1)
+    return Plot(name, title, text.encode(), note)
 
 
 def bars(

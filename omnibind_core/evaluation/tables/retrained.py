@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnibind_core.config import from_json
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation import methods
 from omnibind_core.evaluation.bench import Bench, Row
@@ -89,7 +89,7 @@ def compared(folder: Path) -> dict[str, list[Row]]:
         path = folder / f"{name}.json"
         if path.is_file():
             try:
-                found[name] = [_summary(row) for row in json.loads(path.read_text(encoding="utf-8"))["summary"]]
+                found[name] = [_summary(row) for row in from_json(path.read_text(encoding="utf-8"))["summary"]]
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{path} is not what omnibind train compare writes: {error!r}") from error
     if not found:
