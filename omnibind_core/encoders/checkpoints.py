@@ -10,7 +10,6 @@ import hashlib
 import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -172,15 +171,17 @@ _SAFETENSORS_TYPES = {
 
 def _torch(path: Path, verify: bool) -> Checkpoint:
     expected = "tensors as torch.save writes them"
-    if not zipfile.is_zipfile(path):
+    entries, damaged = [], None
+    try:
+        if is_whole := zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+                damaged = archive.testzip() if verify else None
+    except Exception as error:  # a damaged file makes zipfile raise almost anything
+        raise WeightsError(f"{path}: not a whole PyTorch file, expected {expected}: {error}") from error
+    if not is_whole:
         hint = "truncated, or written before PyTorch 1.6 (then load it and save it again)"
         raise WeightsError(f"{path}: {path.stat().st_size} bytes that are not a whole PyTorch file: {hint}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            damaged = archive.testzip() if verify else None
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: not a whole PyTorch file, expected {expected}: {error}") from error
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise WeightsError(
             f"{path}: a TorchScript archive, which is a program; expected {expected}. If you trust it, "
