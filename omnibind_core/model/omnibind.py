@@ -439,10 +439,17 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no such file, expected the model's weights") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a whole safetensors file: {error}") from error
-    strange = next((name for name, x in state.items() if x.is_floating_point() and not x.isfinite().all()), None)
+    strange = next((name for name, x in state.items() if x.is_floating_point() and not _is_sound(name, x)), None)
     if strange is not None:
         raise WeightsError(f"{path}: the tensor '{strange}' has values that are not finite, expected numbers")
     return state
+
+
+def _is_sound(name: str, values: Tensor) -> bool:
+    """Whether all are numbers; a mask, which is added to what it hides, may be minus infinity."""
+    if name.endswith(".mask"):
+        return not bool((values.isnan() | (values == torch.inf)).any())
+    return bool(values.isfinite().all())
 
 
 def _select(
