@@ -76,10 +76,10 @@ bench-backbones: setup  ## measures memory and time of loading ImageBind's tower
 bench-gpu: setup  ## measures ticks of six sensors on one GPU, lite and ImageBind-huge with random weights [DATA=DIR]
 	@$(RUN) python tools/bench_gpu.py $(if $(DATA),--data "$(DATA)")
 
-$(DOCS)/venv/done: requirements/docs.txt
+$(DOCS)/venv/done: requirements/lock-docs.txt
 	@mkdir -p $(DOCS)
 	@$(PYTHON) -m venv $(DOCS)/venv
-	@$(DOCS)/venv/bin/pip install --quiet --disable-pip-version-check -r requirements/docs.txt -c requirements/constraints.txt
+	@$(DOCS)/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/lock-docs.txt
 	@touch $@
 
 docs: $(DOCS)/venv/done  ## builds the documentation as a site, out/docs/site/index.html; a broken link is an error

