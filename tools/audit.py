@@ -54,7 +54,8 @@ def pins(names: Iterable[str]) -> dict[str, str]:
 
 def installed() -> dict[str, Distribution]:
     """The packages that pip installed, by name; some wheels carry the metadata of other packages."""
-    signed = (package for package in distributions() if package.read_text("INSTALLER") is not None)
+    marks = ("INSTALLER", "installed-files.txt")  # the latter by an old pip, of what it has built
+    signed = (package for package in distributions() if any(package.read_text(mark) is not None for mark in marks))
     return {canonicalize_name(package.metadata["Name"]): package for package in signed}
 
 

