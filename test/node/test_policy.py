@@ -163,6 +163,53 @@ def test_the_policy_allows_what_living_nodes_have_and_no_more(nodes, apart):
     assert differences() == {}
 
 
+@pytest.mark.ros
+def test_a_topic_that_the_policy_denies_is_told_and_tried_again(monkeypatch):
+    rclpy = pytest.importorskip("rclpy")
+    from omnibind_ros.graph.topics import SubscriptionPool, TopicLink, message_class
+
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=any_domain())
+    node = rclpy.create_node("listener", context=context)
+    allowed = node.create_subscription
+    try:
+        node.create_publisher(message_class(STRING), "words/text", 1)
+
+        def deny(*given, **options):
+            raise RuntimeError("failed to create subscription:\n denied by access control, at /src/subscription.cpp:9")
+
+        monkeypatch.setattr(node, "create_subscription", deny)
+        link = TopicLink(node, SubscriptionPool(node), "words/text", (STRING,), "auto", 1, lambda *_: None)
+        deadline = time.monotonic() + PATIENCE
+        while link.obstacle is None and time.monotonic() < deadline:
+            link.poll()
+        assert link.obstacle is not None and link.obstacle[1] == (
+            "/words/text has messages of type std_msgs/msg/String, and the middleware refuses to subscribe to them: "
+            "failed to create subscription: denied by access control"
+        )
+        link.poll()
+        assert link.obstacle is not None, "not taken for subscribed"
+        monkeypatch.setattr(node, "create_subscription", allowed)
+        link.poll()
+        assert link.obstacle is None and link.ros_type == STRING
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+@pytest.mark.ros
+def test_a_node_that_the_middleware_refuses_ends_with_a_sentence(capfd):
+    pytest.importorskip("rclpy")
+    from omnibind_ros.node import process
+
+    def refuse():
+        raise RuntimeError("error creating node: no security libraries, at /src/participant.cpp:364")
+
+    assert process._spin(refuse) == 1
+    assert "cannot start: error creating node: no security libraries" in capfd.readouterr().err
+
+
 def test_the_policy_in_config_is_that_of_the_parameters_in_config(repo, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["policy"])
