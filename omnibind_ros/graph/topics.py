@@ -7,6 +7,7 @@ Humble (ros2/rclpy#1206). What is not wanted any more is muted, and used again w
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -99,7 +100,8 @@ class SubscriptionPool:
 
         Raises:
             MissingDependencyError: The message type is not installed.
-            ConfigError: This process has used the topic with another type.
+            ConfigError: This process has used the topic with another type, or the middleware refuses, as by a policy
+                of SROS2.
         """
         if key not in self._receivers:
             topic, ros_type, reliability, durability = key
@@ -128,14 +130,24 @@ class SubscriptionPool:
                 incompatible_qos=lambda event: changed(), message_lost=lose, use_default_callbacks=False
             )
             try:
-                self._node.create_subscription(type_class, topic, deliver, qos, event_callbacks=events, raw=self._raw)
-            except UnsupportedEventTypeError:  # not every middleware tells; polling finds it, too
-                silent = SubscriptionEventCallbacks(use_default_callbacks=False)
-                self._node.create_subscription(type_class, topic, deliver, qos, event_callbacks=silent, raw=self._raw)
+                self._subscribe(type_class, topic, deliver, qos, events)
+            except RuntimeError as error:  # of rcl, whose words come with its source files
+                del self._receivers[key]
+                why = " ".join(re.sub(r", at /\S+?:\d+", "", str(error)).split())
+                raise ConfigError(
+                    f"messages of type {ros_type}, and the middleware refuses to subscribe to them: {why}"
+                ) from error
         self._receivers[key] = receive
         if keep and key[3] == DurabilityPolicy.TRANSIENT_LOCAL:
             for message in tuple(self._kept.setdefault(key, deque(maxlen=depth))):
                 receive(message)
+
+    def _subscribe(self, kind: Any, topic: str, deliver: Any, qos: QoSProfile, events: Any) -> None:
+        try:
+            self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=events, raw=self._raw)
+        except UnsupportedEventTypeError:  # not every middleware tells; polling finds it, too
+            silent = SubscriptionEventCallbacks(use_default_callbacks=False)
+            self._node.create_subscription(kind, topic, deliver, qos, event_callbacks=silent, raw=self._raw)
 
     def lost(self, key: Key) -> int:
         """Messages that the middleware knows to have been lost on their way, where it tells."""

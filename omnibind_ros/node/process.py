@@ -239,7 +239,7 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
         except OmniBindError as error:
             rclpy.logging.get_logger("omnibind").fatal(str(error))
             return 1
-        except (ParameterException, NameValidationException) as error:  # of parameters and names that are rclpy's
+        except (ParameterException, NameValidationException, RuntimeError) as error:  # the latter of the middleware
             rclpy.logging.get_logger("omnibind").fatal(_in_words(error))
             return 1
         ending.callback(node.destroy_node)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -81,18 +82,30 @@ def open_recording(spawn: bool, save: Path | None, connect: str | None) -> Any:
         raise ConfigError(f"there is no screen here to show it on: {_ELSEWHERE}")
     try:
         if save is None:
-            recording.spawn() if connect is None else recording.connect_grpc(connect)
+            recording.connect_grpc(connect or start_viewer())
         elif not (spawn or connect):
             recording.save(save)
         elif not hasattr(recording, "set_sinks"):
             raise ConfigError(f"rerun-sdk {rr.__version__} either shows or saves: add --no-spawn, or update it")
         else:
-            if connect is None:
-                rr.spawn(connect=False, recording=recording)
-            recording.set_sinks(rr.GrpcSink(connect) if connect else rr.GrpcSink(), rr.FileSink(save))
+            recording.set_sinks(rr.GrpcSink(connect or start_viewer()), rr.FileSink(save))
     except (ValueError, RuntimeError, OSError) as error:
         raise ConfigError(f"the view cannot be opened: {error}") from error
     return recording
+
+
+def start_viewer() -> str:
+    """Starts a viewer on this machine, unless one runs, and returns its address.
+
+    Not by Rerun's own ``spawn``: that viewer listens on all network interfaces, and takes from anybody.
+    """
+    host, port = VIEWER.partition("://")[2].partition("/")[0].split(":")
+    try:
+        socket.create_connection((host, int(port)), _PATIENCE).close()
+    except OSError:
+        command = [sys.executable, "-m", "rerun_cli", "--bind", host, "--port", port, "--expect-data-soon"]
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)  # it outlives us
+    return VIEWER
 
 
 def _check_writable(path: Path) -> None:

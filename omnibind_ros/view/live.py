@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 import rclpy
+from rcl_interfaces.srv import GetParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
-from rclpy.parameter_client import AsyncParameterClient
 
 from omnibind_core import modalities
 from omnibind_ros import messages, msg
@@ -50,7 +50,8 @@ class LiveView(Node):
         self._infos: dict[str, str] = {}  # topics of depth cameras' CameraInfo, by sensor
         self._reported: dict[str, int] = {}  # how often each sensor was reported before it was connected
         self._asked: set[str] = set()
-        self._client = AsyncParameterClient(self, node)
+        # No AsyncParameterClient: it would need leave to set them, too.
+        self._client = self.create_client(GetParameters, f"{node}/get_parameters")
         self.create_subscription(msg.Prediction, "omnibind/prediction", self._on_prediction, 10)
         self.create_subscription(msg.ObjectPredictions, "omnibind/objects", self._on_objects, 10)
         status = self.create_subscription(msg.FusionStatus, f"{node}/status", self._on_status, LATCHED)
@@ -86,10 +87,12 @@ class LiveView(Node):
 
     def _ask(self, row: Any) -> None:
         """Asks how the messages of a sensor are read, and connects it then."""
-        if self._client.services_are_ready():
+        if self._client.service_is_ready():
             self._asked.add(row.name)
             names = [f"{row.name}.{option}" for option in _OPTIONS]
-            self._client.get_parameters(names, partial(self._on_parameters, row))
+            self._client.call_async(GetParameters.Request(names=names)).add_done_callback(
+                partial(self._on_parameters, row)
+            )
             return
         self._reported[row.name] = self._reported.get(row.name, 0) + 1
         if self._reported[row.name] >= _UNANSWERED:  # no node behind the status: it is played from a recording

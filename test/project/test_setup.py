@@ -14,9 +14,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-COMMON = ("core", "weights", "build", "dev", "constraints")
 DISTRIBUTIONS = ("jazzy", "kilted")
-PINNED = (*COMMON, "weights-lite2", *(f"{kind}-{name}" for kind in ("ros", "constraints") for name in DISTRIBUTIONS))
+WANTED = ("core", "build", "dev", "docs", *(f"ros-{name}" for name in DISTRIBUTIONS))
+LOCKS = ("lock", "lock-source", "lock-docs", *(f"lock-{name}" for name in DISTRIBUTIONS))
+TORCH = ("lock-torch", "lock-torch-cpu", "lock-cuda")
+WEIGHTS = ("weights", "weights-lite2")
 
 
 @pytest.fixture
@@ -26,8 +28,8 @@ def setup_env(repo: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load(repo)
 
 
-def load(repo: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("setup_env", repo / "tools/setup_env.py")
+def load(repo: Path, name: str = "setup_env") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, repo / f"tools/{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -118,8 +120,7 @@ def test_every_distribution_from_wheels_has_folders_of_its_own(
     monkeypatch.setenv("OMNIBIND_ROS", "kilted")
     kilted = load(repo)
     assert [repo / name for name in (".venv-kilted", ".ros-kilted")] == [kilted.VENV, kilted.BUILD]
-    names = {path.name for path in (*kilted.requirement_files(""), *kilted.constraint_files(""))}
-    assert {"ros-kilted.txt", "constraints-kilted.txt", "core.txt"} <= names and "ros-jazzy.txt" not in names
+    assert {path.name for path in kilted.requirement_files("")} == {"lock.txt", "lock-kilted.txt"}
 
 
 def test_beside_an_installation_numpy_keeps_its_major_version(
@@ -282,19 +283,101 @@ def test_env_without_set_up_says_what_to_do(set_up_tree: Path) -> None:
     assert result.returncode != 0 and "make setup" in result.stderr
 
 
-@pytest.mark.parametrize("name", PINNED)
+def pins(repo: Path, name: str) -> dict[str, str]:
+    text = (repo / f"requirements/{name}.txt").read_text()
+    found = re.findall(r"^([a-z0-9.-]+)==(\S+)", text, re.MULTILINE)
+    assert len(dict(found)) == len(found), f"{name} has a package twice"
+    return dict(found)
+
+
+@pytest.mark.parametrize("name", WANTED)
 def test_requirements_are_pinned_exactly(repo: Path, name: str) -> None:
     lines = (repo / f"requirements/{name}.txt").read_text().splitlines()
-    pins = [line.partition(" #")[0].strip() for line in lines if line and not line.startswith("#")]
-    assert pins and [pin for pin in pins if not re.fullmatch(r"[a-z0-9.-]+==[A-Za-z0-9.+]+", pin)] == []
+    wanted = [line.partition(" #")[0].strip() for line in lines if line and not line.startswith("#")]
+    assert wanted and [pin for pin in wanted if not re.fullmatch(r"[a-z0-9.-]+==[A-Za-z0-9.+]+", pin)] == []
+
+
+@pytest.mark.parametrize("name", (*LOCKS, *TORCH, *WEIGHTS))
+def test_every_package_that_is_installed_has_hashes(repo: Path, name: str) -> None:
+    text = re.sub(r"^#.*\n", "", (repo / f"requirements/{name}.txt").read_text(), flags=re.MULTILINE)
+    entry = r"[a-z0-9.-]+==[A-Za-z0-9.+]+(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+    assert re.fullmatch(f"(?:{entry})+", text)
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_no_requirement_is_pinned_twice(repo: Path, distribution: str) -> None:
-    files = (*COMMON, f"ros-{distribution}", f"constraints-{distribution}")
-    text = "\n".join((repo / f"requirements/{name}.txt").read_text() for name in files)
-    names = re.findall(r"^([a-z0-9.-]+)==", text, re.MULTILINE)
-    assert sorted(names) == sorted(set(names))
+def test_what_is_wanted_is_locked_once_in_that_version(repo: Path, distribution: str) -> None:
+    locks = [pins(repo, name) for name in ("lock", "lock-source", "lock-torch", f"lock-{distribution}", *WEIGHTS)]
+    together = {name: version for lock in locks for name, version in lock.items()}
+    assert sum(map(len, locks)) == len(together)
+    for name in ("core", "build", "dev", f"ros-{distribution}"):
+        assert pins(repo, name).items() <= together.items()
+    docs = pins(repo, "lock-docs")
+    assert pins(repo, "docs").items() <= docs.items()
+    assert {name: together[name] for name in docs if name in together}.items() <= docs.items()
+
+
+def test_everything_from_an_index_is_checked_by_its_hash(
+    setup_env: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[list[str]] = []
+    python, offered = "311", True
+
+    def install(arguments: list[str], log: str) -> None:
+        calls.append(arguments)
+        if not offered and any(part.endswith("lock-torch-cpu.txt") for part in arguments):
+            raise setup_env.SetupError("No matching distribution found for torch==2.13.0+cpu")
+
+    def files(index: str) -> list[str]:
+        """Installs, and gives the files that pip was told of."""
+        calls.clear()
+        setup_env.install_packages("", index)
+        *locked, weights = calls
+        assert weights[0] == "--no-deps", "its lines have hashes, so pip asks for them"
+        assert all(call[:2] == ["--require-hashes", "--no-deps"] for call in locked)
+        assert all("--only-binary" in call or "--no-build-isolation" in call for call in locked[:2])
+        assert [place for place, call in enumerate(calls) if index and index in call] == ([2] if index else [])
+        return [Path(part).stem for call in calls for part in call if part.endswith(".txt")]
+
+    monkeypatch.setattr(setup_env, "pip_install", install)
+    monkeypatch.setattr(setup_env, "output_of", lambda code: python)
+    monkeypatch.setattr(setup_env, "fix_include_paths", lambda: None)
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine="x86_64"))
+    first = ["lock", "lock-jazzy", "lock-source"]
+    assert files(setup_env.TORCH_CPU_INDEX) == [*first, "lock-torch-cpu", "weights"]
+    assert files("") == [*first, "lock-torch-cpu", "weights"]
+    assert files(setup_env.PYPI) == [*first, "lock-torch", "lock-cuda", "weights"]
+    offered = False
+    assert files("") == [*first, "lock-torch-cpu", "lock-torch", "lock-cuda", "weights"]
+    with pytest.raises(setup_env.SetupError, match="No matching"):
+        files(setup_env.TORCH_CPU_INDEX)
+    python = "399"
+    assert files("") == [*first, "lock-torch", "lock-cuda", "weights"]
+    assert capsys.readouterr().out == ""
+    setup_env.install_packages("", setup_env.TORCH_CPU_INDEX)
+    assert calls[-2] == ["torch==2.13.0", "--extra-index-url", setup_env.TORCH_CPU_INDEX]
+    assert f"no hash is known of PyTorch for cp399-x86_64 from {setup_env.TORCH_CPU_INDEX}" in capsys.readouterr().out
+
+
+def test_freezing_takes_the_files_that_may_be_installed(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    freeze = load(repo, "freeze")
+    files = (
+        "a_b-1.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+        "a_b-1.0-cp39-abi3-manylinux_2_28_aarch64.whl",
+        "a_b-1.0-py312-none-any.whl",
+        "a_b-1.0.tar.gz",
+        "a_b-1.0-cp310-cp310-manylinux_2_28_x86_64.whl",
+        "a_b-1.0-cp311-cp311-win_amd64.whl",
+        "a_b-1.0-cp311-cp311-musllinux_1_2_x86_64.whl",
+        "a_b-1.0.1-py3-none-any.whl",
+        "a_b-1.0.post1.tar.gz",
+    )
+    page = {"files": [{"filename": name, "hashes": {"sha256": f"{place}"}} for place, name in enumerate(files)]}
+    monkeypatch.setattr(freeze, "ask", lambda url: page)
+    assert freeze.release("https://index", "a-b", "1.0") == (["0", "1", "2", "3"], False)
+    page["files"] = page["files"][:2]
+    assert freeze.release("https://index", "a-b", "1.0") == (["0", "1"], True), "3.12 has to build it"
+    with pytest.raises(LookupError, match=r"no file of a-b 2\.0"):
+        freeze.release("https://index", "a-b", "2.0")
 
 
 def test_distributions_have_the_same_packages(repo: Path) -> None:
