@@ -25,7 +25,7 @@ CORE: dict[str, set[str]] = {
     "fusion": set(),
     "labels": set(),
     "calibration": {"fusion"},
-    "data": {"modalities", "geometry"},
+    "data": {"modalities", "geometry", "labels"},
     "encoders": {"modalities"},
     "model": {"modalities", "encoders", "fusion", "labels", "calibration"},
     "runtime": {"modalities"},
