@@ -85,7 +85,9 @@ def test_wrong_tables(tmp_path: Path) -> None:
         FolderSource(tmp_path)
 
 
-def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> None:
+def test_links_to_files_and_folders_elsewhere_are_followed_where_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere, root = tmp_path / "elsewhere", tmp_path / "root"
     root.mkdir()
     elsewhere.mkdir()
@@ -93,6 +95,13 @@ def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> No
     (root / "a.png").symlink_to(elsewhere / "a.png")
     (root / "photos").symlink_to(elsewhere)
     source = FolderSource(write_table(root, "a,image,s,a.png,cup,train,g", "b,image,s,photos/a.png,cup,train,g"))
+    for sample in source.samples():
+        with pytest.raises(
+            DataError, match=rf"{root}, sample '{sample.id}': path '{sample.path}' is a link out of .*LINKS"
+        ):
+            source.load(sample)
+    assert set(source.inspect().broken) == {"a.png", "photos/a.png"}
+    monkeypatch.setenv("OMNIBIND_LINKS", f"/nowhere:{elsewhere}")
     assert [source.load(sample).tolist() for sample in source.samples()] == [[[[7] * 3] * 4] * 4] * 2
 
 
