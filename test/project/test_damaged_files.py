@@ -192,6 +192,20 @@ def test_a_table_of_classes_that_is_another(tmp_path: Path) -> None:
             _wnids(path)
 
 
+def test_a_table_of_classes_on_which_scipy_dies(tmp_path: Path) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    path = tmp_path / "meta.mat"
+    rows = np.zeros((2, 1), [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")])
+    for row in range(2):
+        rows[row, 0] = (np.uint8([[row + 1]]), f"n{row:08d}", np.uint8([[0]]))
+    scipy_io.savemat(path, {"synsets": rows})
+    assert _wnids(path) == {"1": "n00000000", "2": "n00000001"}
+    content = path.read_bytes()
+    path.write_bytes(content[:332] + b"\x0e\0\0\0" + content[336:])  # a matrix where numbers were: SIGSEGV
+    with pytest.raises(DataError, match=r"meta\.mat is not .* classes: (SciPy ends by signal|\w+Error)"):
+        _wnids(path)
+
+
 def test_a_log_that_ends_in_zeros_is_read_so_far(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "align.csv"
     path.write_bytes(b"step,loss\n1,0.5\n2,0.4\n" + b"\0" * 100)
