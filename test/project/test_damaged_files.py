@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 from omnibind_core import modalities
+from omnibind_core.commands.train import _figures
 from omnibind_core.config import from_json, from_yaml, read_mapping
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.sources.folder import FolderSource
@@ -231,6 +234,42 @@ def test_truth_of_many_rows_is_what_each_row_says() -> None:
     ordered = [truth.Interval(*row) for row in sorted(rows) if row[0] < row[1]]
     pairs = [(a, b) for n, a in enumerate(ordered) for b in ordered[n + 1 :] if b.start_ns < a.end_ns]
     assert truth._overlaps(ordered, 0)[0].startswith(f"{len(pairs)} pairs")
+
+
+def test_truth_of_many_rows_takes_no_longer_for_it() -> None:
+    """8,000 different labels that all overlap: 57 s, where each time kept what holds."""
+    intervals = tuple(truth.Interval(number, 8000 + number, f"label {number}") for number in range(8000))
+    begin = process_time()
+    found = truth.Truth(intervals)
+    assert found.at(7999) == tuple(one.label for one in intervals)
+    assert found.at(2**70) == found.at(-(2**70)) == ()
+    assert next(found.segments()) == (0, 1, ("label 0",))
+    assert process_time() - begin < 2
+
+
+def test_segments_of_many_rows_are_what_each_row_says() -> None:
+    rng = np.random.default_rng(1)
+    rows = [(int(a), int(a + b), f"label {c}") for a, b, c in rng.integers(0, (90, 12, 5), (80, 3))]
+    found = truth.Truth(tuple(truth.Interval(*row) for row in rows))
+    told = {time: labels for begin, end, labels in found.segments() for time in range(begin, end)}
+    assert [told.get(time, ()) for time in range(110)] == [found.at(time) for time in range(110)]
+    segments = list(found.segments())
+    assert all(one[1] < other[0] or one[2] != other[2] for one, other in itertools.pairwise(segments))
+
+
+@pytest.mark.parametrize("text", ["1e14", "-1e14", "9223372036854775808", "1" + "0" * 40, "1e400", "nan"])
+def test_a_time_that_no_clock_tells(text: str, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(f"start_s,end_s,label\n0,{text},a\n")
+    with pytest.raises(DataError, match=r"labels\.csv, line 2: '.*' is no time"):
+        truth.from_table(table, 0, 10)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 5000, "[]", "{}", '{"single": 3}', '{"single": {"image": 1}}'])
+def test_figures_of_stage_one_that_are_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "figures.json").write_text(text)
+    with pytest.raises(DataError, match=r"figures\.json: no figures of stage I"):
+        _figures(tmp_path / "figures.json")
 
 
 WORDS = [
