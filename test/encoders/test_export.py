@@ -59,10 +59,11 @@ def test_all_parts_once_and_near_torch(exported, manifest):
     assert manifest["parts"]["recogniser"]["compared"][ENGINES[0]]["samples"] == 24
 
 
-@pytest.mark.parametrize("name", ["../secret.onnx", "/secret.onnx", "link.onnx", "."])
+@pytest.mark.parametrize("name", ["../../secret.onnx", "/secret.onnx", "link.onnx", "../link.onnx", "."])
 def test_a_manifest_names_no_file_elsewhere(name, tmp_path):
-    folder = tmp_path / "exported"
-    folder.mkdir()
+    folder = tmp_path / "model" / "exported"
+    folder.mkdir(parents=True)
+    (folder.parent / "link.onnx").symlink_to(tmp_path / "secret.onnx")
     (tmp_path / "secret.onnx").write_bytes(b"secret")
     (folder / "link.onnx").symlink_to(tmp_path / "secret.onnx")
     entry = {"file": name, "sha256": {"secret.onnx": hashlib.sha256(b"secret").hexdigest()}}

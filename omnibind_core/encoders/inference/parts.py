@@ -83,13 +83,15 @@ def sealed(folder: Path, part: str, file: str, arrays: Mapping[str, NDArray[Any]
 
 
 def part_file(folder: Path, entry: Mapping[str, Any]) -> Path:
-    """The file of a part, as the manifest names it.
+    """The file of a part, as the manifest names it: in its folder, or in one beside it, which models may share.
 
     Raises:
-        WeightsError: It is not in the folder of the manifest.
+        WeightsError: It is elsewhere.
     """
+    name = str(entry["file"])
+    place, name = (folder.parent, name[3:]) if name.startswith("../") else (folder, name)
     try:
-        return inside(folder, str(entry["file"]), str(folder / MANIFEST))
+        return inside(place, name, str(folder / MANIFEST))
     except DataError as error:
         raise WeightsError(str(error)) from error
 
