@@ -15,11 +15,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 
-from omnibind_core import modalities
+from omnibind_core import cli, modalities
 from omnibind_core.commands.train import _figures
 from omnibind_core.config import from_json, from_yaml, read_mapping
 from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.data.sources.imagenet import _wnids
 from omnibind_core.encoders.checkpoints import open_checkpoint
@@ -31,6 +33,7 @@ from omnibind_ros.bags import scene_bag
 from omnibind_ros.messages.fields import DecodeOptions
 from omnibind_ros.messages.frames import modality_frame
 from omnibind_ros.replay import truth
+from omnibind_ros.replay.objects import truth as things
 
 DEEP = "[" * 100_000
 
@@ -306,6 +309,47 @@ def test_labels_of_any_letters_are_drawn_and_written(tmp_path: Path) -> None:
     assert not [cell for cell in cells if cell[0] in "=+-@"]
     assert "'=1+1" in cells and "a$b" in cells
     assert document.neutral(-1.5) == -1.5 and document.neutral("-") == "-"
+
+
+def test_labels_of_all_tables_are_one_line_that_can_be_shown(tmp_path: Path) -> None:
+    dirty, shown = "\u202ered\x1b[31m\tcup\u2066 ", "red[31m cup"
+    sample = Sample("a", "image", "s", "a.png", dirty, "train", "a")
+    assert sample.label == shown
+    table = tmp_path / "labels.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("source", "label", "canonical"), ("s", dirty, dirty.replace("cup", "mug"))])
+    assert Concepts.read(table).of(sample) == "red[31m mug"
+    with (tmp_path / "samples.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [
+            ("id", "modality", "source", "path", "label", "split", "group"),
+            ("a", "image", "s", "a", dirty, "val", ""),
+        ]
+        csv.writer(file).writerows(rows)
+    assert FolderSource(tmp_path).samples()[0].label == shown
+    samples = (tmp_path / "samples.csv").read_text(encoding="utf-8").replace(dirty.strip(), "\u202e\x1b")
+    (tmp_path / "samples.csv").write_text(samples, encoding="utf-8")
+    with pytest.raises(DataError, match="line 2: label is empty"):
+        FolderSource(tmp_path)
+    with (tmp_path / "objects.csv").open("w", newline="", encoding="utf-8") as file:
+        box = {"sensor": "camera", "left": 0, "top": 0, "right": 1, "bottom": 1}
+        csv.writer(file).writerows([("start_s", "end_s", "id", "label", *box), (0, 1, dirty, dirty, *box.values())])
+    assert things.read(tmp_path / "objects.csv", 0, 10**9).labels == {shown: shown}
+
+
+@pytest.mark.parametrize("names", [["\x1b[31mcup"], ["a", "a"], ["two\nlines"], [""], [" a"], [3]])
+def test_labels_of_a_model_that_cannot_be_shown_or_told_apart(names: list[Any]) -> None:
+    said = {"names": names, "owner": [0, 1][: len(names)], "templates": ["{}"], "aliases": {}, "reduce": "mean"}
+    with pytest.raises(ConfigError, match=r"label .* expected one line|twice"):
+        LabelBank.from_dict(said, torch.eye(4)[: len(names)])
+
+
+def test_what_files_say_is_shown_without_control_characters(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = tmp_path / "samples.csv"
+    table.write_text("id,modality,source,path,label,split,group\na,\x1b[31mx\x07,s,a,b,val,\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        cli.main(["data", "inspect", "folder", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "[31mx" in said and said.count("\n") == 1 and said.strip().isprintable()
 
 
 def test_labels_are_one_line_that_can_be_shown() -> None:

@@ -36,7 +36,7 @@ CORE: dict[str, set[str]] = {
     "evaluation": {"modalities", "fusion", "labels", "data", "encoders", "model", "features", "training"},
     "commands": {"modalities", "fusion", "labels", "data", "encoders", "model", "runtime", "features", "training"}
     | {"evaluation"},
-    "cli": {"commands"},
+    "cli": {"commands", "labels"},
 }
 
 # The rooms of omnibind_ros; they may import any of omnibind_core, too, but commands and cli.

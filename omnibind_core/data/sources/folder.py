@@ -14,6 +14,7 @@ from omnibind_core.data.sources.base import SPLITS, Source, register
 from omnibind_core.data.sources.base.tables import accept, read_rows
 from omnibind_core.errors import DataError
 from omnibind_core.files import leads_out, write_atomically
+from omnibind_core.labels import clean
 from omnibind_core.modalities.pictures import Measuring, parse_scale
 
 COLUMNS = ("id", "modality", "source", "path", "label", "split", "group")
@@ -62,6 +63,7 @@ class FolderSource(Source):
         good: list[Sample] = []
         problems: list[str] = []
         for line, row in read_rows(table, COLUMNS, OPTIONAL):
+            row["label"] = clean(row["label"])
             problem = _problem(row)
             if problem:
                 problems.append(f"line {line}: {problem}")
