@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from omnibind_core import __version__
 from omnibind_core.allocation import keep_large_blocks
 from omnibind_core.errors import OmniBindError
+from omnibind_core.labels import UNSEEN
 
 COMMANDS: tuple[str, ...] = (
     "omnibind_core.commands.predict",
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OmniBindError as error:
         if verbose:
             raise
-        print(f"omnibind: {error}", file=sys.stderr)
+        text = str(error).translate({**UNSEEN, ord("\n"): "\n"})  # it quotes what stands in files
+        print(f"omnibind: {text}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 130

@@ -1,4 +1,4 @@
-"""Where computed files are kept, and writing that is seen whole or not at all."""
+"""Where computed files are kept, writing that is seen whole or not at all, and paths that stay in their folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from omnibind_core.errors import DataError
 
 _NEW, _OLD, _GONE = "new", "old", "gone"  # in a temporary folder: what is written, what it replaces, what is removed
+LINKS_VARIABLE = "OMNIBIND_LINKS"
+"""Environment variable with the folders, ``:`` between them, into which links in folders of data may lead."""
 _HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 
 
@@ -221,6 +223,50 @@ def _to_disk(path: Path) -> None:
 
 def _matches(name: str, patterns: Collection[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def leads_out(name: str) -> str:
+    """What is wrong with a path that should name a file in a folder, whatever lies there; nothing if it may.
+
+    Paths of Windows count as what they are there: a table may have been made on another system.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        parts = ()
+    if not parts or "\0" in name:
+        return f"path {name!r} names no file"
+    if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
+        return f"path {name!r} leads out of the folder"
+    return ""
+
+
+def inside(folder: Path, name: str, where: str) -> Path:
+    """The file in a folder that data name: a row of a table, metadata of a recording, a manifest.
+
+    Links are followed as far as they stay in the folder, or lead into one that ``$OMNIBIND_LINKS`` names. The folder
+    itself may be a link.
+
+    Args:
+        folder: What may not be left.
+        name: Path relative to it.
+        where: Who says so, for the error: file, and row of it.
+
+    Raises:
+        DataError: It names no file, or one elsewhere.
+    """
+    problem = leads_out(name)
+    if not problem:
+        path, steps = folder / name, len(PurePosixPath(name).parts)
+        if not any(os.path.islink(step) for step in (path, *path.parents)[:steps]):  # noqa: PTH114  # twice as fast
+            return path
+        real = Path(os.path.realpath(path))
+        allowed = [folder, *(expanded(one) for one in os.environ.get(LINKS_VARIABLE, "").split(os.pathsep) if one)]
+        if any(real.is_relative_to(os.path.realpath(one)) for one in allowed):
+            return path
+        problem = f"path {name!r} is a link out of {folder}, expected one inside, or into a folder of ${LINKS_VARIABLE}"
+    raise DataError(f"{where}: {problem}")
 
 
 def expanded(given: str | os.PathLike[str]) -> Path:

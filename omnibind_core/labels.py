@@ -99,6 +99,7 @@ class LabelBank:
     descriptions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_names(self.names)
         if self.reduce not in ("max", "mean"):
             raise ConfigError(f"labels.reduce is '{self.reduce}', expected 'max' or 'mean'")
         if self.rows.ndim != 2 or self.owner.shape != self.rows.shape[:1]:
@@ -157,7 +158,7 @@ class LabelBank:
         import torch
 
         known = {*self.names}
-        new = [name for name in names if name not in known]
+        new = [name for name in map(clean, names) if name not in known]
         if not new:
             return self
         more = LabelBank.from_names(new, embed_text, self.templates, descriptions=descriptions)
@@ -256,6 +257,19 @@ _RANGES = (
 )
 UNSEEN = dict.fromkeys(place for low, high in _RANGES for place in range(low, high))
 """Control characters, halves of surrogates, and what turns the direction of the text behind it."""
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuses labels of a file that cannot be shown, or told apart.
+
+    Raises:
+        ConfigError: One is not as :func:`clean` leaves it, or stands there twice.
+    """
+    for name in names:
+        if not isinstance(name, str) or not name or clean(name) != name:
+            raise ConfigError(f"label {name!r}: expected one line without control characters and bidi marks")
+    if len({*names}) < len(names):
+        raise ConfigError(f"{len(names) - len({*names})} labels stand there twice, expected different ones")
 
 
 def clean(name: str) -> str:

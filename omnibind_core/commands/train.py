@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnibind_core import resources
-from omnibind_core.errors import ConfigError
+from omnibind_core.config import from_json
+from omnibind_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -169,6 +170,7 @@ def _fuse(args: argparse.Namespace) -> int:
         fresh = fusion.build(architecture.embed_dim, settings, tuple(architecture.modalities)).to(model.device)
         model = OmniBind(architecture, model.encoders, fresh, model.labels)
     concepts = dataset.Concepts.read(aligned / "labels.csv")
+    single = _figures(aligned / "figures.json")
     with fabric.rank_zero_first(local=True):
         known = None if config.start is None else model.labels
         data = dataset.load(
@@ -196,7 +198,6 @@ def _fuse(args: argparse.Namespace) -> int:
     model.calibration = calibrate(val, model.labels, model.fusion, 2000, config.seed, shifted)
     rows = accuracy_by_size(val, model.labels, model.fusion, 5000, config.seed) if measured else []
     out = Path(config.out) / "model"
-    single = json.loads((aligned / "figures.json").read_text(encoding="utf-8"))["single"]
     seconds = round(time.monotonic() - started, 1)
     figures = {"labels": len(model.labels), "single": single, "combinations": rows, "seconds": seconds}
     _save(model, out, concepts, config, figures)
@@ -215,6 +216,23 @@ def _fuse(args: argparse.Namespace) -> int:
     use = "see the warnings before you use it" if found else "use it"
     print(f"stage II done: {out} ({model.identity}), {use} with --model {out}")
     return 0
+
+
+def _figures(path: Path) -> dict[str, dict[str, Any]]:
+    """What stage I measured of single sensors.
+
+    Raises:
+        DataError: The file is not what it wrote.
+    """
+    try:
+        single = from_json(path.read_bytes())["single"]
+        if not (isinstance(single, dict) and all(isinstance(figures, dict) for figures in single.values())):
+            raise TypeError("no mapping of mappings")
+        return single
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{path}: no figures of stage I ({error!r}), expected what omnibind train align wrote"
+        ) from error
 
 
 def _differences(config: TrainConfig, aligned: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import DataError
 from omnibind_core.files import write_atomically
+from omnibind_core.labels import clean
 
 COLUMNS = ("source", "label", "canonical", "score", "reason", "meaning")
 
@@ -114,7 +115,7 @@ class Concepts:
 
 
 def _match(row: dict[str, str | None], where: str) -> Match:
-    source, label, canonical = ((row.get(column) or "").strip() for column in COLUMNS[:3])
+    source, label, canonical = (clean(row.get(column) or "") for column in COLUMNS[:3])
     if not (source and label):
         raise DataError(f"{where}: source and label must not be empty")
     text = (row.get("score") or "1").strip()
@@ -125,4 +126,4 @@ def _match(row: dict[str, str | None], where: str) -> Match:
     if not 0 <= score <= 1:
         raise DataError(f"{where}: score is {text}, expected a number from 0 to 1")
     reason, meaning = ((row.get(column) or "").strip() for column in COLUMNS[4:])
-    return Match(source, label, canonical, score, reason, meaning)
+    return Match(source, label, canonical, score, reason, clean(meaning))

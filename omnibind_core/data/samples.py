@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from omnibind_core.labels import clean
+
 Box = tuple[int, int, int, int]
 """Part of a picture: left, top, width, height, in pixels."""
 
@@ -24,7 +26,7 @@ class Sample:
         path: File, relative to the source's root, with forward slashes. ``#x,y,w,h`` at its end means that part of the
             picture, in pixels from the top left: ``infrared/test/190001.jpg#540,310,62,140``. ``#scale=a,b`` at its end
             brings values to the unit of the modality's raw form: value * a + b.
-        label: The data set's own word.
+        label: The data set's own word, as :func:`omnibind_core.labels.clean` leaves it: it is shown everywhere.
         split: ``"train"``, ``"val"`` or ``"test"``.
         group: What must stay together in one split: a recording, a mesh, a scene, a fold. Equal groups of different
             sources are the same thing (N-ImageNet's events were recorded from ImageNet's pictures).
@@ -40,6 +42,9 @@ class Sample:
     split: str
     group: str
     pair: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", clean(self.label))
 
     @property
     def file(self) -> str:

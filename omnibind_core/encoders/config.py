@@ -162,17 +162,20 @@ def list_configs() -> tuple[str, ...]:
     return resources.names("configs/model", ".json")
 
 
-def load_config(source: str | Path | Mapping[str, Any]) -> ModelConfig:
+def load_config(source: str | Path | Mapping[str, Any], whole: bool = False) -> ModelConfig:
     """Reads a model config.
 
     Args:
         source: A name of :func:`list_configs`, a path of a JSON or YAML file, or the content of such a file. With
             ``extends``, the name or path of another one, it only says what differs from that.
+        whole: Whether it may extend no other.
 
     Raises:
         ConfigError: There is no such config, or a key is unknown or has an impossible value; names the key.
     """
     where = "model" if isinstance(source, Mapping) else str(_path(source))
+    if whole and not isinstance(source, Mapping) and "extends" in (found := read_mapping(_path(source))):
+        raise ConfigError(f"{where}: extends {found['extends']!r}, expected all of a saved model's configuration")
     return parse(ModelConfig, _resolve(source, ()), where)
 
 

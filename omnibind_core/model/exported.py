@@ -20,7 +20,7 @@ from omnibind_core.encoders.inference.engines import ENGINES, Arrays, Run, candi
 from omnibind_core.encoders.inference.parts import MANIFEST, open_part, read_manifest
 from omnibind_core.encoders.lite.tokenisers import Tokens, tokeniser
 from omnibind_core.errors import ConfigError, WeightsError
-from omnibind_core.labels import Prompts
+from omnibind_core.labels import Prompts, check_names
 from omnibind_core.modalities import Doubt
 from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition, on_host
 
@@ -282,6 +282,7 @@ def _bank(told: Mapping[str, Any], rows: NDArray[np.float32]) -> ExportedLabels:
         KeyError: Something is missing.
         ValueError: There are not as many embeddings as names.
     """
+    check_names(told["names"])
     if len(rows) != len(told["names"]):
         raise ValueError(f"{len(rows)} embeddings of {len(told['names'])} labels")
     aliases, told_of = (

@@ -111,7 +111,7 @@ class OmniBind(AnsweringModel, nn.Module):
         """
         folder = model_folder(source)
         digests = kept_digests(folder)
-        config = load_config(folder / CONFIG)
+        config = load_config(folder / CONFIG, whole=True)
         wanted = None if modalities is None else {*modalities, "text"}
         encoder_set = encoders.build(config, wanted, device)
         fusion_module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))

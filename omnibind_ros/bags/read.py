@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from omnibind_core.config import from_yaml
 from omnibind_core.errors import DataError, PartlyReadError
+from omnibind_core.files import inside, leads_out
 from omnibind_ros.bags import storage
 from omnibind_ros.bags.formats.mcap import McapFile
 from omnibind_ros.bags.formats.ros1 import Ros1File
@@ -236,4 +237,7 @@ def _files(path: Path) -> list[Path]:
     except (ValueError, TypeError, KeyError) as error:
         text = " ".join(str(error).split())
         raise UnreadableError(f"its metadata.yaml names no files ({type(error).__name__}: {text})") from error
-    return [path / PurePath(name).name for name in names]  # older ones name the folder, too
+    for problem in filter(None, map(leads_out, names)):
+        raise UnreadableError(f"its metadata.yaml: {problem}")
+    # Older ones name the folder, too.
+    return [inside(path, PurePath(name).name, str(metadata)) for name in names]

@@ -30,6 +30,7 @@ from omnibind_core.data.scenes import Scene, compose_scenes
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.errors import DataError
 from omnibind_core.evaluation.labelling import find_labels
+from omnibind_core.labels import clean
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.modalities.audio.processing import SAMPLE_RATE, resample
 from omnibind_ros.bags import types
@@ -391,7 +392,7 @@ def read_labels(path: Path) -> list[SceneLabel]:
                 raise DataError(f"{path} has the columns {table.fieldnames}, expected {expected}")
             for row in table:
                 lists = (tuple(row[key].split()) for key in ("recorded", "rendered", "origin"))
-                rows.append(SceneLabel(float(row["start_s"]), float(row["end_s"]), row["label"], *lists))
+                rows.append(SceneLabel(float(row["start_s"]), float(row["end_s"]), clean(row["label"]), *lists))
         except DataError:
             raise
         except (ValueError, TypeError, AttributeError, csv.Error) as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from omnibind_core.config import from_json
 from omnibind_core.data.rendering import demo_objects
 from omnibind_core.errors import OmniBindError
 from omnibind_ros.bags import scene_bag
@@ -113,7 +114,11 @@ def _recording(options: argparse.Namespace, console: Console) -> list[SceneLabel
     if not options.data:
         source["rendering"] = str(demo_objects.RENDERING)
     made_of, sidecar = options.out / "source.json", options.out / "labels.csv"
-    if made_of.is_file() and json.loads(made_of.read_text()) == source:
+    try:
+        made = from_json(made_of.read_bytes())
+    except (OSError, ValueError):  # none, or one that was cut off
+        made = None
+    if made == source:
         return scene_bag.read_labels(sidecar)
     made_of.unlink(missing_ok=True)
     shutil.rmtree(options.out / "recording", ignore_errors=True)

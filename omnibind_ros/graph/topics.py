@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ament_index_python import get_resource
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
 from rclpy.qos import (
@@ -50,10 +51,15 @@ def message_class(ros_type: str) -> Any:
     Raises:
         MissingDependencyError: Its package is not installed, or another one of the same name is.
     """
-    package, _, name = ros_type.split("/")
+    package, _, name = ros_type.partition("/msg/")
     try:
+        # Anyone on the network, and any bag, can name a type: no module is imported but of packages of interfaces.
+        if not re.fullmatch(r"\w+/msg/\w+", ros_type, re.ASCII):
+            raise ImportError("no name of a message type, expected PACKAGE/msg/NAME")
+        if not {f"msg/{name}.msg", f"msg/{name}.idl"} & {*get_resource("rosidl_interfaces", package)[0].split()}:
+            raise ImportError(f"{package} has no such message")
         return getattr(importlib.import_module(f"{package}.msg"), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, LookupError, OSError) as error:
         install = f"apt install ros-$ROS_DISTRO-{package.replace('_', '-')} ({error})"
         raise MissingDependencyError(package, f"the message type {ros_type}", install) from error
 

@@ -16,7 +16,7 @@ from omnibind_core import modalities
 from omnibind_core.data.modality_free.shards import encode
 from omnibind_core.data.sources.folder import COLUMNS, OPTIONAL
 from omnibind_core.errors import DataError
-from omnibind_core.files import write_folder_atomically
+from omnibind_core.files import inside, write_folder_atomically
 from omnibind_core.runtime.encoding import Token
 from omnibind_core.runtime.sensor import SECOND
 from omnibind_core.runtime.types import Encoded
@@ -119,7 +119,7 @@ def write(
                     row = {"modality": modality, "source": name, "label": label, "split": "train"}
                     row |= {"id": f"{name}-{pair}-{sensor}", "group": f"{name}-{group}", "pair": f"{name}-{pair}"}
                     row["path"] = f"{FILES}/{row['id']}{suffix}"
-                    (fresh / row["path"]).write_bytes(data)
+                    inside(fresh, row["path"], f"{bag}, sensor '{sensor}'").write_bytes(data)
                     writer.writerow(row)
                     cut.counts[modality, label] += 1
                     if token.doubt is not None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from omnibind_core.errors import DataError, InvalidInputError
 from omnibind_core.labels import clean
@@ -17,6 +20,8 @@ from omnibind_ros.bags import read, types
 
 _SECOND = 1_000_000_000
 _ABSOLUTE = 10**15  # numbers from here on are ns since 1970, not s since the beginning of the bag
+LAST = 2**63 - 1
+"""ns since 1970, about the year 2262: later ones than any clock tells."""
 _COLUMNS = (("start_s", "start"), ("end_s", "end"))
 
 
@@ -40,30 +45,22 @@ class Truth:
 
     intervals: tuple[Interval, ...]
     notes: tuple[str, ...] = ()
-    _times: list[int] = field(init=False, repr=False, compare=False)
-    _held: list[tuple[str, ...]] = field(init=False, repr=False, compare=False)
+    _starts: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    _ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    _names: NDArray[np.object_] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        times = sorted({time for one in self.intervals for time in (one.start_ns, one.end_ns)})
-        begins: dict[int, list[int]] = defaultdict(list)
-        ends: dict[int, list[int]] = defaultdict(list)
-        for place, one in enumerate(self.intervals):
-            if one.start_ns < one.end_ns:
-                begins[one.start_ns].append(place)
-                ends[one.end_ns].append(place)
-        now: set[int] = set()
-        held = []
-        for time in times:
-            now.update(begins[time])
-            now.difference_update(ends[time])
-            held.append(tuple(dict.fromkeys(self.intervals[place].label for place in sorted(now))))
-        object.__setattr__(self, "_times", times)
-        object.__setattr__(self, "_held", held)
+        for name, times in (
+            ("_starts", [one.start_ns for one in self.intervals]),
+            ("_ends", [one.end_ns for one in self.intervals]),
+        ):
+            object.__setattr__(self, name, np.array([min(time, LAST) for time in times], np.int64))
+        object.__setattr__(self, "_names", np.array([one.label for one in self.intervals], np.object_))
 
     def at(self, time_ns: int) -> tuple[str, ...]:
         """The labels that are right at a time; none if nothing is known of it."""
-        place = bisect_right(self._times, time_ns) - 1
-        return self._held[place] if place >= 0 else ()
+        time = max(-LAST, min(time_ns, LAST))
+        return tuple(dict.fromkeys(self._names[(self._starts <= time) & (time < self._ends)].tolist()))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -72,13 +69,38 @@ class Truth:
 
     def segments(self) -> Iterator[tuple[int, int, tuple[str, ...]]]:
         """Beginning, end (ns) and labels of the times between two changes, where there are labels."""
-        begin: int | None = None
-        for place, (time, labels) in enumerate(zip(self._times, self._held, strict=True)):
-            if place and labels == self._held[place - 1]:
+        changes: dict[int, tuple[list[int], list[int]]] = {}
+        for place, one in enumerate(self.intervals):
+            if one.start_ns < one.end_ns:
+                changes.setdefault(one.start_ns, ([], []))[0].append(place)
+                changes.setdefault(one.end_ns, ([], []))[1].append(place)
+        of_label: dict[str, list[int]] = defaultdict(list)  # intervals that hold, in order
+        first: list[int] = []  # of those of each label, in order: as many as there are labels, not intervals
+        names: list[str] = []  # of these, for all are told at every change
+        begin, held = 0, tuple[str, ...]()
+        for time in sorted(changes):
+            begun, ended = changes[time]
+            touched = {self.intervals[place].label for place in (*begun, *ended)}
+            before = {label: of_label[label][0] for label in touched if of_label[label]}
+            for place in begun:
+                insort(of_label[self.intervals[place].label], place)
+            for place in ended:
+                holding = of_label[self.intervals[place].label]
+                del holding[bisect_left(holding, place)]
+            after = {label: of_label[label][0] for label in touched if of_label[label]}
+            if after == before:
                 continue
-            if begin is not None and self._held[place - 1]:
-                yield begin, time, self._held[place - 1]
-            begin = time
+            for place in before.values():
+                at = bisect_left(first, place)
+                del first[at], names[at]
+            for label, place in after.items():
+                at = bisect_left(first, place)
+                first.insert(at, place)
+                names.insert(at, label)
+            if (labels := tuple(names)) != held:
+                if held:
+                    yield begin, time, held
+                begin, held = time, labels
 
 
 def from_table(path: Path, start_ns: int, end_ns: int, bag_name: str = "") -> Truth:
@@ -136,9 +158,10 @@ def time_ns(text: str | None, start_ns: int, where: str) -> int:
     """
     try:
         number = float(text or "")
-        if abs(number) >= _ABSOLUTE:
-            return int(text or "")
-        return start_ns + round(number * _SECOND)
+        found = int(text or "") if abs(number) >= _ABSOLUTE else start_ns + round(number * _SECOND)
+        if abs(found) > LAST:
+            raise OverflowError
+        return found
     except (ValueError, OverflowError):
         raise DataError(
             f"{where}: '{text}' is no time, expected s since the beginning, or whole ns since 1970"

@@ -469,6 +469,18 @@ def test_metadata_of_an_unknown_storage_and_with_a_part_that_is_missing(database
     assert "is damaged: there is no gone_1.db3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "name", ["../secret.db3", "/secret.db3", "..", "C:\\secret.db3", "a/../../secret.db3", "link.db3"]
+)
+def test_files_that_metadata_name_elsewhere_are_refused(name, database, tmp_path):
+    folder = database.parent
+    shutil.copyfile(database, tmp_path / "secret.db3")
+    (folder / "link.db3").symlink_to(tmp_path / "secret.db3")
+    change(folder, f"- {database.name}", f"- '{name}'")
+    with pytest.raises(DataError, match=r"metadata\.yaml: path .* (leads out of the folder|is a link out of)"):
+        read.topics(folder)
+
+
 def test_folders_that_are_linked_or_read_only_and_have_odd_names(database, tmp_path):
     odd = tmp_path / "mit Leerzeichen & ü #1 %20?.d"
     shutil.copytree(database.parent, odd)

@@ -85,7 +85,9 @@ def test_wrong_tables(tmp_path: Path) -> None:
         FolderSource(tmp_path)
 
 
-def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> None:
+def test_links_to_files_and_folders_elsewhere_are_followed_where_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere, root = tmp_path / "elsewhere", tmp_path / "root"
     root.mkdir()
     elsewhere.mkdir()
@@ -93,6 +95,13 @@ def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path: Path) -> No
     (root / "a.png").symlink_to(elsewhere / "a.png")
     (root / "photos").symlink_to(elsewhere)
     source = FolderSource(write_table(root, "a,image,s,a.png,cup,train,g", "b,image,s,photos/a.png,cup,train,g"))
+    for sample in source.samples():
+        with pytest.raises(
+            DataError, match=rf"{root}, sample '{sample.id}': path '{sample.path}' is a link out of .*LINKS"
+        ):
+            source.load(sample)
+    assert set(source.inspect().broken) == {"a.png", "photos/a.png"}
+    monkeypatch.setenv("OMNIBIND_LINKS", f"/nowhere:{elsewhere}")
     assert [source.load(sample).tolist() for sample in source.samples()] == [[[[7] * 3] * 4] * 4] * 2
 
 
@@ -326,6 +335,35 @@ def test_a_damaged_block_is_computed_anew_and_said_once(
         none = Encoder()
         assert (colours(source, folder, none) == first).all()
         assert none.seen == [] and caplog.text == ""
+
+
+def test_whatever_is_damaged_in_a_file_of_the_cache_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each 13th bit of one of two files, changes that keep every byte of the rows, and ends that are cut off."""
+    caplog.set_level("CRITICAL")
+    addresses = [blocks.address(str(number)) for number in range(8)]
+    rows = np.random.default_rng(0).normal(size=(8, 2, 8)).astype(np.float32)
+    kept = blocks.Blocks(tmp_path)
+    for start in (0, 4):
+        kept.add(addresses[start : start + 4], rows[start : start + 4])
+        kept.flush()
+    path, other = sorted(tmp_path.glob("*"))
+    content, whole = path.read_bytes(), other.read_bytes()
+    damaged = [content[:size] for size in range(0, len(content), 29)]
+    for bit in range(0, 8 * len(content), 13):
+        damaged.append(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
+    for old, new in ((b'"F32"', b'"I32"'), (b"[4,2,8]", b"[2,4,8]"), (b"[4,2,8]", b"[4,4,4]"), (b"[4,16]", b"[16,4]")):
+        damaged.append(content.replace(old, new))
+    for one in damaged:
+        assert one != content
+        path.write_bytes(one)
+        again = blocks.Blocks(tmp_path)
+        missing = again.missing(addresses)
+        assert len(missing) == 4
+        again.add([addresses[place] for place in missing], rows[missing])
+        assert (again.gather(addresses) == rows).all()
+        assert other.read_bytes() == whole
 
 
 def test_a_killed_writer_loses_only_its_last_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ from omnibind_core.data.modality_free.stats import count, lines, plot
 from omnibind_core.data.modality_free.verify import verify
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.scenes import GivenCombinations
-from omnibind_core.errors import ConfigError, DataError, MissingDependencyError
+from omnibind_core.errors import ConfigError, DataError, InvalidInputError, MissingDependencyError
 from omnibind_core.features.combinations import EmbeddedSplit
 from omnibind_core.features.sets import FeatureSet
 from omnibind_core.modalities import Events, Sound
@@ -608,6 +608,76 @@ def test_verify_finds_labels_changed_after_the_build(copy):
     table = copy / "labels.csv"
     table.write_text(table.read_text().replace("photos,mug,cup", "photos,mug,jug"))
     assert "'mug' of photos was 'cup', is 'jug'" in problems(copy)
+
+
+SECRET = "../../secret.wav"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": SECRET}, f"sample '.*': path '{SECRET}' leads out of the folder"),
+        ({"path": "/etc/passwd"}, "path '/etc/passwd' leads out"),
+        ({"path": "link.wav"}, "path 'link.wav' is a link out of"),
+        ({"path": None}, "samples.parquet: a row with .*'path': None"),
+        ({"modality": "../../tmp/x"}, "a modality that is known"),
+        ({"collection": 7}, "build.yaml, source 7: there is none"),
+        ({"collection": -2}, "build.yaml, source -2: there is none"),
+    ],
+)
+def test_rows_that_lead_elsewhere_are_refused_reading_and_exporting(copy, tmp_path, changes, message):
+    shutil.copyfile(tmp_path / "data" / "train-cup-0.wav", tmp_path / "secret.wav")
+    (tmp_path / "data" / "link.wav").symlink_to(tmp_path / "secret.wav")
+    edit(copy / "samples.parquet", lambda rows: [{**row, **changes} for row in rows])
+    data = ModalityFree.open(copy, tmp_path / "data")
+    for use in (data.load, lambda name: export(data, tmp_path / "out"), lambda name: data.place(data.row(name))):
+        with pytest.raises(DataError, match=message):
+            use("audio-train-cup-0")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shard": "../secret.wav"}, "samples.parquet, sample '.*': path '../secret.wav' leads out"),
+        ({"shard": "link.tar"}, "path 'link.tar' is a link out of"),
+        ({"suffix": "/../../x"}, "the ending of a file's name"),
+        ({"suffix": None}, "the ending of a file's name"),
+        ({"offset": None}, "expected numbers"),
+        ({"offset": -5}, "bytes from byte -5 on, expected a part of the file"),
+        ({"size": 1 << 50}, "1125899906842624 bytes from byte"),
+        ({"size": -1}, "-1 bytes from byte"),
+    ],
+)
+def test_rows_of_shards_that_lead_elsewhere_are_refused(shards, tmp_path, changes, message):
+    moved = shutil.copytree(shards, tmp_path / "moved")
+    shutil.copyfile(moved / "train-000000.tar", tmp_path / "secret.wav")
+    (moved / "link.tar").symlink_to(tmp_path / "secret.wav")
+    edit(moved / "samples.parquet", lambda rows: [{**row, **changes} for row in rows])
+    data = ModalityFree.open(moved)
+    for use in (data.load, lambda name: export(data, tmp_path / "out")):
+        with pytest.raises((DataError, InvalidInputError), match=message):
+            use("audio-train-cup-0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved", "secret.wav"]
+
+
+def test_a_split_names_no_file_elsewhere(copy, tmp_path):
+    edit(copy / "index.parquet", lambda rows: [{**row, "split": "../../evil"} for row in rows])
+    data = ModalityFree.open(copy, tmp_path / "data")
+    with pytest.raises(DataError, match=r"index\.parquet: split '\.\./\.\./evil', expected train, val, test"):
+        export(data, tmp_path / "a" / "out")
+    assert not list(tmp_path.rglob("*.tar"))
+
+
+@pytest.mark.parametrize("root", ["..", "/", "../data"])
+def test_sources_stay_in_the_folder_of_all_sources(root, copy, tree, tmp_path):
+    with pytest.raises(DataError, match=f"folder: root: path '{root}' leads out of the folder of all sources"):
+        build(settings(tree, sources=[{"source": "folder", "root": root}]), tree, tmp_path / "out", TOWERS)
+    told = yaml.safe_load((copy / "build.yaml").read_text())
+    told["sources"][0]["root"] = root
+    (copy / "build.yaml").write_text(yaml.safe_dump(told))
+    with pytest.raises(DataError, match=rf"build\.yaml, source 0: root: path '{root}' leads out"):
+        ModalityFree.open(copy).load("audio-train-cup-0")
 
 
 @pytest.mark.parametrize("name", ["index.parquet", "samples.parquet", "labels.csv", "build.yaml"])

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,6 +48,8 @@ class Stub:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.raw: bytes | None = None
+        self.redirect: tuple[int, str] | None = None
+        self.reason: str | None = None
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -60,14 +63,25 @@ class Stub:
                 if answer is None:
                     time.sleep(1)
                     return
+                if stub.redirect is not None:
+                    self.send_response(stub.redirect[0])
+                    self.send_header("Location", stub.redirect[1])
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 if isinstance(answer, int):
-                    self.send_error(answer)
+                    self.send_error(answer, stub.reason)
                     return
                 content = stub.raw or json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
+
+            def do_GET(self) -> None:  # what Python makes of a redirected POST
+                stub.requests.append({})
+                stub.headers.append(dict(self.headers))
+                self.send_error(404)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -85,15 +99,23 @@ def right(question: Mapping[str, Any], **wrong: str) -> str:
     return json.dumps({"matches": rows})
 
 
-@pytest.fixture
-def stub() -> Iterator[Stub]:
+@contextmanager
+def served() -> Iterator[Stub]:
     stub = Stub()
     thread = threading.Thread(target=stub.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield stub
-    stub.server.shutdown()
-    stub.server.server_close()
-    thread.join()
+    try:
+        yield stub
+    finally:
+        stub.server.shutdown()
+        stub.server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with served() as stub:
+        yield stub
 
 
 @pytest.fixture
@@ -256,6 +278,80 @@ def test_own_rules_win(stub: Stub, endpoint: Endpoint, tmp_path: Path) -> None:
     rules = Rules(canonical={"b/dog": "puppy", "Mug": ""})
     result = found(match_labels_by_endpoint(PAIRS, endpoint, tmp_path / "log.jsonl", rules))
     assert (result["dog"], result["Mug"], result["dalmatian"]) == ("puppy", "", "dog")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_goes_nowhere_else_after_a_redirect(
+    status: int, stub: Stub, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-123")
+    with served() as other:
+        there = other.url.replace("127.0.0.1", "localhost").replace("http://", "http://me:pass-word@")
+        for place in (f"{there}/chat/completions?key=pass-word", stub.url + "/chat/completions"):
+            stub.redirect = status, place
+            asked = len(stub.requests)
+            with pytest.raises(
+                DataError, match=rf"HTTP {status} .* redirects to http://(localhost|127)\S+, where no key"
+            ) as caught:
+                match_labels_by_endpoint(PAIRS, endpoint, tmp_path / "log.jsonl")
+            assert len(stub.requests) == asked + 1  # nor is the same host asked, which may be another port or scheme
+            assert not other.requests
+            assert "pass-word" not in str(caught.value) + (tmp_path / "log.jsonl").read_text()
+
+
+def test_credentials_in_a_url_are_sent_and_never_told(
+    stub: Stub, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-123")
+    log = tmp_path / "log.jsonl"
+    given = replace(endpoint, url=stub.url.replace("//", "//me:pass%2Dword@") + "/")
+    with caplog.at_level("DEBUG"):
+        match_labels_by_endpoint(PAIRS, given, log)
+        stub.answer, stub.reason = lambda number, question: 401, "no bWU6cGFzcy13b3Jk here"
+        with pytest.raises(DataError, match=rf"^{stub.url}/, model 'tiny': .*HTTP 401 no \.\.\. here") as caught:
+            match_labels_by_endpoint(PAIRS, replace(given, model="tiny", seed=1), log)
+    assert {one["Authorization"] for one in stub.headers} == {"Basic bWU6cGFzcy13b3Jk"}  # me:pass-word, and no key
+    told = f"{caught.value} {given!r} {caplog.text} {log.read_text()}"
+    assert not [word for word in ("secret", "pass-word", "pass%2D", "bWU6") if word in told]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "me:pass-word@host/v1",
+        "http://me:pass-word/@host",
+        "http://me:pass-word@[",
+        "http://me:pass-word@h:x",
+        "http://h/v 1?pass-word",
+        "http://h:0?pass-word",
+        "ftp://me:\npass-word@h",
+    ],
+)
+def test_unusable_urls_are_named_without_credentials(url: str) -> None:
+    with pytest.raises(ConfigError, match="endpoint is") as caught:
+        Endpoint(url, "m")
+    assert "pass-word" not in str(caught.value)
+
+
+def test_a_key_that_no_header_can_hold_is_not_told(
+    stub: Stub, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-123\nX: y")
+    with pytest.raises(ConfigError, match=r"\$OPENAI_API_KEY holds") as caught:
+        match_labels_by_endpoint(PAIRS, endpoint, tmp_path / "log.jsonl")
+    assert "secret" not in str(caught.value) and not stub.requests
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-123\n")  # as $(cat FILE) of some shells
+    match_labels_by_endpoint(PAIRS, endpoint, tmp_path / "log.jsonl")
+    assert stub.headers[0]["Authorization"] == "Bearer secret-123"
+
+
+def test_an_endless_answer_is_refused(
+    stub: Stub, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm, "_MOST_ANSWERED", 1000)
+    stub.answer = lambda number, question: "x" * 1001
+    with pytest.raises(DataError, match="an answer of more than 1000 bytes"):
+        match_labels_by_endpoint(PAIRS, endpoint, tmp_path / "log.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -925,7 +925,8 @@ def test_esc10_on_the_real_sounds(shared_data: Path, tmp_path: Path) -> None:
     assert source.load(source[0]).duration == pytest.approx(5, abs=0.01)
 
 
-def test_caltech101_on_the_real_pictures(shared_data: Path, tmp_path: Path) -> None:
+def test_caltech101_on_the_real_pictures(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIBIND_LINKS", str(shared_data))
     rows = real(shared_data, "image/caltech101/")[::4]
     for row in rows:
         folder, name = row["path"].split("/")[-2:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 import shutil
@@ -17,7 +18,8 @@ from torch.nn import functional as F
 
 from omnibind_core import OmniBind, cli
 from omnibind_core.encoders.inference import compile_trunks, engines, export, tensorrt
-from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.encoders.inference.parts import open_part, unharmed
+from omnibind_core.errors import ConfigError, DataError, WeightsError
 from omnibind_core.model.recogniser import INPUTS
 
 pytest.importorskip("onnx")
@@ -55,6 +57,19 @@ def test_all_parts_once_and_near_torch(exported, manifest):
         for row in part["compared"].values():
             assert row["least_cosine"] > 1 - 1e-4, name
     assert manifest["parts"]["recogniser"]["compared"][ENGINES[0]]["samples"] == 24
+
+
+@pytest.mark.parametrize("name", ["../../secret.onnx", "/secret.onnx", "link.onnx", "../link.onnx", "."])
+def test_a_manifest_names_no_file_elsewhere(name, tmp_path):
+    folder = tmp_path / "model" / "exported"
+    folder.mkdir(parents=True)
+    (folder.parent / "link.onnx").symlink_to(tmp_path / "secret.onnx")
+    (tmp_path / "secret.onnx").write_bytes(b"secret")
+    (folder / "link.onnx").symlink_to(tmp_path / "secret.onnx")
+    entry = {"file": name, "sha256": {"secret.onnx": hashlib.sha256(b"secret").hexdigest()}}
+    assert not unharmed(folder, entry)
+    with pytest.raises(WeightsError, match="is not as it was written"):
+        open_part(folder, "part", entry, ENGINES, None)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -51,6 +51,26 @@ def of_rosbags(ros_type, fields):
     return types[ros_type](header=header, **fields)
 
 
+@pytest.mark.parametrize(
+    "ros_type",
+    ["evil/msg/Path", "os/msg/path", "evil/msg/Image", "sensor_msgs/msg/Nothing", "sensor_msgs/srv/SetCameraInfo",
+     "std_msgs/msg/__name__", "a/b/msg/C", "../msg/Image", "sensor_msgs/Image", "std_msgs.msg/msg/String", "", "x"],
+)  # fmt: skip
+def test_a_type_imports_no_module_but_of_interfaces(ros_type, tmp_path, monkeypatch):
+    message_class = pytest.importorskip("omnibind_ros.graph.topics").message_class
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "__init__.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "evil" / "msg.py").write_text("Path = Image = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    with pytest.raises(MissingDependencyError, match=r"the message type"):
+        message_class(ros_type)
+    assert set(sys.modules) == before
+    monkeypatch.delenv("AMENT_PREFIX_PATH")
+    with pytest.raises(MissingDependencyError):
+        message_class("std_msgs/msg/String")
+
+
 def of_rclpy(ros_type, fields):
     message_class = pytest.importorskip("omnibind_ros.graph.topics").message_class
     message = message_class(ros_type)()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 
-from omnibind_core import modalities
+from omnibind_core import cli, modalities
+from omnibind_core.commands.train import _figures
 from omnibind_core.config import from_json, from_yaml, read_mapping
 from omnibind_core.data.concepts import Concepts
+from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
 from omnibind_core.data.sources.imagenet import _wnids
 from omnibind_core.encoders.checkpoints import open_checkpoint
@@ -28,6 +33,7 @@ from omnibind_ros.bags import scene_bag
 from omnibind_ros.messages.fields import DecodeOptions
 from omnibind_ros.messages.frames import modality_frame
 from omnibind_ros.replay import truth
+from omnibind_ros.replay.objects import truth as things
 
 DEEP = "[" * 100_000
 
@@ -192,6 +198,20 @@ def test_a_table_of_classes_that_is_another(tmp_path: Path) -> None:
             _wnids(path)
 
 
+def test_a_table_of_classes_on_which_scipy_dies(tmp_path: Path) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    path = tmp_path / "meta.mat"
+    rows = np.zeros((2, 1), [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")])
+    for row in range(2):
+        rows[row, 0] = (np.uint8([[row + 1]]), f"n{row:08d}", np.uint8([[0]]))
+    scipy_io.savemat(path, {"synsets": rows})
+    assert _wnids(path) == {"1": "n00000000", "2": "n00000001"}
+    content = path.read_bytes()
+    path.write_bytes(content[:332] + b"\x0e\0\0\0" + content[336:])  # a matrix where numbers were: SIGSEGV
+    with pytest.raises(DataError, match=r"meta\.mat is not .* classes: (SciPy ends by signal|\w+Error)"):
+        _wnids(path)
+
+
 def test_a_log_that_ends_in_zeros_is_read_so_far(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "align.csv"
     path.write_bytes(b"step,loss\n1,0.5\n2,0.4\n" + b"\0" * 100)
@@ -217,6 +237,42 @@ def test_truth_of_many_rows_is_what_each_row_says() -> None:
     ordered = [truth.Interval(*row) for row in sorted(rows) if row[0] < row[1]]
     pairs = [(a, b) for n, a in enumerate(ordered) for b in ordered[n + 1 :] if b.start_ns < a.end_ns]
     assert truth._overlaps(ordered, 0)[0].startswith(f"{len(pairs)} pairs")
+
+
+def test_truth_of_many_rows_takes_no_longer_for_it() -> None:
+    """8,000 different labels that all overlap: 57 s, where each time kept what holds."""
+    intervals = tuple(truth.Interval(number, 8000 + number, f"label {number}") for number in range(8000))
+    begin = process_time()
+    found = truth.Truth(intervals)
+    assert found.at(7999) == tuple(one.label for one in intervals)
+    assert found.at(2**70) == found.at(-(2**70)) == ()
+    assert next(found.segments()) == (0, 1, ("label 0",))
+    assert process_time() - begin < 2
+
+
+def test_segments_of_many_rows_are_what_each_row_says() -> None:
+    rng = np.random.default_rng(1)
+    rows = [(int(a), int(a + b), f"label {c}") for a, b, c in rng.integers(0, (90, 12, 5), (80, 3))]
+    found = truth.Truth(tuple(truth.Interval(*row) for row in rows))
+    told = {time: labels for begin, end, labels in found.segments() for time in range(begin, end)}
+    assert [told.get(time, ()) for time in range(110)] == [found.at(time) for time in range(110)]
+    segments = list(found.segments())
+    assert all(one[1] < other[0] or one[2] != other[2] for one, other in itertools.pairwise(segments))
+
+
+@pytest.mark.parametrize("text", ["1e14", "-1e14", "9223372036854775808", "1" + "0" * 40, "1e400", "nan"])
+def test_a_time_that_no_clock_tells(text: str, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(f"start_s,end_s,label\n0,{text},a\n")
+    with pytest.raises(DataError, match=r"labels\.csv, line 2: '.*' is no time"):
+        truth.from_table(table, 0, 10)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 5000, "[]", "{}", '{"single": 3}', '{"single": {"image": 1}}'])
+def test_figures_of_stage_one_that_are_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "figures.json").write_text(text)
+    with pytest.raises(DataError, match=r"figures\.json: no figures of stage I"):
+        _figures(tmp_path / "figures.json")
 
 
 WORDS = [
@@ -253,6 +309,47 @@ def test_labels_of_any_letters_are_drawn_and_written(tmp_path: Path) -> None:
     assert not [cell for cell in cells if cell[0] in "=+-@"]
     assert "'=1+1" in cells and "a$b" in cells
     assert document.neutral(-1.5) == -1.5 and document.neutral("-") == "-"
+
+
+def test_labels_of_all_tables_are_one_line_that_can_be_shown(tmp_path: Path) -> None:
+    dirty, shown = "\u202ered\x1b[31m\tcup\u2066 ", "red[31m cup"
+    sample = Sample("a", "image", "s", "a.png", dirty, "train", "a")
+    assert sample.label == shown
+    table = tmp_path / "labels.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("source", "label", "canonical"), ("s", dirty, dirty.replace("cup", "mug"))])
+    assert Concepts.read(table).of(sample) == "red[31m mug"
+    with (tmp_path / "samples.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [
+            ("id", "modality", "source", "path", "label", "split", "group"),
+            ("a", "image", "s", "a", dirty, "val", ""),
+        ]
+        csv.writer(file).writerows(rows)
+    assert FolderSource(tmp_path).samples()[0].label == shown
+    samples = (tmp_path / "samples.csv").read_text(encoding="utf-8").replace(dirty.strip(), "\u202e\x1b")
+    (tmp_path / "samples.csv").write_text(samples, encoding="utf-8")
+    with pytest.raises(DataError, match="line 2: label is empty"):
+        FolderSource(tmp_path)
+    with (tmp_path / "objects.csv").open("w", newline="", encoding="utf-8") as file:
+        box = {"sensor": "camera", "left": 0, "top": 0, "right": 1, "bottom": 1}
+        csv.writer(file).writerows([("start_s", "end_s", "id", "label", *box), (0, 1, dirty, dirty, *box.values())])
+    assert things.read(tmp_path / "objects.csv", 0, 10**9).labels == {shown: shown}
+
+
+@pytest.mark.parametrize("names", [["\x1b[31mcup"], ["a", "a"], ["two\nlines"], [""], [" a"], [3]])
+def test_labels_of_a_model_that_cannot_be_shown_or_told_apart(names: list[Any]) -> None:
+    said = {"names": names, "owner": [0, 1][: len(names)], "templates": ["{}"], "aliases": {}, "reduce": "mean"}
+    with pytest.raises(ConfigError, match=r"label .* expected one line|twice"):
+        LabelBank.from_dict(said, torch.eye(4)[: len(names)])
+
+
+def test_what_files_say_is_shown_without_control_characters(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = tmp_path / "samples.csv"
+    table.write_text("id,modality,source,path,label,split,group\na,\x1b[31mx\x07,s,a,b,val,\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        cli.main(["data", "inspect", "folder", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "[31mx" in said and said.count("\n") == 1 and said.strip().isprintable()
 
 
 def test_labels_are_one_line_that_can_be_shown() -> None:

@@ -25,7 +25,7 @@ CORE: dict[str, set[str]] = {
     "fusion": set(),
     "labels": set(),
     "calibration": {"fusion"},
-    "data": {"modalities", "geometry"},
+    "data": {"modalities", "geometry", "labels"},
     "encoders": {"modalities"},
     "model": {"modalities", "encoders", "fusion", "labels", "calibration"},
     "runtime": {"modalities"},
@@ -36,7 +36,7 @@ CORE: dict[str, set[str]] = {
     "evaluation": {"modalities", "fusion", "labels", "data", "encoders", "model", "features", "training"},
     "commands": {"modalities", "fusion", "labels", "data", "encoders", "model", "runtime", "features", "training"}
     | {"evaluation"},
-    "cli": {"commands"},
+    "cli": {"commands", "labels"},
 }
 
 # The rooms of omnibind_ros; they may import any of omnibind_core, too, but commands and cli.

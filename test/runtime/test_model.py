@@ -337,6 +337,16 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_refused(tmp_path, monkeyp
         OmniBind.from_pretrained(tmp_path)
 
 
+def test_a_saved_model_extends_no_other_file(tmp_path):
+    fresh().save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    (tmp_path / "digest.json").unlink()
+    (tmp_path / "other.json").write_text('{"secret": 1}')
+    config.write_text(json.dumps({**json.loads(config.read_text()), "extends": str(tmp_path / "other.json")}))
+    with pytest.raises(ConfigError, match=r"config\.json: extends '.*other\.json', expected all of a saved"):
+        OmniBind.from_pretrained(tmp_path)
+
+
 def test_how_the_json_files_are_laid_out_does_not_matter(tmp_path):
     model = fresh()
     model.save_pretrained(tmp_path)

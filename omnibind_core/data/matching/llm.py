@@ -12,12 +12,15 @@ import http.client
 import json
 import logging
 import os
+import re
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,14 @@ from omnibind_core.data.concepts import Concepts, Match
 from omnibind_core.data.matching.labels import Pair
 from omnibind_core.data.matching.phrases import Rules, plain
 from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.labels import clean
 
 _logger = logging.getLogger(__name__)
 
 _PROMPT = resources.path("data/matching/prompt.txt")
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})  # what may be better later; others never are
 _SHOWN = 3
+_MOST_ANSWERED = 1 << 24  # bytes of an answer
 
 Key = tuple[str, str]
 """(source, label)"""
@@ -43,7 +48,8 @@ class Endpoint:
     """Where and how to ask.
 
     Attributes:
-        url: Base URL, to which ``/chat/completions`` is added: ``"http://localhost:8000/v1"``.
+        url: Base URL, to whose path ``/chat/completions`` is added: ``"http://localhost:8000/v1"``. ``user:password@``
+            before the host is sent as basic authentication, instead of a key.
         model: Name of the model there.
         key_variable: Environment variable that holds the API key; where it is unset, none is sent.
         timeout: Seconds to wait for an answer.
@@ -53,7 +59,7 @@ class Endpoint:
         seed: Passed on; with temperature 0 it makes answers repeatable where the server can.
     """
 
-    url: str
+    url: str = field(repr=False)
     model: str
     key_variable: str = "OPENAI_API_KEY"
     timeout: float = 120.0
@@ -63,13 +69,45 @@ class Endpoint:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError(f"endpoint is '{self.url}', expected a URL such as http://localhost:8000/v1")
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets without an address, no port
+            usable = False
+        if not usable or re.search(r"[^!-~]", self.url):
+            raise ConfigError(f"endpoint is '{self.shown}', expected a URL such as http://localhost:8000/v1")
         if not self.model:
             raise ConfigError("the endpoint needs the name of a model")
         for name in ("timeout", "attempts", "batch"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} of the endpoint is {getattr(self, name)}, expected more than 0")
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be read by anyone: without what stands before the host or in its query."""
+        return _without_secrets(self.url)
+
+    @property
+    def authorization(self) -> str:
+        """What says to the endpoint who asks; nothing without a key.
+
+        Raises:
+            ConfigError: The key has characters that no header can have.
+        """
+        parts = urllib.parse.urlsplit(self.url)
+        if "@" in parts.netloc:
+            who = urllib.parse.unquote_to_bytes(parts.netloc.rpartition("@")[0])
+            return f"Basic {b64encode(who if b':' in who else who + b':').decode()}"
+        key = os.environ.get(self.key_variable, "").strip()
+        if re.search(r"[^!-~]", key):
+            raise ConfigError(f"${self.key_variable} holds what no HTTP header can, expected a key of printable ASCII")
+        return f"Bearer {key}" if key else ""
+
+
+def _without_secrets(url: str) -> str:
+    """A URL without what may be a password or a key, even where it is none that can be parsed."""
+    bare = re.sub(r"^([a-zA-Z]+://)?.*@", r"\1", url, flags=re.DOTALL)
+    return clean(re.sub(r"[?#].*", "", bare, flags=re.DOTALL))
 
 
 class _RefusedError(Exception):
@@ -180,7 +218,7 @@ class _Run:
     ) -> None:
         entry = {
             "context": self.context,
-            "endpoint": self.endpoint.url,
+            "endpoint": self.endpoint.shown,
             "prompt_sha256": hashlib.sha256(self.prompt.encode()).hexdigest(),
             "request": body,
             "answer": answer,
@@ -203,7 +241,7 @@ class _Run:
             for source, label in missing[:_SHOWN]
         ]
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        who = f"{self.endpoint.url}, model '{self.endpoint.model}'"
+        who = f"{self.endpoint.shown}, model '{self.endpoint.model}'"
         return (
             f"{who}: no usable answer for the label {', '.join(shown)}{more} after {self.endpoint.attempts} attempts; "
             f"{len(self.accepted)} of {len(self.items)} labels are fine and kept in {self.log}"
@@ -222,29 +260,47 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The key is for the endpoint that was named, and a question that is sent on would arrive without its body."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None: the redirect is an answer like any other."""
+
+
 def _post(endpoint: Endpoint, body: Mapping[str, Any]) -> str:
     """The text of the answer."""
+    parts = urllib.parse.urlsplit(endpoint.url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/chat/completions")
     headers = {"Content-Type": "application/json"}
-    key = os.environ.get(endpoint.key_variable)
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    url = endpoint.url.rstrip("/") + "/chat/completions"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="POST")
+    if who := endpoint.authorization:
+        headers["Authorization"] = who
+    secret = who.partition(" ")[2] or "\0"
+
+    def hidden(text: object) -> str:
+        return clean(str(text).replace(secret, "..."))
+
+    request = urllib.request.Request(urllib.parse.urlunsplit(bare), json.dumps(body).encode(), headers, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=endpoint.timeout) as response:
-            content = from_json(response.read())["choices"][0]["message"]["content"]
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=endpoint.timeout) as response:
+            answer = response.read(_MOST_ANSWERED + 1)
+        if len(answer) > _MOST_ANSWERED:
+            raise _RefusedError(f"an answer of more than {_MOST_ANSWERED} bytes")
+        content = from_json(answer)["choices"][0]["message"]["content"]
     except urllib.error.HTTPError as error:
         hint = f"; is the API key in ${endpoint.key_variable}?" if error.code in (401, 403) else ""
-        raise _RefusedError(f"HTTP {error.code} {error.reason}{hint}", error.code not in _RETRIED) from error
+        if 300 <= error.code < 400:
+            place = hidden(_without_secrets(error.headers.get("Location") or "nowhere"))
+            hint = f"; it redirects to {place}, where no key is sent: expected the URL that answers itself"
+        raise _RefusedError(f"HTTP {error.code} {hidden(error.reason)}{hint}", error.code not in _RETRIED) from error
     except TimeoutError as error:
         raise _RefusedError(f"no answer in {endpoint.timeout:g} s") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _RefusedError(f"no connection: {getattr(error, 'reason', error)}") from error
+        raise _RefusedError(f"no connection: {hidden(getattr(error, 'reason', error))}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise _RefusedError("the answer is no chat completion") from error
     if not isinstance(content, str):
         raise _RefusedError("the answer is no chat completion")
-    return content
+    return content.replace(secret, "...")
 
 
 def _read_answer(answer: str, keys: Sequence[Key], names: set[str]) -> tuple[dict[Key, Match], dict[Key, str]]:

@@ -33,6 +33,7 @@ from omnibind_core.data.modality_free.dataset import (
     SAMPLES_PER_GROUP,
     as_sample,
     sensors,
+    source_folder,
 )
 from omnibind_core.data.modality_free.descriptions import write_descriptions
 from omnibind_core.data.modality_free.match_groups import MatchGroups, MatchingConfig, Towers, make_match_groups
@@ -123,7 +124,9 @@ def build(config: BuildConfig, root: Path, out: Path, towers: Towers) -> None:
     """
     with write_folder_atomically(out, REPLACED) as folder:
         collections = [
-            Collection(sources.create(asked.source, root / asked.root, asked.options), asked.prefix)
+            Collection(
+                sources.create(asked.source, source_folder(root, asked.root, asked.source), asked.options), asked.prefix
+            )
             for asked in config.sources
         ]
         table = collect(collections, tuple(config.splits))

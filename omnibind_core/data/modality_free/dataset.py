@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +32,9 @@ from omnibind_core.config import read_mapping
 from omnibind_core.data import sources
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.samples import Sample
+from omnibind_core.data.sources.base import SPLITS
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError
+from omnibind_core.files import inside, leads_out
 from omnibind_core.optional import require
 
 LABELS, SAMPLES, INDEX, BUILD = "labels.csv", "samples.parquet", "index.parquet", "build.yaml"
@@ -48,6 +52,7 @@ COMBINATION_COLUMNS = (*modalities.NAMES, "concept", "split", "score", MODALITY_
 # Rows per row group, the unit that is read at a time: small enough for random access, large enough to compress.
 SAMPLES_PER_GROUP, COMBINATIONS_PER_GROUP = 512, 1024
 _CACHED_GROUPS = 64
+_SUFFIX = re.compile(r"(\.\w{1,16})+")
 
 
 @dataclass(frozen=True)
@@ -182,10 +187,20 @@ class ModalityFree(Sequence[Combination]):
         return self.place(self.row(sample.id))[0]
 
     def place(self, row: Mapping[str, Any]) -> tuple[Path, int, int | None]:
-        """Where the data of a row of the sample table are: file, first byte, number of bytes (None: to the end)."""
-        if row.get("shard"):
-            return self.folder / row["shard"], row["offset"], row["size"]
-        return self.source(row["collection"]).path(as_sample(row)), 0, None
+        """Where the data of a row of the sample table are: file, first byte, number of bytes (None: to the end).
+
+        Raises:
+            DataError: Not in the folder of the data set or of the source, or the row is none of such a table.
+        """
+        sample = as_sample(row)
+        if not row.get("shard"):
+            return self.source(row["collection"]).path(sample), 0, None
+        where = f"{self.folder / SAMPLES}, sample '{sample.id}'"
+        words = {name: row.get(name) for name in ("offset", "size", "suffix")}
+        offset, size, suffix = words.values()
+        if not (isinstance(offset, int) and isinstance(size, int) and _SUFFIX.fullmatch(str(suffix))):
+            raise DataError(f"{where}: {words}, expected numbers, and the ending of a file's name")
+        return inside(self.folder, str(row["shard"]), where), offset, size
 
     def load(self, sample: Sample | str) -> Any:
         """Reads and checks a sample, given as such or by its id; the type is that of its modality.
@@ -211,20 +226,17 @@ class ModalityFree(Sequence[Combination]):
             DataError: It is not where it should be.
         """
         if collection not in self._opened:
-            settings = self.settings["sources"][collection]
-            self._opened[collection] = sources.create(
-                settings["source"], self.root / settings["root"], settings["options"]
-            )
+            where = f"{self.folder / BUILD}, source {collection}"
+            try:
+                settings = self.settings["sources"][collection]
+                name, root, values = str(settings["source"]), str(settings["root"]), settings["options"]
+            except (LookupError, TypeError) as error:
+                raise DataError(f"{where}: there is none with source, root and options") from error
+            self._opened[collection] = sources.create(name, source_folder(self.root, root, where), values)
         return self._opened[collection]
 
     def _load_from_shard(self, row: Mapping[str, Any]) -> Any:
-        path, start, size = self.place(row)
-        try:
-            with path.open("rb") as file:
-                file.seek(start)
-                data = file.read(size)
-        except OSError as error:
-            raise InvalidInputError(str(path), f"a file that cannot be read ({error.strerror})", "a shard") from error
+        data = read_part(*self.place(row))
         # Readers of sounds and clouds want files; a temporary one stays in the page cache.
         with tempfile.NamedTemporaryFile(prefix=f"{row['modality']}-", suffix=row["suffix"]) as temporary:
             temporary.write(data)
@@ -247,6 +259,8 @@ class ModalityFree(Sequence[Combination]):
         raise DataError(f"{self.folder / SAMPLES} has no sample '{name}'")
 
     def _combination(self, row: Mapping[str, Any]) -> Combination:
+        if row["split"] not in SPLITS:  # a file is named after it
+            raise DataError(f"{self.folder / INDEX}: split {row['split']!r}, expected {', '.join(SPLITS)}")
         present = {name: row[name] for name in self.sensors if row[name] is not None}
         return Combination(row["concept"], row["split"], present, row["text"], row["score"])
 
@@ -266,8 +280,53 @@ def sensors() -> tuple[str, ...]:
 
 
 def as_sample(row: Mapping[str, Any]) -> Sample:
-    """The sample of a row of a sample table, whose other columns are left out."""
-    return Sample(**{name: row[name] for name in SAMPLE_FIELDS})
+    """The sample of a row of a sample table, whose other columns are left out.
+
+    Raises:
+        DataError: A field is no text, or the modality is not known.
+    """
+    fields = {name: row[name] for name in SAMPLE_FIELDS}
+    if not all(isinstance(value, str) for value in fields.values()) or fields["modality"] not in modalities.names():
+        raise DataError(f"{SAMPLES}: a row with {fields}, expected texts, and a modality that is known")
+    return Sample(**fields)
+
+
+def source_folder(root: Path, name: str, where: str) -> Path:
+    """The folder of a source in that of all sources, which it may be itself; it may be a link to anywhere.
+
+    Args:
+        root: Where the sources are.
+        name: What the settings call the folder.
+        where: Who says so, for the error.
+
+    Raises:
+        DataError: It is a folder elsewhere.
+    """
+    if name != "." and (problem := leads_out(name)):
+        raise DataError(f"{where}: root: {problem} of all sources, {root}")
+    return root / name
+
+
+def read_part(path: Path, start: int, size: int | None) -> bytes:
+    """A part of a file.
+
+    Args:
+        path: The file.
+        start: First byte.
+        size: Number of bytes; None: to the end.
+
+    Raises:
+        InvalidInputError: It cannot be read, or does not have that part.
+    """
+    try:
+        with path.open("rb") as file:
+            left = os.fstat(file.fileno()).st_size - start
+            if not 0 <= start <= start + (left if size is None else size) <= start + left:
+                raise InvalidInputError(str(path), f"{size} bytes from byte {start} on", "a part of the file")
+            file.seek(start)
+            return file.read(left if size is None else size)
+    except OSError as error:
+        raise InvalidInputError(str(path), f"a file that cannot be read ({error.strerror})", "a whole one") from error
 
 
 def _settings(folder: Path) -> dict[str, Any]:

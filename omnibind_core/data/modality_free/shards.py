@@ -30,8 +30,9 @@ from omnibind_core.data.modality_free.dataset import (
     Combination,
     ModalityFree,
     as_sample,
+    read_part,
 )
-from omnibind_core.errors import ConfigError, DataError
+from omnibind_core.errors import ConfigError
 from omnibind_core.files import write_folder_atomically
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.optional import require
@@ -132,13 +133,8 @@ class _Shards:
             source = self._data.source(row["collection"])
             if not source.is_plain(sample):
                 return encode(sample.modality, source.load(sample))
-        path, start, size = self._data.place(row)
-        try:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read(-1 if size is None else size), row.get("suffix") or path.suffix.lower()
-        except OSError as error:
-            raise DataError(f"[{path}] cannot be read: {error.strerror}; sample '{name}' is in it") from error
+        place = self._data.place(row)
+        return read_part(*place), row.get("suffix") or place[0].suffix.lower()
 
 
 def encode(modality: str, raw: Any) -> tuple[bytes, str]:

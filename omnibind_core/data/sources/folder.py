@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 from omnibind_core import modalities
@@ -13,7 +13,8 @@ from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import SPLITS, Source, register
 from omnibind_core.data.sources.base.tables import accept, read_rows
 from omnibind_core.errors import DataError
-from omnibind_core.files import write_atomically
+from omnibind_core.files import leads_out, write_atomically
+from omnibind_core.labels import clean
 from omnibind_core.modalities.pictures import Measuring, parse_scale
 
 COLUMNS = ("id", "modality", "source", "path", "label", "split", "group")
@@ -27,7 +28,8 @@ class FolderSource(Source):
     Without a table, the folders say what the files are: all are of the split ``train``, and those in a further folder
     are a group.
 
-    Its ``path`` column is relative to the folder and stays inside of it; links there are followed, wherever they lead.
+    Its ``path`` column is relative to the folder and stays inside of it, as do links; see
+    :func:`omnibind_core.files.inside`.
     ``group`` may be empty: the sample then is a group of its own. ``scale`` is what
     :func:`omnibind_core.modalities.pictures.parse_scale` takes.
 
@@ -61,6 +63,7 @@ class FolderSource(Source):
         good: list[Sample] = []
         problems: list[str] = []
         for line, row in read_rows(table, COLUMNS, OPTIONAL):
+            row["label"] = clean(row["label"])
             problem = _problem(row)
             if problem:
                 problems.append(f"line {line}: {problem}")
@@ -107,11 +110,8 @@ def _problem(row: dict[str, str]) -> str:
         return modalities.unknown(row["modality"])
     if row["split"] not in SPLITS:
         return f"unknown split '{row['split']}', expected one of {', '.join(SPLITS)}"
-    path = PurePosixPath(row["path"].replace("\\", "/"))
-    if not path.parts or "\0" in row["path"]:
-        return f"path {row['path']!r} names no file"
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        return f"path '{row['path']}' leads out of the folder"
+    if problem := leads_out(row["path"]):
+        return problem
     return _scale_problem(row["scale"], row["modality"]) if row["scale"] else ""
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from omnibind_core import resources
+from omnibind_core.config import from_json
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import Source, file_names, register, subfolders
 from omnibind_core.data.sources.base.tables import read_lines, read_rows, refuse
@@ -20,6 +23,21 @@ _DISTINCT = {"n02113186": "cardigan welsh corgi", "n03126707": "construction cra
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _KAGGLE = "ILSVRC/Data/CLS-LOC/"
 _SUFFIXES = (".jpeg", ".jpg")
+_PATIENCE = 60.0  # s for what takes one
+# In a process of its own, since SciPy reads where a damaged file says, unchecked, which may end the process; and within
+# so many bytes.
+_LOAD = """
+import sys
+sys.path[:] = filter(None, sys.path)
+import contextlib, json
+with contextlib.suppress(ImportError, ValueError, OSError):
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
+from scipy.io import loadmat
+rows = loadmat(sys.argv[1], squeeze_me=True, struct_as_record=True)["synsets"]
+print(json.dumps({str(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows if row["num_children"] == 0}))
+"""
 
 
 @functools.cache
@@ -129,9 +147,15 @@ def _wnids(path: Path) -> dict[str, str]:
     """WordNet id by the development kit's own class number, 1 to 1000, which is in no common order."""
     if not path.is_file():
         raise DataError(f"{path} is missing: the development kit's table of classes is expected beside {_TRUTH}")
-    scipy_io = require("scipy.io", "Reading ImageNet's development kit")
+    require("scipy.io", "Reading ImageNet's development kit")
+    command = [sys.executable, "-c", _LOAD, str(path.absolute())]
     try:
-        synsets = scipy_io.loadmat(path, squeeze_me=True, struct_as_record=True)["synsets"]
-        return {str(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if row["num_children"] == 0}
-    except Exception as error:  # a damaged file makes SciPy raise almost anything
-        raise DataError(f"{path} is not the development kit's table of classes: {error}") from error
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        found = f"SciPy has not read it in {_PATIENCE:g} s"
+    else:
+        if not done.returncode:
+            return dict(from_json(done.stdout))
+        lines = done.stderr.split("\n")
+        found = next((line for line in reversed(lines) if line.strip()), f"SciPy ends by signal {-done.returncode}")
+    raise DataError(f"{path} is not the development kit's table of classes: {found}")

@@ -35,6 +35,7 @@ from omnibind_core.encoders.inference.parts import (
     code_digest,
     compared,
     least_cosine,
+    part_file,
     sealed,
 )
 from omnibind_core.encoders.inference.probes import probes
@@ -461,7 +462,7 @@ def exported_file(folder: Path, part: Part) -> Path:
     try:
         found = from_json((folder / MANIFEST).read_text(encoding="utf-8"))["parts"]
         entry = found.get(part.name)
-        file, digest = (None, None) if entry is None else (folder / entry["file"], entry["digest"])
+        file, digest = (None, None) if entry is None else (part_file(folder, entry), entry["digest"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{folder / MANIFEST}: no list of exported parts: {error}") from error
     if file is None or not file.is_file():

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from omnibind_core.config import from_json
 from omnibind_core.encoders.inference.engines import Run, open_network
-from omnibind_core.errors import WeightsError
+from omnibind_core.errors import DataError, WeightsError
+from omnibind_core.files import inside
 
 MANIFEST = "export.json"
 """Of a folder of exported parts."""
@@ -81,12 +82,26 @@ def sealed(folder: Path, part: str, file: str, arrays: Mapping[str, NDArray[Any]
     return {"sha256": {path.name: _hash(path) for path in _files(folder / file)}}
 
 
+def part_file(folder: Path, entry: Mapping[str, Any]) -> Path:
+    """The file of a part, as the manifest names it: in its folder, or in one beside it, which models may share.
+
+    Raises:
+        WeightsError: It is elsewhere.
+    """
+    name = str(entry["file"])
+    place, name = (folder.parent, name[3:]) if name.startswith("../") else (folder, name)
+    try:
+        return inside(place, name, str(folder / MANIFEST))
+    except DataError as error:
+        raise WeightsError(str(error)) from error
+
+
 def unharmed(folder: Path, entry: Mapping[str, Any]) -> bool:
     """Whether the files of a part are those that were written."""
     try:
-        file = folder / entry["file"]
+        file = part_file(folder, entry)
         return {path.name: _hash(path) for path in _files(file)} == entry["sha256"]
-    except (OSError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError, WeightsError):
         return False
 
 
@@ -115,7 +130,7 @@ def open_part(folder: Path, name: str, entry: Mapping[str, Any], engines: Sequen
             problem = f"{engine}: {entry['compared'][engine].get('error')}"
             continue
         try:
-            file = folder / entry["file"]
+            file = part_file(folder, entry)
             run = open_network(engine, file, count=count)
             with np.load(file.parent / f"{name}.npz") as probe:
                 found = run({key: probe[key] for key in entry["inputs"]})

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from omnibind_core import modalities
 from omnibind_core.data.samples import Sample
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError
+from omnibind_core.files import inside
 from omnibind_core.modalities.pictures import Measuring
 
 SPLITS = ("train", "val", "test")
@@ -193,14 +194,19 @@ class Source(ABC):
         return self._listed[index]
 
     def path(self, sample: Sample) -> Path:
-        """Where the sample's file is."""
-        return self.root / sample.file
+        """Where the sample's file is.
+
+        Raises:
+            DataError: It is not in the source's folder.
+        """
+        return inside(self.root, sample.file, f"{self.root}, sample '{sample.id}'")
 
     def load(self, sample: Sample) -> Any:
         """Reads and checks a sample; the type is that of its modality.
 
         Raises:
             InvalidInputError: The file is missing or cannot be used, or the part of it lies outside of the picture.
+            DataError: It is not in the source's folder.
         """
         box = sample.box
         if box is None:
