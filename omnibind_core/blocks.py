@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from omnibind_core.errors import DataError
-from omnibind_core.files import write_atomically
+from omnibind_core.files import clear, write_atomically
 
 _logger = logging.getLogger(__name__)
 _ROWS = 256
@@ -49,7 +49,8 @@ class Blocks:
         self._place: dict[str, tuple[Path, int]] = {}
         self._whole: set[Path] = set()
         self._new: dict[str, NDArray[np.float32]] = {}
-        for left in folder.glob(".*"):  # by writers that were killed
+        clear(folder)
+        for left in folder.glob(".*"):  # as former versions left
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _DAY:
                     left.unlink()

@@ -199,9 +199,9 @@ def _fuse(args: argparse.Namespace) -> int:
     single = json.loads((aligned / "figures.json").read_text(encoding="utf-8"))["single"]
     seconds = round(time.monotonic() - started, 1)
     figures = {"labels": len(model.labels), "single": single, "combinations": rows, "seconds": seconds}
-    _save(model, out, concepts, config, figures)
     before = {} if config.start is None else read_homes(model_folder(config.start))
-    save_homes(out, {**before, **homes(data.train, model)})
+    trained = {**before, **homes(data.train, model)}
+    _save(model, out, concepts, config, figures, lambda folder: save_homes(folder, trained))
     for row in rows:
         print(
             f"{row['modalities']} modalities: top-1 fused {row['fused']:6.1%}, mean fusion {row['mean']:6.1%},"
@@ -260,13 +260,23 @@ def _describe(data: TrainingData) -> dict[str, int]:
     return {"labels": len(data.vocabulary), "sentences on labels": sentences, **counts}
 
 
-def _save(model: OmniBind, out: Path, concepts: Concepts, config: TrainConfig, figures: dict[str, Any]) -> None:
+def _save(
+    model: OmniBind,
+    out: Path,
+    concepts: Concepts,
+    config: TrainConfig,
+    figures: dict[str, Any],
+    beside: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    from omnibind_core.features import adaptation
     from omnibind_core.files import write_folder_atomically
     from omnibind_core.model.folders import FILES
     from omnibind_core.training.config import dump
 
-    with write_folder_atomically(out, (*FILES, "labels.csv", "train.yaml", "figures.json"), keep=True) as fresh:
+    ours = (*FILES, "labels.csv", "train.yaml", "figures.json", adaptation.FILE)
+    with write_folder_atomically(out, ours, keep=True) as fresh:
         model.save_pretrained(fresh)
         concepts.write(fresh / "labels.csv")
         dump(config, fresh / "train.yaml")
         (fresh / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        beside(fresh)

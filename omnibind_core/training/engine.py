@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.files import clear
 from omnibind_core.optional import require
 from omnibind_core.training.checkpoint import Checkpoints, Progress
 from omnibind_core.training.config import StageConfig
@@ -140,8 +141,7 @@ class Trainer:
                 _logger.info("the checkpoints in %s are overwritten; --resume would have continued them", old)
             for folder in (old, self.folder / "log"):
                 shutil.rmtree(folder, ignore_errors=True)
-        for half_written in old.glob(".*"):
-            half_written.unlink(missing_ok=True)
+        clear(old)
 
     def run(self, stage: Stage) -> None:
         """Trains a stage in place and leaves it in evaluation mode.
