@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -64,15 +65,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     own.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. align.steps=1000"
     )
-    own.set_defaults(run=partial(_together, _own), resume=False)
+    own.add_argument("--resume", action="store_true", help="continue from the last checkpoints")
+    own.set_defaults(run=partial(_together, _own))
     compare.add_parser(stages)
 
 
 def _together(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     from omnibind_core.training.engine import leave
 
-    code = run(args)
-    leave()
+    with contextlib.ExitStack() as args.until_done:
+        code = run(args)
+        leave()
     return code
 
 
@@ -236,6 +239,7 @@ def _differences(config: TrainConfig, aligned: Path) -> str:
 def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tuple[TrainConfig, Fabric, Trainer]:
     """The settings, the processes and the trainer; ``drop`` are settings that do not matter to the stage."""
     from omnibind_core import modalities
+    from omnibind_core.files import only_one
     from omnibind_core.training import checkpoint
     from omnibind_core.training.config import load
     from omnibind_core.training.engine import Trainer, be_deterministic, launch
@@ -244,7 +248,10 @@ def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tu
     for plugin in config.plugins:
         modalities.register(plugin)
     fabric = launch(config.device, config.devices, config.precision)
-    if not fabric.is_global_zero:
+    if fabric.is_global_zero:
+        args.until_done.close()  # what the stage before held
+        args.until_done.enter_context(only_one(Path(config.out)))
+    else:
         logging.getLogger().setLevel(logging.WARNING)
     be_deterministic(config.seed)
     settings = checkpoint.flat(config.model_dump(mode="json", exclude={*drop, "out", "device", "devices", "logger"}))

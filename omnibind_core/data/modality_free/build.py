@@ -121,7 +121,7 @@ def build(config: BuildConfig, root: Path, out: Path, towers: Towers) -> None:
             combined, or ``out`` holds something else. Says which, and how many others are fine.
         ConfigError: An option of a source is wrong.
     """
-    with write_folder_atomically(out, REPLACED) as folder:
+    with write_folder_atomically(out, REPLACED, alone=True) as folder:
         collections = [
             Collection(sources.create(asked.source, root / asked.root, asked.options), asked.prefix)
             for asked in config.sources
