@@ -180,7 +180,10 @@ def write_folder_atomically(
 def _temporary(path: Path) -> Iterator[Path]:
     """Makes a folder beside a path, and marks it as in use by this process."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # what was asked for
         try:
             lock = _lock(folder)
         except (BlockingIOError, FileNotFoundError):  # taken for a left-over before it was marked
