@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import math
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from omnibind_core.errors import DataError
-from omnibind_core.files import write_atomically
+from omnibind_core.files import clear, write_atomically
 
 _logger = logging.getLogger(__name__)
 _ROWS = 256
@@ -49,7 +50,8 @@ class Blocks:
         self._place: dict[str, tuple[Path, int]] = {}
         self._whole: set[Path] = set()
         self._new: dict[str, NDArray[np.float32]] = {}
-        for left in folder.glob(".*"):  # by writers that were killed
+        clear(folder)
+        for left in folder.glob(".*"):  # as former versions left
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _DAY:
                     left.unlink()
@@ -119,7 +121,7 @@ class Blocks:
             if out is None:
                 shape = (len(addresses), *rows.shape[1:])
                 try:
-                    with tempfile.TemporaryFile(dir=self.folder) as file:
+                    with self._nameless() as file:
                         if hasattr(os, "posix_fallocate"):  # else a full disk kills the process; macOS lacks it
                             os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
                         out = np.memmap(file, np.float32, "r+", shape=shape)
@@ -130,6 +132,15 @@ class Blocks:
         assert out is not None
         out.flags.writeable = False
         return out
+
+    def _nameless(self) -> Any:
+        """A file that goes with this process: in the folder, or where files may be if that is another user's."""
+        try:
+            return tempfile.TemporaryFile(dir=self.folder)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return tempfile.TemporaryFile()
 
     def _full(self, error: Exception) -> DataError:
         return DataError(f"cannot write the cache {self.folder} (OMNIBIND_CACHE names another place): {error}")

@@ -40,22 +40,72 @@ def cache_folder() -> Path:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path`` that replaces it when the block ends well, and is removed when it fails.
+    """Gives a temporary path that replaces ``path`` when the block ends well, and is removed when it fails.
 
-    So a half-written file is never seen under its name, and of two writers the last one wins with a whole file.
+    So a half-written file is never seen under its name, not even after a power failure, and of two writers the last one
+    wins with a whole file. What killed ones left of the same file is removed.
+
+    Raises:
+        OSError: There is no room, or this user may not write there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    clear(path.parent, path.name)
+    with _temporary(path) as folder:
+        fresh = folder / _NEW / path.name
+        fresh.parent.mkdir()
+        try:
+            yield fresh
+            mask = os.umask(0)
+            os.umask(mask)
+            fresh.chmod(0o666 & ~mask)  # some libraries make it private; the cache may be shared
+            _to_disk(fresh)
+            fresh.replace(path)
+            _to_disk(path.parent)
+        finally:
+            shutil.rmtree(folder)
+
+
+def clear(folder: Path, name: str | None = None) -> None:
+    """Removes what writers of files left in a folder that were killed.
+
+    Args:
+        folder: Where they wrote.
+        name: Of the file; None: any.
+    """
+    for place in folder.glob(f".{'*' if name is None else glob.escape(name)}-????????"):
+        with suppress(OSError), _left(place, {_NEW}) as is_left:
+            if is_left:
+                shutil.rmtree(place)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keeps other processes from what is done in a folder, until the block or this process ends.
+
+    Args:
+        folder: Is created. Where folders cannot be marked, as on some network drives, nobody is kept away.
+
+    Raises:
+        DataError: Another process is at it.
+        OSError: It cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes it private; the cache may be shared
-        temporary.replace(path)
+        lock = _lock(folder)
+    except BlockingIOError as error:
+        raise _in_use(folder) from error
+    try:
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def stays(path: Path) -> bool:
+    """Whether a folder cannot be replaced, or only under the feet of who is in it: it is mounted, or worked in."""
+    with suppress(OSError):  # the working folder is gone
+        return os.path.ismount(path) or Path.cwd().is_relative_to(path.resolve())
+    return False
 
 
 def check_replaceable(path: Path, ours: Collection[str]) -> None:
@@ -66,10 +116,12 @@ def check_replaceable(path: Path, ours: Collection[str]) -> None:
         ours: Names, with ``*`` for anything, of files that may be replaced.
 
     Raises:
-        DataError: ``path`` is a file, or a folder that also holds something else.
+        DataError: ``path`` is a file, a folder that stays, or one that also holds something else.
     """
     if path.exists() and not path.is_dir():
         raise DataError(f"{path} is a file: expected an empty folder, or none")
+    if stays(path):
+        raise DataError(f"{path} is mounted, or what is worked in, so it cannot be replaced: expected a folder in it")
     names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
     foreign = [name for name in names if not _matches(name, ours)]
     if foreign:
@@ -79,7 +131,9 @@ def check_replaceable(path: Path, ours: Collection[str]) -> None:
 
 
 @contextmanager
-def write_folder_atomically(path: Path, ours: Collection[str], keep: bool = False) -> Iterator[Path]:
+def write_folder_atomically(
+    path: Path, ours: Collection[str], keep: bool = False, alone: bool = False
+) -> Iterator[Path]:
     """Gives a temporary folder beside ``path`` that replaces it when the block ends well, and is removed when it fails.
 
     Whenever the process is killed or the disk is full, what was there before or what was written is in place, whole.
@@ -90,56 +144,94 @@ def write_folder_atomically(path: Path, ours: Collection[str], keep: bool = Fals
         path: The folder to write. If there is one already, it is replaced; the folder itself, not a link to it.
         ours: Names, with ``*`` for anything, of files that may be replaced.
         keep: Whether everything else that the folder holds stays there, instead of being refused.
+        alone: Whether it is refused while another process writes this folder, instead of the last one winning.
 
     Raises:
-        DataError: ``path`` is a file, or, unless ``keep``, a folder that also holds something else.
+        DataError: ``path`` is a file or a folder that :func:`stays`, or, unless ``keep``, a folder that also holds
+            something else, or another process writes it.
     """
     path = Path(os.path.realpath(path))
-    _recover(path, ours)
+    if _recover(path, ours) and alone:
+        raise _in_use(path)
     check_replaceable(path, ("*",) if keep else ours)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    lock = _lock(temporary)
-    try:
-        fresh = temporary / _NEW
-        fresh.mkdir()
-        yield fresh
-        for file in (*fresh.rglob("*"), fresh):  # so that a name never stands for less than was written
-            if not file.is_symlink():
-                _to_disk(file)
-        if path.exists():
-            others = {entry.name for entry in path.iterdir() if not _matches(entry.name, ours)}
-            _take_along(path, fresh, others)
-            old = fresh.rename(temporary / _OLD)  # as which what is there then comes back
-            if not _exchange(old, path):
-                old.rename(fresh)
-                path.rename(old)
-                fresh.rename(path)
-        else:
-            fresh.rename(path)
-        _to_disk(path.parent)
-    finally:
+    with _temporary(path) as temporary:
         try:
-            _settle(temporary, path, ours)
+            fresh = temporary / _NEW
+            fresh.mkdir()
+            yield fresh
+            for file in (*fresh.rglob("*"), fresh):  # so that a name never stands for less than was written
+                if not file.is_symlink():
+                    _to_disk(file)
+            if path.exists():
+                others = {entry.name for entry in path.iterdir() if not _matches(entry.name, ours)}
+                _take_along(path, fresh, others)
+                old = fresh.rename(temporary / _OLD)  # as which what is there then comes back
+                if not _exchange(old, path):
+                    old.rename(fresh)
+                    path.rename(old)
+                    fresh.rename(path)
+            else:
+                fresh.rename(path)
+            _to_disk(path.parent)
         finally:
-            if lock is not None:
-                os.close(lock)
+            _settle(temporary, path, ours)
 
 
-def _recover(path: Path, ours: Collection[str]) -> None:
-    """Puts in order what calls of :func:`write_folder_atomically` for this path left that were killed."""
-    if not path.parent.is_dir():
-        return
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Makes a folder beside a path, and marks it as in use by this process."""
+    while True:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # what was asked for
+        try:
+            lock = _lock(folder)
+        except (BlockingIOError, FileNotFoundError):  # taken for a left-over before it was marked
+            continue
+        if folder.exists():
+            break
+    try:
+        yield folder
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
+def _left(place: Path, names: Collection[str]) -> Iterator[bool]:
+    """Whether a temporary folder was left by a process that was killed; it is kept from others in the block.
+
+    Raises:
+        BlockingIOError: A process uses it.
+        OSError: It is of another user, or no folder.
+    """
+    lock = _lock(place)
+    try:
+        yield lock is not None and {entry.name for entry in place.iterdir()} <= {*names}
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _recover(path: Path, ours: Collection[str]) -> bool:
+    """Puts in order what calls of :func:`write_folder_atomically` for this path left that were killed.
+
+    Returns:
+        Whether another one is at work.
+    """
+    busy = False
     for place in path.parent.glob(f".{glob.escape(path.name)}-????????"):
-        with suppress(OSError):  # of another user, or no folder
-            lock = _lock(place)
-            if lock is None:  # another process writes
-                continue
-            try:
-                if {entry.name for entry in place.iterdir()} <= {_NEW, _OLD, _GONE}:
+        try:
+            with _left(place, {_NEW, _OLD, _GONE}) as is_left:
+                if is_left:
                     _settle(place, path, ours)
-            finally:
-                os.close(lock)
+        except BlockingIOError:
+            busy = True
+        except OSError:  # of another user, or no folder
+            continue
+    return busy
 
 
 def _settle(temporary: Path, path: Path, ours: Collection[str]) -> None:
@@ -198,19 +290,29 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _lock(folder: Path) -> int | None:
-    """Marks a temporary folder as in use until the process ends; None where it is in use, or nothing can be marked."""
+    """Marks a folder as in use until the process ends; None where nothing can be marked.
+
+    Raises:
+        BlockingIOError: It is in use.
+        OSError: It is of another user, or no folder.
+    """
     try:
         import fcntl
-
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except (ImportError, OSError):
+    except ImportError:
         return None
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(handle)
+        if isinstance(error, BlockingIOError):
+            raise
         return None
     return handle
+
+
+def _in_use(folder: Path) -> DataError:
+    return DataError(f"another process writes {folder}: expected a folder of its own, or that the other one has ended")
 
 
 def _to_disk(path: Path) -> None:

@@ -149,7 +149,7 @@ def _save(model: OmniBind, out: Path, folder: Path, concepts: Sequence[Any], fig
     from omnibind_core.data.concepts import Concepts
     from omnibind_core.files import write_folder_atomically
 
-    with write_folder_atomically(out, (*_FILES, *_COPIED, FIGURES)) as fresh:
+    with write_folder_atomically(out, (*_FILES, *_COPIED, FIGURES), alone=True) as fresh:
         model.save_pretrained(fresh)
         Concepts(concepts).write(fresh / "labels.csv")
         for name in _COPIED:

@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     if untested:
         told["untested"] = untested
     labels = {LABELS: model.exported_labels()}
-    manifest = export.write(model.parts(), args.out, engines, told, args.format, labels, lowering)
+    manifest = export.write(model.parts(), args.out, engines, told, args.format, labels, lowering, alone=True)
     if args.json:
         print(json.dumps(manifest, indent=2))
     else:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -65,15 +66,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     own.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. align.steps=1000"
     )
-    own.set_defaults(run=partial(_together, _own), resume=False)
+    own.add_argument("--resume", action="store_true", help="continue from the last checkpoints")
+    own.set_defaults(run=partial(_together, _own))
     compare.add_parser(stages)
 
 
 def _together(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     from omnibind_core.training.engine import leave
 
-    code = run(args)
-    leave()
+    with contextlib.ExitStack() as args.until_done:
+        code = run(args)
+        leave()
     return code
 
 
@@ -200,9 +203,9 @@ def _fuse(args: argparse.Namespace) -> int:
     out = Path(config.out) / "model"
     seconds = round(time.monotonic() - started, 1)
     figures = {"labels": len(model.labels), "single": single, "combinations": rows, "seconds": seconds}
-    _save(model, out, concepts, config, figures)
     before = {} if config.start is None else read_homes(model_folder(config.start))
-    save_homes(out, {**before, **homes(data.train, model)})
+    trained = {**before, **homes(data.train, model)}
+    _save(model, out, concepts, config, figures, lambda folder: save_homes(folder, trained))
     for row in rows:
         print(
             f"{row['modalities']} modalities: top-1 fused {row['fused']:6.1%}, mean fusion {row['mean']:6.1%},"
@@ -254,6 +257,7 @@ def _differences(config: TrainConfig, aligned: Path) -> str:
 def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tuple[TrainConfig, Fabric, Trainer]:
     """The settings, the processes and the trainer; ``drop`` are settings that do not matter to the stage."""
     from omnibind_core import modalities
+    from omnibind_core.files import only_one
     from omnibind_core.training import checkpoint
     from omnibind_core.training.config import load
     from omnibind_core.training.engine import Trainer, be_deterministic, launch
@@ -262,7 +266,10 @@ def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tu
     for plugin in config.plugins:
         modalities.register(plugin)
     fabric = launch(config.device, config.devices, config.precision)
-    if not fabric.is_global_zero:
+    if fabric.is_global_zero:
+        args.until_done.close()  # what the stage before held
+        args.until_done.enter_context(only_one(Path(config.out)))
+    else:
         logging.getLogger().setLevel(logging.WARNING)
     be_deterministic(config.seed)
     settings = checkpoint.flat(config.model_dump(mode="json", exclude={*drop, "out", "device", "devices", "logger"}))
@@ -278,13 +285,23 @@ def _describe(data: TrainingData) -> dict[str, int]:
     return {"labels": len(data.vocabulary), "sentences on labels": sentences, **counts}
 
 
-def _save(model: OmniBind, out: Path, concepts: Concepts, config: TrainConfig, figures: dict[str, Any]) -> None:
+def _save(
+    model: OmniBind,
+    out: Path,
+    concepts: Concepts,
+    config: TrainConfig,
+    figures: dict[str, Any],
+    beside: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    from omnibind_core.features import adaptation
     from omnibind_core.files import write_folder_atomically
     from omnibind_core.model.folders import FILES
     from omnibind_core.training.config import dump
 
-    with write_folder_atomically(out, (*FILES, "labels.csv", "train.yaml", "figures.json"), keep=True) as fresh:
+    ours = (*FILES, "labels.csv", "train.yaml", "figures.json", adaptation.FILE)
+    with write_folder_atomically(out, ours, keep=True) as fresh:
         model.save_pretrained(fresh)
         concepts.write(fresh / "labels.csv")
         dump(config, fresh / "train.yaml")
         (fresh / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        beside(fresh)

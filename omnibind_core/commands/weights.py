@@ -103,7 +103,8 @@ def _convert(args: argparse.Namespace) -> int:
     if args.vocabulary:
         clip_text.ClipTokeniser(args.vocabulary)  # refuses what is none
     vocabulary = clip_text.vocabulary_files(args.vocabulary or args.file)
-    with write_folder_atomically(args.out, ("*.safetensors", INDEX, *clip_text.FILES, "merges.txt")) as folder:
+    ours = ("*.safetensors", INDEX, *clip_text.FILES, "merges.txt")
+    with write_folder_atomically(args.out, ours, alone=True) as folder:
         sizes = inspection.convert(checkpoint, config, folder, args.modalities, dtype)
         for file in vocabulary:
             shutil.copyfile(file, folder / file.name)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from omnibind_core.errors import ConfigError
+from omnibind_core.files import clear
 from omnibind_core.optional import require
 from omnibind_core.training.checkpoint import Checkpoints, Progress
 from omnibind_core.training.config import StageConfig
@@ -135,13 +136,18 @@ class Trainer:
         if self.folder is None or not (self.fabric is None or self.fabric.is_global_zero):
             return
         old = self.folder / "checkpoints"
+        clear(old)
         if not self.resume:
-            if old.is_dir():
-                _logger.info("the checkpoints in %s are overwritten; --resume would have continued them", old)
-            for folder in (old, self.folder / "log"):
-                shutil.rmtree(folder, ignore_errors=True)
-        for half_written in old.glob(".*"):
-            half_written.unlink(missing_ok=True)
+            if any(old.glob("*.ckpt")):
+                numbered = (self.folder / f"earlier-{number}" for number in itertools.count(1))
+                aside = next(folder for folder in numbered if not folder.exists())
+                aside.mkdir()
+                for name in ("log", "checkpoints"):
+                    if (self.folder / name).exists():
+                        (self.folder / name).rename(aside / name)
+                told = "the checkpoints and logs in %s were put into %s; --resume would have continued them"
+                _logger.info(told, self.folder, aside.name)
+            shutil.rmtree(self.folder / "log", ignore_errors=True)
 
     def run(self, stage: Stage) -> None:
         """Trains a stage in place and leaves it in evaluation mode.

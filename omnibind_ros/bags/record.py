@@ -15,13 +15,15 @@ from omnibind_ros.graph.judging import Offer, camera_info_topic
 from omnibind_ros.graph.topics import SubscriptionPool, TopicLink
 from omnibind_ros.node.parameters import DISCOVER_EXCLUDE
 
-_POLL_PERIOD = 0.5  # s between looks at the graph
+_POLL_PERIOD = 0.5  # s between looks at the graph, and at most before a message is out of this process's hands
 _DEPTH = 100  # messages that may wait to be written
 _MOST = 100  # topics found by themselves
 
 
 class Recorder:
     """Writes messages as they come, in CDR, with the time of their receipt.
+
+    Whatever ends the process, all but what came in its last second is in the bag, which anyone can read.
 
     Args:
         node: Where the subscriptions live.
@@ -65,6 +67,7 @@ class Recorder:
             due = time.monotonic()
             while go_on():
                 if time.monotonic() >= due:
+                    self._writer.flush()
                     self._look()
                     due = time.monotonic() + _POLL_PERIOD
                 self._executor.spin_once(timeout_sec=0.05)

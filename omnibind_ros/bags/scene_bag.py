@@ -357,7 +357,7 @@ def write(
             labels.append(
                 SceneLabel(number * duration, (number + 1) * duration, scene.label, recorded, rendered, origin)
             )
-    write_labels(table, labels)
+        write_labels(writer.place(table), labels)
     return labels
 
 

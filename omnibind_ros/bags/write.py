@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import io
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import yaml
 
-from omnibind_core.config import from_yaml
 from omnibind_core.errors import DataError
+from omnibind_core.files import write_folder_atomically
 from omnibind_core.optional import require
+from omnibind_ros.bags.storage import zstd
 from omnibind_ros.bags.types import typestore
+
+_VERSION = 9  # of metadata.yaml
+_BUFFER = 1 << 21  # bytes; more than most chunks have, so that each is written at once
+_END = struct.pack("<BQIBQQQI", 15, 4, 0, 2, 20, 0, 0, 0) + b"\x89MCAP0\r\n"
+"""Of an MCAP file that has no index: end of the data, footer, magic. Every other record that is written is longer."""
 
 
 class BagWriter:
-    """Writes a rosbag2 in MCAP with compressed chunks. A context manager.
+    """Writes a rosbag2 in MCAP with compressed chunks. A context manager; the bag appears when it is whole.
 
     Args:
         path: Folder of the bag; must not exist.
 
     Raises:
-        DataError: The folder exists.
+        DataError: The folder exists, or another process writes it.
         MissingDependencyError: rosbags is not installed.
     """
 
     def __init__(self, path: Path) -> None:
-        rosbag2 = require("rosbags.rosbag2", "Writing a bag")
-        if path.exists():
-            raise DataError(f"{path} exists already; bags are not overwritten")
-        self._writer = rosbag2.Writer(path, version=9, storage_plugin=rosbag2.StoragePlugin.MCAP)
-        self._writer.set_compression(rosbag2.CompressionMode.STORAGE, rosbag2.CompressionFormat.ZSTD)
+        require("rosbags.rosbag2", "Writing a bag")
+        _refuse_existing(path)
+        self._path = path
+        self._folder = path
+        self._file: Any = None
         self._connections: dict[str, Any] = {}
+        self._whole = self._writing()
 
     def __enter__(self) -> BagWriter:
-        self._writer.open()
+        self._whole.__enter__()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        self._whole.__exit__(exc_type, error, trace)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with write_folder_atomically(self._path, (), alone=True) as self._folder:
+            inner = self._folder / self._path.name  # which the name of the file is taken from
+            with _new(inner) as self._file:
+                self._file.storage.compressor = _compressed
+                yield
+            for file in inner.iterdir():
+                file.rename(self._folder / file.name)
+            inner.rmdir()
+
+    def place(self, path: Path) -> Path:
+        """Where to write a file so that it is at ``path`` when the bag is there; it may lie in the bag's folder."""
+        return self._folder / path.relative_to(self._path) if path.is_relative_to(self._path) else path
 
     def write(self, topic: str, ros_type: str, time_ns: int, item: Any, latched: bool = False) -> None:
         """Appends one message.
@@ -59,12 +84,38 @@ class BagWriter:
         """Appends one message that is in CDR already, of a type that is known; see
         :func:`omnibind_ros.bags.types.learn`.
         """
-        if topic not in self._connections:
-            profiles = [_latched()] if latched else []
-            self._connections[topic] = self._writer.add_connection(
-                topic, ros_type, typestore=typestore(), offered_qos_profiles=profiles
-            )
-        self._writer.write(self._connections[topic], time_ns, data)
+        _write(self._file, self._connections, topic, ros_type, time_ns, data, latched)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise DataError(f"{path} exists already; bags are not overwritten")
+
+
+def _new(path: Path) -> Any:
+    """A writer of a bag of one file."""
+    rosbag2 = require("rosbags.rosbag2", "Writing a bag")
+    writer = rosbag2.Writer(path, version=_VERSION, storage_plugin=rosbag2.StoragePlugin.MCAP)
+    writer.set_compression(rosbag2.CompressionMode.STORAGE, rosbag2.CompressionFormat.ZSTD)
+    return writer
+
+
+def _compressed(data: bytes) -> bytes:
+    """With a checksum, which rosbags leaves out, so that whoever reads it notices damage."""
+    module = zstd()
+    packed: bytes = module.compress(data, options={module.CompressionParameter.checksum_flag: 1})
+    return packed
+
+
+def _write(
+    writer: Any, connections: dict[str, Any], topic: str, ros_type: str, time_ns: int, data: bytes, latched: bool
+) -> None:
+    if topic not in connections:
+        profiles = [_latched()] if latched else []
+        connections[topic] = writer.add_connection(
+            topic, ros_type, typestore=typestore(), offered_qos_profiles=profiles
+        )
+    writer.write(connections[topic], time_ns, data)
 
 
 def _latched() -> Any:
@@ -87,7 +138,8 @@ def _latched() -> Any:
 class SplitBagWriter:
     """Writes a rosbag2 whose files are no longer than wanted. A context manager with the ``write_raw`` of a bag.
 
-    Until it is closed, each file is a bag of its own in the folder; so what was recorded before a failure can be read.
+    After each :meth:`flush` the bag is whole, with its metadata, and each file ends as one must, so that what was
+    recorded before a failure can be read by anyone; what is written next takes the place of that end.
 
     Args:
         path: Folder of the bag; must not exist.
@@ -98,74 +150,158 @@ class SplitBagWriter:
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        if path.exists():
-            raise DataError(f"{path} exists already; bags are not overwritten")
+        _refuse_existing(path)
         self._path = path
         self._size = size
-        self._parts: list[Path] = []
+        self._parts: list[_Part] = []
         self._written = 0
-        self._writer: BagWriter | None = None
 
     def __enter__(self) -> SplitBagWriter:
         return self
 
-    def write_raw(self, topic: str, ros_type: str, time_ns: int, data: bytes) -> None:
-        """Appends one message in CDR; see :meth:`BagWriter.write_raw`."""
-        if self._writer is None or (self._size and self._written >= self._size):
-            self._begin()
-        assert self._writer is not None
-        self._writer.write_raw(topic, ros_type, time_ns, data)
-        self._written += len(data)
-
-    def _begin(self) -> None:
-        self._end()
-        self._parts.append(self._path / f"{self._path.name}_{len(self._parts)}")
-        self._writer = BagWriter(self._parts[-1]).__enter__()
-        self._written = 0
-
-    def _end(self) -> None:
-        if self._writer is not None:
-            self._writer.__exit__(None, None, None)
-        self._writer = None
-
     def __exit__(
         self, exc_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        if not self._parts:
+            return
+        if isinstance(error, OSError):  # there may be no room
+            self._parts[-1].give_up()
+        else:
+            self._close()
+
+    def write_raw(self, topic: str, ros_type: str, time_ns: int, data: bytes) -> None:
+        """Appends one message in CDR; see :meth:`BagWriter.write_raw`."""
+        if not self._parts or (self._size and self._written >= self._size):
+            self._begin()
+        self._parts[-1].write(topic, ros_type, time_ns, data)
+        self._written += len(data)
+
+    def flush(self) -> None:
+        """Hands all messages to the system, which keeps them if this process is killed."""
+        if self._parts and self._parts[-1].flush():
+            self._describe()
+
+    def _begin(self) -> None:
         if self._parts:
-            _join(self._path, self._parts)
+            self._close()
+        else:
+            try:
+                self._path.mkdir(parents=True)
+            except FileExistsError:
+                _refuse_existing(self._path)
+                raise
+        self._parts.append(_Part(self._path, f"{self._path.name}_{len(self._parts)}"))
+        self._written = 0
+        self._describe()
+
+    def _close(self) -> None:
+        self._parts[-1].close()
+        self._describe()
+
+    def _describe(self) -> None:
+        temporary = self._path / "metadata.yaml.tmp"
+        temporary.write_text(_as_yaml({"rosbag2_bagfile_information": _metadata(self._parts)}), encoding="utf-8")
+        temporary.replace(self._path / "metadata.yaml")
 
 
-def _join(path: Path, parts: Sequence[Path]) -> None:
-    """Makes one bag of several files out of bags that lie in its folder."""
-    infos = [_metadata(part) for part in parts]
-    whole = dict(infos[0])
-    topics_of: dict[str, Any] = {}
-    for info in infos:
-        for row in info["topics_with_message_count"]:
-            known = topics_of.setdefault(row["topic_metadata"]["name"], {**row, "message_count": 0})
-            known["message_count"] += row["message_count"]
-    files = [file for info in infos for file in info["files"]]
-    starts = [file["starting_time"]["nanoseconds_since_epoch"] for file in files]
-    end = max(start + file["duration"]["nanoseconds"] for start, file in zip(starts, files, strict=True))
-    whole.update(
-        relative_file_paths=[file["path"] for file in files],
-        starting_time={"nanoseconds_since_epoch": min(starts)},
-        duration={"nanoseconds": end - min(starts)},
-        message_count=sum(info["message_count"] for info in infos),
-        topics_with_message_count=list(topics_of.values()),
-        files=files,
-    )
-    for part, info in zip(parts, infos, strict=True):
-        for name in info["relative_file_paths"]:
-            (part / name).replace(path / name)
-        (part / "metadata.yaml").unlink()
-        part.rmdir()
-    text = yaml.safe_dump({"rosbag2_bagfile_information": whole}, sort_keys=False)
-    (path / "metadata.yaml").write_text(text, encoding="utf-8")
+class _Part:
+    """A file of a bag.
+
+    Attributes:
+        name: Of the file.
+        of: What rosbags knows of it.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.of = _new(folder / name)
+        self.of.open()
+        self.name = f"{name}.mcap"
+        (folder / name / self.name).rename(folder / self.name)  # out of a folder of its own
+        (folder / name).rmdir()
+        self._storage = self.of.storage
+        self._storage.compressor = _compressed
+        self._storage.bio = io.BufferedWriter(self._storage.bio.detach(), _BUFFER)
+        self._connections: dict[str, Any] = {}
+        self._whole = 0  # bytes of the file before its end
+        self.flush()
+
+    def write(self, topic: str, ros_type: str, time_ns: int, data: bytes) -> None:
+        chunks = len(self._storage.chunks)
+        _write(self.of, self._connections, topic, ros_type, time_ns, data, False)
+        if len(self._storage.chunks) > chunks:
+            self.flush()
+
+    def flush(self) -> bool:
+        """Hands over what was written; False if there is nothing."""
+        file = self._storage.bio
+        if self._storage.chunk.msgs:
+            self._storage.close_chunk()
+        whole = file.tell()
+        if whole == self._whole:
+            return False
+        file.write(_END)
+        file.flush()
+        file.seek(whole)
+        self._whole = whole
+        return True
+
+    def close(self) -> None:
+        """Ends the file with an index."""
+        self._storage.close(_VERSION, _as_yaml(_metadata([self])))
+
+    def give_up(self) -> None:
+        """Leaves of the file what is whole."""
+        raw = self._storage.bio.raw
+        with contextlib.suppress(OSError):
+            raw.truncate(self._whole)
+            raw.seek(self._whole)
+            raw.write(_END)
+        raw.close()  # without what waits to be written
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    content = from_yaml((path / "metadata.yaml").read_text(encoding="utf-8"))
-    info: dict[str, Any] = content["rosbag2_bagfile_information"]
-    return info
+def _metadata(parts: list[_Part]) -> dict[str, Any]:
+    """What ``metadata.yaml`` says of a bag."""
+    files: list[dict[str, Any]] = []
+    topics: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        count = sum(part.of.counts.values())
+        start, end = part.of.min_timestamp, part.of.max_timestamp
+        files.append(
+            {
+                "path": part.name,
+                "starting_time": {"nanoseconds_since_epoch": start},
+                "duration": {"nanoseconds": max(0, end - start)},
+                "message_count": count,
+            }
+        )
+        for one in part.of.connections:
+            about = {
+                "name": one.topic,
+                "type": one.msgtype,
+                "serialization_format": one.ext.serialization_format,
+                "offered_qos_profiles": [],
+                "type_description_hash": one.digest,
+            }
+            row = topics.setdefault(one.topic, {"topic_metadata": about, "message_count": 0})
+            row["message_count"] += part.of.counts[one.id]
+    start = min(part.of.min_timestamp for part in parts)
+    return {
+        "version": _VERSION,
+        "storage_identifier": "mcap",
+        "relative_file_paths": [part.name for part in parts],
+        "duration": {"nanoseconds": max(0, max(part.of.max_timestamp for part in parts) - start)},
+        "starting_time": {"nanoseconds_since_epoch": start},
+        "message_count": sum(file["message_count"] for file in files),
+        "topics_with_message_count": list(topics.values()),
+        "compression_format": "",
+        "compression_mode": "",
+        "files": files,
+        "custom_data": None,
+        "ros_distro": "rosbags",
+    }
+
+
+def _as_yaml(content: dict[str, Any]) -> str:
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # many times as fast
+    text: str = yaml.dump(content, Dumper=dumper, sort_keys=False)
+    return text

@@ -106,7 +106,7 @@ def write(
     names = [bag.stem for bag in bags]
     if len({*names}) < len(names):
         raise DataError(f"two bags have the same name, expected different ones: {', '.join(names)}")
-    with write_folder_atomically(out, (TABLE, FILES)) as fresh:
+    with write_folder_atomically(out, (TABLE, FILES), alone=True) as fresh:
         (fresh / FILES).mkdir()
         with (fresh / TABLE).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, (*COLUMNS, *OPTIONAL), lineterminator="\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -274,6 +277,75 @@ def test_bag_errors_are_clear(tmp_path: Path) -> None:
         read.topics(tmp_path / "none")
     with pytest.raises(DataError, match="exists already"):
         write.BagWriter(tmp_path)
+
+
+# Records until it is killed, or the disk is full, and says then what it had handed over.
+RECORDS = """
+import os, resource, signal, sys
+from pathlib import Path
+from omnibind_ros.bags import write
+
+path, size, limit = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+if limit:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+handed = 0
+try:
+    with write.SplitBagWriter(path, size) as writer:
+        for number in range(1000):
+            text = b"\\0\\1\\0\\0" + (201).to_bytes(4, "little") + os.urandom(100).hex().encode() + b"\\0"
+            writer.write_raw("/a" if number % 2 else "/b", "std_msgs/msg/String", 10**9 + number, text)
+            if number % 7 == 6:
+                writer.flush()
+                handed = number + 1
+            if number == 99 and not limit:
+                print(handed, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+except OSError as error:
+    print(handed, error)
+"""
+
+
+@pytest.mark.parametrize(("size", "limit"), [(0, 0), (5000, 0), (0, 20000)], ids=["killed", "split", "full"])
+def test_what_was_recorded_is_whole_for_anyone(tmp_path: Path, size: int, limit: int) -> None:
+    import rosbags.rosbag2
+
+    path = tmp_path / "bag"
+    command = [sys.executable, "-c", RECORDS, str(path), str(size), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    handed, _, problem = done.stdout.partition(" ")
+    if limit:
+        assert "File too large" in problem and done.returncode == 0 and not done.stderr
+        assert 50 < int(handed) < 500
+    else:
+        assert done.returncode == -signal.SIGKILL and int(handed) == 98
+    assert (len(list(path.glob("*.mcap"))) > 3) == bool(size)
+    expected = [10**9 + number for number in range(int(handed))]
+    assert [item.time_ns for item in read.messages(path)] == expected  # and nothing is said to be damaged
+    with rosbags.rosbag2.Reader(path) as reader:
+        assert [time_ns for _, time_ns, _ in reader.messages()] == expected
+        assert reader.message_count == len(expected) and reader.start_time == 10**9
+    assert sorted(path.iterdir()) == sorted([*path.glob("*.mcap"), path / "metadata.yaml"])
+
+
+def test_a_changed_byte_of_a_bag_is_noticed(tmp_path: Path) -> None:
+    content = b"\0\1\0\0" + np.random.default_rng(0).bytes(1000)  # which is stored as it is
+    with write.BagWriter(tmp_path / "bag") as one, write.SplitBagWriter(tmp_path / "split") as other:
+        for writer in (one, other):
+            writer.write_raw("/a", "std_msgs/msg/String", 1, content)
+    for file in tmp_path.glob("*/*.mcap"):
+        data = bytearray(file.read_bytes())
+        data[data.index(content[50:60]) + 5] ^= 1
+        file.write_bytes(data)
+        with pytest.raises(DataError, match="1 messages are lost"):
+            list(read.messages(file))
+
+
+def test_a_bag_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), write.BagWriter(tmp_path / "bag") as writer:
+        writer.write_raw("/a", "std_msgs/msg/String", 1, b"\0\1\0\0\1\0\0\0\0")
+        raise KeyError
+    assert not list(tmp_path.iterdir())
 
 
 # --- recording --------------------------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ import json
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from omnibind_core.data.damage import NOISE
 from omnibind_core.errors import ConfigError
-from omnibind_core.evaluation.report import check, plots
+from omnibind_core.evaluation.report import check, document, plots
 from omnibind_core.evaluation.report.document import (
     SCHEMA,
     SHARE,
@@ -291,6 +292,31 @@ def test_old_tables_are_removed(tmp_path):
     Report("evaluation", "Less", {}, [Section("One", "", [Table("pairs", "Pairs", ROWS)])]).write(tmp_path)
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["pairs.csv"]
     assert (tmp_path / "notes.txt").is_file()
+
+
+def test_a_report_is_replaced_as_one_or_stays(tmp_path, monkeypatch):
+    pytest.importorskip("jinja2")
+    folder = tmp_path / "report"
+    example([]).write(folder)
+    (folder / "tables" / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    less = Report("evaluation", "Less", {}, [Section("One", "", [Table("pairs", "Pairs", ROWS)])])
+    with monkeypatch.context() as patch:
+        patch.setattr(document, "dumps", lambda data: 1 / 0)  # after the tables
+        with pytest.raises(ZeroDivisionError):
+            less.write(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    less.write(folder)
+    assert sorted(path.name for path in (folder / "tables").iterdir()) == ["notes.txt", "pairs.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_report_may_go_where_one_works(tmp_path, monkeypatch):
+    pytest.importorskip("jinja2")
+    monkeypatch.chdir(tmp_path)
+    example([]).write(Path())
+    example([]).write(Path())
+    assert Path("report.html").is_file() and tmp_path.samefile(Path.cwd())
 
 
 def test_plots_are_well_formed_and_take_the_colour_of_the_page():

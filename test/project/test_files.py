@@ -1,5 +1,8 @@
 """Folders that are written as one, whatever happens meanwhile. What is killed is a child process."""
 
+import atexit
+import ctypes
+import os
 import subprocess
 import sys
 import threading
@@ -7,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from omnibind_core import files
+from omnibind_core import cli, files
 from omnibind_core.errors import DataError
-from omnibind_core.files import write_folder_atomically
+from omnibind_core.files import write_atomically, write_folder_atomically
 
 OURS = ("a", "b*", "parts")
 
@@ -89,6 +92,95 @@ while True:
     step += 1
 print(step, seen)
 assert step > 15 and {"old", "new"} <= seen and (None in seen) != exchanges
+"""
+
+
+# The same for a single file, which a library may write as another one that it gives the name.
+KILLED_FILE = """
+import os, signal, sys, traceback
+from pathlib import Path
+from omnibind_core import files
+
+root, step = Path(sys.argv[1]), 0
+path = root / "a.txt"
+
+
+def write(text):
+    with files.write_atomically(path) as temporary:
+        temporary.with_suffix(".part").write_text(text)
+        temporary.with_suffix(".part").replace(temporary)
+
+
+def killed_at(step):
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == signal.SIGKILL
+    left = [step]
+
+    def hook(event, arguments):
+        if event.startswith(("os.", "shutil.")) or event == "open":
+            left[0] -= 1
+            if left[0] == -1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    try:
+        write("new")
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+seen = set()
+while True:
+    write("old")
+    assert os.listdir(root) == ["a.txt"], (step, os.listdir(root))
+    killed = killed_at(step)
+    seen.add(path.read_text())
+    if not killed:
+        break
+    step += 1
+assert seen == {"old", "new"} and step > 8, (seen, step)
+"""
+
+# Runs as one who may write only what the modes of files allow, root or not.
+AS_ANYBODY = """
+import sys
+from pathlib import Path
+import numpy as np
+from omnibind_core import cli
+from omnibind_core.blocks import Blocks
+from omnibind_core.files import write_atomically
+
+root = Path(sys.argv[1])
+rows = np.ones((2, 3), np.float32)
+known = Blocks(root / "cache")
+known.add(["00" * 16, "11" * 16], rows)
+known.flush()
+(root / "cache").chmod(0o500)
+assert (Blocks(root / "cache").gather(["11" * 16]) == 1).all()  # of another user, but all is known
+(root / "data").chmod(0o500)
+for out in (root / "data" / "built", root / "file" / "built"):
+    try:
+        cli.main(["data", "build", "--config", "mini", "--root", str(root), "--out", str(out)])
+    except SystemExit as end:
+        print("status", end.code, file=sys.stderr)
+with write_atomically(root / "data" / "labels.csv"):
+    pass
+"""
+
+# Holds a folder until it is killed.
+HOLDS = """
+import sys, time
+from pathlib import Path
+from omnibind_core import files
+
+path = Path(sys.argv[2])
+held = files.only_one(path) if sys.argv[1] == "only_one" else files.write_folder_atomically(path, ("a", "b*"))
+with held as fresh:
+    print("held", flush=True)
+    time.sleep(60)
 """
 
 
@@ -212,3 +304,109 @@ def test_a_link_to_a_folder_stays_one(tmp_path):
     with write_folder_atomically(tmp_path / "model", OURS) as fresh:
         fill(fresh, "new")
     assert (tmp_path / "model").is_symlink() and (tmp_path / "disk" / "a").read_text() == "new"
+
+
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_file(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED_FILE, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, done = tmp_path / "a.txt", []
+    to_disk = files._to_disk
+
+    def noted(place):
+        done.append((place.name, place.read_text() if place.is_file() else "", path.exists()))
+        to_disk(place)
+
+    monkeypatch.setattr(files, "_to_disk", noted)
+    with write_atomically(path) as temporary:
+        temporary.write_text("new")
+    assert done == [("a.txt", "new", False), (tmp_path.name, "", True)]
+
+
+def test_files_that_another_process_writes_are_no_left_overs(tmp_path):
+    (tmp_path / ".a.txt-notours1").mkdir()
+    (tmp_path / ".a.txt-notours1" / "mine").touch()
+    with write_atomically(tmp_path / "a.txt") as slow:
+        slow.write_text("slow")
+        with write_atomically(tmp_path / "a.txt") as quick:
+            quick.write_text("quick")
+        files.clear(tmp_path)
+        assert (tmp_path / "a.txt").read_text() == "quick"
+    assert (tmp_path / "a.txt").read_text() == "slow" and names(tmp_path) == [".a.txt-notours1", "a.txt"]
+
+
+@pytest.mark.parametrize("how", ["only_one", "alone"])
+def test_a_folder_that_a_process_holds_is_refused_until_it_ends(tmp_path, how):
+    path = tmp_path / "out"
+
+    def begin():
+        return files.only_one(path) if how == "only_one" else write_folder_atomically(path, OURS, alone=True)
+
+    with subprocess.Popen([sys.executable, "-c", HOLDS, how, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DataError, match=r"another process writes .*out"), begin():
+            pass
+        holder.kill()
+    with begin():
+        pass
+    assert names(tmp_path) == ["out"]
+
+
+def test_the_folder_that_is_worked_in_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for path in (Path(), tmp_path / "a"):
+        with pytest.raises(DataError, match="worked in"), write_folder_atomically(path, OURS, keep=True):
+            pass
+    assert Path.cwd() == tmp_path / "a" / "b"
+    with pytest.raises(DataError, match="is mounted"):
+        files.check_replaceable(Path("/proc"), ("*",))
+
+
+def _without_root() -> None:
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP of CAP_DAC_OVERRIDE
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the capabilities of Linux")
+def test_where_one_may_not_write_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "samples.csv").write_text("id,modality,source,path,label,split,group\n1,image,s,a.png,dog,train,\n")
+    command = [sys.executable, "-c", AS_ANYBODY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=_without_root)
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith(("omnibind:", "status", "Traceback"))] == [
+        f"omnibind: {tmp_path / 'data' / 'built'}: Permission denied",
+        "status 2",
+        f"omnibind: {tmp_path / 'file'}: File exists",
+        "status 2",
+        "Traceback (most recent call last):",  # this is not through the command line
+        "Traceback (most recent call last):",
+    ], done.stderr
+    assert lines[-1] == f"PermissionError: [Errno 13] Permission denied: '{tmp_path / 'data' / 'labels.csv'}'"
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_user_without_name_and_home_gets_one_for_the_time(monkeypatch, capsys):
+    for name in ("HOME", "OMNIBIND_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    kept = []
+    monkeypatch.setattr(atexit, "register", lambda *call, **named: kept.append((call, named)))
+    with pytest.raises(OSError, match="no home folder"):
+        files.cache_folder()
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert files.cache_folder().is_relative_to(os.environ["HOME"]) and os.access(os.environ["HOME"], os.W_OK)
+    assert capsys.readouterr().err.startswith("omnibind: this user has no home folder")
+    ((remove, home), named) = kept.pop()
+    remove(home, **named)
+    assert not Path(os.environ["HOME"]).exists()
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("OMNIBIND_CACHE", "/somewhere")
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert not capsys.readouterr().err
+    kept[0][0][0](kept[0][0][1])

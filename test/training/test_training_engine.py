@@ -23,6 +23,7 @@ from omnibind_core import OmniBind, cli
 from omnibind_core.config import parse
 from omnibind_core.encoders.config import CONFIGS
 from omnibind_core.errors import ConfigError, WeightsError
+from omnibind_core.files import only_one
 from omnibind_core.training import config as training_config
 from omnibind_core.training.config import StageConfig, TrainConfig
 from omnibind_core.training.engine import Stage, Trainer, launch, learning_rate
@@ -139,6 +140,12 @@ def test_without_resume_old_checkpoints_and_logs_go(tmp_path, caplog):
         Trainer(folder=tmp_path, logger="csv")
     assert "--resume" in caplog.text
     assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "log").exists()
+    Trainer(folder=tmp_path, logger="csv").run(Points(settings))
+    Trainer(folder=tmp_path)
+    Trainer(folder=tmp_path)  # nothing is there to be kept
+    kept = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    both = {f"earlier-{n}/{name}" for n in (1, 2) for name in ("checkpoints/points.last.ckpt", "log/points.csv")}
+    assert kept == {*both, "earlier-1/checkpoints/another.last.ckpt"}
 
 
 def test_patience_stops_and_keep_chooses_the_weights(tmp_path):
@@ -347,6 +354,14 @@ def test_killed_and_resumed_ends_in_the_same_bytes(alone, experiment, environmen
     assert train(experiment, "align", f"out={out}", "align.lr=0.5", "fuse.lr=0.5", resume=True) == 2
     error = capsys.readouterr().err
     assert "align.lr was 0.001, is 0.5" in error and "fuse.lr" not in error
+
+
+def test_a_second_run_into_the_same_folder_is_refused(experiment, environment, tmp_path, capsys):
+    with only_one(tmp_path):
+        assert train(experiment, "align", f"out={tmp_path}") == 2
+        assert train(experiment, "fuse", f"out={tmp_path}", resume=True) == 2
+    assert capsys.readouterr().err.count(f"omnibind: another process writes {tmp_path}: expected") == 2
+    assert not list(tmp_path.iterdir())
 
 
 def one_curve(alone: Path, out: Path) -> None:

@@ -122,7 +122,7 @@ def build(config: BuildConfig, root: Path, out: Path, towers: Towers) -> None:
             combined, or ``out`` holds something else. Says which, and how many others are fine.
         ConfigError: An option of a source is wrong.
     """
-    with write_folder_atomically(out, REPLACED) as folder:
+    with write_folder_atomically(out, REPLACED, alone=True) as folder:
         collections = [
             Collection(
                 sources.create(asked.source, source_folder(root, asked.root, asked.source), asked.options), asked.prefix

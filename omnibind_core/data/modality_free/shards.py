@@ -58,7 +58,7 @@ def export(data: ModalityFree, out: Path, shard_size: int = 1000) -> list[str]:
     """
     if shard_size < 1:
         raise ConfigError(f"shard size is {shard_size}, expected 1 or more")
-    with write_folder_atomically(out, REPLACED) as folder:
+    with write_folder_atomically(out, REPLACED, alone=True) as folder:
         for name in (LABELS, INDEX):
             (folder / name).write_bytes((data.folder / name).read_bytes())
         # The sources stay where they are: everything is in the tar files.

@@ -254,6 +254,7 @@ def write(
     form: str = "onnx",
     files: Mapping[str, bytes] | None = None,
     lowering: Lowering | None = None,
+    alone: bool = False,
 ) -> dict[str, Any]:
     """Exports parts, compares each with torch, and writes the folder as one.
 
@@ -269,12 +270,13 @@ def write(
             class of ours.
         lowering: Another precision than float32, for the parts that then are as good; None for float32.
         files: Further files, by name.
+        alone: Whether it is refused while another process writes this folder.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: The folder holds something else.
+        DataError: The folder holds something else, or another process writes it.
         MissingDependencyError: The package ``onnx`` is not installed.
     """
     manifest: dict[str, Any] = {
@@ -285,7 +287,7 @@ def write(
         "parts": {},
         "failed": {},
     }
-    with write_folder_atomically(folder, FILES) as fresh:
+    with write_folder_atomically(folder, FILES, alone=alone) as fresh:
         for name, data in (files or {}).items():
             (fresh / name).write_bytes(data)
         for part in parts:

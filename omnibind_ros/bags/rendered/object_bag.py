@@ -72,7 +72,7 @@ def write(
             recording = Recording(writer, scene, moves, number, len(labels), rng)
             rows += recording.run(seconds)
             labels += [thing.built.label for thing in scene.things]
-    truth.write(table, sorted(rows, key=lambda row: (row.start_s, int(row.id), row.sensor)))
+        truth.write(writer.place(table), sorted(rows, key=lambda row: (row.start_s, int(row.id), row.sensor)))
     return labels
 
 
