@@ -15,8 +15,9 @@ pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
 from omnibind_ros import msg
-from omnibind_ros.faults import trial
+from omnibind_ros.faults import trial, vitals
 from omnibind_ros.faults.fleet import Fleet
+from omnibind_ros.faults.hostile import PARAMETERS, TARGETS
 from omnibind_ros.faults.observer import Observer
 from omnibind_ros.faults.publisher import STREAMS
 from omnibind_ros.graph.transport import avoid_shared_memory
@@ -46,8 +47,9 @@ def started(folder, model, repo, engine):
         "device": "cpu",
         "engine": engine,
         "rate": RATE,
-        "sensors": [*STREAMS, "strict"],
+        "sensors": [*TARGETS, "strict"],
         "strict": {"type": "camera", "topic": "strict/image_raw", "qos": "reliable"},
+        **PARAMETERS,
         **{name: {"timeout": TIMEOUT} for name in STREAMS},
     }
     node = trial.NodeProcess(folder, parameters, environment)
@@ -247,6 +249,36 @@ def test_a_sensor_on_another_clock_is_named_with_a_hint(quiet, fault, state, wor
     row = quiet.observer.wait_for_state("microphone", state)
     assert word in row.reason and "check use_sim_time and clock synchronisation" in row.reason
     quiet.observer.wait_for("camera")
+
+
+def test_hostile_messages_are_refused_by_value_and_limit_and_predictions_go_on(quiet, tmp_path):
+    told, pid = tmp_path / "told.txt", quiet.node.pid
+    quiet.fleet.start("camera")
+    quiet.observer.wait_for("camera")
+    before, begin_ns, first = vitals.of_process(pid), time.time_ns(), len(quiet.observer.predictions)
+    targets = [name for name in TARGETS if name not in ("camera", "thermal")]  # those have a type to refuse, below
+    options = {"targets": targets, "model": quiet.observer.status.model, "rate": 20.0, "told": str(told)}
+    reasons = set()
+
+    def all_sent():
+        reasons.update(row.reason for row in quiet.observer.status.sensors if row.state == STATE.STATE_REJECTED)
+        return told.exists() and len(told.read_text().splitlines()) > 90
+
+    quiet.fleet.start("hostile", hostile=True, **options)
+    quiet.observer.wait(all_sent, "the hostile messages", 60)
+    quiet.fleet.kill("hostile")
+    ticks = [seen.tick_ns for seen in quiet.observer.predictions[first:]]
+    gap = trial.longest_gap([begin_ns, *ticks, time.time_ns()], quiet.fleet, TIMEOUT)[1]
+    assert gap < 1 / RATE + TIMEOUT + 2 * trial.SLACK, gap
+    print(reasons)
+    for name in targets:
+        row = quiet.observer.sensor(name)
+        assert row.rejected > 0 or name in ("tactile", "words"), (name, row.reason)
+    after = vitals.of_process(pid)
+    print(before, after)
+    assert after["peak"] < before["peak"] + 400, (before, after)
+    quiet.observer.wait(lambda: vitals.of_process(pid)["memory"] < before["memory"] + 100, "the memory back", 10)
+    assert after["threads"] <= before["threads"] + 2 and after["handles"] <= before["handles"] + 2, (before, after)
 
 
 # The last one: middlewares keep the type of a topic as long as a process lives.
