@@ -327,6 +327,8 @@ class TokenCache:
         """Runs one step for one sensor; a failure is counted and gives ``None``."""
         try:
             return step(*args)
+        except InvalidInputError as error:  # of the sensor, whatever found it
+            self._on_unusable(sensor, str(InvalidInputError(sensor, error.value, error.expected)))
         except OmniBindError as error:
             self._on_unusable(sensor, str(error))
         except Exception as error:
