@@ -30,6 +30,7 @@ from omnibind_core.runtime import (
     SensorState,
     Trigger,
 )
+from omnibind_core.runtime.encoding import TokenCache
 from omnibind_core.runtime.lookahead import Lookahead
 from omnibind_core.runtime.ranking import conflict, rank
 
@@ -910,6 +911,17 @@ def test_unusable_items_are_counted_and_do_not_touch_others(bad, caplog):
     push(engine, "camera", 0.5)
     assert names(tick(engine, 0.5)) == ["camera", "lidar"]
     assert report(engine, 0.5).state == SensorState.ACTIVE
+
+
+def test_a_reason_names_the_sensor_whatever_found_it():
+    told = []
+    cache = TokenCache(None, lambda *_: None, lambda *row: told.append(row), lambda *_: None)
+
+    def encode():
+        raise InvalidInputError("image", "1 view", "2")
+
+    assert cache.attempt("camera", encode) is None
+    assert told == [("camera", "[camera] got 1 view, expected 2")]
 
 
 def test_rejected_sensor_is_back_after_enough_good_items():
