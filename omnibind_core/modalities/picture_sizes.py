@@ -12,11 +12,11 @@ MOST_PIXELS = 1 << 26
 """Of a compressed picture, 8192 x 8192: more than cameras of robots have, and decoded in about a second."""
 MOST_SCANNED = 1 << 29
 """Pixels of a progressive JPEG times its scans, each of which goes over all of them: 8 scans of the largest picture."""
-FREE_PIXELS = 1 << 24
-"""Of a picture in a message, 4096 x 4096, whatever it takes of bytes; a black one takes hardly any."""
+FREE_PIXELS = 1 << 23
+"""Of a picture in a message, 3840 x 2160 and a little more, however few its bytes: a black one has hardly any."""
 PIXELS_A_BYTE = 64
 """Of a larger one: cameras' pictures have a tenth of it. So no message of less than 1 MB takes long."""
-FREE_SCANNED = 1 << 26
+FREE_SCANNED = 1 << 25
 """The same of a progressive JPEG's pixels times its scans."""
 SCANNED_A_BYTE = 4 * PIXELS_A_BYTE
 """And of more of them."""

@@ -19,7 +19,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.time import Time
 
-from omnibind_core.allocation import Resident, give_back
+from omnibind_core.allocation import Spare, give_back
 from omnibind_core.errors import ConfigError, InvalidInputError, OmniBindError
 from omnibind_core.model.folders import is_export
 from omnibind_core.model.loading import load_model, may_have_gpu
@@ -73,7 +73,7 @@ class PerceptionNode(LifecycleNode):
         work = self.on_selection, self.compute, self.publish, self.further_costs
         self._loop = TickLoop(self, self.parameters["rate"], *work)
         # These go on when simulated time stands still.
-        self._resident = Resident()
+        self._spare = Spare()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_POLL_PERIOD, self._poll, clock=steady)
         self.create_timer(_REPORT_PERIOD, self._report, clock=steady)
@@ -375,7 +375,7 @@ class PerceptionNode(LifecycleNode):
     def _report(self) -> None:
         if self.model is None:
             return
-        self._resident.look()
+        self._spare.look()
         reports = self.engine.reports(self.now_ns) if self.engine is not None else []
         self.on_report(reports)
         entries = [(f"sensor {r.name}", self._sensor_entry(r)) for r in reports]

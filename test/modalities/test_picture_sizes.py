@@ -123,7 +123,7 @@ def test_a_small_message_cannot_claim_a_large_picture_and_a_file_can() -> None:
     ):
         check_size(blank, "camera", dense=True)
     assert check_size(blank + bytes(20_000_000 // PIXELS_A_BYTE), "camera", dense=True)
-    assert check_size(claim(4096, 4096), "camera", dense=True)
+    assert check_size(claim(3840, 2160), "camera", dense=True)
     for form in ("png", "16UC1; compressedDepth png"):
         message = SimpleNamespace(format=form, data=b"x" * 12 * ("Depth" in form) + claim(5000, 4000))
         for modality in ("image", "point_cloud"):

@@ -913,6 +913,18 @@ def test_unusable_items_are_counted_and_do_not_touch_others(bad, caplog):
     assert report(engine, 0.5).state == SensorState.ACTIVE
 
 
+def test_a_dead_sensor_holds_no_memory():
+    engine = make("camera", "lidar")
+    for name in ("camera", "lidar"):
+        push(engine, name, 0)
+    tick(engine, 0)
+    assert engine.newest("camera") is not None
+    for at in (1.5, 3.0):
+        push(engine, "lidar", at)
+        tick(engine, at)
+    assert engine.newest("camera") is None and engine.newest("lidar") is not None
+
+
 def test_a_reason_names_the_sensor_whatever_found_it():
     told = []
     cache = TokenCache(None, lambda *_: None, lambda *row: told.append(row), lambda *_: None)
