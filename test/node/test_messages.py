@@ -1653,3 +1653,12 @@ def test_any_message_is_decoded_or_refused_by_name(modality, data):
             assert error.source == "front"
             assert error.value
             assert error.expected
+
+
+def test_the_size_of_a_message_is_known_without_looking_into_it():
+    assert messages.size_of(SimpleNamespace(data=array.array("f", range(100)))) == 400
+    assert messages.size_of(SimpleNamespace(data="five!", header=None)) == 5
+    assert messages.size_of(SimpleNamespace(x=np.zeros(10, np.uint16), width=3)) == 120  # y, t and p are beside it
+    data = SimpleNamespace(int16_data=np.zeros(50, np.int16), float32_data=[])
+    assert messages.size_of(SimpleNamespace(audio=SimpleNamespace(audio_data=data))) == 100
+    assert messages.size_of(SimpleNamespace(x=1.5)) == 0

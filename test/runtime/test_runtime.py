@@ -33,6 +33,7 @@ from omnibind_core.runtime import (
 from omnibind_core.runtime.encoding import TokenCache
 from omnibind_core.runtime.lookahead import Lookahead
 from omnibind_core.runtime.ranking import conflict, rank
+from omnibind_core.runtime.sensor import MOST_BYTES, Sensor
 
 S = 1_000_000_000
 T0 = 1_000 * S
@@ -923,6 +924,16 @@ def test_a_dead_sensor_holds_no_memory():
         push(engine, "lidar", at)
         tick(engine, at)
     assert engine.newest("camera") is None and engine.newest("lidar") is not None
+
+
+def test_a_stream_keeps_no_more_bytes_than_the_bound_and_the_newest_in_any_case():
+    sensor = Sensor(SensorConfig("microphone", "audio", window=10.0), EngineSettings(), is_stream=True)
+    third = MOST_BYTES // 3
+    for at in range(5):
+        sensor.push(at, at, "sound", None, third)
+    assert [item.stamp_ns for item in sensor.select(5).parts] == [2, 3, 4] and sensor.report(5).dropped == 2
+    sensor.push(6, 6, "sound", None, 2 * MOST_BYTES)
+    assert [item.stamp_ns for item in sensor.select(7).parts] == [6]
 
 
 def test_a_reason_names_the_sensor_whatever_found_it():
