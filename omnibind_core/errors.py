@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_MOST_CHARACTERS = 300  # of what was found: it may be a field of a message, as long as the sender likes
+
 
 class OmniBindError(Exception):
     """Base class of all errors raised on purpose."""
@@ -10,6 +12,9 @@ class OmniBindError(Exception):
 class InvalidInputError(OmniBindError, ValueError):
     """A sensor item or file cannot be used.
 
+    Its text is one line that terminals can show, whatever was found: control characters and marks that change the
+    direction of writing are escaped, what is long is cut.
+
     Attributes:
         source: What it came from: a sensor name, a topic or a file path.
         value: What was found, in words.
@@ -17,13 +22,20 @@ class InvalidInputError(OmniBindError, ValueError):
     """
 
     def __init__(self, source: str, value: str, expected: str) -> None:
-        super().__init__(f"[{source}] got {value}, expected {expected}")
+        found = value if len(value) <= _MOST_CHARACTERS else f"{value[:_MOST_CHARACTERS]}... ({len(value)} characters)"
+        super().__init__(_shown(f"[{source}] got {found}, expected {expected}"))
         self.source = source
         self.value = value
         self.expected = expected
 
     def __reduce__(self) -> tuple[type[InvalidInputError], tuple[str, str, str]]:
         return type(self), (self.source, self.value, self.expected)
+
+
+def _shown(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ConfigError(OmniBindError, ValueError):

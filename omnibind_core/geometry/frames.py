@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
 SECOND = 1_000_000_000
+MOST_FRAMES = 2048
+"""Frames that a tree holds: robots have a hundred, and each message may name as many as it likes."""
+MOST_LEVELS = 128
+"""Of a frame below what it hangs on at last."""
+MOST_TIMES = 10_000
+"""Transforms of one frame that are kept, the newest: 1 kHz for ten seconds."""
+_TOLD = 20  # frames that are named in a sentence
 _LENGTH_TOLERANCE = 1e-2  # of a quaternion
 
 
@@ -124,7 +131,7 @@ class FrameTree:
 
         Raises:
             InvalidInputError: A name is empty, a frame would be its own ancestor, or stands still in one message and
-                moves in another.
+                moves in another, or there are too many.
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         if not parent or not child:
@@ -134,6 +141,10 @@ class FrameTree:
             if child in way:
                 loop = " -> ".join([child, *way[: way.index(child) + 1]])
                 raise InvalidInputError("tf", f"a loop: {loop}", "a tree, where no frame is its own ancestor")
+            if len(way) > MOST_LEVELS:
+                raise InvalidInputError("tf", f"a frame below {len(way)} others", f"at most {MOST_LEVELS}")
+            if child not in self._edges and len(self._edges) >= MOST_FRAMES:
+                raise InvalidInputError("tf", f"a frame beside {len(self._edges)} others", f"at most {MOST_FRAMES}")
             edge = self._edges.get(child)
             if edge is None or edge.parent != parent:  # it was hung up elsewhere: tf2 forgets, too
                 edge = self._edges[child] = _Edge(parent, stamp_ns is None)
@@ -149,6 +160,7 @@ class FrameTree:
             edge.stamps.insert(place, stamp_ns)
             edge.transforms.insert(place, transform)
             old = bisect.bisect_left(edge.stamps, edge.stamps[-1] - self._keep)
+            old = max(old, len(edge.stamps) - MOST_TIMES)
             del edge.stamps[:old], edge.transforms[:old]
 
     def clear(self) -> None:
@@ -188,7 +200,8 @@ class FrameTree:
             known = {*self._edges, *(edge.parent for edge in self._edges.values())}
             for frame in (source, target):
                 if frame not in known:
-                    told = ", ".join(sorted(known)) or "none"
+                    told = ", ".join(sorted(known)[:_TOLD]) or "none"
+                    told += f" and {len(known) - _TOLD} more" if len(known) > _TOLD else ""
                     raise InvalidInputError(
                         "tf", f"no frame '{frame}', for a transform from '{source}' to '{target}'", f"one of: {told}"
                     )

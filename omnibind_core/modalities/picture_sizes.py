@@ -12,6 +12,14 @@ MOST_PIXELS = 1 << 26
 """Of a compressed picture, 8192 x 8192: more than cameras of robots have, and decoded in about a second."""
 MOST_SCANNED = 1 << 29
 """Pixels of a progressive JPEG times its scans, each of which goes over all of them: 8 scans of the largest picture."""
+FREE_PIXELS = 1 << 23
+"""Of a picture in a message, 3840 x 2160 and a little more, however few its bytes: a black one has hardly any."""
+PIXELS_A_BYTE = 64
+"""Of a larger one: cameras' pictures have a tenth of it. So no message of less than 1 MB takes long."""
+FREE_SCANNED = 1 << 25
+"""The same of a progressive JPEG's pixels times its scans."""
+SCANNED_A_BYTE = 4 * PIXELS_A_BYTE
+"""And of more of them."""
 
 Size = tuple[int, int]  # width, height
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # those that begin a segment, and the picture's start and end
@@ -22,27 +30,34 @@ _PNM = re.compile(rb"P[1-6]\s(?:\s|#[^\n]*\n)*(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9}
 _PAM = re.compile(rb"P7\s.{0,256}?WIDTH\s+(\d{1,9})\s.{0,256}?HEIGHT\s+(\d{1,9})\s", re.DOTALL)
 
 
-def check_size(data: bytes, source: str) -> bool:
+def check_size(data: bytes, source: str, dense: bool = False) -> bool:
     """Checks what the header of a picture claims, before anything is allocated for it.
 
     Args:
         data: The bytes of the file.
         source: Sensor name or file path, for the error message.
+        dense: Whether it has to be as large as what it claims takes at least: somebody waits for what comes after it.
 
     Returns:
         Whether the header could be read. Nothing else should decode a picture of which this is not known.
 
     Raises:
-        InvalidInputError: More than :data:`MOST_PIXELS`, or than :data:`MOST_SCANNED`.
+        InvalidInputError: More than :data:`MOST_PIXELS`, or than :data:`MOST_SCANNED`; or, where it has to be dense,
+            than :data:`PIXELS_A_BYTE` and :data:`SCANNED_A_BYTE` allow.
     """
     found = size_of(data)
     if found is None:
         return False
     check_pixels(*found, source)
     scans = sum(marker == 0xDA for marker, _ in _segments(data)) if data[:2] == b"\xff\xd8" else 1
-    if found[0] * found[1] * scans > MOST_SCANNED:
+    pixels = found[0] * found[1]
+    most = min(MOST_SCANNED, max(FREE_SCANNED, SCANNED_A_BYTE * len(data))) if dense else MOST_SCANNED
+    if scans > 1 and pixels * scans > most:
         value = f"a JPEG of {found[0]} x {found[1]} pixels in {scans} scans"
-        raise InvalidInputError(source, value, f"at most {MOST_SCANNED} pixels in all its scans")
+        raise InvalidInputError(source, value, f"at most {most} pixels in all its scans")
+    if dense and pixels > max(FREE_PIXELS, PIXELS_A_BYTE * len(data)):
+        value = f"a picture of {found[0]} x {found[1]} pixels in {len(data)} bytes"
+        raise InvalidInputError(source, value, f"at most {FREE_PIXELS} pixels, or {PIXELS_A_BYTE} for each byte")
     return True
 
 

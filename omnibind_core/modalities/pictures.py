@@ -147,16 +147,22 @@ def _by_opencv(data: NDArray[np.uint8], source: str, flags: int, what: str) -> N
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def decode_bounded(data: NDArray[np.uint8], source: str, flags: int) -> NDArray[Any] | None:
+def decode_bounded(data: NDArray[np.uint8], source: str, flags: int, dense: bool = False) -> NDArray[Any] | None:
     """Decodes a picture by OpenCV if its header says that it is not too large.
+
+    Args:
+        data: ``uint8 [N]``, the bytes of the file.
+        source: Sensor name or file path, for the error message.
+        flags: OpenCV's ``IMREAD_*``.
+        dense: See :func:`omnibind_core.modalities.picture_sizes.check_size`.
 
     Returns:
         ``[H, W]`` or ``[H, W, C]``, blue first; None if it cannot be decoded.
 
     Raises:
-        InvalidInputError: It is larger than :data:`omnibind_core.modalities.picture_sizes.MOST_PIXELS`.
+        InvalidInputError: It is larger than :mod:`omnibind_core.modalities.picture_sizes` allows.
     """
-    if not check_size(data.tobytes(), source):
+    if not check_size(data.tobytes(), source, dense):
         return None
     level = _SET_LOG_LEVEL(_SILENT)  # our error says it, in one sentence
     try:

@@ -207,6 +207,8 @@ class TokenCache:
         """
         begin = time.perf_counter()
         before = dict(self._tokens)
+        names = {pick.sensor.name for pick in picks}
+        self._tokens = {name: token for name, token in before.items() if name in names}  # the dead hold no memory
         kept = {pick.sensor.name for pick in picks if pick.sensor.name in held and self._lasts(pick)}
         tried = [
             pick for pick in picks if pick.sensor.name not in kept and not all(part.decoded for part in pick.parts)
@@ -327,6 +329,8 @@ class TokenCache:
         """Runs one step for one sensor; a failure is counted and gives ``None``."""
         try:
             return step(*args)
+        except InvalidInputError as error:  # of the sensor, whatever found it
+            self._on_unusable(sensor, str(InvalidInputError(sensor, error.value, error.expected)))
         except OmniBindError as error:
             self._on_unusable(sensor, str(error))
         except Exception as error:

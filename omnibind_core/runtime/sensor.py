@@ -25,6 +25,8 @@ _CLOCK_HINT = "check use_sim_time and clock synchronisation"
 _RATE_MESSAGES = 16  # the rate is the mean over this many messages
 _AHEAD = 0.05  # s; stamps further ahead of their receipt are pointed out: no network delivers before it was sent
 _PERCEPTIONS = 100  # predictions that a familiarity is averaged over, more than one thing takes
+MOST_BYTES = 1 << 28
+"""Of the messages that one sensor keeps; the newest is kept in any case."""
 _TRIGGER_LAG = 0.5  # s of a stream kept beyond its window, because a trigger's item lies in the past
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Item:
         decoded: Whether decoding was tried.
         picked: Whether a tick has used it.
         doubt: What its decoder says against it.
+        size: Bytes of its message, as far as known.
     """
 
     stamp_ns: int
@@ -53,6 +56,7 @@ class Item:
     decoded: bool = False
     picked: bool = False
     doubt: Doubt | None = None
+    size: int = 0
 
     @property
     def order(self) -> tuple[int, int]:
@@ -104,6 +108,7 @@ class Sensor:
     def _forget(self) -> None:
         """Starts over as a sensor that was never heard, counters kept."""
         self._items: deque[Item] = deque()
+        self._size = 0  # bytes of these
         self._receipts: list[int] = []  # of the last accepted messages, in order
         self._last: Item | None = None  # the accepted item that was received last
         self._heard_ns: int | None = None  # the last message of any kind
@@ -126,13 +131,13 @@ class Sensor:
 
     # Messages ----------------------------------------------------------------------------------------------------
 
-    def push(self, stamp_ns: int, receive_ns: int, payload: Any, header: Any) -> Item | None:
+    def push(self, stamp_ns: int, receive_ns: int, payload: Any, header: Any, size: int = 0) -> Item | None:
         """Takes one message; only its stamp is checked. Returns the item, ``None`` if it was refused."""
         if not self._enabled:
             self._received += 1
             return None
         measured_ns = receive_ns if self.config.stamp == "receive" else stamp_ns
-        item = Item(measured_ns + _ns(self.config.time_offset), receive_ns, payload, header)
+        item = Item(measured_ns + _ns(self.config.time_offset), receive_ns, payload, header, size=size)
         ahead = item.stamp_ns - receive_ns
         if ahead > _ns(self._settings.max_future):
             self.refuse(
@@ -211,6 +216,9 @@ class Sensor:
         while index and items[index - 1].order > item.order:  # messages come nearly in order
             index -= 1
         items.insert(index, item)
+        self._size += item.size
+        while self._size > MOST_BYTES and len(items) > 1:
+            self._drop_oldest()
         if not self._is_stream:
             if len(items) > self._settings.max_frames:
                 self._drop_oldest()
@@ -222,7 +230,9 @@ class Sensor:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        self._dropped += not self._items.popleft().picked
+        item = self._items.popleft()
+        self._size -= item.size
+        self._dropped += not item.picked
 
     # Decisions ---------------------------------------------------------------------------------------------------
 
@@ -342,6 +352,7 @@ class Sensor:
             self._stale, self._returned = True, 0
             while self._items:  # a dead sensor holds no memory
                 self._drop_oldest()
+            self._last = Item(self._last.stamp_ns, self._last.receive_ns, None, None, decoded=True)
         elif self._stale and self._returned >= self.config.readmit_after:
             self._stale = False
 

@@ -8,11 +8,16 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from omnibind_core.errors import ConfigError, OmniBindError
+from omnibind_core.modalities.text.modality import MOST_CHARACTERS
 from omnibind_core.runtime.worker import LatestWorker
 
+MOST_LABELS = 50_000
+"""Of a vocabulary: each is compared with at every tick, and told in every status."""
+_TOLD = 10  # labels that are named in one sentence
 _NICE = 10  # of the embedding thread: it gets a tenth of a core that predictions want, too, and all that is left over
 
 _log = logging.getLogger(__name__)
@@ -25,14 +30,20 @@ def check_labels(labels: Sequence[str]) -> None:
     """Says at once, without the model, whether labels can be a vocabulary; none at all stand for the model's own.
 
     Raises:
-        ConfigError: One is blank, or given twice but for white space, or there is one alone.
+        ConfigError: One is blank, too long, or given twice but for white space, or there is one alone, or too many.
     """
+    if len(labels) > MOST_LABELS:
+        raise ConfigError(f"parameter 'labels' has {len(labels)}, expected at most {MOST_LABELS}")
+    longest = max(map(len, labels), default=0)
+    if longest > MOST_CHARACTERS:
+        raise ConfigError(f"parameter 'labels' has one of {longest} characters, expected at most {MOST_CHARACTERS}")
     names = [" ".join(label.split()) for label in labels]
     if "" in names:
         raise ConfigError(f"parameter 'labels' has a blank one at place {names.index('') + 1}, expected names")
-    twice = list(dict.fromkeys(name for name in names if names.count(name) > 1)) if len({*names}) < len(names) else []
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ConfigError(f"parameter 'labels' has one twice: {', '.join(twice)}")
+        more = f" and {len(twice) - _TOLD} more" if len(twice) > _TOLD else ""
+        raise ConfigError(f"parameter 'labels' has one twice: {', '.join(twice[:_TOLD])}{more}")
     if len(names) == 1:
         raise ConfigError(
             f"parameter 'labels' has one, '{names[0]}', expected two or more: one alone is always the answer"

@@ -58,7 +58,8 @@ class Fleet:
 
         Args:
             key: Name for it; also the sensor, unless ``options`` name one.
-            **options: Of :func:`omnibind_ros.faults.publisher.publish`.
+            **options: Of :func:`omnibind_ros.faults.publisher.publish`; with ``hostile=True`` of
+                :func:`omnibind_ros.faults.hostile.publish`.
 
         Returns:
             Its process id.
@@ -110,9 +111,9 @@ def main() -> int:
     """Forks a publisher for each line of JSON on standard input, and prints its process id."""
     import rclpy  # noqa: F401 - what the children need
 
-    from omnibind_ros.faults import publisher
+    from omnibind_ros.faults import hostile, publisher
 
-    for stream in publisher.STREAMS.values():
+    for stream in hostile.TARGETS.values():
         publisher.message_class(stream.type)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     for line in sys.stdin:
@@ -121,7 +122,8 @@ def main() -> int:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(0)
             os.dup2(2, 1)
-            publisher.publish(**json.loads(line))
+            options = json.loads(line)
+            (hostile if options.pop("hostile", False) else publisher).publish(**options)
             os._exit(0)
         print(pid, flush=True)
     return 0

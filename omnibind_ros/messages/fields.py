@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,21 @@ def stamp_ns(message: Any) -> int | None:
     if header is None:
         return None
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec or None
+
+
+_SOUND = {f"{kind}_data": 1 for kind in ("float32", "int32", "int16", "int8", "uint8")}
+_LARGE = {"data": 1, "samples": 1, "x": 6, "events": 200, **_SOUND}  # with what lies beside each value, or in it
+_NESTED = ("audio", "audio_data")
+
+
+def size_of(message: Any) -> int:
+    """Bytes that a message takes, roughly: by the lengths of its arrays."""
+    size = sum(size_of(getattr(message, name)) for name in _NESTED if hasattr(message, name))
+    for name, weight in _LARGE.items():
+        values = getattr(message, name, None)
+        if isinstance(values, Sized):
+            size += len(values) * getattr(values, "itemsize", 1) * weight
+    return size
 
 
 _TYPECODES: Mapping[str, str] = {

@@ -181,7 +181,7 @@ class CompressedImageDecoder:
         if is_cut_jpeg(data):
             found = f"a JPEG that ends early ({data.size} bytes of format '{message.format}')"
             raise InvalidInputError(source, found, "a complete picture")
-        pixels = decode_bounded(data, source, cv2.IMREAD_UNCHANGED)
+        pixels = decode_bounded(data, source, cv2.IMREAD_UNCHANGED, dense=True)
         if pixels is None:
             found = f"{data.size} bytes of format '{message.format}' that OpenCV cannot decode"
             raise InvalidInputError(source, found, "a JPEG, PNG, WebP, BMP or TIFF picture")

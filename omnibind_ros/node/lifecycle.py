@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import gc
 import sys
@@ -20,6 +19,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.time import Time
 
+from omnibind_core.allocation import Spare, give_back
 from omnibind_core.errors import ConfigError, InvalidInputError, OmniBindError
 from omnibind_core.model.folders import is_export
 from omnibind_core.model.loading import load_model, may_have_gpu
@@ -73,6 +73,7 @@ class PerceptionNode(LifecycleNode):
         work = self.on_selection, self.compute, self.publish, self.further_costs
         self._loop = TickLoop(self, self.parameters["rate"], *work)
         # These go on when simulated time stands still.
+        self._spare = Spare()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_POLL_PERIOD, self._poll, clock=steady)
         self.create_timer(_REPORT_PERIOD, self._report, clock=steady)
@@ -302,7 +303,7 @@ class PerceptionNode(LifecycleNode):
             stamp = messages.stamp_ns(message)
             self._tactile.heard(sensor, now)
             header = message.header if hasattr(message, "header") else self.header(now)
-            stream.on_message(name, now if stamp is None else stamp, now, payload, header)
+            stream.on_message(name, now if stamp is None else stamp, now, payload, header, messages.size_of(message))
             self._loop.advance(now)
 
         return receive
@@ -374,6 +375,7 @@ class PerceptionNode(LifecycleNode):
     def _report(self) -> None:
         if self.model is None:
             return
+        self._spare.look()
         reports = self.engine.reports(self.now_ns) if self.engine is not None else []
         self.on_report(reports)
         entries = [(f"sensor {r.name}", self._sensor_entry(r)) for r in reports]
@@ -421,9 +423,7 @@ def _give_memory_back() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what was freed, of the lite model 100 MB
-    if trim is not None:
-        trim(0)
+    give_back()  # of the lite model 100 MB
 
 
 def _refusal(reason: str) -> SetParametersResult:

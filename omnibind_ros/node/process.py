@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -254,8 +255,37 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
         ending.enter_context(_logged_by(node))
         if node.parameters["autostart"] and not node.start():
             return 1
-        executor.spin()
+        _spin_on(executor.spin, node.get_logger())
     return 0
+
+
+def _spin_on(spin: Callable[[], None], log: Any) -> None:
+    """Spins on after a callback has raised: rclpy's own services do so for requests that no client of theirs sends.
+
+    Whoever may call them could end the node by one message. What was raised is told once for each place that it comes
+    from, with its traceback where our code is on the way there; the one who asked gets no answer.
+
+    Args:
+        spin: Spins until the context is shut down; an exception of a callback comes out of it.
+        log: Logger of the node.
+    """
+    from rclpy.executors import ExternalShutdownException
+
+    told: set[tuple[str, str, int | None]] = set()
+    while True:
+        try:
+            return spin()
+        except ExternalShutdownException:
+            raise
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            place = type(error).__name__, frames[-1].filename, frames[-1].lineno
+            if place in told:
+                continue
+            told.add(place)
+            log.error(f"a callback failed, the node goes on: {place[0]}: {' '.join(str(error).split())}")
+            if any("omnibind_" in frame.filename for frame in frames[1:]):  # the first is this one
+                log.error("its traceback: " + traceback.format_exc())
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.geometry import FrameTree, Transform
-from omnibind_core.geometry.frames import SECOND, rpy
+from omnibind_core.geometry.frames import MOST_FRAMES, MOST_LEVELS, MOST_TIMES, SECOND, rpy
 from omnibind_core.geometry.urdf import fixed_frames
 
 
@@ -184,3 +184,27 @@ def test_angles_turn_about_fixed_axes() -> None:
     y = np.array([[c(0.2), 0, s(0.2)], [0, 1, 0], [-s(0.2), 0, c(0.2)]])
     x = np.array([[1, 0, 0], [0, c(0.1), -s(0.1)], [0, s(0.1), c(0.1)]])
     np.testing.assert_allclose(turned, z @ y @ x, atol=1e-12)
+
+
+def test_a_tree_is_bounded_whatever_messages_name() -> None:
+    tree, here = FrameTree(), Transform.identity()
+    for number in range(MOST_LEVELS):
+        tree.add(f"level {number}", f"level {number + 1}", here)
+    with pytest.raises(InvalidInputError, match=rf"below {MOST_LEVELS + 1} others, expected at most {MOST_LEVELS}"):
+        tree.add(f"level {MOST_LEVELS}", "deeper", here)
+    for number in range(MOST_LEVELS, MOST_FRAMES):
+        tree.add("level 0", f"frame {number}", here)
+    with pytest.raises(InvalidInputError, match=rf"beside {MOST_FRAMES} others, expected at most {MOST_FRAMES}"):
+        tree.add("level 0", "one more", here)
+    tree.add("level 0", f"frame {MOST_LEVELS}", here)  # one that is known may change
+    with pytest.raises(InvalidInputError, match=r"frame 1019 and 2029 more$"):
+        tree.lookup("level 0", "nobody", 0)
+
+
+def test_transforms_of_a_frame_are_bounded_however_many_come_in_a_second() -> None:
+    tree = FrameTree()
+    for stamp in range(MOST_TIMES + 10):
+        tree.add("map", "odom", Transform(np.eye(3), np.full(3, stamp)), SECOND + stamp)
+    assert tree.lookup("map", "odom", SECOND + MOST_TIMES).translation[0] == MOST_TIMES
+    with pytest.raises(InvalidInputError, match="before the oldest"):
+        tree.lookup("map", "odom", SECOND + 9)

@@ -186,3 +186,19 @@ def test_of_ten_thousand_sources_the_newest_reasons_are_kept():
         rejections.add("first" if number % 50 == 0 else str(number), InvalidInputError("x", str(number), "none"))
     assert rejections.count == 10_000 and len(rejections.reasons) == 64
     assert "got 9950," in rejections.reasons["first"] and "9999" in rejections.reasons
+
+
+def test_wild_numbers_in_any_combination_are_regions_that_can_be_or_are_counted(reader, rng):
+    wild = (0.0, 1.0, 119.5, -1.0, 1e9, -1e9, 3e38, -3e38, np.nan, np.inf, -np.inf, 1e-40)
+    told = 0
+    for _ in range(2000):
+        left, top, right, bottom, x, y, z, wide, deep, high, *turned = map(float, rng.choice(wild, 14))
+        mask = bytes(int(rng.integers(0, 5)))
+        one = own((left, top, right, bottom), "camera", mask, (x, y, z), (wide, deep, high))
+        one.pose = pose(x, y, z, turned if rng.random() < 0.5 else (0.0, 0.0, 0.0, 1.0))
+        found = reader.read(message(one, frame="lidar_link"), "/wild", 0)
+        for region in found:
+            sizes = region.box if hasattr(region, "box") else region.volume.size
+            assert np.isfinite(sizes).all()
+        told += len(found)
+    assert told and reader.rejections.count > 1000

@@ -16,7 +16,7 @@ from PIL import Image
 
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import pictures, pillow_pictures
-from omnibind_core.modalities.picture_sizes import MOST_PIXELS, MOST_SCANNED, check_size, size_of
+from omnibind_core.modalities.picture_sizes import MOST_PIXELS, MOST_SCANNED, PIXELS_A_BYTE, check_size, size_of
 from omnibind_ros.messages import DecodeOptions, decode
 
 SUFFIXES = (".jpg", ".png", ".bmp", ".webp", ".tiff", ".ppm", ".pgm", ".gif", ".jp2", ".avif")
@@ -113,6 +113,28 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
     at, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
     with pytest.raises(InvalidInputError, match=rf"scans, expected at most {MOST_SCANNED} pixels"):
         check_size(data[:end] + 60 * data[at:end] + data[end:], "camera")
+
+
+def test_a_small_message_cannot_claim_a_large_picture_and_a_file_can() -> None:
+    blank = claim(5000, 4000)
+    assert check_size(blank, "camera")
+    with pytest.raises(
+        InvalidInputError, match=r"\[camera\] got a picture of 5000 x 4000 pixels in \d+ bytes, expected"
+    ):
+        check_size(blank, "camera", dense=True)
+    assert check_size(blank + bytes(20_000_000 // PIXELS_A_BYTE), "camera", dense=True)
+    assert check_size(claim(3840, 2160), "camera", dense=True)
+    for form in ("png", "16UC1; compressedDepth png"):
+        message = SimpleNamespace(format=form, data=b"x" * 12 * ("Depth" in form) + claim(5000, 4000))
+        for modality in ("image", "point_cloud"):
+            with pytest.raises(InvalidInputError, match="pixels, or 64 for each byte"):
+                decode("sensor_msgs/msg/CompressedImage", message, modality, DecodeOptions(), "camera")
+
+
+def claim(width: int, height: int) -> bytes:
+    data = bytearray(encoded(".png"))
+    data[16:24] = struct.pack(">II", width, height)
+    return bytes(data)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from domains import any_domain
 pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
-from omnibind_ros.node.process import unused_file
+from omnibind_ros.node.process import _spin_on, unused_file
 
 pytestmark = pytest.mark.ros
 
@@ -155,3 +156,18 @@ def test_a_parameter_file_without_the_node_is_told(tmp_path, file, node, used):
     assert (told is None) == used
     if told is not None:
         assert f"has parameters of {', '.join(f'/{key}' for key in file)}, none for {node}" in told
+
+
+def test_a_callback_that_raises_is_told_once_for_each_place_and_spinning_goes_on():
+    told, turns = [], iter((ValueError, ValueError, KeyError, None))
+
+    def spin():
+        if (kind := next(turns)) is ValueError:
+            json.loads("[")
+        elif kind is not None:
+            raise kind("ours")
+
+    _spin_on(spin, SimpleNamespace(error=told.append))
+    assert next(turns, "done") == "done"
+    assert [line.partition(":")[0] for line in told] == ["a callback failed, the node goes on"] * 2
+    assert "JSONDecodeError: Expecting value" in told[0] and "KeyError: 'ours'" in told[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -15,8 +16,9 @@ pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
 from omnibind_ros import msg
-from omnibind_ros.faults import trial
+from omnibind_ros.faults import trial, vitals
 from omnibind_ros.faults.fleet import Fleet
+from omnibind_ros.faults.hostile import PARAMETERS, TARGETS
 from omnibind_ros.faults.observer import Observer
 from omnibind_ros.faults.publisher import STREAMS
 from omnibind_ros.graph.transport import avoid_shared_memory
@@ -46,8 +48,9 @@ def started(folder, model, repo, engine):
         "device": "cpu",
         "engine": engine,
         "rate": RATE,
-        "sensors": [*STREAMS, "strict"],
+        "sensors": [*TARGETS, "strict"],
         "strict": {"type": "camera", "topic": "strict/image_raw", "qos": "reliable"},
+        **PARAMETERS,
         **{name: {"timeout": TIMEOUT} for name in STREAMS},
     }
     node = trial.NodeProcess(folder, parameters, environment)
@@ -90,6 +93,18 @@ def quiet(world):
     heard = (STATE.STATE_ACTIVE, STATE.STATE_LATE)  # DDS takes its time to give dead publishers up
     world.observer.wait(lambda: not any(row.state in heard for row in world.observer.status.sensors), "silence")
     assert world.node.alive and world.node.exceptions == 0, world.node.log
+
+
+def test_what_grows_is_told_from_what_comes_and_goes():
+    def flat(values):
+        return vitals.is_flat(*vitals.trend([{"threads": value} for value in values], "threads"))
+
+    assert flat([5.0] * 20 + [40.0] * 80) and flat([40.0, 42.0] * 50) and flat([40.0] * 99 + [90.0])
+    assert not flat([40.0 + number / 10 for number in range(100)]) and not flat([40.0] * 70 + [43.0] * 30)
+    assert flat([900.0 + number / 10 for number in range(100)])  # 2 % of it
+    assert vitals.trend([], "threads") == (0.0, 0.0)
+    own = vitals.of_process(os.getpid())
+    assert own["peak"] >= own["memory"] > 10 and own["threads"] >= 1 and own["handles"] >= 3
 
 
 def check_schedules(world, fleet, seeds, length):
@@ -247,6 +262,36 @@ def test_a_sensor_on_another_clock_is_named_with_a_hint(quiet, fault, state, wor
     row = quiet.observer.wait_for_state("microphone", state)
     assert word in row.reason and "check use_sim_time and clock synchronisation" in row.reason
     quiet.observer.wait_for("camera")
+
+
+def test_hostile_messages_are_refused_by_value_and_limit_and_predictions_go_on(quiet, tmp_path):
+    told, pid = tmp_path / "told.txt", quiet.node.pid
+    quiet.fleet.start("camera")
+    quiet.observer.wait_for("camera")
+    before, begin_ns, first = vitals.of_process(pid), time.time_ns(), len(quiet.observer.predictions)
+    targets = [name for name in TARGETS if name != "camera"]
+    options = {"targets": targets, "model": quiet.observer.status.model, "rate": 20.0, "told": str(told)}
+    reasons = set()
+
+    def all_sent():
+        rejected = (row for row in quiet.observer.status.sensors if row.state == STATE.STATE_REJECTED)
+        reasons.update((row.name, row.reason) for row in rejected)
+        return told.exists() and len(told.read_text().splitlines()) > 90
+
+    quiet.fleet.start("hostile", hostile=True, **options)
+    quiet.observer.wait(all_sent, "the hostile messages", 60)
+    quiet.fleet.kill("hostile")
+    ticks = [seen.tick_ns for seen in quiet.observer.predictions[first:]]
+    gap = trial.longest_gap([begin_ns, *ticks, time.time_ns()], quiet.fleet, TIMEOUT)[1]
+    assert gap < 1 / RATE + TIMEOUT + 2 * trial.SLACK, gap
+    refused = {row.name for row in quiet.observer.status.sensors if row.rejected}
+    assert {"photo", "event_camera", "lidar", "microphone", "frames", "depth"} <= refused, refused
+    assert len(reasons) > 3 and all(re.fullmatch(rf"\[{name}\] got .+, expected .+", why) for name, why in reasons)
+    assert "200 is not a valid Parameter.Type" in quiet.node.log  # of rclpy: no client of its own asks for it
+    after = vitals.of_process(pid)
+    assert after["peak"] < before["peak"] + 400, (before, after)
+    quiet.observer.wait(lambda: vitals.of_process(pid)["memory"] < before["memory"] + 100, "the memory back", 10)
+    assert after["threads"] <= before["threads"] + 2 and after["handles"] <= before["handles"] + 2, (before, after)
 
 
 # The last one: middlewares keep the type of a topic as long as a process lives.

@@ -65,3 +65,28 @@ def test_large_blocks_are_used_again(case):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1]) < 1000  # of 20,000 pages of 4 KiB
+
+
+PEAK = """
+import omnibind_ros.node.threads
+import numpy as np
+from omnibind_core.allocation import Spare, resident
+spare = Spare()
+begin = resident()
+parts = [np.ones(4_000_000) for _ in range(8)]  # 256 MB in blocks that are taken from the heap
+last = np.ones(1000)  # above them, so that the heap cannot shrink by itself
+spare.look()  # what is in use is not spare, nor the measure of it
+del parts
+held = resident() - begin
+spare.look()
+print(held >> 20, (resident() - begin) >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
+def test_memory_goes_back_to_the_system_after_a_peak():
+    pytest.importorskip("omnibind_ros")
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    held, kept = map(int, done.stdout.split())
+    assert held > 200 and kept < 20, done.stdout

@@ -30,8 +30,10 @@ from omnibind_core.runtime import (
     SensorState,
     Trigger,
 )
+from omnibind_core.runtime.encoding import TokenCache
 from omnibind_core.runtime.lookahead import Lookahead
 from omnibind_core.runtime.ranking import conflict, rank
+from omnibind_core.runtime.sensor import MOST_BYTES, Sensor
 
 S = 1_000_000_000
 T0 = 1_000 * S
@@ -910,6 +912,39 @@ def test_unusable_items_are_counted_and_do_not_touch_others(bad, caplog):
     push(engine, "camera", 0.5)
     assert names(tick(engine, 0.5)) == ["camera", "lidar"]
     assert report(engine, 0.5).state == SensorState.ACTIVE
+
+
+def test_a_dead_sensor_holds_no_memory():
+    engine = make("camera", "lidar")
+    for name in ("camera", "lidar"):
+        push(engine, name, 0)
+    tick(engine, 0)
+    assert engine.newest("camera") is not None
+    for at in (1.5, 3.0):
+        push(engine, "lidar", at)
+        tick(engine, at)
+    assert engine.newest("camera") is None and engine.newest("lidar") is not None
+
+
+def test_a_stream_keeps_no_more_bytes_than_the_bound_and_the_newest_in_any_case():
+    sensor = Sensor(SensorConfig("microphone", "audio", window=10.0), EngineSettings(), is_stream=True)
+    third = MOST_BYTES // 3
+    for at in range(5):
+        sensor.push(at, at, "sound", None, third)
+    assert [item.stamp_ns for item in sensor.select(5).parts] == [2, 3, 4] and sensor.report(5).dropped == 2
+    sensor.push(6, 6, "sound", None, 2 * MOST_BYTES)
+    assert [item.stamp_ns for item in sensor.select(7).parts] == [6]
+
+
+def test_a_reason_names_the_sensor_whatever_found_it():
+    told = []
+    cache = TokenCache(None, lambda *_: None, lambda *row: told.append(row), lambda *_: None)
+
+    def encode():
+        raise InvalidInputError("image", "1 view", "2")
+
+    assert cache.attempt("camera", encode) is None
+    assert told == [("camera", "[camera] got 1 view, expected 2")]
 
 
 def test_rejected_sensor_is_back_after_enough_good_items():

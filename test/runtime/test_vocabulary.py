@@ -121,6 +121,9 @@ def test_the_end_does_not_wait_for_the_rest(model):
         (["cup", "dog", "cup"], "'labels' has one twice: cup"),
         (["tea  cup", "dog", "tea cup "], "'labels' has one twice: tea cup"),
         (["dog"], "'labels' has one, 'dog', expected two or more"),
+        (["cup", "dog" * 1000], "'labels' has one of 3000 characters, expected at most 2000"),
+        (["cup", "dog"] * 30_000, "'labels' has 60000, expected at most 50000"),
+        ([str(number // 2) for number in range(40_000)], "'labels' has one twice: 0, 1, .* and 19990 more"),
     ],
 )
 def test_labels_that_are_no_vocabulary_are_refused_at_once(labels, complaint):

@@ -16,6 +16,7 @@ FORM = "parent child x y z roll pitch yaw"
 """What a transform that is given as a text consists of: two frames, metres and rad."""
 
 _AHEAD = 5.0  # s: localisation dates its transforms into the future, by a second or so
+_LONGEST = 100  # characters of a frame's name that are told
 _BEHIND = 10.0  # s, as long as transforms are kept
 
 
@@ -65,7 +66,7 @@ class TransformReader:
         """
         for stamped in message.transforms:
             parent, child = stamped.header.frame_id, stamped.child_frame_id
-            source = f"{topic}: '{child}' in '{parent}'"
+            source = f"{topic}: '{child[:_LONGEST]}' in '{parent[:_LONGEST]}'"
             try:
                 stamp_ns = stamped.header.stamp.sec * SECOND + stamped.header.stamp.nanosec
                 if not static and now_ns is not None:
