@@ -86,7 +86,12 @@ def _jpeg(data: bytes) -> Size | None:
     return width, height
 
 
-def _png(data: bytes) -> Size:
+def _png(data: bytes) -> Size | None:
+    at = 8
+    while data[at + 4 : at + 8] not in (b"IEND", b""):  # the decoder makes room for what a chunk claims to hold
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    if at > len(data):
+        return None
     width, height = struct.unpack_from(">II", data, 16)
     return width, height
 

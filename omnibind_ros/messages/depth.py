@@ -57,12 +57,13 @@ def compressed_depth(message: Any, modality: str, options: DecodeOptions, source
     if not deep or "32FC1" not in kept:
         return _cloud(pixels, options, source)
     header = data[: _HEADER.itemsize].view(_HEADER)[0]
-    with np.errstate(all="ignore"):  # what is not finite was not measured
-        metres = np.where(pixels > 0, header["a"] / (pixels - header["b"]), np.nan)
-    return _cloud(metres.astype(np.float32), options, source)
+    return _cloud(pixels, options, source, (header["a"], header["b"]))
 
 
-def _cloud(depth: NDArray[Any], options: DecodeOptions, source: str) -> NDArray[np.float32]:
+def _cloud(
+    depth: NDArray[Any], options: DecodeOptions, source: str, inverse: tuple[np.float32, np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Points of the pixels; with ``inverse`` these are ``a / metres + b``, and 0 where nothing was measured."""
     if options.intrinsics is None:
         where = options.camera_info or "camera_info beside its topic"
         raise InvalidInputError(
@@ -71,7 +72,10 @@ def _cloud(depth: NDArray[Any], options: DecodeOptions, source: str) -> NDArray[
     step = math.ceil(math.sqrt(depth.size / _MOST))
     rays = _rays(*depth.shape, step, *_pinhole(options, depth.shape, source))
     metres = depth[::step, ::step].astype(np.float32).reshape(-1)
-    if depth.dtype.kind == "u":
+    if inverse is not None:
+        with np.errstate(all="ignore"):  # what is not finite was not measured
+            metres = np.where(metres > 0, inverse[0] / (metres - inverse[1]), np.float32(np.nan))
+    elif depth.dtype.kind == "u":
         metres *= np.float32(1e-3)
     measured = np.flatnonzero(np.isfinite(metres) & (metres > 0))
     if not measured.size:
