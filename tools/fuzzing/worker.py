@@ -90,7 +90,7 @@ def run(part: Slice, progress: mmap, report: IO[str]) -> None:
             name, data = made(part, number)
             accepted, failure, spent, grown = judged(target, Path(folder, name), data)
             counts["runs"] += 1
-            counts["accepted"] += accepted
+            counts["accepted"] += accepted and failure is None
             counts["refused"] += not accepted and failure is None
             counts["slowest"], counts["peak"] = max(counts["slowest"], spent), max(counts["peak"], grown)
             if failure is not None:
