@@ -86,6 +86,7 @@ def _bytes(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
         del changing[at : None if rng.random() < 0.5 else at + length]
     elif kind == 5:
         changing[at:at] = changing[at : at + length] * rng.choice((1, 1, 2, 10, 1000))
+        del changing[MOST:]
     elif kind == 6:
         changing[at : at + length] = rng.randbytes(length) if rng.random() < 0.5 else bytes(length)
     elif kind == 7 and others:
@@ -108,12 +109,13 @@ def text(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
     if kind == 2:
         cells = re.split(rb"([,;:\s]+)", data)
         at = rng.randrange(len(cells))
-        cells[at] = rng.choice((*_WORDS, rng.choice(cells), cells[at] * rng.choice((2, 1000))))
+        cells[at] = rng.choice((*_WORDS, rng.choice(cells), cells[at][:1000] * rng.choice((2, 1000))))
         return b"".join(cells)
     lines = data.splitlines(keepends=True) or [b""]
     at = rng.randrange(len(lines))
     if kind == 3:
-        lines[at:at] = [rng.choice(lines)] * rng.choice((1, 2, 100, 8000))
+        line = rng.choice(lines)
+        lines[at:at] = [line] * min(rng.choice((1, 2, 100, 8000)), MOST // (len(line) or 1))
     else:
         del lines[at : at + rng.choice((1, 1, 3))]
     return b"".join(lines)[:MOST]

@@ -322,7 +322,7 @@ def _varied(found: Any, rng: Random) -> Any:
             found = [*found]
             _vary(rng.choice(found), rng)
             return found
-        return found[: rng.randrange(len(found) + 1)] if rng.random() < 0.5 else found * rng.choice((2, 300))
+        return found[: rng.randrange(len(found) + 1)] if rng.random() < 0.5 else (found * rng.choice((2, 300)))[:2000]
     if hasattr(found, "__dataclass_fields__") and len(found.__dataclass_fields__) > 0:
         _vary(found, rng)
     return found

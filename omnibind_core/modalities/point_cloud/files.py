@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import struct
@@ -169,7 +170,12 @@ def _read_mesh(path: Path) -> NDArray[np.float64]:
 
 def _of_mesh(trimesh: Any, path: Path, expected: str) -> NDArray[Any]:
     """Points on the surfaces in a file, or those in it if there are none."""
-    parts = trimesh.load_scene(path, process=False, skip_materials=True).dump()
+    options: dict[str, Any] = {"process": False, "skip_materials": True}
+    if path.suffix.lower() == ".glb":  # from memory, which gives no more than there is, whatever a length claims
+        options |= {"file_type": "glb", "resolver": trimesh.resolvers.FilePathResolver(path)}
+        parts = trimesh.load_scene(io.BytesIO(path.read_bytes()), **options).dump()
+    else:
+        parts = trimesh.load_scene(path, **options).dump()
     surfaces = [part for part in parts if len(getattr(part, "faces", ()))]
     if surfaces:
         surface = trimesh.util.concatenate(surfaces)
