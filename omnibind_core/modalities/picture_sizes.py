@@ -22,23 +22,24 @@ _PNM = re.compile(rb"P[1-6]\s(?:\s|#[^\n]*\n)*(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9}
 _PAM = re.compile(rb"P7\s.{0,256}?WIDTH\s+(\d{1,9})\s.{0,256}?HEIGHT\s+(\d{1,9})\s", re.DOTALL)
 
 
-def check_size(data: bytes, source: str) -> bool:
+def check_size(data: bytes, source: str, most: int = MOST_PIXELS) -> bool:
     """Checks what the header of a picture claims, before anything is allocated for it.
 
     Args:
         data: The bytes of the file.
         source: Sensor name or file path, for the error message.
+        most: Pixels that it may have.
 
     Returns:
         Whether the header could be read. Nothing else should decode a picture of which this is not known.
 
     Raises:
-        InvalidInputError: More than :data:`MOST_PIXELS`, or than :data:`MOST_SCANNED`.
+        InvalidInputError: More than that, or than :data:`MOST_SCANNED`.
     """
     found = size_of(data)
     if found is None:
         return False
-    check_pixels(*found, source)
+    check_pixels(*found, source, most)
     scans = sum(marker == 0xDA for marker, _ in _segments(data)) if data[:2] == b"\xff\xd8" else 1
     if found[0] * found[1] * scans > MOST_SCANNED:
         value = f"a JPEG of {found[0]} x {found[1]} pixels in {scans} scans"
@@ -46,14 +47,14 @@ def check_size(data: bytes, source: str) -> bool:
     return True
 
 
-def check_pixels(width: int, height: int, source: str) -> None:
-    """Refuses a picture of more than :data:`MOST_PIXELS`.
+def check_pixels(width: int, height: int, source: str, most: int = MOST_PIXELS) -> None:
+    """Refuses a picture of more pixels.
 
     Raises:
         InvalidInputError: It is larger.
     """
-    if width * height > MOST_PIXELS:
-        raise InvalidInputError(source, f"a picture of {width} x {height} pixels", f"at most {MOST_PIXELS} pixels")
+    if width * height > most:
+        raise InvalidInputError(source, f"a picture of {width} x {height} pixels", f"at most {most} pixels")
 
 
 def size_of(data: bytes) -> Size | None:

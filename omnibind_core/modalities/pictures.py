@@ -18,7 +18,7 @@ from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities import pillow_pictures
 from omnibind_core.modalities.archives import check_array
 from omnibind_core.modalities.base import Corruption, Corruptions, Modality, PicturePreset, PresetT, readable_file
-from omnibind_core.modalities.picture_sizes import check_size
+from omnibind_core.modalities.picture_sizes import MOST_PIXELS, check_size
 
 _log = logging.getLogger(__name__)
 
@@ -149,16 +149,22 @@ def _by_opencv(data: NDArray[np.uint8], source: str, flags: int, what: str) -> N
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def decode_bounded(data: NDArray[np.uint8], source: str, flags: int) -> NDArray[Any] | None:
+def decode_bounded(data: NDArray[np.uint8], source: str, flags: int, most: int = MOST_PIXELS) -> NDArray[Any] | None:
     """Decodes a picture by OpenCV if its header says that it is not too large.
+
+    Args:
+        data: ``uint8 [N]``, the bytes of the file.
+        source: Sensor name or file path, for the error message.
+        flags: OpenCV's ``IMREAD_*``.
+        most: Pixels that it may have.
 
     Returns:
         ``[H, W]`` or ``[H, W, C]``, blue first; None if it cannot be decoded.
 
     Raises:
-        InvalidInputError: It is larger than :data:`omnibind_core.modalities.picture_sizes.MOST_PIXELS`.
+        InvalidInputError: It is larger.
     """
-    if not check_size(data.tobytes(), source):
+    if not check_size(data.tobytes(), source, most):
         return None
     level = _SET_LOG_LEVEL(_SILENT)  # our error says it, in one sentence
     try:

@@ -93,7 +93,9 @@ class PerceptionEngine:
 
     # Messages ----------------------------------------------------------------------------------------------------
 
-    def push(self, sensor: str, stamp_ns: int, receive_ns: int, payload: Any, header: Any = None) -> int | None:
+    def push(
+        self, sensor: str, stamp_ns: int, receive_ns: int, payload: Any, header: Any = None, size: int = 0
+    ) -> int | None:
         """Takes one message in constant time. Nothing is decoded; only the stamp is checked.
 
         Args:
@@ -102,6 +104,7 @@ class PerceptionEngine:
             receive_ns: When it was received, on the clock of the ticks.
             payload: What ``decode`` will get, if the item is used.
             header: Comes back in :attr:`Prediction.header` if this is the trigger's item, or the newest one used.
+            size: Bytes that the payload takes, for :attr:`EngineSettings.max_bytes`.
 
         Returns:
             The stamp with ``time_offset``; ``None`` if the message was refused.
@@ -110,7 +113,7 @@ class PerceptionEngine:
             ConfigError: No such sensor.
         """
         with self._lock:
-            item = self._sensor(sensor).push(stamp_ns, receive_ns, payload, header)
+            item = self._sensor(sensor).push(stamp_ns, receive_ns, payload, header, size)
             return None if item is None else item.stamp_ns
 
     def reject(self, sensor: str, reason: str, receive_ns: int | None = None) -> None:

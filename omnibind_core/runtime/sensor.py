@@ -43,6 +43,7 @@ class Item:
         decoded: Whether decoding was tried.
         picked: Whether a tick has used it.
         doubt: What its decoder says against it.
+        size: Bytes that it takes.
     """
 
     stamp_ns: int
@@ -53,6 +54,7 @@ class Item:
     decoded: bool = False
     picked: bool = False
     doubt: Doubt | None = None
+    size: int = 0
 
     @property
     def order(self) -> tuple[int, int]:
@@ -104,6 +106,7 @@ class Sensor:
     def _forget(self) -> None:
         """Starts over as a sensor that was never heard, counters kept."""
         self._items: deque[Item] = deque()
+        self._bytes = 0  # that they take
         self._receipts: list[int] = []  # of the last accepted messages, in order
         self._last: Item | None = None  # the accepted item that was received last
         self._heard_ns: int | None = None  # the last message of any kind
@@ -126,13 +129,13 @@ class Sensor:
 
     # Messages ----------------------------------------------------------------------------------------------------
 
-    def push(self, stamp_ns: int, receive_ns: int, payload: Any, header: Any) -> Item | None:
+    def push(self, stamp_ns: int, receive_ns: int, payload: Any, header: Any, size: int = 0) -> Item | None:
         """Takes one message; only its stamp is checked. Returns the item, ``None`` if it was refused."""
         if not self._enabled:
             self._received += 1
             return None
         measured_ns = receive_ns if self.config.stamp == "receive" else stamp_ns
-        item = Item(measured_ns + _ns(self.config.time_offset), receive_ns, payload, header)
+        item = Item(measured_ns + _ns(self.config.time_offset), receive_ns, payload, header, size=size)
         ahead = item.stamp_ns - receive_ns
         if ahead > _ns(self._settings.max_future):
             self.refuse(
@@ -211,6 +214,9 @@ class Sensor:
         while index and items[index - 1].order > item.order:  # messages come nearly in order
             index -= 1
         items.insert(index, item)
+        self._bytes += item.size
+        while self._bytes > self._settings.max_bytes and len(items) > 1:
+            self._drop_oldest()
         if not self._is_stream:
             if len(items) > self._settings.max_frames:
                 self._drop_oldest()
@@ -222,7 +228,9 @@ class Sensor:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        self._dropped += not self._items.popleft().picked
+        item = self._items.popleft()
+        self._bytes -= item.size
+        self._dropped += not item.picked
 
     # Decisions ---------------------------------------------------------------------------------------------------
 

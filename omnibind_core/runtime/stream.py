@@ -29,14 +29,16 @@ class PerceptionStream:
         self._trigger = trigger
         self._now_ns: int | None = None
 
-    def on_message(self, sensor: str, stamp_ns: int, receive_ns: int, payload: Any, header: Any = None) -> None:
+    def on_message(
+        self, sensor: str, stamp_ns: int, receive_ns: int, payload: Any, header: Any = None, size: int = 0
+    ) -> None:
         """A message was received; see :meth:`PerceptionEngine.push`.
 
         Raises:
             ConfigError: No such sensor.
         """
         self._look(receive_ns)
-        accepted_ns = self.engine.push(sensor, stamp_ns, receive_ns, payload, header)
+        accepted_ns = self.engine.push(sensor, stamp_ns, receive_ns, payload, header, size)
         if accepted_ns is not None:
             self._trigger.heard(sensor, accepted_ns, receive_ns)
 

@@ -8,11 +8,14 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from omnibind_core.errors import ConfigError, OmniBindError
 from omnibind_core.runtime.worker import LatestWorker
 
+MOST_LABELS = 10_000
+"""Of a vocabulary that is embedded: some minutes on one core, and a hundredth of a second of each fusion."""
 _NICE = 10  # of the embedding thread: it gets a tenth of a core that predictions want, too, and all that is left over
 
 _log = logging.getLogger(__name__)
@@ -25,12 +28,15 @@ def check_labels(labels: Sequence[str]) -> None:
     """Says at once, without the model, whether labels can be a vocabulary; none at all stand for the model's own.
 
     Raises:
-        ConfigError: One is blank, or given twice but for white space, or there is one alone.
+        ConfigError: One is blank, or given twice but for white space, there is one alone, or there are more than
+            :data:`MOST_LABELS`.
     """
+    if len(labels) > MOST_LABELS:
+        raise ConfigError(f"parameter 'labels' has {len(labels)}, expected at most {MOST_LABELS}")
     names = [" ".join(label.split()) for label in labels]
     if "" in names:
         raise ConfigError(f"parameter 'labels' has a blank one at place {names.index('') + 1}, expected names")
-    twice = list(dict.fromkeys(name for name in names if names.count(name) > 1)) if len({*names}) < len(names) else []
+    twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
         raise ConfigError(f"parameter 'labels' has one twice: {', '.join(twice)}")
     if len(names) == 1:

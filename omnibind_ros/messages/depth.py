@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.picture_sizes import check_pixels
 from omnibind_core.modalities.pictures import decode_bounded
 from omnibind_ros.messages.camera_info import CAMERA_INFO, camera_of
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
@@ -36,6 +37,7 @@ def depth_image(message: Any, modality: str, options: DecodeOptions, source: str
     if message.encoding not in (*_MILLIMETRES, "32FC1"):
         expected = f"for a point cloud a depth picture: {', '.join(_MILLIMETRES)} or 32FC1"
         raise InvalidInputError(source, f"encoding '{message.encoding}'", expected)
+    check_pixels(message.width, message.height, source, options.limits.pixels)
     return _cloud(image_pixels(message, source), options, source)
 
 
@@ -50,7 +52,8 @@ def compressed_depth(message: Any, modality: str, options: DecodeOptions, source
     deep = "compressedDepth" in coding
     if "rvl" in coding.lower() or data.size <= _HEADER.itemsize:
         raise InvalidInputError(source, f"{data.size} bytes of format '{message.format}'", "compressedDepth as PNG")
-    pixels = decode_bounded(data[_HEADER.itemsize :] if deep else data, source, cv2.IMREAD_UNCHANGED)
+    data_of, most = (data[_HEADER.itemsize :] if deep else data), options.limits.pixels
+    pixels = decode_bounded(data_of, source, cv2.IMREAD_UNCHANGED, most)
     if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
         found = "nothing that OpenCV can decode" if pixels is None else f"{pixels.dtype} of shape {list(pixels.shape)}"
         raise InvalidInputError(source, f"{found} in format '{message.format}'", "depth in 16 bits, as PNG")

@@ -302,7 +302,7 @@ class PerceptionNode(LifecycleNode):
             stamp = messages.stamp_ns(message)
             self._tactile.heard(sensor, now)
             header = message.header if hasattr(message, "header") else self.header(now)
-            stream.on_message(name, now if stamp is None else stamp, now, payload, header)
+            stream.on_message(name, now if stamp is None else stamp, now, payload, header, messages.size_of(message))
             self._loop.advance(now)
 
         return receive
