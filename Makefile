@@ -31,7 +31,7 @@ MINUTES ?= 30
 SAMPLE ?=
 SEED ?= 1
 
-.PHONY: help setup demo test test-slow test-gpu soak ros-tools bench bench-backbones bench-gpu docs mutation audit lint format train clean distclean
+.PHONY: help setup demo test test-slow test-gpu soak fuzz ros-tools bench bench-backbones bench-gpu docs mutation audit lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ test-gpu: setup  ## runs the tests that need a CUDA device
 
 soak: setup  ## torments the running fusion node with random faults for half an hour and prints a report [MINUTES=30]
 	@$(RUN) python -m omnibind_ros.faults --minutes "$(MINUTES)"
+
+fuzz: MINUTES := $(if $(filter file,$(origin MINUTES)),10,$(MINUTES))
+fuzz: setup  ## feeds every reader with damaged and hostile inputs under limits of memory and time, and counts [MINUTES=10 SEED=1]
+	@$(RUN) python tools/fuzz.py --minutes "$(MINUTES)" --seed "$(SEED)"
 
 ros-tools: setup  ## drives the node with the real ros2 launch, lifecycle, param, topic, ... that are installed here
 	@$(RUN) python tools/ros2_tools.py

@@ -30,45 +30,46 @@ _PNM = re.compile(rb"P[1-6]\s(?:\s|#[^\n]*\n)*(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9}
 _PAM = re.compile(rb"P7\s.{0,256}?WIDTH\s+(\d{1,9})\s.{0,256}?HEIGHT\s+(\d{1,9})\s", re.DOTALL)
 
 
-def check_size(data: bytes, source: str, dense: bool = False) -> bool:
+def check_size(data: bytes, source: str, most: int = MOST_PIXELS, dense: bool = False) -> bool:
     """Checks what the header of a picture claims, before anything is allocated for it.
 
     Args:
         data: The bytes of the file.
         source: Sensor name or file path, for the error message.
+        most: Pixels that it may have.
         dense: Whether it has to be as large as what it claims takes at least: somebody waits for what comes after it.
 
     Returns:
         Whether the header could be read. Nothing else should decode a picture of which this is not known.
 
     Raises:
-        InvalidInputError: More than :data:`MOST_PIXELS`, or than :data:`MOST_SCANNED`; or, where it has to be dense,
-            than :data:`PIXELS_A_BYTE` and :data:`SCANNED_A_BYTE` allow.
+        InvalidInputError: More than that, or than :data:`MOST_SCANNED`; or, where it has to be dense, than
+            :data:`PIXELS_A_BYTE` and :data:`SCANNED_A_BYTE` allow.
     """
     found = size_of(data)
     if found is None:
         return False
-    check_pixels(*found, source)
+    check_pixels(*found, source, most)
     scans = sum(marker == 0xDA for marker, _ in _segments(data)) if data[:2] == b"\xff\xd8" else 1
     pixels = found[0] * found[1]
-    most = min(MOST_SCANNED, max(FREE_SCANNED, SCANNED_A_BYTE * len(data))) if dense else MOST_SCANNED
-    if scans > 1 and pixels * scans > most:
+    scanned = min(MOST_SCANNED, max(FREE_SCANNED, SCANNED_A_BYTE * len(data))) if dense else MOST_SCANNED
+    if scans > 1 and pixels * scans > scanned:
         value = f"a JPEG of {found[0]} x {found[1]} pixels in {scans} scans"
-        raise InvalidInputError(source, value, f"at most {most} pixels in all its scans")
+        raise InvalidInputError(source, value, f"at most {scanned} pixels in all its scans")
     if dense and pixels > max(FREE_PIXELS, PIXELS_A_BYTE * len(data)):
         value = f"a picture of {found[0]} x {found[1]} pixels in {len(data)} bytes"
         raise InvalidInputError(source, value, f"at most {FREE_PIXELS} pixels, or {PIXELS_A_BYTE} for each byte")
     return True
 
 
-def check_pixels(width: int, height: int, source: str) -> None:
-    """Refuses a picture of more than :data:`MOST_PIXELS`.
+def check_pixels(width: int, height: int, source: str, most: int = MOST_PIXELS) -> None:
+    """Refuses a picture of more pixels.
 
     Raises:
         InvalidInputError: It is larger.
     """
-    if width * height > MOST_PIXELS:
-        raise InvalidInputError(source, f"a picture of {width} x {height} pixels", f"at most {MOST_PIXELS} pixels")
+    if width * height > most:
+        raise InvalidInputError(source, f"a picture of {width} x {height} pixels", f"at most {most} pixels")
 
 
 def size_of(data: bytes) -> Size | None:
@@ -101,7 +102,12 @@ def _jpeg(data: bytes) -> Size | None:
     return width, height
 
 
-def _png(data: bytes) -> Size:
+def _png(data: bytes) -> Size | None:
+    at = 8
+    while data[at + 4 : at + 8] not in (b"IEND", b""):  # the decoder makes room for what a chunk claims to hold
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    if at > len(data):
+        return None
     width, height = struct.unpack_from(">II", data, 16)
     return width, height
 

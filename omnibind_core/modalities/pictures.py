@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities import pillow_pictures
+from omnibind_core.modalities.archives import check_array
 from omnibind_core.modalities.base import Corruption, Corruptions, Modality, PicturePreset, PresetT, readable_file
-from omnibind_core.modalities.picture_sizes import check_size
+from omnibind_core.modalities.picture_sizes import MOST_PIXELS, check_size
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ _ANIMATED = tuple(bytes([flags]) for flags in range(64) if flags & 2)  # flags o
 # OpenCV 4.6, which ROS 2 Jazzy's distribution has, names it in another place.
 _SET_LOG_LEVEL: Callable[[int], int] = getattr(getattr(cv2.utils, "logging", cv2), "setLogLevel")  # noqa: B009
 _SILENT = 0
+_STRIP = 64  # rows of a picture that are computed at once
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
 
 
@@ -147,22 +149,24 @@ def _by_opencv(data: NDArray[np.uint8], source: str, flags: int, what: str) -> N
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def decode_bounded(data: NDArray[np.uint8], source: str, flags: int, dense: bool = False) -> NDArray[Any] | None:
+def decode_bounded(
+    data: NDArray[np.uint8], source: str, flags: int, most: int = MOST_PIXELS, dense: bool = False
+) -> NDArray[Any] | None:
     """Decodes a picture by OpenCV if its header says that it is not too large.
 
     Args:
         data: ``uint8 [N]``, the bytes of the file.
         source: Sensor name or file path, for the error message.
         flags: OpenCV's ``IMREAD_*``.
-        dense: See :func:`omnibind_core.modalities.picture_sizes.check_size`.
+        most, dense: See :func:`omnibind_core.modalities.picture_sizes.check_size`.
 
     Returns:
         ``[H, W]`` or ``[H, W, C]``, blue first; None if it cannot be decoded.
 
     Raises:
-        InvalidInputError: It is larger than :mod:`omnibind_core.modalities.picture_sizes` allows.
+        InvalidInputError: It is larger.
     """
-    if not check_size(data.tobytes(), source, dense):
+    if not check_size(data.tobytes(), source, most, dense):
         return None
     level = _SET_LOG_LEVEL(_SILENT)  # our error says it, in one sentence
     try:
@@ -191,11 +195,14 @@ def _may_be_transparent(data: NDArray[np.uint8]) -> bool:
 def on_white(picture: NDArray[Any]) -> NDArray[Any]:
     """``uint8`` or ``uint16`` RGBA ``[H, W, 4]`` as RGB ``[H, W, 3]`` on a white ground."""
     white = np.iinfo(picture.dtype).max
-    alpha = picture[:, :, 3:]
-    if (alpha == white).all():
-        return np.ascontiguousarray(picture[:, :, :3])
-    share = alpha.astype(np.float32) / np.float32(white)
-    return np.rint(white + (picture[:, :, :3].astype(np.float32) - white) * share).astype(picture.dtype)
+    found = np.ascontiguousarray(picture[:, :, :3])
+    if (picture[:, :, 3] == white).all():
+        return found
+    for top in range(0, len(found), _STRIP):  # in floats the whole of a large picture would take gigabytes
+        strip = picture[top : top + _STRIP].astype(np.float32)
+        share = strip[:, :, 3:] / np.float32(white)
+        found[top : top + _STRIP] = np.rint(white + (strip[:, :, :3] - white) * share)
+    return found
 
 
 def exif_orientation(data: bytes) -> int:
@@ -265,9 +272,10 @@ def read_array(path: Path, what: str) -> NDArray[Any]:
     Raises:
         InvalidInputError: It is not one, truncated, or holds Python objects.
     """
+    check_array(path, what)
     try:
         array = np.load(path, allow_pickle=False)
-    except Exception as error:  # a header may claim any size, and is parsed as Python: almost anything is raised
+    except Exception as error:  # almost anything is raised for damaged bytes
         raise InvalidInputError(str(path), f"a file that NumPy cannot read ({error})", what) from error
     if not isinstance(array, np.ndarray):
         raise InvalidInputError(str(path), "an archive of several arrays", what)

@@ -104,8 +104,7 @@ class PerceptionEngine:
             receive_ns: When it was received, on the clock of the ticks.
             payload: What ``decode`` will get, if the item is used.
             header: Comes back in :attr:`Prediction.header` if this is the trigger's item, or the newest one used.
-            size: Bytes of the payload: a sensor keeps no more than
-                :data:`omnibind_core.runtime.sensor.MOST_BYTES` of them.
+            size: Bytes that the payload takes, for :attr:`EngineSettings.max_bytes`.
 
         Returns:
             The stamp with ``time_offset``; ``None`` if the message was refused.

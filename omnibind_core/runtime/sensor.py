@@ -25,8 +25,6 @@ _CLOCK_HINT = "check use_sim_time and clock synchronisation"
 _RATE_MESSAGES = 16  # the rate is the mean over this many messages
 _AHEAD = 0.05  # s; stamps further ahead of their receipt are pointed out: no network delivers before it was sent
 _PERCEPTIONS = 100  # predictions that a familiarity is averaged over, more than one thing takes
-MOST_BYTES = 1 << 28
-"""Of the messages that one sensor keeps; the newest is kept in any case."""
 _TRIGGER_LAG = 0.5  # s of a stream kept beyond its window, because a trigger's item lies in the past
 
 _log = logging.getLogger(__name__)
@@ -45,7 +43,7 @@ class Item:
         decoded: Whether decoding was tried.
         picked: Whether a tick has used it.
         doubt: What its decoder says against it.
-        size: Bytes of its message, as far as known.
+        size: Bytes that it takes.
     """
 
     stamp_ns: int
@@ -108,7 +106,7 @@ class Sensor:
     def _forget(self) -> None:
         """Starts over as a sensor that was never heard, counters kept."""
         self._items: deque[Item] = deque()
-        self._size = 0  # bytes of these
+        self._bytes = 0  # that they take
         self._receipts: list[int] = []  # of the last accepted messages, in order
         self._last: Item | None = None  # the accepted item that was received last
         self._heard_ns: int | None = None  # the last message of any kind
@@ -216,8 +214,8 @@ class Sensor:
         while index and items[index - 1].order > item.order:  # messages come nearly in order
             index -= 1
         items.insert(index, item)
-        self._size += item.size
-        while self._size > MOST_BYTES and len(items) > 1:
+        self._bytes += item.size
+        while self._bytes > self._settings.max_bytes and len(items) > 1:
             self._drop_oldest()
         if not self._is_stream:
             if len(items) > self._settings.max_frames:
@@ -231,7 +229,7 @@ class Sensor:
 
     def _drop_oldest(self) -> None:
         item = self._items.popleft()
-        self._size -= item.size
+        self._bytes -= item.size
         self._dropped += not item.picked
 
     # Decisions ---------------------------------------------------------------------------------------------------

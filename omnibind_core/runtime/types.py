@@ -82,6 +82,7 @@ class EngineSettings:
         reject_after: Unusable messages in a row after which a sensor is rejected.
         max_frames: Frames kept per sensor that comes in frames.
         max_parts: Parts kept per sensor that comes as a stream, however long its window.
+        max_bytes: Bytes of either that are kept per sensor; the newest is kept, however large.
     """
 
     top_k: int = 5
@@ -92,9 +93,10 @@ class EngineSettings:
     reject_after: int = 3
     max_frames: int = 8
     max_parts: int = 1024
+    max_bytes: int = 256_000_000
 
     def __post_init__(self) -> None:
-        for key in ("top_k", "min_sensors", "reject_after", "max_frames", "max_parts"):
+        for key in ("top_k", "min_sensors", "reject_after", "max_frames", "max_parts", "max_bytes"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}, expected 1 or more")
         for key in ("max_future", "max_wait"):

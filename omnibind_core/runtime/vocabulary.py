@@ -30,7 +30,8 @@ def check_labels(labels: Sequence[str]) -> None:
     """Says at once, without the model, whether labels can be a vocabulary; none at all stand for the model's own.
 
     Raises:
-        ConfigError: One is blank, too long, or given twice but for white space, or there is one alone, or too many.
+        ConfigError: One is blank, too long, or given twice but for white space, there is one alone, or there are more
+            than :data:`MOST_LABELS`.
     """
     if len(labels) > MOST_LABELS:
         raise ConfigError(f"parameter 'labels' has {len(labels)}, expected at most {MOST_LABELS}")

@@ -21,8 +21,14 @@ ROS1 = "ros1"
 """Encoding of messages as ROS 1 sends them."""
 _RULE = "=" * 80 + "\n"  # stands between the definitions of a type and of the types in it
 _INCLUDE = re.compile(r"^\s*#.*$", re.MULTILINE)  # the parser knows no preprocessor; what is meant stands beside
+_BASE, _ARRAY = 1, 3  # rosbags' numbers of a single value and of an array of a fixed length
 _SERVICE = re.compile(r"^---$", re.MULTILINE)  # stands between what is asked and what is answered
+_COMMENT = re.compile(r"^[ \t]*#.*\n", re.MULTILINE)
 _MOST_WORDS = 200  # letters of a parser's complaint
+MOST_LETTERS = 1 << 15
+"""Of a definition without its comments: it takes half a second to parse as many."""
+MOST_PARTS = 1000
+"""Fields of a definition, and strings and messages in arrays of a fixed length, as each becomes lines of code."""
 
 
 @dataclass(frozen=True)
@@ -220,14 +226,18 @@ def parsed_definition(ros_type: str, kind: str, text: str) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     if kind and text:
         try:
+            text = _COMMENT.sub("", text) if kind != "idl" else _INCLUDE.sub("", text)
+            if len(text) > MOST_LETTERS:
+                raise ValueError(f"it has {len(text)} letters, expected at most {MOST_LETTERS}")
             if kind == "idl":
                 parts = [part.partition("\n")[2] if part.startswith("IDL: ") else part for part in text.split(_RULE)]
                 for part in filter(str.strip, parts):
-                    found.update(typesys.get_types_from_idl(_INCLUDE.sub("", part)))
+                    found.update(typesys.get_types_from_idl(part))
             else:
                 found.update(typesys.get_types_from_msg(text, ros_type))
             if ros_type not in found:
                 raise ValueError(f"it defines {', '.join(found) or 'nothing'}")
+            _check_parts(found)
             typesys.get_typestore(typesys.Stores.EMPTY).register(found)  # two fields of one name get through the parser
         except Exception:
             if ros_type not in {**texts, **typestore().types}:
@@ -237,6 +247,21 @@ def parsed_definition(ros_type: str, kind: str, text: str) -> Mapping[str, Any]:
     for name in _needed(ros_type, texts):
         found.update(typesys.get_types_from_msg(texts[name], name))
     return found
+
+
+def _check_parts(found: Mapping[str, Any]) -> None:
+    """Refuses definitions that would be unrolled to too much code.
+
+    Raises:
+        ValueError: They have more than :data:`MOST_PARTS`.
+    """
+    parts = 0
+    for _, fields in found.values():
+        for _, (node, inner) in fields:
+            array = node == _ARRAY and (inner[0][0] != _BASE or inner[0][1][0] == "string")
+            parts += inner[1] if array else 1
+    if parts > MOST_PARTS:
+        raise ValueError(f"it has {parts} fields and elements of arrays, expected at most {MOST_PARTS}")
 
 
 def _needed(ros_type: str, texts: Mapping[str, str]) -> list[str]:

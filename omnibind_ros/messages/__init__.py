@@ -17,7 +17,7 @@ from omnibind_ros.messages.events import (
     PacketDecoder,
     event_array_fields,
 )
-from omnibind_ros.messages.fields import IMAGE_DECODERS, DecodeOptions, fill, size_of, stamp_ns, to_ros
+from omnibind_ros.messages.fields import IMAGE_DECODERS, DecodeOptions, Limits, fill, size_of, stamp_ns, to_ros
 from omnibind_ros.messages.frames import MODALITY_FRAME, STRING, modality_frame_fields
 from omnibind_ros.messages.pictures import COMPRESSED_IMAGE, IMAGE, image_fields, image_pixels
 from omnibind_ros.messages.prediction import prediction_fields, prediction_of, reports_of, sensor_status_fields, tick_of
@@ -56,6 +56,7 @@ __all__ = [
     "STRING",
     "DecodeOptions",
     "Decoder",
+    "Limits",
     "PacketDecoder",
     "audio_chunk_fields",
     "camera_of",

@@ -31,6 +31,7 @@ def point_cloud(message: Any, modality: str, options: DecodeOptions, source: str
     Points that are NaN, infinite or exactly at the sensor's origin, where drivers put what returned nothing, are left
     out, whatever ``is_dense`` says.
     """
+    options.limits.check("points", message.height * message.width, source)
     layout = _layout(message, "xyz", source)
     (first, start), *others = layout.fields
     if first == np.float32 and others == [(first, start + 4), (first, start + 8)]:
@@ -105,6 +106,7 @@ def _columns(layout: _Layout, dtype: DTypeLike) -> NDArray[Any]:
 @decodes(LASER_SCAN, "point_cloud")
 def laser_scan(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[np.float32]:
     """``sensor_msgs/LaserScan``: the points in range, at z = 0."""
+    options.limits.check("points", len(message.ranges), source)
     ranges = np.asarray(message.ranges, np.float32)
     ranges = np.where((ranges >= message.range_min) & (ranges <= message.range_max), ranges, np.nan)
     with np.errstate(invalid="ignore", over="ignore"):  # angles that are not finite give points that are not

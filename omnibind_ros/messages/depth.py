@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.picture_sizes import check_pixels
 from omnibind_core.modalities.pictures import decode_bounded
 from omnibind_ros.messages.camera_info import CAMERA_INFO, camera_of
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
@@ -36,6 +37,7 @@ def depth_image(message: Any, modality: str, options: DecodeOptions, source: str
     if message.encoding not in (*_MILLIMETRES, "32FC1"):
         expected = f"for a point cloud a depth picture: {', '.join(_MILLIMETRES)} or 32FC1"
         raise InvalidInputError(source, f"encoding '{message.encoding}'", expected)
+    check_pixels(message.width, message.height, source, options.limits.pixels)
     return _cloud(image_pixels(message, source), options, source)
 
 
@@ -51,19 +53,20 @@ def compressed_depth(message: Any, modality: str, options: DecodeOptions, source
     if "rvl" in coding.lower() or data.size <= _HEADER.itemsize:
         raise InvalidInputError(source, f"{data.size} bytes of format '{message.format}'", "compressedDepth as PNG")
     picture, flags = data[_HEADER.itemsize :] if deep else data, cv2.IMREAD_UNCHANGED
-    pixels = decode_bounded(picture, source, flags, dense=True)
+    pixels = decode_bounded(picture, source, flags, options.limits.pixels, dense=True)
     if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
         found = "nothing that OpenCV can decode" if pixels is None else f"{pixels.dtype} of shape {list(pixels.shape)}"
         raise InvalidInputError(source, f"{found} in format '{message.format}'", "depth in 16 bits, as PNG")
     if not deep or "32FC1" not in kept:
         return _cloud(pixels, options, source)
     header = data[: _HEADER.itemsize].view(_HEADER)[0]
-    with np.errstate(all="ignore"):  # what is not finite was not measured
-        metres = np.where(pixels > 0, header["a"] / (pixels - header["b"]), np.nan)
-    return _cloud(metres.astype(np.float32), options, source)
+    return _cloud(pixels, options, source, (header["a"], header["b"]))
 
 
-def _cloud(depth: NDArray[Any], options: DecodeOptions, source: str) -> NDArray[np.float32]:
+def _cloud(
+    depth: NDArray[Any], options: DecodeOptions, source: str, inverse: tuple[np.float32, np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Points of the pixels; with ``inverse`` these are ``a / metres + b``, and 0 where nothing was measured."""
     if options.intrinsics is None:
         where = options.camera_info or "camera_info beside its topic"
         raise InvalidInputError(
@@ -72,7 +75,10 @@ def _cloud(depth: NDArray[Any], options: DecodeOptions, source: str) -> NDArray[
     step = math.ceil(math.sqrt(depth.size / _MOST))
     rays = _rays(*depth.shape, step, *_pinhole(options, depth.shape, source))
     metres = depth[::step, ::step].astype(np.float32).reshape(-1)
-    if depth.dtype.kind == "u":
+    if inverse is not None:
+        with np.errstate(all="ignore"):  # what is not finite was not measured
+            metres = np.where(metres > 0, inverse[0] / (metres - inverse[1]), np.float32(np.nan))
+    elif depth.dtype.kind == "u":
         metres *= np.float32(1e-3)
     measured = np.flatnonzero(np.isfinite(metres) & (metres > 0))
     if not measured.size:

@@ -70,6 +70,7 @@ class PacketDecoder:
 
     def __call__(self, message: Any, modality: str, options: DecodeOptions, source: str) -> Events:
         """Events of the next packet."""
+        options.limits.check("events", len(message.events) / (8 if message.encoding in ENCODINGS[1:] else 2), source)
         return self.decode(message, source)[0]
 
     def decode(self, message: Any, source: str) -> tuple[Events, Triggers]:
@@ -242,6 +243,7 @@ def _no_triggers() -> Triggers:
 def event_array(message: Any, modality: str, options: DecodeOptions, source: str) -> Events:
     """Our own message; views of it, but for the times."""
     x, y, t, p = (np.asarray(getattr(message, name)) for name in "xytp")
+    options.limits.check("events", x.size, source)
     if not x.size == y.size == t.size == p.size:
         raise InvalidInputError(source, f"{x.size} x, {y.size} y, {t.size} t, {p.size} p", "equally many of each")
     return Events(x, y, t.astype(np.int64), p, message.width, message.height)
@@ -253,6 +255,7 @@ def event_list(message: Any, modality: str, options: DecodeOptions, source: str)
     """``EventArray`` of ``dvs_msgs`` and ``prophesee_event_msgs``: one object per event, which takes its time."""
     events = message.events
     number = len(events)
+    options.limits.check("events", number, source)
     t = np.fromiter((event.ts.sec * 1_000_000 + event.ts.nanosec // 1000 for event in events), np.int64, number)
     return Events(
         np.fromiter((event.x for event in events), np.uint16, number),

@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities.picture_sizes import MOST_PIXELS
+from omnibind_core.modalities.text.modality import MOST_CHARACTERS
+
 IMAGE_DECODERS = ("auto", "native", "cv_bridge")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one message may hold at most. More is rejected before anything is made of it; parameters ``limits.*``.
+
+    Attributes:
+        pixels: Of a picture.
+        points: Of a cloud or a scan.
+        events: Events, or words of a packet.
+        sound: s of sound in a message.
+        text: Characters.
+        queued: MB of messages that wait for their tick, of one sensor.
+    """
+
+    pixels: int = MOST_PIXELS
+    points: int = 1 << 23
+    events: int = 1 << 22
+    sound: float = 60.0
+    text: int = MOST_CHARACTERS
+    queued: int = 256
+
+    def check(self, limit: str, found: float, source: str) -> None:
+        """Refuses a message that holds more.
+
+        Args:
+            limit: One of the attributes.
+            found: What the message says that it holds.
+            source: Sensor name, for the error message.
+
+        Raises:
+            InvalidInputError: It is more; names value and limit.
+        """
+        most = getattr(self, limit)
+        if found > most:
+            what = {"sound": "s of sound", "text": "characters"}.get(limit, limit)
+            raise InvalidInputError(source, f"{found:g} {what}", f"at most {most:g} {what} (limits.{limit})")
 
 
 @dataclass(frozen=True)
@@ -30,6 +71,7 @@ class DecodeOptions:
         rows: Of a pressure array whose message does not say it; 0: it does.
         camera_info: Topic of the ``CameraInfo`` of a depth camera.
         intrinsics: The newest message from there; ``None`` before the first.
+        limits: What one message may hold at most.
         model: Identity that a ``ModalityFrame`` must have been made for, ``name@hash``; ``""`` accepts any.
     """
 
@@ -43,6 +85,7 @@ class DecodeOptions:
     rows: int = 0
     camera_info: str = ""
     intrinsics: Any = None
+    limits: Limits = Limits()
     model: str = ""
 
 
@@ -52,21 +95,6 @@ def stamp_ns(message: Any) -> int | None:
     if header is None:
         return None
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec or None
-
-
-_SOUND = {f"{kind}_data": 1 for kind in ("float32", "int32", "int16", "int8", "uint8")}
-_LARGE = {"data": 1, "samples": 1, "x": 6, "events": 200, **_SOUND}  # with what lies beside each value, or in it
-_NESTED = ("audio", "audio_data")
-
-
-def size_of(message: Any) -> int:
-    """Bytes that a message takes, roughly: by the lengths of its arrays."""
-    size = sum(size_of(getattr(message, name)) for name in _NESTED if hasattr(message, name))
-    for name, weight in _LARGE.items():
-        values = getattr(message, name, None)
-        if isinstance(values, Sized):
-            size += len(values) * getattr(values, "itemsize", 1) * weight
-    return size
 
 
 _TYPECODES: Mapping[str, str] = {
@@ -105,6 +133,28 @@ def fill(message: Any, fields: Mapping[str, Any]) -> Any:
 def as_bytes(data: Any) -> NDArray[np.uint8]:
     """Views ``bytes``, ``array.array`` or a NumPy array as bytes."""
     return np.frombuffer(data, np.uint8)
+
+
+def size_of(message: Any) -> int:
+    """Bytes of the arrays and texts of a message, and of the messages in it, about: what it holds in memory.
+
+    Args:
+        message: Of rclpy or rosbags.
+    """
+    if isinstance(message, str | bytes):
+        return len(message)
+    if isinstance(message, np.ndarray):
+        return message.nbytes
+    if isinstance(message, array.array):
+        return len(message) * message.itemsize
+    if isinstance(message, list | tuple):  # of messages, which are all of one type
+        return len(message) * (_OBJECT + size_of(message[0])) if message else 0
+    names: Iterable[str] = getattr(message, "__dataclass_fields__", None) or getattr(message, "__slots__", ())
+    sizes: list[int] = [size_of(getattr(message, name, None)) for name in names if name[:2] != "__"]
+    return sum(sizes)
+
+
+_OBJECT = 200  # bytes of a message within a list, beside its arrays
 
 
 def flat_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:

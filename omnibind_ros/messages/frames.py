@@ -26,6 +26,7 @@ _DTYPES = ("<u1", "<f4")
 def string(message: Any, modality: str, options: DecodeOptions, source: str) -> str:
     """``std_msgs/String``."""
     text: str = message.data
+    options.limits.check("text", len(text), source)
     return text
 
 

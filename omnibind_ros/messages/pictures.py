@@ -18,6 +18,7 @@ from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.image.plausibility import depth_doubt
 from omnibind_core.modalities.image.processing import to_8_bit
+from omnibind_core.modalities.picture_sizes import check_pixels
 from omnibind_core.modalities.pictures import decode_bounded, is_cut_jpeg
 from omnibind_core.optional import require
 from omnibind_core.runtime.types import Doubted
@@ -114,6 +115,7 @@ class ImageDecoder:
 
     def __call__(self, message: Any, modality: str, options: DecodeOptions, source: str) -> Any:
         """See the class; doubted where it is a picture of distances, not of light."""
+        check_pixels(message.width, message.height, source, options.limits.pixels)
         encoding = ENCODINGS.get(message.encoding)
         bridge = _bridge(options.image_decoder, known=encoding is not None)
         if bridge is not None:
@@ -181,7 +183,7 @@ class CompressedImageDecoder:
         if is_cut_jpeg(data):
             found = f"a JPEG that ends early ({data.size} bytes of format '{message.format}')"
             raise InvalidInputError(source, found, "a complete picture")
-        pixels = decode_bounded(data, source, cv2.IMREAD_UNCHANGED, dense=True)
+        pixels = decode_bounded(data, source, cv2.IMREAD_UNCHANGED, options.limits.pixels, dense=True)
         if pixels is None:
             found = f"{data.size} bytes of format '{message.format}' that OpenCV cannot decode"
             raise InvalidInputError(source, found, "a JPEG, PNG, WebP, BMP or TIFF picture")

@@ -42,7 +42,7 @@ _RAW = ("wave", "raw", "pcm", "")
 @decodes(AUDIO_CHUNK, "audio")
 def audio_chunk(message: Any, modality: str, options: DecodeOptions, source: str) -> Sound:
     """Our own message; a view of it if it has one channel."""
-    return _sound(np.asarray(message.samples), message.sample_rate, message.channels, source)
+    return _sound(np.asarray(message.samples), message.sample_rate, message.channels, options, source)
 
 
 @decodes(AUDIO_STAMPED, "audio")
@@ -51,7 +51,7 @@ def audio_stamped(message: Any, modality: str, options: DecodeOptions, source: s
     audio = message.audio
     arrays = (getattr(audio.audio_data, f"{t}_data") for t in ("float32", "int32", "int16", "int8", "uint8"))
     samples = next((np.asarray(values) for values in arrays if len(values)), np.zeros(0, np.float32))
-    return _sound(samples, audio.info.rate, audio.info.channels, source)
+    return _sound(samples, audio.info.rate, audio.info.channels, options, source)
 
 
 @decodes(AUDIO_DATA_STAMPED, "audio")
@@ -77,16 +77,17 @@ def audio_data(message: Any, modality: str, options: DecodeOptions, source: str)
     dtype = np.dtype(kind)
     if data.size % dtype.itemsize:
         raise InvalidInputError(source, f"{data.size} bytes of sound", f"whole samples of {options.sample_format}")
-    return _sound(data.view(dtype), options.sample_rate, options.channels, source)
+    return _sound(data.view(dtype), options.sample_rate, options.channels, options, source)
 
 
-def _sound(samples: NDArray[Any], sample_rate: int, channels: int, source: str) -> Sound:
+def _sound(samples: NDArray[Any], sample_rate: int, channels: int, options: DecodeOptions, source: str) -> Sound:
     """Interleaved samples of any integer or float type to mono in -1..1."""
     if channels < 1 or samples.size == 0 or samples.size % channels:
         found = f"{samples.size} samples in {channels} channels"
         raise InvalidInputError(source, found, "at least one sample in each of 1 or more channels")
     if sample_rate < 1:
         raise InvalidInputError(source, f"sample rate {sample_rate}", "1 Hz or more")
+    options.limits.check("sound", samples.size / channels / sample_rate, source)
     if samples.dtype.kind == "u":
         middle = 1 << (8 * samples.dtype.itemsize - 1)
         samples = (samples.astype(np.float32) - middle) / middle

@@ -18,7 +18,7 @@ from omnibind_core.runtime.types import EngineSettings, SensorConfig
 from omnibind_core.runtime.vocabulary import check_labels
 from omnibind_ros.graph.discovery import DiscoveryRules
 from omnibind_ros.graph.judging import camera_info_topic
-from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, types_for
+from omnibind_ros.messages import IMAGE_DECODERS, SAMPLE_FORMATS, DecodeOptions, Limits, types_for
 from omnibind_ros.messages.objects import PICTURE_KINDS, Placement, transform_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ SENSOR_TYPES: Mapping[str, str] = {
 
 DISCOVER_EXCLUDE = ("omnibind",)
 """What the nodes of this package publish."""
+
+MOST_SENSORS = 100
+"""Of a node."""
 
 NEVER, UNCONFIGURED, ALWAYS = "never", "unconfigured", "always"
 
@@ -86,6 +89,8 @@ def check_sensor_names(names: Sequence[str], parameter: str, taken: Collection[s
             raise ConfigError(f"parameter '{parameter}' has '{name}', expected a name that no other parameter has")
     if len(set(names)) < len(names):
         raise ConfigError(f"parameter '{parameter}' names one twice: {', '.join(names)}")
+    if len(names) > MOST_SENSORS:  # what each sensor adds is told by the fusion of all others
+        raise ConfigError(f"parameter '{parameter}' has {len(names)} names, expected at most {MOST_SENSORS}")
 
 
 @dataclass(frozen=True)
@@ -228,6 +233,18 @@ OBJECTS: tuple[Spec, ...] = (
 )
 """What is where; of :class:`~omnibind_core.objects.types.ObjectSettings`, and how it is told to."""
 
+_MOST = Limits()
+
+LIMITS: tuple[Spec, ...] = (
+    Spec("limits.pixels", _MOST.pixels, "pixels of a picture in a message", minimum=1, maximum=1 << 28),
+    Spec("limits.points", _MOST.points, "points of a cloud or scan in a message", minimum=1, maximum=1 << 28),
+    Spec("limits.events", _MOST.events, "events, or words of a packet, in a message", minimum=1, maximum=1 << 28),
+    Spec("limits.sound", _MOST.sound, "s of sound in a message", minimum=0.01, maximum=3600.0),
+    Spec("limits.text", _MOST.text, "characters of a text", minimum=1, maximum=_MOST.text),
+    Spec("limits.queued", _MOST.queued, "MB of messages of a sensor that wait for a tick", minimum=1, maximum=100_000),
+)
+"""Of :class:`~omnibind_ros.messages.Limits`: what holds more is rejected, and of what waits the oldest goes."""
+
 FUSION_NODE: tuple[Spec, ...] = (
     _MODEL,
     _DEVICE,
@@ -277,6 +294,7 @@ FUSION_NODE: tuple[Spec, ...] = (
     Spec("discover_forget", 10.0, "s without a publisher after which a topic is let go", UNCONFIGURED, 0.0, 3600.0),
     Spec("publish_embedding", False, "fill Prediction.embedding", ALWAYS),
     Spec("publish_similarities", False, "fill Prediction.similarities", ALWAYS),
+    *LIMITS,
     *OBJECTS,
 )
 
@@ -295,6 +313,7 @@ SENSOR_NODE: tuple[Spec, ...] = (
         "preprocessed: the encoder runs in the fusion node; embedding: here",
         choices=("preprocessed", "embedding"),
     ),
+    *LIMITS,
 )
 
 SENSOR: tuple[Spec, ...] = (
@@ -549,10 +568,18 @@ class Parameters:
 
     @property
     def settings(self) -> EngineSettings:
-        """Settings of the runtime (fusion node)."""
+        """Settings of the runtime; a sensor node has the bound of what waits only."""
+        most = self.limits.queued * 1_000_000
+        if "trigger" not in self:
+            return EngineSettings(max_bytes=most)
         names = ("top_k", "max_future", "min_sensors", "max_wait")
         trigger = "" if self["trigger"] == "rate" else self["trigger"]
-        return EngineSettings(trigger=trigger, **{name: self[name] for name in names})
+        return EngineSettings(trigger=trigger, max_bytes=most, **{name: self[name] for name in names})
+
+    @property
+    def limits(self) -> Limits:
+        """What one message may hold at most."""
+        return Limits(**{spec.name.removeprefix("limits."): self[spec.name] for spec in LIMITS})
 
     @property
     def objects(self) -> ObjectSettings | None:
@@ -622,6 +649,7 @@ class Parameters:
                 sample_format=values["sample_format"],
                 coding_format=values["coding_format"],
                 image_decoder=values["image_decoder"],
+                limits=self.limits,
             ),
             placement=Placement(topic, info, values["frame"], values["field_of_view"], values["picture"]),
         )

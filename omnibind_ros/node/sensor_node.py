@@ -36,7 +36,7 @@ class SensorNode(PerceptionNode):
 
     def settings(self) -> EngineSettings:
         """Settings of the engine."""
-        return EngineSettings()
+        return self.parameters.settings
 
     @property
     def wanted(self) -> set[str]:

@@ -232,7 +232,8 @@ class Replay:
         stamp = messages.stamp_ns(message)
         stamp = receive_ns if stamp is None else stamp
         payload = _Payload(item.type, message, kind, f"{name}|{stamp}")
-        self._stream.on_message(name, stamp, receive_ns, payload, getattr(message, "header", None))
+        header = getattr(message, "header", None)
+        self._stream.on_message(name, stamp, receive_ns, payload, header, messages.size_of(message))
 
     def _decode(self, name: str, payload: _Payload) -> Any:
         sensor = self.setup.sensors[name]

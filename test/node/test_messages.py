@@ -1675,15 +1675,6 @@ def test_any_message_is_decoded_or_refused_by_name(modality, data):
             assert error.expected
 
 
-def test_the_size_of_a_message_is_known_without_looking_into_it():
-    assert messages.size_of(SimpleNamespace(data=array.array("f", range(100)))) == 400
-    assert messages.size_of(SimpleNamespace(data="five!", header=None)) == 5
-    assert messages.size_of(SimpleNamespace(x=np.zeros(10, np.uint16), width=3)) == 120  # y, t and p are beside it
-    data = SimpleNamespace(int16_data=np.zeros(50, np.int16), float32_data=[])
-    assert messages.size_of(SimpleNamespace(audio=SimpleNamespace(audio_data=data))) == 100
-    assert messages.size_of(SimpleNamespace(x=1.5)) == 0
-
-
 def test_what_a_message_says_of_itself_is_told_in_one_short_line_that_terminals_can_show():
     fields = {"height": 4, "width": 4, "step": 12, "is_bigendian": 0, "data": bytes(48)}
     message = SimpleNamespace(encoding="\x1b[2J\r\n\u202e" + "x" * 1_000_000, **fields)

@@ -33,7 +33,7 @@ from omnibind_core.runtime import (
 from omnibind_core.runtime.encoding import TokenCache
 from omnibind_core.runtime.lookahead import Lookahead
 from omnibind_core.runtime.ranking import conflict, rank
-from omnibind_core.runtime.sensor import MOST_BYTES, Sensor
+from omnibind_core.runtime.sensor import Sensor
 
 S = 1_000_000_000
 T0 = 1_000 * S
@@ -928,11 +928,11 @@ def test_a_dead_sensor_holds_no_memory():
 
 def test_a_stream_keeps_no_more_bytes_than_the_bound_and_the_newest_in_any_case():
     sensor = Sensor(SensorConfig("microphone", "audio", window=10.0), EngineSettings(), is_stream=True)
-    third = MOST_BYTES // 3
+    most = EngineSettings().max_bytes
     for at in range(5):
-        sensor.push(at, at, "sound", None, third)
+        sensor.push(at, at, "sound", None, most // 3)
     assert [item.stamp_ns for item in sensor.select(5).parts] == [2, 3, 4] and sensor.report(5).dropped == 2
-    sensor.push(6, 6, "sound", None, 2 * MOST_BYTES)
+    sensor.push(6, 6, "sound", None, 2 * most)
     assert [item.stamp_ns for item in sensor.select(7).parts] == [6]
 
 

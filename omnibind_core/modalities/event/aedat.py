@@ -36,6 +36,8 @@ _PACKET = struct.Struct(
 _POLARITY = 1  # kind of a packet
 _DESCRIPTION = 1 << 20  # bytes in which the description of the streams ends
 _EVENT_SIZE = 8  # bytes
+_START = len("#!AER-DAT4.0\r\n")
+_MOST_PACKED = 1 << 26  # bytes of a packet; cameras send some ten thousand
 _CHIP = re.compile(r"AEChip: *(?:\w+\.)*(\w+)")
 
 
@@ -115,6 +117,7 @@ def _read_4(path: Path) -> Events:
         ElementTree.fromstring(description[0] if description else b"")
     except (ElementTree.ParseError, ValueError) as error:
         raise InvalidInputError(str(path), f"a header that cannot be read ({error})", "AEDAT 4") from error
+    _check_packets(path)
     parts: deque[NDArray[np.void]] = deque()
     held = 0
     try:
@@ -141,3 +144,18 @@ def _read_4(path: Path) -> Events:
     events = np.concatenate(parts)
     t = np.maximum.accumulate(events["t"].astype(np.int64))
     return Events(events["x"], events["y"], t, events["on"], stream["width"], stream["height"])
+
+
+def _check_packets(path: Path) -> None:
+    """Refuses a file of AEDAT 4 in which a packet is longer than any: the library makes room for what it claims.
+
+    One that ends within a packet, as after a recording that was cut off, is for the library to read so far.
+    """
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(_START)
+        length = int.from_bytes(file.read(4), "little")
+        while length < _MOST_PACKED and file.seek(length, 1) < end:
+            length = int.from_bytes(file.read(8)[4:], "little")
+    if length >= _MOST_PACKED:
+        raise InvalidInputError(str(path), f"a packet of {length} bytes", f"AEDAT 4 with at most {_MOST_PACKED} in one")

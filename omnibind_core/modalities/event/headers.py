@@ -81,7 +81,9 @@ def guessed_sensor(x: NDArray[np.integer], y: NDArray[np.integer], source: str) 
     """
     if not len(x) or len(x) != len(y):
         raise InvalidInputError(source, "no events" if not len(x) else "x and y of unequal length", "events")
-    right, bottom = int(x.max()), int(y.max())
+    if x.dtype.kind not in "uif" or y.dtype.kind not in "uif":
+        raise InvalidInputError(source, f"x and y of type {x.dtype} and {y.dtype}", "numbers")
+    right, bottom = x.max(), y.max()  # of a table perhaps not finite, which is on no sensor
     for width, height in _SENSORS:
         if right < width and bottom < height:
             say_once(

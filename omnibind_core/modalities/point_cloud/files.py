@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,9 @@ from omnibind_core.optional import require
 _log = logging.getLogger(__name__)
 SURFACE_POINTS = 16384  # drawn on a mesh: twice what the finest preset takes
 _CHUNK = 1_000_000  # points that are unpacked at once
+_LAS_RECORD, _LAS_LATER = 54, 60  # bytes of the head of a record before the points, and behind them
+_LAZ_TABLE = struct.Struct("<q")  # where the table of the compressed chunks is
+_LAZ_CHUNK, _LAZ_DENSE = 50_000, 8  # points that are compressed together, and at most in a byte: usual are 0.3
 _PLY_BYTES = {"short": 2, "ushort": 2, "int": 4, "uint": 4, "float": 4, "double": 8} | {
     f"{kind}{bits}": bits // 8 for kind in ("int", "uint", "float") for bits in (16, 32, 64)
 }  # of the types with more than one
@@ -63,14 +68,10 @@ def _read_las(path: Path) -> NDArray[np.float64]:
     if path.suffix.lower() == ".laz":
         require("lazrs", "Reading .laz files")
     expected = "a complete LAS or LAZ file"
+    _check_las(path, expected)
     try:
-        with _quiet("laspy"), laspy.open(path) as file:
+        with _quiet("laspy"), laspy.open(path, laz_backend=laspy.LazBackend.Lazrs) as file:
             count = file.header.point_count
-            least = 0 if path.suffix.lower() == ".laz" else count * file.header.point_format.size
-            if file.header.offset_to_point_data + least > path.stat().st_size:
-                raise InvalidInputError(
-                    str(path), f"a header of {count} points in {path.stat().st_size} bytes", expected
-                )
             parts = [np.stack([chunk.x, chunk.y, chunk.z], axis=1) for chunk in file.chunk_iterator(_CHUNK)]
     except InvalidInputError:
         raise
@@ -80,6 +81,37 @@ def _read_las(path: Path) -> NDArray[np.float64]:
     if len(points) < count:
         raise InvalidInputError(str(path), f"{len(points)} points of {count}", expected)
     return points
+
+
+def _check_las(path: Path, expected: str) -> None:
+    """Refuses a header that claims more than the file holds: the library goes through all of it, or ends the process.
+
+    Facts of the format: ASPRS, "LAS Specification 1.4 - R15"; that of compressed points: Isenburg, "LASzip".
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(375).ljust(375, b"\0")
+        length, start, records, kind, item, old = struct.unpack_from("<HIIBHI", header, 94)
+        is_1_4 = header[24:26] >= b"\x01\x04"
+        count = struct.unpack_from("<Q", header, 247)[0] if is_1_4 else old
+        later, more = struct.unpack_from("<QI", header, 235) if is_1_4 else (0, 0)
+        file.seek(min(start, size))
+        chunks = file.read(_LAZ_TABLE.size) if kind & 0x80 else b""
+        pieces, table = 0, 0
+        if len(chunks) == _LAZ_TABLE.size and 0 <= (table := _LAZ_TABLE.unpack(chunks)[0]) <= size - 8:
+            file.seek(table)
+            pieces = struct.unpack("<II", file.read(8))[1]
+    packed = bool(kind & 0x80)
+    wanted = [
+        (f"{records} records of {_LAS_RECORD} bytes", length + records * _LAS_RECORD, start),
+        (f"{more} records of {_LAS_LATER} bytes", later + more * _LAS_LATER if more else 0, size),
+        (f"{count} points of {item} bytes", start + (0 if packed else count * item), size),
+        (f"{count} compressed points", count if packed else 0, _LAZ_CHUNK + _LAZ_DENSE * size),
+        (f"{pieces} compressed chunks", pieces if packed else 0, size),
+    ]
+    for found, least, held in wanted:
+        if least > held:
+            raise InvalidInputError(str(path), f"a header of {found} in {size} bytes", expected)
 
 
 def _read_pcd(path: Path) -> NDArray[np.float64]:
@@ -127,25 +159,36 @@ def _read_mesh(path: Path) -> NDArray[np.float64]:
         (_check_ply if path.suffix.lower() == ".ply" else _check_off)(path)
     try:
         with _quiet("trimesh"):
-            parts = trimesh.load_scene(path, process=False, skip_materials=True).dump()
-    except Exception as error:  # of many types, from many parsers
+            points = np.asarray(_of_mesh(trimesh, path, expected), np.float64)
+    except InvalidInputError:
+        raise
+    except Exception as error:  # of many types, from many parsers, and of faces without their vertices
         found = f"a file that trimesh cannot read ({_words(error)})"
         raise InvalidInputError(str(path), found, expected) from error
+    return np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1) if path.suffix.lower() in _Y_IS_UP else points
+
+
+def _of_mesh(trimesh: Any, path: Path, expected: str) -> NDArray[Any]:
+    """Points on the surfaces in a file, or those in it if there are none."""
+    options: dict[str, Any] = {"process": False, "skip_materials": True}
+    if path.suffix.lower() == ".glb":  # from memory, which gives no more than there is, whatever a length claims
+        options |= {"file_type": "glb", "resolver": trimesh.resolvers.FilePathResolver(path)}
+        parts = trimesh.load_scene(io.BytesIO(path.read_bytes()), **options).dump()
+    else:
+        parts = trimesh.load_scene(path, **options).dump()
     surfaces = [part for part in parts if len(getattr(part, "faces", ()))]
     if surfaces:
         surface = trimesh.util.concatenate(surfaces)
         if not np.isfinite(surface.vertices).all() or not surface.area > 0:
             raise InvalidInputError(str(path), "a surface without area, or that is not finite", expected)
-        points = trimesh.sample.sample_surface(surface, SURFACE_POINTS, seed=0)[0]
+        points: NDArray[Any] = trimesh.sample.sample_surface(surface, SURFACE_POINTS, seed=0)[0]
         extents = " x ".join(f"{extent:.3g}" for extent in surface.extents)
         _log.debug("%s: %d points on a surface of %s, in the file's unit", path, len(points), extents)
-    else:
-        clouds = [part.vertices for part in parts if hasattr(part, "vertices")]
-        if not clouds:
-            raise InvalidInputError(str(path), "neither points nor a surface", expected)
-        points = np.concatenate(clouds)
-    points = np.asarray(points, np.float64)
-    return np.stack([points[:, 0], -points[:, 2], points[:, 1]], axis=1) if path.suffix.lower() in _Y_IS_UP else points
+        return points
+    clouds = [part.vertices for part in parts if hasattr(part, "vertices")]
+    if not clouds:
+        raise InvalidInputError(str(path), "neither points nor a surface", expected)
+    return np.concatenate(clouds)
 
 
 def _check_ply(path: Path) -> None:
