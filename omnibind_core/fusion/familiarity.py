@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +26,8 @@ class Familiarity(nn.Module):
         centres: Of each modality.
         dim: Embedding width D.
     """
+
+    NOT_FINITE: ClassVar = {"usual": math.nan}  # of what was never learnt
 
     centres: Tensor
     usual: Tensor

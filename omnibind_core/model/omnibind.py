@@ -116,13 +116,16 @@ class OmniBind(AnsweringModel, nn.Module):
         encoder_set = encoders.build(config, wanted, device)
         fusion_module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
         state = _read_weights(folder / MODEL)
+        state = _select(state, encoder_set, wanted)
         rows = state.pop("labels.rows", None)
-        encoders.load_own_state(encoder_set, _select(state, "encoders.", encoder_set, wanted))
+        encoders.load_own_state(encoder_set, {k[9:]: v for k, v in state.items() if k.startswith("encoders.")})
         _load_strict(fusion_module, {k[7:]: v for k, v in state.items() if k.startswith("fusion.")}, folder)
         if rows is None:
             raise WeightsError(
                 f"{folder / 'model.safetensors'}: no tensor 'labels.rows', expected the label embeddings"
             )
+        parts = nn.ModuleDict({"encoders": encoder_set, "fusion": fusion_module})
+        _check_finite({**state, "labels.rows": rows}, parts, str(folder / MODEL))
         labels = LabelBank.from_dict(read_mapping(folder / LABELS), rows)
         calibration = parse(Calibration, read_mapping(folder / CALIBRATION), "calibration")
         check_digests(folder, digests)
@@ -226,10 +229,12 @@ class OmniBind(AnsweringModel, nn.Module):
         Raises:
             DataError: It is a file.
             OSError: It cannot be written.
+            WeightsError: A tensor has values that are not finite, and that its module does not name.
         """
         state = {f"encoders.{key}": value for key, value in encoders.own_state(self.encoders).items()}
         state |= {f"fusion.{key}": value for key, value in self.fusion.state_dict().items()}
         state["labels.rows"] = self.labels.rows
+        _check_finite(state, self, self.name)
         data = save({key: value.detach().cpu().contiguous() for key, value in sorted(state.items())})
         with write_folder_atomically(folder, FILES, keep=True) as fresh:
             (fresh / MODEL).write_bytes(data)
@@ -439,28 +444,43 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no such file, expected the model's weights") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a whole safetensors file: {error}") from error
-    strange = next((name for name, x in state.items() if x.is_floating_point() and not _is_sound(name, x)), None)
-    if strange is not None:
-        raise WeightsError(f"{path}: the tensor '{strange}' has values that are not finite, expected numbers")
     return state
 
 
-def _is_sound(name: str, values: Tensor) -> bool:
-    """Whether all are numbers; a mask, which is added to what it hides, may be minus infinity."""
-    if name.endswith(".mask"):
-        return not bool((values.isnan() | (values == torch.inf)).any())
-    return bool(values.isfinite().all())
+def _check_finite(state: Mapping[str, Tensor], module: nn.Module, source: str) -> None:
+    """Refuses tensors with values that are not finite.
+
+    A class of modules may name those of its own that have some, in ``NOT_FINITE``: what each may hold beside numbers.
+
+    Args:
+        state: Tensors by their names in the module, or others.
+        module: What the tensors are of.
+        source: Where they are from.
+
+    Raises:
+        WeightsError: A tensor has other values.
+    """
+    owners = dict(module.named_modules(remove_duplicate=False))
+    for name, values in state.items():
+        if not values.is_floating_point():
+            continue
+        owner, _, own = name.rpartition(".")
+        wide = values if values.dtype.itemsize > 1 else values.float()  # float8 cannot be asked
+        odd = wide[~wide.isfinite()]
+        also = getattr(owners.get(owner), "NOT_FINITE", {}).get(own, 0.0)
+        if not torch.isclose(odd, odd.new_tensor(also), equal_nan=True).all():
+            raise WeightsError(f"{source}: the tensor '{name}' has values that are not finite, expected numbers")
 
 
 def _select(
-    state: Mapping[str, Tensor], prefix: str, encoder_set: encoders.EncoderSet, wanted: Iterable[str] | None
+    state: Mapping[str, Tensor], encoder_set: encoders.EncoderSet, wanted: Iterable[str] | None
 ) -> dict[str, Tensor]:
-    """The encoder tensors of a file, without those of modalities that were not asked for."""
-    own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    """The tensors of a file without those of encoders that were not asked for."""
     if wanted is None:
-        return own
-    kept = {f"trunks.{name}" for name in encoder_set.trunks} | {f"heads.{name}" for name in encoder_set.heads}
-    return {key: value for key, value in own.items() if ".".join(key.split(".")[:2]) in kept}
+        return dict(state)
+    kept = {f"encoders.trunks.{name}" for name in encoder_set.trunks}
+    kept |= {f"encoders.heads.{name}" for name in encoder_set.heads}
+    return {k: v for k, v in state.items() if not k.startswith("encoders.") or ".".join(k.split(".")[:3]) in kept}
 
 
 def _load_strict(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:

@@ -526,10 +526,13 @@ def run(*argv: str) -> None:
     assert stop.value.code == 0
 
 
-def train(root: Path, repo: Path, name: str, words: Sequence[str], part: dict, **align) -> None:
+def train(
+    root: Path, repo: Path, name: str, words: Sequence[str], part: dict, preset: str = "residual", **align
+) -> None:
     """Trains as an example's ``train.yaml`` says, but for ``align``: a tiny ``start``, ``data``, to ``out/align``."""
-    config = load_config({"extends": "tiny", "fusion": {"preset": "residual"}})
-    start = OmniBind(config, encoders.build(config), fusion.build(config.embed_dim, config.fusion))
+    config = load_config({"extends": "tiny", "fusion": {"preset": preset}})
+    module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
+    start = OmniBind(config, encoders.build(config), module)
     start.labels = LabelBank.from_names(sorted(words), start.embed_text, PAPER_TEMPLATES[:1])
     start.save_pretrained(root / "start")
     settings = yaml.safe_load((repo / "examples" / name / "train.yaml").read_text())
@@ -653,14 +656,25 @@ def test_radar_is_trained_on_its_simulation(radar, repo, script, tmp_path, monke
     assert {sample.label for sample in source.samples(split="val", modality="radar")} == set(make_data.THINGS)
     assert (contact_sheet(source) < 250).mean() > 0.1
     head = {"type": "mlp", "hidden": 16}
-    train(tmp_path, repo, "radar", tuple(make_data.THINGS), {"trunk": "vision", "head": head}, steps=2)
+    train(tmp_path, repo, "radar", tuple(make_data.THINGS), {"trunk": "vision", "head": head}, "familiarity", steps=2)
     before = load_file(tmp_path / "start" / "model.safetensors")
     after = load_file(tmp_path / "out" / "align" / "model.safetensors")
-    assert all(torch.equal(before[key], after[key]) for key in before)
+    wider = {"fusion.reliability.familiarity." + name for name in ("centres", "usual", "spread")}
+    assert all(torch.equal(before[key], after[key]) for key in before.keys() - wider)
+    assert all(torch.equal(before[key].nan_to_num(), after[key][:-1].nan_to_num()) for key in wider)
     assert all(key.startswith("encoders.heads.radar.") for key in set(after) - set(before))
     points = str(next((tmp_path / "data" / "radar").glob("car-val-*.npy")))
-    found = predict(capsys, "--model", str(tmp_path / "out" / "align"), "--radar", points)
-    assert found["inputs"][0]["modality"] == "radar" and found["top"][0]["label"] in make_data.THINGS
+    with no_plugins(), monkeypatch.context() as patch:
+        patch.setenv("OMNIBIND_CACHE", str(tmp_path / "cache"))
+        run("train", "fuse", "--config", str(tmp_path / "train.yaml"), "--set", "fuse.steps=2")
+    learned = []
+    for stage in ("align", "model"):  # what radar is like is learned in the second, other modalities have no samples
+        model = OmniBind.from_pretrained(tmp_path / "out" / stage)
+        usual = model.fusion.reliability.familiarity.usual
+        learned.append({name for name, one in zip(model.slots, usual, strict=True) if one.isfinite()})
+        found = predict(capsys, "--model", str(tmp_path / "out" / stage), "--radar", points)
+        assert found["inputs"][0]["modality"] == "radar" and found["top"][0]["label"] in make_data.THINGS
+    assert learned[0] == set() and "radar" in learned[1] and "audio" not in learned[1]
 
 
 def test_simulated_things_move_and_are_as_large_as_they_should_be(script, rng):

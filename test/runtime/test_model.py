@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -264,6 +265,35 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, name, message, value)
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=message):
         OmniBind.from_pretrained(tmp_path)
+
+
+def test_what_a_fusion_has_not_learned_is_no_damage(tmp_path):
+    config = encoders.load_config({"extends": "tiny", "fusion": {"preset": "familiarity"}})
+    model = OmniBind(
+        config, encoders.build(config), fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
+    )
+    model.labels = fresh().labels
+    usual = model.fusion.reliability.familiarity.usual
+    usual[0] = 0.5
+    model.save_pretrained(tmp_path)
+    again = OmniBind.from_pretrained(tmp_path).fusion.reliability.familiarity.usual
+    assert again[0] == 0.5 and again[1:].isnan().all() and len(again) > 1
+    usual[0] = math.inf
+    with pytest.raises(WeightsError, match=r"familiarity\.usual' has values that are not finite"):
+        model.save_pretrained(tmp_path)
+    assert OmniBind.from_pretrained(tmp_path).fusion.reliability.familiarity.usual[0] == 0.5
+
+
+def test_a_module_names_what_of_it_is_not_finite():
+    class Hiding(torch.nn.Module):
+        NOT_FINITE: ClassVar = {"mask": -math.inf}
+
+    whole = torch.nn.ModuleDict({"a": Hiding(), "b": torch.nn.Module()})
+    omnibind._check_finite({"a.mask": torch.tensor([0, -math.inf]), "a.x": torch.zeros(2)}, whole, "here")
+    for name, value in (("b.mask", -math.inf), ("a.mask", math.inf), ("a.mask", math.nan), ("a.x", -math.inf)):
+        for dtype in (torch.float32, torch.float16, torch.float8_e5m2):
+            with pytest.raises(WeightsError, match=f"here: the tensor '{name}'"):
+                omnibind._check_finite({name: torch.tensor([0, value]).to(dtype)}, whole, "here")
 
 
 def test_a_calibration_that_is_not_finite_is_refused(tmp_path):

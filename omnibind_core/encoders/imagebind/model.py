@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,8 @@ class TextPreprocessor(nn.Module):
     Args:
         config: Size.
     """
+
+    NOT_FINITE: ClassVar = {"mask": -math.inf}  # added to what it hides
 
     mask: Tensor
 
