@@ -158,7 +158,8 @@ def decode_bounded(
         data: ``uint8 [N]``, the bytes of the file.
         source: Sensor name or file path, for the error message.
         flags: OpenCV's ``IMREAD_*``.
-        most, dense: See :func:`omnibind_core.modalities.picture_sizes.check_size`.
+        most: Pixels that it may have.
+        dense: See :func:`omnibind_core.modalities.picture_sizes.check_size`.
 
     Returns:
         ``[H, W]`` or ``[H, W, C]``, blue first; None if it cannot be decoded.
