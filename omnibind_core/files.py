@@ -1,20 +1,33 @@
-"""Where computed files are kept, writing that is seen whole or not at all, and paths that stay in their folder."""
+"""Where computed files are kept, writing that is seen whole or not at all, and paths that stay in their folder.
+
+What is written lies in a temporary folder beside its place, which the process that writes holds by a lock. When that is
+killed, whoever writes there next gets the lock, and knows a left-over by it. What it does with one stands in it: if it
+has a plan, its files were being put in place one by one, which is finished; otherwise they are of no use.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import glob
+import json
+import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from omnibind_core.errors import DataError
 
-_NEW, _OLD, _GONE = "new", "old", "gone"  # in a temporary folder: what is written, what it replaces, what is removed
+_logger = logging.getLogger(__name__)
+
+_PREFIX, _RANDOM = ".omnibind-", 9  # of a temporary folder: then the name of what it is for, a hyphen and 8 characters
+_NEW, _PLAN, _LOCK = "new", "plan", "used"  # in a temporary folder: what is written, how it gets in place, the lock
+_HELD = f"{_PREFIX}lock"  # in a folder that one process has for itself
+_WEEK = 7 * 86400.0  # s, after which what cannot be locked is a left-over
 LINKS_VARIABLE = "OMNIBIND_LINKS"
 """Environment variable with the folders, ``:`` between them, into which links in folders of data may lead."""
 _HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
@@ -52,30 +65,13 @@ def write_atomically(path: Path) -> Iterator[Path]:
     clear(path.parent, path.name)
     with _temporary(path) as folder:
         fresh = folder / _NEW / path.name
-        fresh.parent.mkdir()
-        try:
-            yield fresh
-            mask = os.umask(0)
-            os.umask(mask)
-            fresh.chmod(0o666 & ~mask)  # some libraries make it private; the cache may be shared
-            _to_disk(fresh)
-            fresh.replace(path)
-            _to_disk(path.parent)
-        finally:
-            shutil.rmtree(folder)
-
-
-def clear(folder: Path, name: str | None = None) -> None:
-    """Removes what writers of files left in a folder that were killed.
-
-    Args:
-        folder: Where they wrote.
-        name: Of the file; None: any.
-    """
-    for place in folder.glob(f".{'*' if name is None else glob.escape(name)}-????????"):
-        with suppress(OSError), _left(place, {_NEW}) as is_left:
-            if is_left:
-                shutil.rmtree(place)
+        yield fresh
+        mask = os.umask(0)
+        os.umask(mask)
+        fresh.chmod(0o666 & ~mask)  # some libraries make it private; the cache may be shared
+        _to_disk(fresh)
+        fresh.replace(path)
+        _to_disk(path.parent)
 
 
 @contextmanager
@@ -83,29 +79,23 @@ def only_one(folder: Path) -> Iterator[None]:
     """Keeps other processes from what is done in a folder, until the block or this process ends.
 
     Args:
-        folder: Is created. Where folders cannot be marked, as on some network drives, nobody is kept away.
+        folder: Is created. Where files cannot be locked, as on some network drives, nobody is kept away.
 
     Raises:
         DataError: Another process is at it.
-        OSError: It cannot be created.
+        OSError: It cannot be created, or not written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = _lock(folder)
+        lock, _ = _locked(folder / _HELD)
     except BlockingIOError as error:
         raise _in_use(folder) from error
     try:
         yield
     finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def stays(path: Path) -> bool:
-    """Whether a folder cannot be replaced, or only under the feet of who is in it: it is mounted, or worked in."""
-    with suppress(OSError):  # the working folder is gone
-        return os.path.ismount(path) or Path.cwd().is_relative_to(path.resolve())
-    return False
+        with suppress(OSError):
+            (folder / _HELD).unlink()
+        os.close(lock)
 
 
 def check_replaceable(path: Path, ours: Collection[str]) -> None:
@@ -116,14 +106,14 @@ def check_replaceable(path: Path, ours: Collection[str]) -> None:
         ours: Names, with ``*`` for anything, of files that may be replaced.
 
     Raises:
-        DataError: ``path`` is a file, a folder that stays, or one that also holds something else.
+        DataError: ``path`` is a file, a folder that also holds something else, or this user may not write there.
     """
     if path.exists() and not path.is_dir():
         raise DataError(f"{path} is a file: expected an empty folder, or none")
-    if stays(path):
-        raise DataError(f"{path} is mounted, or what is worked in, so it cannot be replaced: expected a folder in it")
-    names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
-    foreign = [name for name in names if not _matches(name, ours)]
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DataError(f"{there} may not be written by this user, expected a folder that may")
+    foreign = [name for name in _names(path) if not _matches(name, ours)]
     if foreign:
         raise DataError(
             f"{path} holds {', '.join(foreign[:5])}, which would be lost: expected an empty folder, or none"
@@ -134,150 +124,184 @@ def check_replaceable(path: Path, ours: Collection[str]) -> None:
 def write_folder_atomically(
     path: Path, ours: Collection[str], keep: bool = False, alone: bool = False
 ) -> Iterator[Path]:
-    """Gives a temporary folder beside ``path`` that replaces it when the block ends well, and is removed when it fails.
+    """Gives a temporary folder whose files replace those of ``path`` when the block ends well, all or none.
 
-    Whenever the process is killed or the disk is full, what was there before or what was written is in place, whole.
-    Where the file system cannot exchange two folders at once, a kill between two renames leaves what was there under
-    another name, and the next call for the same ``path`` puts it back, as it removes what killed ones left.
+    The folders are exchanged at once: whenever the process is killed or the disk is full, what was there before or what
+    was written is in place, whole. Where that cannot be (on some network drives, on what an image of a container
+    brought, for a mounted folder or the one that is worked in, or where this user may not write beside it), the files
+    are put in place one by one, in the order of ``ours``, which a kill can interrupt: :func:`recover`, which every call
+    for the same ``path`` begins with, finishes it. A file that tells what the others have to be should therefore be the
+    first: until then nobody takes the mixture for whole.
 
     Args:
-        path: The folder to write. If there is one already, it is replaced; the folder itself, not a link to it.
-        ours: Names, with ``*`` for anything, of files that may be replaced.
+        path: The folder to write, or a link to it.
+        ours: Names, with ``*`` for anything, of files that may be replaced; those that are not written anew are
+            removed.
         keep: Whether everything else that the folder holds stays there, instead of being refused.
         alone: Whether it is refused while another process writes this folder, instead of the last one winning.
 
     Raises:
-        DataError: ``path`` is a file or a folder that :func:`stays`, or, unless ``keep``, a folder that also holds
-            something else, or another process writes it.
+        DataError: ``path`` is a file or, unless ``keep``, a folder that also holds something else, or another process
+            writes it.
+        OSError: There is no room, or this user may not write there.
     """
     path = Path(os.path.realpath(path))
-    if _recover(path, ours) and alone:
+    if recover(path) and alone:
         raise _in_use(path)
     check_replaceable(path, ("*",) if keep else ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(path) as temporary:
-        try:
-            fresh = temporary / _NEW
-            fresh.mkdir()
-            yield fresh
-            for file in (*fresh.rglob("*"), fresh):  # so that a name never stands for less than was written
-                if not file.is_symlink():
-                    _to_disk(file)
-            if path.exists():
-                others = {entry.name for entry in path.iterdir() if not _matches(entry.name, ours)}
-                _take_along(path, fresh, others)
-                old = fresh.rename(temporary / _OLD)  # as which what is there then comes back
-                if not _exchange(old, path):
-                    old.rename(fresh)
-                    path.rename(old)
-                    fresh.rename(path)
-            else:
-                fresh.rename(path)
-            _to_disk(path.parent)
-        finally:
-            _settle(temporary, path, ours)
+        fresh = temporary / _NEW
+        yield fresh
+        written = sorted(fresh.rglob("*"))
+        for file in (*written, fresh):  # so that a name never stands for less than was written
+            if not file.is_symlink():
+                _to_disk(file)
+        names = [file.relative_to(fresh).as_posix() for file in written]
+        if not _exchanged(fresh, path, ours):
+            _plan(temporary, path, names, ours)
 
 
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Makes a folder beside a path, and marks it as in use by this process."""
-    while True:
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error  # what was asked for
-        try:
-            lock = _lock(folder)
-        except (BlockingIOError, FileNotFoundError):  # taken for a left-over before it was marked
-            continue
-        if folder.exists():
-            break
-    try:
-        yield folder
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-@contextmanager
-def _left(place: Path, names: Collection[str]) -> Iterator[bool]:
-    """Whether a temporary folder was left by a process that was killed; it is kept from others in the block.
-
-    Raises:
-        BlockingIOError: A process uses it.
-        OSError: It is of another user, or no folder.
-    """
-    lock = _lock(place)
-    try:
-        yield lock is not None and {entry.name for entry in place.iterdir()} <= {*names}
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _recover(path: Path, ours: Collection[str]) -> bool:
+def recover(path: Path) -> bool:
     """Puts in order what calls of :func:`write_folder_atomically` for this path left that were killed.
 
     Returns:
         Whether another one is at work.
+
+    Raises:
+        OSError: Files could not be put in place.
+    """
+    path = Path(os.path.realpath(path))
+    found = [clear(path.parent, path.name), clear(path, "")]
+    return any(found)
+
+
+def clear(folder: Path, name: str | None = None) -> bool:
+    """Puts in order what writers in a folder left that were killed.
+
+    Args:
+        folder: Where they wrote.
+        name: Of the file or folder; empty for the folder itself, None for any.
+
+    Returns:
+        Whether another one is at work.
+
+    Raises:
+        OSError: Files could not be put in place.
     """
     busy = False
-    for place in path.parent.glob(f".{glob.escape(path.name)}-????????"):
+    for place in folder.glob(f"{_PREFIX}{'*' if name is None else glob.escape(name)}-????????"):
         try:
-            with _left(place, {_NEW, _OLD, _GONE}) as is_left:
-                if is_left:
-                    _settle(place, path, ours)
+            if place.lstat().st_uid != os.geteuid() or not {*_names(place)} <= {_NEW, _PLAN, _LOCK}:
+                continue
+            lock, sure = _locked(place / _LOCK)
         except BlockingIOError:
             busy = True
-        except OSError:  # of another user, or no folder
             continue
+        except OSError:  # of another user, no folder, or gone
+            continue
+        try:
+            if sure:
+                _settle(place)
+            elif time.time() - place.stat().st_mtime > _WEEK:
+                _remove(place)  # its plan may be older than what was put in place since
+        finally:
+            os.close(lock)
     return busy
 
 
-def _settle(temporary: Path, path: Path, ours: Collection[str]) -> None:
-    """Removes a temporary folder; what of it has to stay goes to its place before."""
-    old = temporary / _OLD
-    if old.exists():
-        if path.exists():
-            _bring_back(old, path, ours)
-            old.rename(temporary / _GONE)  # half removed it must not be taken for what was there
-        else:
-            old.rename(path)
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Makes a folder for what will be at a path, and settles it when the block ends.
+
+    It lies beside the path, or in it where nothing can be renamed from there to here.
+    """
+    inside = path.is_dir() and (os.path.ismount(path) or not os.access(path.parent, os.W_OK | os.X_OK))
+    parent, name = (path, "") if inside else (path.parent, path.name)
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-", dir=parent))
+        with suppress(BlockingIOError, FileNotFoundError):  # taken for a left-over before it was locked
+            lock, _ = _locked(place / _LOCK)
+            break
+    try:
+        (place / _NEW).mkdir()
+        yield place
+    finally:
+        try:
+            _settle(place)
+        finally:
+            os.close(lock)
+
+
+def _settle(place: Path) -> None:
+    """Does what is planned in a temporary folder, and removes it; without a plan, what is there is of no use."""
+    try:
+        plan = json.loads((place / _PLAN).read_bytes())
+    except (OSError, ValueError):  # none, or not whole, so nothing of it was done
+        plan = None
+    if plan is not None:
+        target = place.parent / place.name[len(_PREFIX) : -_RANDOM]
+        target.mkdir(exist_ok=True)
+        for name in plan["drop"]:
+            _remove(target / name)
+        for name in plan["put"]:
+            here, there = place / _NEW / name, target / name
+            if _is_folder(here):
+                there.mkdir(exist_ok=True)
+            elif os.path.lexists(here):  # not put there before a kill
+                here.replace(there)
+        for name in ("", *plan["put"]):
+            if _is_folder(target / name):
+                _to_disk(target / name)
+        (place / _PLAN).unlink()
+    _remove(place)
+
+
+def _plan(place: Path, path: Path, names: Collection[str], ours: Collection[str]) -> None:
+    """Says how the files in a temporary folder get to a path one by one. From then on they will, whoever does it."""
+
+    def rank(name: str) -> tuple[int, str]:
+        top = Path(name).parts[0]
+        return next((number for number, one in enumerate(ours) if fnmatch(top, one)), len(ours)), name
+
+    mine = [path / name for name in _names(path) if _matches(name, ours)]
+    there = {file.relative_to(path).as_posix(): file for top in mine for file in (top, *top.rglob("*"))}
+    kept = {name for name in names if name in there and _is_folder(there[name]) == _is_folder(place / _NEW / name)}
+    with (place / _PLAN).open("w", encoding="utf-8") as file:
+        json.dump({"drop": sorted(there.keys() - kept), "put": sorted(names, key=rank)}, file)
+    _to_disk(place / _PLAN)
+    _to_disk(place)
+
+
+def _exchanged(fresh: Path, path: Path, ours: Collection[str]) -> bool:
+    """Puts a folder in another one's place at once, with what others have in that; False where it cannot be."""
+    if not path.exists():
+        with suppress(OSError):  # another process was first
+            fresh.rename(path)
             _to_disk(path.parent)
-    shutil.rmtree(temporary)
-
-
-def _bring_back(source: Path, target: Path, ours: Collection[str]) -> None:
-    """Moves what others put into a folder while it was written anew."""
-    for here in source.iterdir():
-        there = target / here.name
-        if _matches(here.name, ours):
-            continue
-        if not os.path.lexists(there):
-            here.rename(there)
-        elif here.is_dir() and there.is_dir() and not here.is_symlink():
-            _bring_back(here, there, ())
-
-
-def _take_along(source: Path, target: Path, names: Collection[str]) -> None:
-    """Gives a folder, under the same names, what others put into another one, and its mode."""
+            return True
+    others = [name for name in _names(path) if not _matches(name, ours)]
 
     def unwanted(folder: str, entries: list[str]) -> set[str]:
-        return {*entries} - {*names} if Path(folder) == source else set()
+        return {*entries} - {*others} if Path(folder) == path else set()
 
-    if names:
-        shutil.copytree(source, target, True, unwanted, _link, dirs_exist_ok=True)
-        _to_disk(target)
-    else:
-        shutil.copymode(source, target)
+    try:
+        if path in (Path.cwd(), *Path.cwd().parents):  # it would be the old one that is worked in
+            return False
+        shutil.copytree(path, fresh, True, unwanted, _link, dirs_exist_ok=True)
+    except OSError:
+        return False
+    _to_disk(fresh)
+    if not _exchange(fresh, path):
+        return False
+    _to_disk(path.parent)
+    _bring_back(fresh, path, ours)
+    return True
 
 
 def _link(source: str, target: str) -> None:
-    """The same file under another name; a copy where the file system has no such links."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target)
+    """The same file under another name: what is written to one is in the other."""
+    os.link(source, target, follow_symlinks=False)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -289,38 +313,96 @@ def _exchange(one: Path, other: Path) -> bool:
     return int(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _SWAP)) == 0
 
 
-def _lock(folder: Path) -> int | None:
-    """Marks a folder as in use until the process ends; None where nothing can be marked.
+def _bring_back(source: Path, target: Path, ours: Collection[str]) -> None:
+    """Moves what others put into a folder, or replaced there, while it was written anew."""
+    for here in source.iterdir():
+        there = target / here.name
+        with suppress(OSError):
+            if _matches(here.name, ours):
+                continue
+            if _is_folder(here) and _is_folder(there):
+                _bring_back(here, there, ())
+            elif not os.path.lexists(there) or _later(here.lstat(), there.lstat()):
+                here.replace(there)
+
+
+def _later(one: os.stat_result, other: os.stat_result) -> bool:
+    return not os.path.samestat(one, other) and one.st_ctime_ns >= other.st_ctime_ns
+
+
+def _locked(file: Path) -> tuple[int, bool]:
+    """Opens a file for this process alone, until it ends.
+
+    Returns:
+        The open file, and whether others are kept away: some file systems know no locks.
 
     Raises:
-        BlockingIOError: It is in use.
-        OSError: It is of another user, or no folder.
+        BlockingIOError: Another process has it.
+        OSError: There is no such folder, or this user may not write there.
     """
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            sure = _lock(handle)
+            with suppress(FileNotFoundError):  # removed by who had it before
+                if os.path.samestat(os.fstat(handle), file.stat()):
+                    return handle, sure
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
     try:
         import fcntl
-    except ImportError:
-        return None
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
+
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        if isinstance(error, BlockingIOError):
-            raise
-        return None
-    return handle
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _in_use(folder: Path) -> DataError:
     return DataError(f"another process writes {folder}: expected a folder of its own, or that the other one has ended")
 
 
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _remove(place: Path) -> None:
+    """Removes a file or a folder, whatever its mode; the log tells what stays."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        if _is_folder(place):
+            if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+                place.chmod(0o700)
+            for entry in sorted(place.iterdir()):
+                _remove(entry)
+            place.rmdir()
+        else:
+            place.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _logger.info("%s could not be removed: %s", place, error)
+
+
+def _to_disk(path: Path) -> None:
+    with suppress(OSError) if path.is_dir() else nullcontext():  # some file systems cannot with folders
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _names(folder: Path) -> list[str]:
+    """What a folder holds, without what is there only while something is written."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(entry.name for entry in entries if not entry.name.startswith(_PREFIX))
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from omnibind_core.commands.loading import load_in_torch
 from omnibind_core.errors import ConfigError
-from omnibind_core.model.folders import FILES
+from omnibind_core.model.folders import FILES, TRAINED
 
 if TYPE_CHECKING:
     from omnibind_core.features.adaptation import Home
     from omnibind_core.model import OmniBind
 
-_FILES = (*FILES, "labels.csv")
 _COPIED = ("train.yaml", "home.safetensors")
 FIGURES = "figures.json"
 
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     if not 0 <= args.holdout < 1:
         raise ConfigError(f"--holdout is {args.holdout}, expected 0 or more, and less than 1")
-    check_replaceable(args.out.absolute(), (*_FILES, *_COPIED, FIGURES))
+    check_replaceable(args.out.absolute(), (*FILES, *TRAINED))
     shipped = WEIGHTS / args.model
     folder = shipped if (shipped / "config.json").is_file() else Path(args.model).expanduser()
     if args.out.exists() and args.out.resolve() == folder.resolve():
@@ -149,10 +148,10 @@ def _save(model: OmniBind, out: Path, folder: Path, concepts: Sequence[Any], fig
     from omnibind_core.data.concepts import Concepts
     from omnibind_core.files import write_folder_atomically
 
-    with write_folder_atomically(out, (*_FILES, *_COPIED, FIGURES), alone=True) as fresh:
-        model.save_pretrained(fresh)
+    with write_folder_atomically(out, (*FILES, *TRAINED), alone=True) as fresh:
         Concepts(concepts).write(fresh / "labels.csv")
         for name in _COPIED:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, fresh / name)
         (fresh / FIGURES).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        model.write_files(fresh)

@@ -257,7 +257,7 @@ def _differences(config: TrainConfig, aligned: Path) -> str:
 def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tuple[TrainConfig, Fabric, Trainer]:
     """The settings, the processes and the trainer; ``drop`` are settings that do not matter to the stage."""
     from omnibind_core import modalities
-    from omnibind_core.files import only_one
+    from omnibind_core.files import check_replaceable, only_one
     from omnibind_core.training import checkpoint
     from omnibind_core.training.config import load
     from omnibind_core.training.engine import Trainer, be_deterministic, launch
@@ -269,6 +269,7 @@ def _prepare(args: argparse.Namespace, folder: str, drop: tuple[str, ...]) -> tu
     if fabric.is_global_zero:
         args.until_done.close()  # what the stage before held
         args.until_done.enter_context(only_one(Path(config.out)))
+        check_replaceable(Path(config.out) / folder, ("*",))
     else:
         logging.getLogger().setLevel(logging.WARNING)
     be_deterministic(config.seed)
@@ -293,15 +294,13 @@ def _save(
     figures: dict[str, Any],
     beside: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    from omnibind_core.features import adaptation
     from omnibind_core.files import write_folder_atomically
-    from omnibind_core.model.folders import FILES
+    from omnibind_core.model.folders import FILES, TRAINED
     from omnibind_core.training.config import dump
 
-    ours = (*FILES, "labels.csv", "train.yaml", "figures.json", adaptation.FILE)
-    with write_folder_atomically(out, ours, keep=True) as fresh:
-        model.save_pretrained(fresh)
+    with write_folder_atomically(out, (*FILES, *TRAINED), keep=True) as fresh:
         concepts.write(fresh / "labels.csv")
         dump(config, fresh / "train.yaml")
         (fresh / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         beside(fresh)
+        model.write_files(fresh)

@@ -30,9 +30,8 @@ from omnibind_core.files import write_atomically
 from omnibind_core.fusion.familiarity import spherical_k_means
 from omnibind_core.labels import LabelBank
 from omnibind_core.model import OmniBind
+from omnibind_core.model.folders import HOME
 
-FILE = "home.safetensors"
-"""In a model's folder, see :func:`save_homes`."""
 SHARE = 0.1
 """Of home samples that may be taken for the new sensor's, by an estimate that is too high (2 % and less were)."""
 CENTRES = 64
@@ -104,7 +103,7 @@ def save_homes(folder: Path, homes: Mapping[str, Home]) -> None:
     for name, home in homes.items():
         tensors[f"{name}.centres"] = home.centres.half().cpu().contiguous()
         tensors[f"{name}.scale"] = torch.tensor([home.median, home.spread])
-    with write_atomically(folder / FILE) as path:
+    with write_atomically(folder / HOME) as path:
         path.write_bytes(save(tensors))
 
 
@@ -114,12 +113,12 @@ def read_homes(folder: Path) -> dict[str, Home]:
     Raises:
         WeightsError: The file is damaged.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / HOME).is_file():
         return {}
     try:
-        tensors = load_file(folder / FILE)
+        tensors = load_file(folder / HOME)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{folder / FILE}: not a whole safetensors file: {error}") from error
+        raise WeightsError(f"{folder / HOME}: not a whole safetensors file: {error}") from error
     names = [name.removesuffix(".centres") for name in tensors if name.endswith(".centres")]
     return {
         name: Home(F.normalize(tensors[f"{name}.centres"].float(), dim=1), *tensors[f"{name}.scale"].tolist())

@@ -11,7 +11,7 @@ from typing import Any
 from omnibind_core import modalities, resources
 from omnibind_core.config import read_mapping
 from omnibind_core.encoders.inference.parts import MANIFEST, code_digest
-from omnibind_core.errors import ConfigError, WeightsError
+from omnibind_core.errors import ConfigError
 
 WEIGHTS = resources.path("weights")
 """Models that come with the package, one folder each."""
@@ -21,8 +21,12 @@ LABELS = "labels.json"
 CALIBRATION = "calibration.json"
 DIGEST = "digest.json"
 """Of each file of a saved model, a hash of what it says: files of two models are not one."""
-FILES = (CONFIG, MODEL, LABELS, CALIBRATION, DIGEST)
-"""What a saved model is."""
+FILES = (DIGEST, CONFIG, MODEL, LABELS, CALIBRATION)
+"""What a saved model is; the first tells what the others have to be."""
+HOME = "home.safetensors"
+"""What its encoders were trained on, see :func:`omnibind_core.features.adaptation.save_homes`."""
+TRAINED = (HOME, "labels.csv", "train.yaml", "figures.json")
+"""What a training writes beside it."""
 EXPORTED = "exported"
 """Folder in that of a model where ``omnibind export`` may put its parts, to be found with it."""
 
@@ -96,11 +100,11 @@ def _hash(folder: Path, names: tuple[str, ...]) -> str:
 
 
 def content_digests(folder: Path) -> dict[str, str]:
-    """Of each file of a saved model, a hash of what it says, for :data:`DIGEST`.
+    """Of each file of a saved model, and of :data:`HOME` if there is one, a hash of what it says, for :data:`DIGEST`.
 
     How a JSON file is laid out does not matter.
     """
-    found = {MODEL: _hash(folder, (MODEL,))}
+    found = {name: _hash(folder, (name,)) for name in (MODEL, HOME) if name == MODEL or (folder / name).is_file()}
     for name in (CONFIG, LABELS, CALIBRATION):
         text = json.dumps(json.loads((folder / name).read_bytes()), sort_keys=True)
         found[name] = hashlib.sha256(text.encode()).hexdigest()
@@ -116,24 +120,17 @@ def kept_digests(folder: Path) -> dict[str, str] | None:
     return read_mapping(folder / DIGEST) if (folder / DIGEST).is_file() else None
 
 
-def check_digests(folder: Path, kept: Mapping[str, str] | None) -> None:
-    """Refuses a folder whose files are not those that were saved together.
+def strangers(folder: Path, kept: Mapping[str, str] | None) -> list[str]:
+    """Files of a saved model that are not those that were saved together; none where that is not known.
 
     Args:
         folder: The folder, all files of which can be read.
         kept: :func:`kept_digests` of it before the first file was read: it may be replaced meanwhile.
-
-    Raises:
-        WeightsError: A file is of another model, or was changed.
     """
     if kept is None:
-        return
-    other = [name for name, digest in content_digests(folder).items() if kept.get(name) != digest]
-    if other:
-        raise WeightsError(
-            f"{folder}: {', '.join(other)}: not what was saved with the rest, expected the files of one model "
-            f"(without {DIGEST} they are taken as they are)"
-        )
+        return []
+    found = content_digests(folder)
+    return sorted(name for name in {*kept, *found} - ({HOME} - {*kept}) if found.get(name) != kept.get(name))
 
 
 def saved_modalities(source: str | Path) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ from omnibind_core.config import parse, read_mapping
 from omnibind_core.encoders.config import ModelConfig, load_config
 from omnibind_core.encoders.inference import BatchedEncoders, compile_trunks, export, lower
 from omnibind_core.encoders.inference.export import Part
-from omnibind_core.errors import ConfigError, WeightsError
-from omnibind_core.files import write_folder_atomically
+from omnibind_core.errors import ConfigError, OmniBindError, WeightsError
+from omnibind_core.files import recover, write_folder_atomically
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.base import Preset
@@ -35,14 +37,17 @@ from omnibind_core.model.folders import (
     FILES,
     LABELS,
     MODEL,
-    check_digests,
+    TRAINED,
     content_digests,
     embedding_digest,
     kept_digests,
     model_folder,
+    strangers,
 )
 from omnibind_core.model.recogniser import DYNAMIC, OUTPUTS, Recogniser, samples
 from omnibind_core.model.recorded import RecordedRecogniser
+
+_TRIES = 10  # to read a model that others replace meanwhile
 
 
 class OmniBind(AnsweringModel, nn.Module):
@@ -110,12 +115,11 @@ class OmniBind(AnsweringModel, nn.Module):
                 of two models.
         """
         folder = model_folder(source)
-        digests = kept_digests(folder)
-        config = load_config(folder / CONFIG, whole=True)
+        saved = _read(folder)
+        config, state = saved.config, saved.state
         wanted = None if modalities is None else {*modalities, "text"}
         encoder_set = encoders.build(config, wanted, device)
         fusion_module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
-        state = _read_weights(folder / MODEL)
         state = _select(state, encoder_set, wanted)
         rows = state.pop("labels.rows", None)
         encoders.load_own_state(encoder_set, {k[9:]: v for k, v in state.items() if k.startswith("encoders.")})
@@ -126,10 +130,14 @@ class OmniBind(AnsweringModel, nn.Module):
             )
         parts = nn.ModuleDict({"encoders": encoder_set, "fusion": fusion_module})
         _check_finite({**state, "labels.rows": rows}, parts, str(folder / MODEL))
-        labels = LabelBank.from_dict(read_mapping(folder / LABELS), rows)
-        calibration = parse(Calibration, read_mapping(folder / CALIBRATION), "calibration")
-        check_digests(folder, digests)
-        model = cls(config, encoder_set, fusion_module, labels, calibration, embedding_digest(folder)).to(device)
+        labels = LabelBank.from_dict(saved.labels, rows)
+        calibration = parse(Calibration, saved.calibration, "calibration")
+        if saved.strangers:
+            raise WeightsError(
+                f"{folder}: {', '.join(saved.strangers)}: not what was saved with the rest, expected the files of one "
+                "model: save it there again, or copy the whole folder"
+            )
+        model = cls(config, encoder_set, fusion_module, labels, calibration, saved.digest).to(device)
         if precision is not None or engine is not None or providers:
             model.accelerate(precision or "float32", engine or "torch", folder / EXPORTED, providers)
         return model
@@ -219,31 +227,51 @@ class OmniBind(AnsweringModel, nn.Module):
         parts = {name: self.config.modalities[name] for name in self.encoders.heads}
         return {name: modalities.get(name).preset(part.preset) for name, part in parts.items()}
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Writes architecture, own weights, labels and calibration to a folder.
 
-        Weights that come from packages (see the model card) are not written again. The folder is replaced as one, with
-        what else it holds (:func:`~omnibind_core.files.write_folder_atomically`): when this fails, or the process is
-        killed, the model that was there still is.
+        Weights that come from packages (see the model card) are not written again. The files are replaced as one
+        (:func:`~omnibind_core.files.write_folder_atomically`): when this fails, the model that was there still is. What
+        a training wrote beside that goes with it, if its weights are others; what else the folder holds stays there.
 
         Raises:
-            DataError: It is a file.
+            DataError: It is a file, or this user may not write there.
             OSError: It cannot be written.
             WeightsError: A tensor has values that are not finite, and that its module does not name.
         """
+        folder, contents = Path(folder), self._contents()
+        there = (folder / name for name in (CONFIG, MODEL))
+        same = all(file.is_file() and file.read_bytes() == contents[file.name] for file in there)
+        with write_folder_atomically(folder, FILES if same else (*FILES, *TRAINED), keep=True) as fresh:
+            self._write(fresh, contents)
+
+    def write_files(self, folder: Path) -> None:
+        """Writes the same to a folder that is being written as one, after :data:`~omnibind_core.model.folders.HOME`.
+
+        Raises:
+            OSError: It cannot be written.
+            WeightsError: As of :meth:`save_pretrained`.
+        """
+        self._write(folder, self._contents())
+
+    def _write(self, folder: Path, contents: Mapping[str, bytes]) -> None:
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+        (folder / DIGEST).write_bytes(_json(content_digests(folder)))
+        self.digest = embedding_digest(folder)
+
+    def _contents(self) -> dict[str, bytes]:
+        """The files of a saved model, without their digests."""
         state = {f"encoders.{key}": value for key, value in encoders.own_state(self.encoders).items()}
         state |= {f"fusion.{key}": value for key, value in self.fusion.state_dict().items()}
         state["labels.rows"] = self.labels.rows
         _check_finite(state, self, self.name)
-        data = save({key: value.detach().cpu().contiguous() for key, value in sorted(state.items())})
-        with write_folder_atomically(folder, FILES, keep=True) as fresh:
-            (fresh / MODEL).write_bytes(data)
-            _write_json(fresh / CONFIG, self.config.model_dump())
-            _write_json(fresh / LABELS, self.labels.to_dict())
-            _write_json(fresh / CALIBRATION, self.calibration.model_dump())
-            _write_json(fresh / DIGEST, content_digests(fresh))
-            digest = embedding_digest(fresh)
-        self.digest = digest
+        return {
+            CONFIG: _json(self.config.model_dump()),
+            MODEL: save({key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}),
+            LABELS: _json(self.labels.to_dict()),
+            CALIBRATION: _json(self.calibration.model_dump()),
+        }
 
     @property
     def name(self) -> str:
@@ -437,6 +465,43 @@ def _to_host(*parts: Tensor) -> list[NDArray[np.float32]]:
     return [piece.view(part.shape).numpy() for piece, part in zip(pieces, parts, strict=True)]
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """What the files of a saved model say."""
+
+    config: ModelConfig
+    state: dict[str, Tensor]
+    labels: dict[str, Any]
+    calibration: dict[str, Any]
+    digest: str
+    strangers: list[str]
+
+
+def _read(folder: Path) -> _Saved:
+    """Reads a saved model, anew as long as others put files there meanwhile."""
+    for number in range(_TRIES):
+        digests = kept_digests(folder)
+        with suppress(OmniBindError, OSError):
+            saved = _read_once(folder)
+            if not saved.strangers:
+                return saved
+        with suppress(OSError):
+            recover(folder)  # who put them there may have been killed
+        if number and kept_digests(folder) == digests:
+            break
+    return _read_once(folder)
+
+
+def _read_once(folder: Path) -> _Saved:
+    digests, config, state = (
+        kept_digests(folder),
+        load_config(folder / CONFIG, whole=True),
+        _read_weights(folder / MODEL),
+    )
+    labels, calibration = read_mapping(folder / LABELS), read_mapping(folder / CALIBRATION)
+    return _Saved(config, state, labels, calibration, embedding_digest(folder), strangers(folder, digests))
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path)
@@ -490,5 +555,5 @@ def _load_strict(module: nn.Module, state: Mapping[str, Tensor], folder: Path) -
         raise WeightsError(f"{folder / 'model.safetensors'}: {error}") from error
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+def _json(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, indent=2) + "\n").encode()

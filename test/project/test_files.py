@@ -22,9 +22,11 @@ import os, signal, sys, traceback
 from pathlib import Path
 from omnibind_core import files
 
-root, exchanges = Path(sys.argv[1]), sys.argv[2] == "exchange"
-if not exchanges:
+root, how = Path(sys.argv[1]), sys.argv[2]
+if how != "exchange":
     files._exchange = lambda one, other: False
+if how == "inside":
+    files.os.path.ismount = lambda path: str(path).endswith("model")
 files.ctypes.CDLL(None)
 
 
@@ -35,12 +37,17 @@ def fill(folder, text):
 
 
 def state(path):
-    return {(path / name).read_text() for name in ("a", "b1", "parts/c")} if path.exists() else None
+    return {(path / name).read_text() for name in ("a", "b1", "parts/c")}
 
 
 def write(path, text):
     with files.write_folder_atomically(path, ("a", "b*", "parts"), keep=True) as fresh:
-        fill(fresh, text)
+        with files.write_folder_atomically(fresh, ("parts",), keep=True) as inner:
+            (inner / "parts").mkdir()
+            (inner / "parts" / "c").write_text(text)
+        with files.write_atomically(fresh / "a") as temporary:
+            temporary.write_text(text)
+        (fresh / "b1").write_text(text)
 
 
 def killed_at(step, work):
@@ -70,28 +77,36 @@ while True:
     path = place / "model"
     path.mkdir(parents=True)
     fill(path, "old")
+    (path / "b2").write_text("old")
     (path / "notes").mkdir()
     (path / "notes" / "mine").write_text("mine")
     killed = killed_at(step, lambda: write(path, "new"))
     found = state(path)
-    seen.add(None if found is None else min(found))
-    assert found in ({"old"}, {"new"}) or (found is None and not exchanges), (step, found)
-    assert found is None or (path / "notes" / "mine").read_text() == "mine", step
+    seen.add("".join(sorted(found)))
+    assert len(found) == 1 or (how != "exchange" and (path / "a").read_text() == "new"), (step, found)
+    assert (path / "notes" / "mine").read_text() == "mine", step
+    if step % 3:  # whoever reads it next
+        files.recover(path)
+        assert os.listdir(place) == ["model"] and len(state(path)) == 1, (step, os.listdir(place), state(path))
+        assert (path / "b2").exists() == (state(path) == {"old"}), step
     again = step % 2
     try:  # the next run, which fails itself every other time
         with files.write_folder_atomically(path, ("a", "b*", "parts"), keep=True) as fresh:
+            whole = state(path)
+            assert whole == {"new"} or whole == found == {"old"}, (step, found, whole)
             fill(fresh, "third")
             assert not again
     except AssertionError:
         pass
-    assert state(path) == ((found or {"old"}) if again else {"third"}), step
+    assert state(path) == (whole if again else {"third"}), step
+    assert sorted(os.listdir(path)) == ["a", "b1", *["b2"] * (state(path) == {"old"}), "notes", "parts"], step
     assert (path / "notes" / "mine").read_text() == "mine", step
     assert os.listdir(place) == ["model"], (step, os.listdir(place))
     if not killed:
         break
     step += 1
 print(step, seen)
-assert step > 15 and {"old", "new"} <= seen and (None in seen) != exchanges
+assert step > 15 and {"old", "new"} <= seen and ("newold" in seen) != (how == "exchange")
 """
 
 
@@ -193,7 +208,7 @@ def fill(folder: Path, text: str) -> None:
     (folder / "b1").write_text(text)
 
 
-@pytest.mark.parametrize("how", ["exchange", "rename"])
+@pytest.mark.parametrize("how", ["exchange", "beside", "inside"])
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_folder(tmp_path, how):
     if how == "exchange":
         (tmp_path / "one").mkdir()
@@ -204,24 +219,31 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_folder(tmp_path, how):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3, 4])
-def test_a_failing_rename_leaves_what_was_there(tmp_path, monkeypatch, failing):
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_file_that_cannot_be_put_in_place_is_so_later(tmp_path, monkeypatch, failing):
     path = tmp_path / "model"
     path.mkdir()
-    fill(path, "old")
-    rename, calls = Path.rename, []
+    for name in ("a", "b1", "b2"):
+        (path / name).write_text("old")
+    replace, calls = Path.replace, []
 
     def fails(self, target):
         calls.append(target)
         if len(calls) == failing:
             raise OSError(5, "Input/output error")
-        return rename(self, target)
+        return replace(self, target)
 
     monkeypatch.setattr(files, "_exchange", lambda one, other: False)
-    monkeypatch.setattr(Path, "rename", fails)
-    with pytest.raises(OSError, match="Input/output"), write_folder_atomically(path, OURS) as fresh:
-        fill(fresh, "new")
-    assert (path / "a").read_text() == (path / "b1").read_text() == "old"
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(Path, "replace", fails)
+        with write_folder_atomically(path, OURS) as fresh:
+            for name in ("a", "b1", "b2"):
+                (fresh / name).write_text("new")
+    assert [(path / name).read_text() for name in ("a", "b1", "b2")] == ["new"] * (failing - 1) + ["old"] * (
+        4 - failing
+    )
+    assert not files.recover(path)
+    assert {(path / name).read_text() for name in ("a", "b1", "b2")} == {"new"}
     assert names(tmp_path) == ["model"]
 
 
@@ -288,13 +310,106 @@ def test_what_a_running_process_writes_is_no_left_over(tmp_path):
     assert (path / "a").read_text() == "slow" and names(tmp_path) == ["model"]
 
 
-def test_folders_of_others_are_no_left_overs(tmp_path):
-    for name in (".model-abcdefgh", ".model-2-abcdefgh/old", ".model-notours/old"):
+def test_folders_of_others_are_no_left_overs(tmp_path, monkeypatch):
+    mine = [".model-abcdefgh/new", ".omnibind-model-2-abcdefgh/new", ".omnibind-model-ownfiles/new"]
+    for name in mine:
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / ".model-abcdefgh" / "mine").write_text("mine")
+    (tmp_path / ".omnibind-model-ownfiles" / "thesis.txt").write_text("mine")
     with write_folder_atomically(tmp_path / "model", OURS) as fresh:
         fill(fresh, "new")
-    assert names(tmp_path) == [".model-2-abcdefgh", ".model-abcdefgh", ".model-notours", "model"]
+    assert names(tmp_path) == [*(name.removesuffix("/new") for name in mine), "model"]
+    (tmp_path / ".omnibind-model-abcdefgh").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "geteuid", lambda: os.getuid() + 1)  # another user's
+        files.recover(tmp_path / "model")
+    assert ".omnibind-model-abcdefgh" in names(tmp_path)
+    files.recover(tmp_path / "model")
+    assert names(tmp_path) == [*(name.removesuffix("/new") for name in mine), "model"]
+
+
+def test_a_folder_that_is_taken_for_a_left_over_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    path, made = tmp_path / "model", []
+    mkdtemp = files.tempfile.mkdtemp
+
+    def raced(**kwargs):
+        made.append(mkdtemp(**kwargs))
+        if len(made) == 1:
+            files.recover(path)  # by a process that starts just now
+            assert not Path(made[0]).exists()
+        return made[-1]
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", raced)
+    with write_folder_atomically(path, OURS) as fresh:
+        fill(fresh, "new")
+    assert len(made) == 2 and (path / "a").read_text() == "new" and names(tmp_path) == ["model"]
+
+
+def test_where_nothing_can_be_locked_left_overs_go_when_they_are_old(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    monkeypatch.setattr(files, "_lock", lambda handle: False)
+    with write_folder_atomically(path, OURS) as fresh:
+        fill(fresh, "newer")
+    left = tmp_path / ".omnibind-model-abcdefgh"
+    (left / "new").mkdir(parents=True)
+    fill(left / "new", "killed")
+    files._plan(left, path, ["a", "b1"], OURS)
+    assert not files.recover(path)  # it may be at work
+    assert left.exists()
+    os.utime(left, (0, 0))
+    files.recover(path)
+    assert names(tmp_path) == ["model"] and (path / "a").read_text() == "newer"
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_what_others_replace_in_a_folder_meanwhile_stays_replaced(tmp_path, monkeypatch, exchanges):
+    path = tmp_path / "model"
+    for name in ("mine", "notes/mine"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("1")
+    exchange = files._exchange
+
+    def late(one, other):
+        for name in ("mine", "notes/mine"):
+            (path / "other").write_text("2")
+            (path / "other").replace(path / name)
+        return exchanges and exchange(one, other)
+
+    monkeypatch.setattr(files, "_exchange", late)
+    with write_folder_atomically(path, OURS, keep=True) as fresh:
+        fill(fresh, "new")
+    assert (path / "mine").read_text() == (path / "notes" / "mine").read_text() == "2"
+    assert (path / "a").read_text() == "new" and names(path) == ["a", "b1", "mine", "notes"]
+
+
+def test_what_cannot_be_removed_fails_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.mkdir()
+    fill(path, "old")
+
+    def fails(self):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rmdir", fails)
+        with write_folder_atomically(path, OURS) as fresh:
+            fill(fresh, "new")
+    assert (path / "a").read_text() == (path / "b1").read_text() == "new" and len(names(tmp_path)) == 2
+    files.recover(path)
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_folder_is_replaced_though_nothing_may_be_written_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.mkdir()
+    fill(path, "old")
+    access, inode = os.access, path.stat().st_ino
+    monkeypatch.setattr(files.os, "access", lambda place, mode: Path(place) != tmp_path and access(place, mode))
+    with write_folder_atomically(path, OURS) as fresh:
+        assert names(tmp_path) == ["model"] and fresh.is_relative_to(path)
+        (fresh / "a").write_text("new")
+    assert (path / "a").read_text() == "new" and names(path) == ["a"] and path.stat().st_ino == inode
+    with pytest.raises(DataError, match="may not be written by this user"):
+        files.check_replaceable(tmp_path / "another", OURS)
 
 
 def test_a_link_to_a_folder_stays_one(tmp_path):
@@ -326,15 +441,15 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
 
 def test_files_that_another_process_writes_are_no_left_overs(tmp_path):
-    (tmp_path / ".a.txt-notours1").mkdir()
-    (tmp_path / ".a.txt-notours1" / "mine").touch()
+    (tmp_path / ".omnibind-a.txt-notours1").mkdir()
+    (tmp_path / ".omnibind-a.txt-notours1" / "mine").touch()
     with write_atomically(tmp_path / "a.txt") as slow:
         slow.write_text("slow")
         with write_atomically(tmp_path / "a.txt") as quick:
             quick.write_text("quick")
-        files.clear(tmp_path)
+        assert files.clear(tmp_path)
         assert (tmp_path / "a.txt").read_text() == "quick"
-    assert (tmp_path / "a.txt").read_text() == "slow" and names(tmp_path) == [".a.txt-notours1", "a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "slow" and names(tmp_path) == [".omnibind-a.txt-notours1", "a.txt"]
 
 
 @pytest.mark.parametrize("how", ["only_one", "alone"])
@@ -351,18 +466,17 @@ def test_a_folder_that_a_process_holds_is_refused_until_it_ends(tmp_path, how):
         holder.kill()
     with begin():
         pass
-    assert names(tmp_path) == ["out"]
+    assert names(tmp_path) == ["out"] and names(path) == []
 
 
-def test_the_folder_that_is_worked_in_is_not_replaced(tmp_path, monkeypatch):
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "a" / "b")
-    for path in (Path(), tmp_path / "a"):
-        with pytest.raises(DataError, match="worked in"), write_folder_atomically(path, OURS, keep=True):
-            pass
-    assert Path.cwd() == tmp_path / "a" / "b"
-    with pytest.raises(DataError, match="is mounted"):
-        files.check_replaceable(Path("/proc"), ("*",))
+def test_the_folder_that_is_worked_in_stays_the_same(tmp_path, monkeypatch):
+    (tmp_path / "work" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work" / "deep")
+    for number, path in enumerate((Path(), tmp_path / "work", Path(), tmp_path / "work")):
+        with write_folder_atomically(path, OURS, keep=True) as fresh:
+            fill(fresh, str(number))
+        assert (path / "a").read_text() == str(number)
+        assert Path.cwd() == tmp_path / "work" / "deep" and names(Path()) == ["a", "b1"]
 
 
 def _without_root() -> None:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from omnibind_core import OmniBind, encoders, fusion, modalities
+from omnibind_core import OmniBind, encoders, files, fusion, modalities
 from omnibind_core.calibration import Calibration
-from omnibind_core.errors import ConfigError, InvalidInputError, WeightsError
+from omnibind_core.errors import ConfigError, InvalidInputError, OmniBindError, WeightsError
 from omnibind_core.labels import LabelBank
 from omnibind_core.modalities import Events, Sound
 from omnibind_core.model import omnibind
-from omnibind_core.model.folders import WEIGHTS, available, content_digests, kept_digests
+from omnibind_core.model.folders import FILES, TRAINED, WEIGHTS, available, content_digests, kept_digests
 
 LABELS = ("cup", "dog", "car", "rain")
 
@@ -353,17 +353,25 @@ def test_files_of_two_models_are_refused(tmp_path, file):
     OmniBind.from_pretrained(tmp_path / "one")
 
 
-def test_a_folder_that_is_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_model_that_is_replaced_while_it_is_read_is_one_of_both(tmp_path, monkeypatch, times):
     fresh().save_pretrained(tmp_path)
-    read, other = omnibind._read_weights, another()
+    read, other, left = omnibind._read_weights, another(), [times]
 
     def replaced(path):
         state = read(path)
-        other.save_pretrained(path.parent)
+        if left[0]:
+            left[0] -= 1
+            other.calibration = Calibration(temperatures=(0.5, 0.1 * (1 + left[0])))
+            other.save_pretrained(path.parent)
         return state
 
     monkeypatch.setattr(omnibind, "_read_weights", replaced)
-    with pytest.raises(WeightsError, match="not what was saved with the rest"):
+    model = OmniBind.from_pretrained(tmp_path)
+    assert model.calibration == other.calibration and model.labels.names == other.labels.names
+    assert torch.equal(model.labels.rows, other.labels.rows) and model.identity == other.identity
+    left[0] = 100
+    with pytest.raises(WeightsError, match=r"not what was saved with the rest.*save it there again"):
         OmniBind.from_pretrained(tmp_path)
 
 
@@ -375,6 +383,47 @@ def test_a_saved_model_extends_no_other_file(tmp_path):
     config.write_text(json.dumps({**json.loads(config.read_text()), "extends": str(tmp_path / "other.json")}))
     with pytest.raises(ConfigError, match=r"config\.json: extends '.*other\.json', expected all of a saved"):
         OmniBind.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("puts", range(1, 5))
+def test_a_model_whose_saving_was_killed_is_whole_when_it_is_loaded(tmp_path, monkeypatch, puts):
+    folder, other = tmp_path / "model", another()
+    fresh().save_pretrained(folder)
+    (folder / "notes.txt").write_text("mine")
+    replace, left = Path.replace, [puts]
+
+    def fails(self, target):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(Path, "replace", fails)
+        other.save_pretrained(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(omnibind, "recover", lambda folder: False)
+        with pytest.raises(OmniBindError):
+            OmniBind.from_pretrained(folder)
+    again = OmniBind.from_pretrained(folder)
+    assert again.labels.names == other.labels.names and again.calibration == other.calibration
+    assert (folder / "notes.txt").read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_a_training_wrote_beside_a_model_goes_with_it(tmp_path):
+    model = fresh()
+    (tmp_path / "home.safetensors").write_bytes(b"of this one")
+    model.write_files(tmp_path)
+    for name in (*TRAINED, "notes.txt"):
+        (tmp_path / name).write_bytes(b"of another one")
+    with pytest.raises(WeightsError, match=r"home\.safetensors: not what was saved with the rest"):
+        OmniBind.from_pretrained(tmp_path)
+    model.calibration = Calibration(temperatures=(0.3,))
+    model.save_pretrained(tmp_path)
+    assert all((tmp_path / name).exists() for name in TRAINED), "the weights are the same"
+    another().save_pretrained(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "notes.txt"])
 
 
 def test_how_the_json_files_are_laid_out_does_not_matter(tmp_path):

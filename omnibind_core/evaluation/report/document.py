@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from omnibind_core import resources
 from omnibind_core.errors import ConfigError
-from omnibind_core.files import stays, write_atomically, write_folder_atomically
+from omnibind_core.files import write_atomically, write_folder_atomically
 from omnibind_core.labels import UNSEEN
 from omnibind_core.optional import require
 
@@ -37,7 +37,7 @@ _DIGITS = 5  # of numbers in JSON and CSV
 _FORMULA = tuple("=+-@\t\r")  # what a spreadsheet begins a formula with
 _MARKS = dict.fromkeys(set(UNSEEN) - set(map(ord, "\t\n\r")), "\ufffd")
 _INTERVAL = "interval"
-_OURS = ("report.html", "report.json", "tables")
+_OURS = ("report.json", "report.html", "tables")
 _TEMPLATE = resources.path("evaluation/report/report.html.j2")
 
 
@@ -208,9 +208,8 @@ class Report:
         return without_marks(page.render(report=self, schema=SCHEMA))
 
     def write(self, folder: Path) -> Path:
-        """Writes ``report.html``, ``report.json`` and ``tables/NAME.csv``; files of an older report are replaced.
-
-        They are replaced together, but in a folder that :func:`~omnibind_core.files.stays`: there one by one.
+        """Writes ``report.html``, ``report.json`` and ``tables/NAME.csv``; files of an older report are replaced, all
+        or none.
 
         Returns:
             The HTML file.
@@ -223,16 +222,10 @@ class Report:
             raise ConfigError(f"{folder} is a file, expected a folder for the report, or none")
         page, tables = self.html(), self.tables()
         old = folder / "tables"
-        if stays(folder):
-            for path in old.glob("*.csv"):
-                if path.stem not in tables:
-                    path.unlink()
-            self._fill(folder, page, tables)
-        else:
-            with write_folder_atomically(folder, _OURS, keep=True) as fresh:
-                if old.is_dir():  # what others put there stays
-                    shutil.copytree(old, fresh / "tables", ignore=shutil.ignore_patterns("*.csv"))
-                self._fill(fresh, page, tables)
+        with write_folder_atomically(folder, _OURS, keep=True) as fresh:
+            if old.is_dir():  # what others put there stays
+                shutil.copytree(old, fresh / "tables", ignore=shutil.ignore_patterns("*.csv"))
+            self._fill(fresh, page, tables)
         return folder / "report.html"
 
     def _fill(self, folder: Path, page: str, tables: Mapping[str, Table]) -> None:
