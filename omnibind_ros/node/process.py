@@ -49,7 +49,22 @@ class _Ending:
         self.watch.start()
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
-        os.register_at_fork(after_in_child=_leave_alone)
+        self._held = threading.local()
+        os.register_at_fork(before=self._hold, after_in_parent=self._go_on, after_in_child=self._leave)
+
+    def _hold(self) -> None:
+        """Before a library forks: signals wait."""
+        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def _go_on(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
+
+    def _leave(self) -> None:
+        """In the child: signals end it, and are not heard by the node through the pipe that both have."""
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        self._go_on()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.begun or self.past or not self.tidy or _deaf(frame):
@@ -72,21 +87,16 @@ class _Ending:
 
 
 def _deaf(frame: FrameType | None) -> bool:
-    """Whether an exception would not end what is being done: Python prints and drops those of a ``__del__``, and
-    extensions as PyTorch answer one while they are imported by SIGABRT.
+    """Whether an exception would not end what is being done: Python prints and drops those of a ``__del__`` or
+    around a fork, and extensions as PyTorch answer one while they are imported by SIGABRT.
     """
     while frame is not None:
-        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_name in ("__del__", "_hold", "_go_on") or frame.f_code.co_filename.startswith(
+            "<frozen importlib"
+        ):
             return True
         frame = frame.f_back
     return False
-
-
-def _leave_alone() -> None:
-    """In a child that a library forks: signals end it, and are not heard here through the common pipe."""
-    signal.set_wakeup_fd(-1)
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 _ending: _Ending | None = None
@@ -236,6 +246,13 @@ def unused_file(path: str, node: str) -> str | None:
 def _in_words(error: Exception) -> str:
     """What ROS says of arguments that it cannot use, without its own source files."""
     text = re.sub(r", at /\S+?:\d+", "", " ".join(str(error).split()))
+    text = re.sub(r"Error: (error not set|No value\b.*)", r"\g<0>, expected one behind every name, [] for none", text)
+    namespace = next((given[6:] for given in reversed(sys.argv) if given.startswith("__ns:=")), "")
+    if "node namespace" in text:
+        from omnibind_ros.node.parameters import good_name
+
+        text = f"'-r __ns:={namespace}', expected names of letters, digits and _, with no digit first and / between"
+        text += f"; '/{good_name(namespace).strip('/')}' would do"
     names = ", expected names of letters, digits and _, with no digit first"
     return "cannot start: " + re.sub(r"\. Error: Expect(ed lexeme|ing token).*", names, text)
 
@@ -249,6 +266,7 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
     import rclpy
     from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.executors import SingleThreadedExecutor
+    from rclpy.impl.implementation_singleton import rclpy_implementation
 
     from omnibind_core.errors import OmniBindError
 
@@ -258,7 +276,8 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
         except OmniBindError as error:
             rclpy.logging.get_logger("omnibind").fatal(str(error))
             return 1
-        except (ParameterException, NameValidationException) as error:  # of parameters and names that are rclpy's
+        # Of parameters and names that are rclpy's, and of what rcl finds only when a node is made.
+        except (ParameterException, NameValidationException, rclpy_implementation.RCLError) as error:
             rclpy.logging.get_logger("omnibind").fatal(_in_words(error))
             return 1
         ending.callback(node.destroy_node)
