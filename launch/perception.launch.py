@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -124,16 +123,17 @@ def _blocks(path: Path) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: It is no parameter file.
     """
+    from omnibind_core.config import forms_of_yaml
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        waiting: list[Any] = forms_of_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise RuntimeError(f"params_file:={path} cannot be used: {' '.join(str(error).split())}") from error
-    waiting: list[Any] = [content]
     blocks: list[dict[str, Any]] = []
     while waiting:
         mapping = waiting.pop()
         for key, value in mapping.items() if isinstance(mapping, dict) else ():
-            if key == "ros__parameters" and isinstance(value, dict | None):
+            if key == "ros__parameters" and (isinstance(value, dict) or not value):
                 blocks.append(value or {})
             else:
                 waiting.append(value)

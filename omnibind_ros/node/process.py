@@ -1,15 +1,15 @@
-"""A node as a process: from its signals to its exit status. Imports little, so that signals are heard early."""
+"""A node as a process: from its signals to its exit status. Imports next to nothing, so that signals are heard early:
+what takes longer is imported where it is needed.
+"""
 
 from __future__ import annotations
 
 import omnibind_ros.node.threads  # noqa: F401 - first, before threads are started
-from omnibind_core.config import from_yaml
 
 # isort: split
 import _thread
 import contextlib
 import itertools
-import logging
 import os
 import re
 import signal
@@ -21,9 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
-
-from omnibind_core.errors import OmniBindError
-from omnibind_ros.graph.transport import avoid_shared_memory, buffer_warning, share_folder
 
 if TYPE_CHECKING:
     from omnibind_ros.node.lifecycle import PerceptionNode
@@ -53,6 +50,22 @@ class _Ending:
         self.watch.start()
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
+        self._held = threading.local()
+        os.register_at_fork(before=self._hold, after_in_parent=self._go_on, after_in_child=self._leave)
+
+    def _hold(self) -> None:
+        """Before a library forks: signals wait."""
+        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def _go_on(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
+
+    def _leave(self) -> None:
+        """In the child: signals end it, and are not heard by the node through the pipe that both have."""
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        self._go_on()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.begun or self.past or not self.tidy or _deaf(frame):
@@ -75,11 +88,13 @@ class _Ending:
 
 
 def _deaf(frame: FrameType | None) -> bool:
-    """Whether an exception would not end what is being done: Python prints and drops those of a ``__del__``, and
-    extensions as PyTorch answer one while they are imported by SIGABRT.
+    """Whether an exception would not end what is being done: Python prints and drops those of a ``__del__`` or
+    around a fork, and extensions as PyTorch answer one while they are imported by SIGABRT.
     """
     while frame is not None:
-        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_name in ("__del__", "_hold", "_go_on") or frame.f_code.co_filename.startswith(
+            "<frozen importlib"
+        ):
             return True
         frame = frame.f_back
     return False
@@ -116,7 +131,8 @@ def end(status: int) -> NoReturn:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # while the interpreter is taken apart they would kill
         sys.exit(status)
-    logging.shutdown()
+    if "logging" in sys.modules:
+        sys.modules["logging"].shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -141,6 +157,8 @@ def run(make: Callable[[], PerceptionNode]) -> int:
 def _run(make: Callable[[], PerceptionNode], ending: _Ending) -> int:
     import rclpy
     from rclpy.executors import ExternalShutdownException
+
+    from omnibind_ros.graph.transport import avoid_shared_memory, buffer_warning, share_folder
 
     try:
         transport = avoid_shared_memory(
@@ -186,12 +204,21 @@ def _file_problem(arguments: Sequence[str]) -> str | None:
     """What is wrong with the parameter files among the arguments; ``None`` if they can be read."""
     for path in _files(arguments):
         try:
-            from_yaml(Path(path).read_text(encoding="utf-8"))
+            _content(path)
         except (OSError, UnicodeDecodeError) as error:
             return f"parameter file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
         except ValueError as error:
             return f"parameter file {path} is no YAML: {error}"
     return None
+
+
+def _content(path: str) -> list[Any]:
+    """The documents of a parameter file in mappings and lists: what its values are is for rcl to say, which reads the
+    lists of ``ros2 launch``, as ``!!python/tuple``, and texts that look like dates.
+    """
+    from omnibind_core.config import forms_of_yaml
+
+    return forms_of_yaml(Path(path).read_text(encoding="utf-8"))
 
 
 def unused_file(path: str, node: str) -> str | None:
@@ -201,7 +228,7 @@ def unused_file(path: str, node: str) -> str | None:
         path: The file, which can be read.
         node: Full name of the node.
     """
-    waiting: list[tuple[str, Any]] = [("", from_yaml(Path(path).read_text(encoding="utf-8")))]
+    waiting: list[tuple[str, Any]] = [("", document) for document in _content(path)]
     names = []
     while waiting:
         name, content = waiting.pop()
@@ -220,6 +247,13 @@ def unused_file(path: str, node: str) -> str | None:
 def _in_words(error: Exception) -> str:
     """What ROS says of arguments that it cannot use, without its own source files."""
     text = re.sub(r", at /\S+?:\d+", "", " ".join(str(error).split()))
+    text = re.sub(r"Error: (error not set|No value\b.*)", r"\g<0>, expected one behind every name, [] for none", text)
+    namespace = next((given[6:] for given in reversed(sys.argv) if given.startswith("__ns:=")), "")
+    if "node namespace" in text:
+        from omnibind_ros.node.parameters import good_name
+
+        text = f"'-r __ns:={namespace}', expected names of letters, digits and _, with no digit first and / between"
+        text += f"; '/{good_name(namespace).strip('/')}' would do"
     names = ", expected names of letters, digits and _, with no digit first"
     return "cannot start: " + re.sub(r"\. Error: Expect(ed lexeme|ing token).*", names, text)
 
@@ -234,13 +268,16 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
     from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.executors import SingleThreadedExecutor
 
+    from omnibind_core.errors import OmniBindError
+
     with contextlib.ExitStack() as ending:
         try:
             node = make()
         except OmniBindError as error:
             rclpy.logging.get_logger("omnibind").fatal(str(error))
             return 1
-        except (ParameterException, NameValidationException, RuntimeError) as error:  # the latter of the middleware
+        # Of parameters and names that are rclpy's; of what rcl or the middleware finds only when a node is made.
+        except (ParameterException, NameValidationException, RuntimeError) as error:
             rclpy.logging.get_logger("omnibind").fatal(_in_words(error))
             return 1
         ending.callback(node.destroy_node)
@@ -291,7 +328,24 @@ def _spin_on(spin: Callable[[], None], log: Any) -> None:
 @contextlib.contextmanager
 def _logged_by(node: PerceptionNode) -> Iterator[None]:
     """Sends what the ROS-free parts log to the node's logger."""
-    handler = _ToRos(node)
+    import logging
+
+    to_ros = node.get_logger()
+
+    class ToRos(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = self.format(record)
+            # rclpy ties a line of code to one severity, hence one line each.
+            if record.levelno >= logging.ERROR:
+                to_ros.error(text)
+            elif record.levelno >= logging.WARNING:
+                to_ros.warning(text)
+            elif record.levelno >= logging.INFO:
+                to_ros.info(text)
+            else:
+                to_ros.debug(text)
+
+    handler = ToRos()
     logger = logging.getLogger("omnibind_core")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -299,21 +353,3 @@ def _logged_by(node: PerceptionNode) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-class _ToRos(logging.Handler):
-    def __init__(self, node: PerceptionNode) -> None:
-        super().__init__()
-        self._logger = node.get_logger()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        # rclpy ties a line of code to one severity, hence one line each.
-        if record.levelno >= logging.ERROR:
-            self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
-            self._logger.info(text)
-        else:
-            self._logger.debug(text)

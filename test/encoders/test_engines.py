@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -288,3 +289,20 @@ def test_predict_takes_an_engine(tiny_model, tmp_path, monkeypatch, capsys):
         answers.append(json.loads(capsys.readouterr().out))
     assert given == [(None, []), (ENGINES[0], []), ("onnxruntime", ["CPUExecutionProvider"])]
     assert answers[0]["top"][0]["score"] == pytest.approx(answers[1]["top"][0]["score"], abs=1e-4)
+
+
+CALLS = """
+import os, sys
+seen = []
+sys.addaudithook(lambda event, _: seen.append(event) if event in watched else None)
+watched = {"os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect", "socket.getaddrinfo"}
+from omnibind_core.optional import require
+require("openvino", "The test").Core()
+print(sorted(set(seen)), bool(sys.modules.get("openvino_telemetry")))
+"""
+
+
+@pytest.mark.skipif("openvino" not in ENGINES, reason="openvino is not installed")
+def test_openvino_tells_nobody_that_it_is_used():
+    done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] False\n"

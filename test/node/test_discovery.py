@@ -7,9 +7,11 @@ import re
 import pytest
 
 from omnibind_core import modalities
+from omnibind_core.errors import ConfigError
 from omnibind_ros import messages
-from omnibind_ros.graph.discovery import Adopted, Discovery, DiscoveryRules, modality_of
+from omnibind_ros.graph.discovery import Adopted, Discovery, DiscoveryRules, modality_of, name_of
 from omnibind_ros.graph.judging import Look, Offer, camera_info_topic, explain_type, look_of, substitute, words_of
+from omnibind_ros.replay.setup import GivenParameters
 
 IMAGE, JPEG, CLOUD, SCAN = messages.IMAGE, messages.COMPRESSED_IMAGE, messages.POINT_CLOUD, messages.LASER_SCAN
 INFO = messages.CAMERA_INFO
@@ -149,6 +151,26 @@ DRIVERS = {
     "spinnaker_camera_driver, grey, by its product": (
         [offer("/flir/image_raw", IMAGE, "mono8", "blackfly_s", by="/flir/blackfly_s")],
         {"/flir/image_raw": "image"},
+        {},
+    ),
+    "spinnaker_camera_driver, grey, by its usual names": (
+        [
+            offer("/flir_camera/image_raw", IMAGE, "mono8", "flir_camera", by="/flir_camera"),
+            offer("/flir_camera/camera_info", INFO, by="/flir_camera"),
+            offer("/flir_camera/meta", "flir_camera_msgs/msg/ImageMetaData", by="/flir_camera"),
+            offer("/flir_side/image_raw", IMAGE, "mono16", "flir_side", by="/flir_side"),
+            offer("/flir_side/meta", "flir_camera_msgs/msg/ImageMetaData", by="/flir_side"),
+            offer("/flir_rear/image_raw", IMAGE, "mono8", "flir_rear", by="/flir_rear"),
+            offer("/flir_lepton/image_raw", IMAGE, "mono8", "lepton", by="/flir_lepton"),
+            offer("/seek/image_raw", IMAGE, "mono8", by="/seek_driver"),
+        ],
+        {
+            "/flir_camera/image_raw": "image",
+            "/flir_side/image_raw": "image",
+            "/flir_rear/image_raw": "image",
+            "/flir_lepton/image_raw": "thermal",
+            "/seek/image_raw": "thermal",
+        },
         {},
     ),
     "flir_camera, its grey picture": (
@@ -293,7 +315,11 @@ DRIVERS = {
             offer("/carla/ego/depth_front/camera_info", INFO, by="/carla_ros_bridge"),
             offer("/carla/ego/lidar", CLOUD, frame="ego/lidar", by="/carla_ros_bridge"),
         ],
-        {"/carla/ego/rgb_front/image": "image", "/carla/ego/lidar": "point_cloud"},
+        {
+            "/carla/ego/rgb_front/image": "image",
+            "/carla/ego/lidar": "point_cloud",
+            "/carla/ego/depth_front/image": "point_cloud",
+        },
         {"/carla/ego/semantic_segmentation_front/image": "it labels pixels"},
     ),
     "autoware's LiDAR in many forms": (
@@ -310,6 +336,84 @@ DRIVERS = {
             "/sensing/lidar/left_corner/pointcloud_raw": "point_cloud",
         },
         {"/sensing/lidar/top/outlier_filtered/pointcloud": "it shows what /sensing/lidar/top/pointcloud_raw shows"},
+    ),
+    "spot: depth cameras in one folder": (
+        [
+            *(offer(f"/spot/depth/{side}/image", IMAGE, "16UC1", by="/spot") for side in ("frontleft", "frontright")),
+            *(offer(f"/spot/depth/{side}/camera_info", INFO, by="/spot") for side in ("frontleft", "frontright")),
+            offer("/spot/depth/back/image", IMAGE, "16UC1", by="/spot"),
+            offer("/spot/depth/back/camera_info", INFO, by="/spot"),
+            offer("/spot/depth/back/points", CLOUD, frame="back", by="/spot"),
+        ],
+        {
+            "/spot/depth/frontleft/image": "point_cloud",
+            "/spot/depth/frontright/image": "point_cloud",
+            "/spot/depth/back/points": "point_cloud",
+        },
+        {"/spot/depth/back/image": "/spot/depth/back/points of the same device is its cloud"},
+    ),
+    "depth cameras side by side": (
+        [
+            *(offer(f"/camera/{side}/depth", IMAGE, "16UC1", by=f"/{side}") for side in ("front", "back")),
+            *(offer(f"/camera/{side}/camera_info", INFO, by=f"/{side}") for side in ("front", "back")),
+            *(offer(f"/depth_{side}/image", IMAGE, "16UC1") for side in ("left", "right")),
+            *(offer(f"/depth_{side}/camera_info", INFO) for side in ("left", "right")),
+        ],
+        dict.fromkeys(
+            ("/camera/front/depth", "/camera/back/depth", "/depth_left/image", "/depth_right/image"), "point_cloud"
+        ),
+        {},
+    ),
+    "LiDARs with their driver's usual frame": (
+        [
+            offer("/velodyne_front", CLOUD, frame="velodyne", by="/a"),
+            offer("/velodyne_rear", CLOUD, frame="velodyne", by="/b"),
+            offer("/robot/left/points", CLOUD, frame="laser", by="/c"),
+            offer("/robot/right/points", CLOUD, frame="laser", by="/d"),
+        ],
+        {
+            "/velodyne_front": "point_cloud",
+            "/velodyne_rear": "point_cloud",
+            "/robot/left/points": "point_cloud",
+            "/robot/right/points": "point_cloud",
+        },
+        {},
+    ),
+    "AirSim: one node for all": (
+        [
+            offer("/airsim_node/Drone/front_center/DepthPlanar", IMAGE, "32FC1", by="/airsim_node"),
+            offer("/airsim_node/Drone/front_center/camera_info", INFO, by="/airsim_node"),
+            offer("/airsim_node/Drone/lidar/LidarCustom", CLOUD, frame="Drone/LidarCustom", by="/airsim_node"),
+        ],
+        {
+            "/airsim_node/Drone/front_center/DepthPlanar": "point_cloud",
+            "/airsim_node/Drone/lidar/LidarCustom": "point_cloud",
+        },
+        {},
+    ),
+    "what only sounds like a sensor": (
+        [
+            offer("/mic/audio", messages.AUDIO_DATA),
+            offer("/tts/audio", messages.AUDIO_DATA),
+            offer("/audio_out", messages.AUDIO_DATA),
+            offer("/tire_pressure", FLOATS),
+            offer("/cmd_touch", FLOATS),
+            offer("/skin_color/hist", FLOATS),
+            offer("/yolo/bbox_image", IMAGE, "bgr8"),
+            offer("/ouster/amb_image", IMAGE, "mono16"),
+            offer("/velodyne/range_img", IMAGE, "mono16"),
+        ],
+        {"/mic/audio": "audio"},
+        {
+            "/tts/audio": "no microphone's, by its name ('tts')",
+            "/audio_out": "no microphone's, by its name ('out')",
+            "/tire_pressure": "no skin's, by its name ('tire')",
+            "/cmd_touch": "no skin's, by its name ('cmd')",
+            "/skin_color/hist": "no skin's, by its name ('color')",
+            "/yolo/bbox_image": "a program has drawn it",
+            "/ouster/amb_image": "a LiDAR has drawn it",
+            "/velodyne/range_img": "a LiDAR has drawn it",
+        },
     ),
     "a bag that is played": (
         [
@@ -476,3 +580,17 @@ def test_the_topic_beside_and_other_forms_of_one():
     assert "not decoded here" in substitute("/c/image_raw", {"/c/image_raw/theora"}.__contains__)
     assert substitute("/c/image_raw", set().__contains__) == ""
     assert explain_type("tf2_msgs/msg/TFMessage") == ""
+
+
+def test_no_topic_takes_the_name_of_a_parameter():
+    parameters = GivenParameters({"discover": True, "sensors": ["camera"]})
+    before = dict(parameters._values)
+    for topic in ("/objects/image_raw", "/rate/image_raw", "/camera/image_raw", "/use_sim_time/image_raw"):
+        name = name_of(topic, "/", parameters.taken)
+        assert name == f"{topic.split('/')[1]}_2"
+        parameters.add(name, type="image", topic=topic)
+        parameters.remove(name)
+    for taken in ("objects", "camera"):
+        with pytest.raises(ConfigError, match=f"parameter '{taken}.(enabled|type)' is there already"):
+            parameters.add(taken, type="image")
+        assert parameters._values == before and f"{taken}.enabled" in parameters

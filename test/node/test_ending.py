@@ -17,14 +17,14 @@ from domains import any_domain
 pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
-from omnibind_ros.node.process import _spin_on, unused_file
+from omnibind_ros.node.process import _file_problem, _spin_on, unused_file
 
 pytestmark = pytest.mark.ros
 
-SOON = 10.0  # s; three without load. What goes on when the signal comes would take a minute
+SOON = 6.0  # s; three without load. What goes on when the signal comes would take a minute
 
 SLOW = """
-import json, os, signal, sys, tempfile, time
+import hashlib, json, os, signal, sys, tempfile, time
 from types import SimpleNamespace
 import torch  # before the children are forked, which saves each the time
 from omnibind_ros.node import fusion_node, lifecycle
@@ -39,6 +39,9 @@ def multiply():
     end = time.monotonic() + 60
     while time.monotonic() < end:
         matrix = torch.mm(matrix, matrix)
+
+def compute():  # in C, which no signal reaches
+    hashlib.pbkdf2_hmac("sha1", b"", b"", 10**9)
 
 def child(place, slow, log):
     os.dup2(log, 2)
@@ -66,7 +69,7 @@ def child(place, slow, log):
 INT, TERM = signal.SIGINT, signal.SIGTERM
 cases = [
     ("tick", sleep, [INT]), ("tick", multiply, [INT]), ("tick", multiply, [INT, INT]), ("tick", multiply, [TERM]),
-    ("configure", sleep, [INT]), ("configure", multiply, [INT, INT]),
+    ("tick", compute, [INT]), ("configure", sleep, [INT]), ("configure", multiply, [INT, INT]),
 ]
 children = []
 for place, slow, signals in cases:
@@ -80,7 +83,8 @@ def said(log):
 
 for process, log, _ in children:
     while "busy" not in said(log):
-        assert os.waitpid(process, os.WNOHANG)[0] == 0, said(log)
+        ended = os.waitpid(process, os.WNOHANG)
+        assert ended[0] == 0, (ended, said(log))
         time.sleep(0.01)
 begun = time.monotonic()
 for turn in range(2):
@@ -112,7 +116,8 @@ def test_a_signal_ends_a_node_that_is_busy(tmp_path):
 
 @pytest.mark.parametrize("node", ["fusion_node", "sensor_node"])
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_node_that_is_importing(repo, node, stop):
+@pytest.mark.parametrize("after", ["omnibind_ros.node.process", "rclpy"])
+def test_a_signal_ends_a_node_that_is_importing(repo, node, stop, after):
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", str(repo / "bin" / node)],
         env=environment(),
@@ -122,8 +127,9 @@ def test_a_signal_ends_a_node_that_is_importing(repo, node, stop):
     try:
         assert process.stderr is not None
         for line in process.stderr:  # a module that has just been imported
-            if "rclpy" in line:
+            if after in line:
                 break
+        process.stderr.readline()  # the next one: signals are heard by now
         begun = time.monotonic()
         process.send_signal(stop)
         rest = process.communicate(timeout=60)[1]
@@ -171,3 +177,42 @@ def test_a_callback_that_raises_is_told_once_for_each_place_and_spinning_goes_on
     assert next(turns, "done") == "done"
     assert [line.partition(":")[0] for line in told] == ["a callback failed, the node goes on"] * 2
     assert "JSONDecodeError: Expecting value" in told[0] and "KeyError: 'ours'" in told[1]
+
+
+@pytest.mark.parametrize("value", ["!!python/tuple\n    - cup\n    - dog", "2024-13-45", "[=, a]", "!cup a", "a\n---"])
+def test_a_parameter_file_that_rcl_reads_is_taken(tmp_path, value):  # the first as launch_ros writes every list
+    path = tmp_path / "launch_params"
+    path.write_text(f"/**:\n  ros__parameters:\n    labels: {value}\n", encoding="utf-8")
+    assert _file_problem(["--params-file", str(path)]) is None
+    assert unused_file(str(path), "/fusion_node") is None
+
+
+FIRST = """
+import sys
+import omnibind_ros.node.process
+print(*(name for name in ("logging", "numpy", "pydantic", "rclpy", "yaml", "xml") if name in sys.modules))
+"""
+
+
+def test_next_to_nothing_is_imported_before_signals_are_heard():
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=True)
+    assert not done.stdout.split()
+
+
+FORKED = """
+import multiprocessing, os, signal, time
+from omnibind_ros.node.process import interruptible
+
+with interruptible():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    child.terminate()
+    child.join()
+    time.sleep(0.2)
+    print("alive", child.exitcode == -signal.SIGTERM)
+"""
+
+
+def test_a_signal_for_a_child_that_a_library_forked_is_not_the_nodes():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "alive True\n", "")

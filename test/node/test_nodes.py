@@ -1127,6 +1127,8 @@ def test_a_model_that_does_not_exist_fails_the_configuration_and_can_be_correcte
         ({"sensors": ["2cam"]}, "'sensors' has '2cam', expected letters.*; 'sensor_2cam' would do"),
         ({"sensors": ["front/camera"]}, "'front_camera' would do"),
         ({"sensors": ["cam\u00e9ra"]}, "'cam_ra' would do"),
+        ({"sensors": ["---"]}, "'sensors' has '---', expected letters.*first$"),
+        ({"sensors": ["\u524d\u65b9"]}, "'sensors' has '\u524d\u65b9', expected letters.*first$"),
         ({"sensors": ["rate"]}, "'sensors' has 'rate', expected a name that no other parameter has"),
         (
             {"camera__topic": "front camera/image"},
@@ -1286,6 +1288,7 @@ def test_the_process_ends_cleanly_on_a_signal(tmp_path):
 WHILE_IT_STARTS = """
 import os, signal, sys, time
 import rclpy
+from omnibind_ros.graph import transport
 from omnibind_ros.node import process
 from omnibind_ros.node.fusion_node import FusionNode
 
@@ -1316,7 +1319,7 @@ def late():  # the thread that watches asks again and again, until the process c
     process._clean_up = lambda: (time.sleep(0.2), plain())
     Last()
 
-init, log = (process, "avoid_shared_memory"), (process, "buffer_warning")
+init, log = (transport, "avoid_shared_memory"), (transport, "buffer_warning")
 node, start = (FusionNode, "create_publisher"), (FusionNode, "start")
 cases = [(init, terminate), (log, interrupt), (node, interrupt), (node, terminate), (start, interrupt)]
 cases += [(node, lost), (start, lost), (node, Last), (node, late), (node, fail)]
@@ -1373,6 +1376,8 @@ def test_whatever_is_wrong_at_the_start_is_one_line_and_status_1(tmp_path):
     )
     empty = tmp_path / "empty.yaml"
     empty.write_text("/**:\n  ros__parameters:\n    sensors: []\n", encoding="utf-8")
+    blank = tmp_path / "blank.yaml"
+    blank.write_text("/**:\n  ros__parameters:\n    sensors:\n    rate: 3.0\n", encoding="utf-8")
     cases = [
         ("fusion_node", ["-p", "device:=cuda:99"], "parameter 'device' is 'cuda:99', expected one of auto, cpu"),
         ("fusion_node", ["-p", "model:=nope"], "no model 'nope': expected"),
@@ -1390,6 +1395,13 @@ def test_whatever_is_wrong_at_the_start_is_one_line_and_status_1(tmp_path):
         ("sensor_node", ["-p", "sensor:=''"], "parameter 'sensor' has '', expected letters, .*first$"),
         ("fusion_node", ["-p", "2cam.type:=camera"], "'-p 2cam.type:=camera', expected names of letters"),
         ("fusion_node", ["-r", "__ns:=/my-robot"], "'-r __ns:=/my-robot', expected names of letters"),
+        (
+            "fusion_node",
+            ["-r", "__ns:=/robot/"],
+            "'-r __ns:=/robot/', expected names of letters, .*; '/robot' would do",
+        ),
+        ("fusion_node", ["-p", "rate:="], "'-p rate:=' .*expected one behind every name"),
+        ("fusion_node", ["--params-file", f"{blank}"], "blank.yaml'.*No value at line 3, expected one behind every"),
         ("sensor_node", ["--params-file", f"{named}"], "parameter 'sensor' has 'front-camera', .*'front_camera'"),
     ]
     command = [sys.executable, "-c", ONE_LINE, json.dumps([case[:2] for case in cases])]

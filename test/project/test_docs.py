@@ -295,3 +295,11 @@ def test_the_launch_file_names_what_is_wrong_with_the_parameter_file(repo, monke
     with pytest.raises((RuntimeError, ConfigError), match=complaint) as caught:
         nodes_of(params_file=str(path), processes="per_sensor")
     assert "\n" not in str(caught.value)
+
+
+def test_the_launch_file_takes_a_parameter_file_with_the_tags_of_launch(repo, monkeypatch, tmp_path):
+    nodes_of, _ = launch_file(repo, monkeypatch)
+    path = tmp_path / "robot.yaml"
+    text = "/**:\n  ros__parameters:\n    sensors: !!python/tuple [camera, lidar]\n    model: 2024-13-45\n"
+    path.write_text(text, encoding="utf-8")
+    assert len(nodes_of(params_file=str(path), processes="per_sensor")) == 3

@@ -276,6 +276,19 @@ def test_env_of_another_distribution(set_up_tree: Path) -> None:
     assert result.returncode != 0 and "make setup ROS=kilted" in result.stderr
 
 
+def test_env_tells_a_build_that_lacks_what_the_checkout_has(set_up_tree: Path) -> None:
+    site = set_up_tree / ".ros/install/omnibind_ros/lib/python3.11/site-packages"
+    for folder in (set_up_tree / "omnibind_ros/node", site / "omnibind_ros/node"):
+        folder.mkdir(parents=True)
+        (folder / "old.py").touch()
+    command = ["bash", "-c", f"unset OMNIBIND_ROS; set -eu; source '{set_up_tree}/tools/env.sh'"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    (set_up_tree / "omnibind_ros/node/new.py").touch()
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "built before the checkout changed (omnibind_ros/node/new.py): run 'make setup' in" in result.stderr
+
+
 def test_env_without_set_up_says_what_to_do(set_up_tree: Path) -> None:
     shutil.rmtree(set_up_tree / ".ros")
     command = ["bash", "-c", f"unset OMNIBIND_ROS; source '{set_up_tree}/tools/env.sh'"]

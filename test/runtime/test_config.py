@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omnibind_core.config import MOST_LEVELS, MOST_VALUES, from_yaml, read_mapping
+from omnibind_core.config import MOST_LEVELS, MOST_VALUES, forms_of_yaml, from_yaml, read_mapping
 from omnibind_core.errors import ConfigError
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -29,6 +29,8 @@ def test_yaml_that_stands_for_more_than_it_says_is_refused_before_anything_is_ma
 ) -> None:
     with pytest.raises(ValueError, match=HOSTILE[text]):
         from_yaml(text)
+    with pytest.raises(ValueError, match=HOSTILE[text].partition("|")[0]):
+        forms_of_yaml(text)
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read as configuration"):
         read_mapping(tmp_path / "a.yaml")
@@ -46,3 +48,15 @@ def test_aliases_and_merged_keys_are_read() -> None:
     assert from_yaml(text.encode()) == from_yaml(text)
     assert from_yaml("") is None
     assert from_yaml("[" * MOST_LEVELS + "]" * MOST_LEVELS)
+
+
+def test_the_form_of_yaml_is_told_whatever_its_tags_and_values_are() -> None:
+    text = "a: !!python/tuple [cup, !x 2]\nb: {c: 2024-13-45, d: =, 1: !!int x}\nf: !!python/object:os.x {g: }\n--- h"
+    assert forms_of_yaml(text) == [
+        {
+            "a": ["cup", "2"],
+            "b": {"c": "2024-13-45", "d": "=", "1": "x"},
+            "f": {"g": ""},
+        },
+        "h",
+    ]
