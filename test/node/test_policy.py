@@ -257,7 +257,11 @@ def test_who_adopts_topics_may_hear_all_and_that_is_said(tmp_path):
     assert "may hear all" in out.read_text()
 
 
-def test_a_namespace_that_is_none_is_refused():
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [(["--namespace", "my robot"], "--namespace is 'my robot'"), (["--out", "/nowhere/a.xml"], "No such file")],
+)
+def test_wrong_use_is_told(given, words, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["policy", "--namespace", "my robot"])
-    assert ended.value.code == 2
+        cli.main(["policy", *given])
+    assert ended.value.code == 2 and words in capsys.readouterr().err
