@@ -212,7 +212,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the sub-command. Returns 0.
 
     Raises:
-        ConfigError: The namespace or a parameter is unusable.
+        ConfigError: The namespace, a parameter or the file to write is unusable.
         DataError: The parameter file cannot be read.
     """
     namespace = "/" + args.namespace.strip("/")
@@ -222,6 +222,9 @@ def run(args: argparse.Namespace) -> int:
     text = policy(GivenParameters(read_parameters(args.params)), source, namespace, args.processes)
     if args.out is None:
         sys.stdout.write(text)
-    else:
+        return 0
+    try:
         args.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out is '{args.out}', which cannot be written: {error.strerror}") from error
     return 0

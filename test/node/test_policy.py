@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 import xml.etree.ElementTree as ElementTree
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from omnibind_core.modalities import NAMES
 from omnibind_core.optional import require
 from omnibind_ros.commands.policy import OPERATOR, RECORDER, VIEW, Profile, profiles
 from omnibind_ros.messages import CAMERA_INFO, IMAGE, STRING
+from omnibind_ros.messages.objects import TF_MESSAGE
 from omnibind_ros.replay.setup import GivenParameters, read_parameters
 
 PATIENCE = 20.0  # s
@@ -102,6 +104,8 @@ def nodes(monkeypatch, tmp_path):
             if sensor.name != "words":
                 publish(CAMERA_INFO, Profile(NAMESPACE, "").name(sensor.placement.info))
         publish(STRING, f"{NAMESPACE}/robot_description", "/robot_description")
+        if not {"/tf"} & missing():
+            publish(TF_MESSAGE, "/tf", "/tf_static")
         frames = {}
         if apart:
             for sensor in parameters.sensors:
@@ -144,6 +148,9 @@ def test_the_policy_allows_what_living_nodes_have_and_no_more(nodes, apart):
         "fusion_node", *([f"{name}_node" for name in GIVEN["sensors"]] if apart else []),
     ]  # fmt: skip
     absent = {one.node: missing() for one in wanted}
+    if importlib.util.find_spec("rclpy.type_description_service") is None:  # Humble
+        for one in wanted:
+            absent[one.node].add(one.name("~/get_type_description"))
     absent[RECORDER].add(f"{NAMESPACE}/words/text")  # which it takes only if it is named
 
     def differences():
@@ -257,7 +264,11 @@ def test_who_adopts_topics_may_hear_all_and_that_is_said(tmp_path):
     assert "may hear all" in out.read_text()
 
 
-def test_a_namespace_that_is_none_is_refused():
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [(["--namespace", "my robot"], "--namespace is 'my robot'"), (["--out", "/nowhere/a.xml"], "No such file")],
+)
+def test_wrong_use_is_told(given, words, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["policy", "--namespace", "my robot"])
-    assert ended.value.code == 2
+        cli.main(["policy", *given])
+    assert ended.value.code == 2 and words in capsys.readouterr().err

