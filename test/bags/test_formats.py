@@ -28,7 +28,7 @@ if sys.version_info >= (3, 14):
 else:
     zstd = pytest.importorskip("backports.zstd")
 
-from omnibind_ros.bags import read, storage, types  # noqa: E402
+from omnibind_ros.bags import inspect, read, storage, types  # noqa: E402
 from omnibind_ros.bags.formats import mcap  # noqa: E402
 from omnibind_ros.commands.bag import play  # noqa: E402
 from omnibind_ros.replay.setup import read_parameters, resolve  # noqa: E402
@@ -420,6 +420,35 @@ def test_whatever_is_overwritten_the_error_is_ours_and_one_line(suffix, database
             assert sum(1 for _ in read.messages(path)) <= 80
         except DataError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("compression", ["", "zstd"])
+def test_a_bit_that_a_check_sum_covers_is_missed_by_no_report(compression, tmp_path):
+    path = mcap_file(tmp_path / "a.mcap", [*DEFINITIONS, *chunks(compression)])
+    content, whole = path.read_bytes(), [(item.time_ns, item.data) for item in read.messages(path)]
+    random = np.random.default_rng(0)
+    begin, told = content.index(b"\x06"), 0
+    for bit in random.integers(8 * begin, 8 * (len(content) - 60), 60).tolist():
+        damaged = tmp_path / f"{bit}.mcap"
+        damaged.write_bytes(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
+        try:
+            found = inspect.inspect(damaged)
+        except DataError:
+            told += 1
+            continue
+        told += bool(found.damage)
+        if not found.damage and not any(topic.reason for topic in found.topics):
+            assert [(item.time_ns, item.data) for item in read.messages(damaged)] == whole
+    assert told > 40
+
+
+def test_a_time_that_the_index_of_a_database_does_not_know_is_reported(database):
+    content, stamp = database.read_bytes(), STAMPS[7].to_bytes(8, "big")
+    assert content.count(stamp) == 2  # in the table, and in the index
+    assert not inspect.inspect(database.parent).damage
+    for place in (content.index(stamp), content.rindex(stamp)):
+        database.write_bytes(content[: place + 7] + bytes([content[place + 7] ^ 1]) + content[place + 8 :])
+        assert "is damaged: an unknown number of messages are lost" in inspect.inspect(database.parent).damage
 
 
 # --- compression, metadata, paths -------------------------------------------------------------------------------------

@@ -70,6 +70,10 @@ class _Index:
     compressed: bool = False  # whether there are compressed chunks, so that what looks like a message is their content
 
 
+class _DamagedError(UnreadableError):
+    """A summary is not as it was written."""
+
+
 class _Content:
     """Reads the content of a record from its beginning on."""
 
@@ -244,7 +248,10 @@ def _index(path: Path, modified_ns: int, size: int) -> _Index:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             index = _from_summary(data)
-        except (UnreadableError, struct.error):
+        except (_DamagedError, struct.error):  # no message is lost by it
+            index = _from_records(data)
+            index.losses.add(0)
+        except UnreadableError:
             index = _from_records(data)
     index.loose.sort()
     return index
@@ -252,13 +259,17 @@ def _index(path: Path, modified_ns: int, size: int) -> _Index:
 
 def _from_summary(data: mmap.mmap) -> _Index:
     begin = len(data) - len(_MAGIC) - _FOOTER_SIZE
-    if begin < len(_MAGIC) or data[-len(_MAGIC) :] != _MAGIC or _RECORD.unpack_from(data, begin) != (_FOOTER, 20):
-        raise UnreadableError("no footer")
+    if begin < len(_MAGIC) or data[-len(_MAGIC) :] != _MAGIC:
+        raise UnreadableError("it does not end as it should")
+    if _RECORD.unpack_from(data, begin) != (_FOOTER, 20):
+        raise _DamagedError("no footer")
     place, _, checksum = struct.unpack_from("<QQI", data, begin + _RECORD.size)
-    if not len(_MAGIC) < place < begin:
+    if not place:
         raise UnreadableError("no summary")
+    if not len(_MAGIC) < place < begin:
+        raise _DamagedError("no summary where the footer says")
     if checksum and zlib.crc32(data[place : begin + _FOOTER_SIZE - 4]) != checksum:
-        raise UnreadableError("a damaged summary")
+        raise _DamagedError("a damaged summary")
     index, statistics = _Index(), (-1,) * 8
     while place < begin:
         opcode, length = _RECORD.unpack_from(data, place)
@@ -318,12 +329,16 @@ def _note(index: _Index, data: mmap.mmap, place: int, opcode: int, length: int) 
             chunk = _Chunk(place, start_ns, end_ns, _RECORD.size + length)
             index.chunks.append(chunk)
             index.compressed |= _is_compressed(data, place)
+            times = []
             for inner, content in _records_of(data, place):
                 if inner in (_SCHEMA, _CHANNEL):
                     _describe(index, inner, content)
                 elif inner == _MESSAGE:
                     channel, _, time_ns, _ = _MESSAGE_HEAD.unpack_from(content)
                     _count(index, channel, time_ns)
+                    times.append(time_ns)
+            if times:  # no checksum covers what the chunk says of them, which decides on the order
+                index.chunks[-1] = chunk._replace(start_ns=min(times), end_ns=max(times))
     except (UnreadableError, struct.error):
         if opcode != _CHUNK:  # a chunk is counted when it is read
             index.losses.add(None, _RECORD.size + length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sqlite3
 import tempfile
@@ -33,7 +34,8 @@ class SqliteFile:
                 raise UnreadableError(f"{path.name} does not begin like an SQLite database")
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.losses = Losses()
-        self._size = path.stat().st_size
+        self._path, status = path.absolute(), path.stat()
+        self._size, self._modified_ns = status.st_size, status.st_mtime_ns
         try:
             self._database = self._open(path)
             self._database.text_factory = lambda text: text.decode("utf-8", "replace")
@@ -115,6 +117,12 @@ class SqliteFile:
                     yield Raw(topic, time_ns, data)
                 else:
                     self.losses.add(1)
+            if (
+                self._folder is None
+                and not self.losses.cut
+                and not _is_sound(self._path, self._modified_ns, self._size)
+            ):
+                self.losses.add(None)
             return
         except _DAMAGE:
             self.losses.add(0)
@@ -165,3 +173,15 @@ class SqliteFile:
             self._database.close()
         if self._folder is not None:
             self._folder.cleanup()
+
+
+@functools.lru_cache(maxsize=64)
+def _is_sound(path: Path, modified_ns: int, size: int) -> bool:
+    """Whether SQLite finds nothing wrong with the pages and indices of a file as it was at a time."""
+    database = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        return bool(database.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)])
+    except _DAMAGE:
+        return False
+    finally:
+        database.close()
