@@ -37,6 +37,7 @@ _POLARITY = 1  # kind of a packet
 _DESCRIPTION = 1 << 20  # bytes in which the description of the streams ends
 _EVENT_SIZE = 8  # bytes
 _START = len("#!AER-DAT4.0\r\n")
+_HEADER = 1 << 10  # bytes in which the fields of the header stand
 _MOST_PACKED = 1 << 26  # bytes of a packet; cameras send some ten thousand
 _CHIP = re.compile(r"AEChip: *(?:\w+\.)*(\w+)")
 
@@ -149,13 +150,25 @@ def _read_4(path: Path) -> Events:
 def _check_packets(path: Path) -> None:
     """Refuses a file of AEDAT 4 in which a packet is longer than any: the library makes room for what it claims.
 
-    One that ends within a packet, as after a recording that was cut off, is for the library to read so far.
+    One that ends within a packet, as after a recording that was cut off, is for the library to read so far, and one
+    whose header makes no sense to refuse.
     """
-    end = path.stat().st_size
+    size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(_START)
-        length = int.from_bytes(file.read(4), "little")
-        while length < _MOST_PACKED and file.seek(length, 1) < end:
-            length = int.from_bytes(file.read(8)[4:], "little")
-    if length >= _MOST_PACKED:
-        raise InvalidInputError(str(path), f"a packet of {length} bytes", f"AEDAT 4 with at most {_MOST_PACKED} in one")
+        head = file.read(_HEADER)
+        try:
+            length, root = struct.unpack_from("<iI", head, _START)
+            root += _START + 4
+            (vtable,) = struct.unpack_from("<i", head, root)
+            (field,) = struct.unpack_from("<H", head, root - vtable + 6)
+            (table,) = struct.unpack_from("<q", head, root + field)  # where packets end, -1 if that was not noted
+        except struct.error:
+            return
+        place = _START + 4 + length
+        while place < size and place != table and 0 <= length < _MOST_PACKED:
+            file.seek(place)
+            (length,) = struct.unpack("<4xi", file.read(8).ljust(8, b"\0"))
+            place += 8 + length
+    if not 0 <= length < _MOST_PACKED:
+        found = f"a file that cannot be read (a packet of {length} bytes)"
+        raise InvalidInputError(str(path), found, f"AEDAT 4 with packets of up to {_MOST_PACKED}")
