@@ -149,7 +149,7 @@ def write_folder_atomically(
             something else, or another process writes it.
     """
     path = Path(os.path.realpath(path))
-    if _recover(path, ours) and alone:
+    if recover(path, ours) and alone:
         raise _in_use(path)
     check_replaceable(path, ("*",) if keep else ours)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,12 +214,15 @@ def _left(place: Path, names: Collection[str]) -> Iterator[bool]:
             os.close(lock)
 
 
-def _recover(path: Path, ours: Collection[str]) -> bool:
+def recover(path: Path, ours: Collection[str]) -> bool:
     """Puts in order what calls of :func:`write_folder_atomically` for this path left that were killed.
+
+    Each call does so by itself.
 
     Returns:
         Whether another one is at work.
     """
+    path = Path(os.path.realpath(path))
     busy = False
     for place in path.parent.glob(f".{glob.escape(path.name)}-????????"):
         try:
