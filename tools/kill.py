@@ -433,8 +433,11 @@ class Trials:
             raise BrokenError("a file of others is gone")
 
     def _again(self, found: str) -> None:
-        if found == "new" and not self.command.replaces and not self.command.cache:
-            return  # bags are not overwritten
+        if found == "new" and not self.command.replaces and not self.command.cache:  # bags are not overwritten
+            status = watch(self._begin(), (), Moment()).status
+            if status != 2 or "exists already" not in self._told():
+                raise BrokenError(f"run again, it ended with status {status}: {self._told()}")
+            return
         resumes = self.name.startswith("train") and self.rng.random() < 0.7
         status = watch(self._begin(*(["--resume"] if resumes else [])), (), Moment()).status
         if resumes:
