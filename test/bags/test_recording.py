@@ -343,7 +343,7 @@ def test_a_changed_byte_of_a_bag_is_noticed(tmp_path: Path) -> None:
 
 def test_left_overs_go_where_a_bag_is_already(tmp_path: Path) -> None:
     (tmp_path / "bag").mkdir()
-    (tmp_path / ".bag-abcdefgh" / "new" / "bag").mkdir(parents=True)
+    (tmp_path / ".omnibind-bag-abcdefgh" / "new" / "bag").mkdir(parents=True)
     with pytest.raises(DataError, match="exists already"):
         write.BagWriter(tmp_path / "bag")
     assert [path.name for path in tmp_path.iterdir()] == ["bag"]
