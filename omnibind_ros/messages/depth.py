@@ -50,7 +50,7 @@ def compressed_depth(message: Any, modality: str, options: DecodeOptions, source
     deep = "compressedDepth" in coding
     if "rvl" in coding.lower() or data.size <= _HEADER.itemsize:
         raise InvalidInputError(source, f"{data.size} bytes of format '{message.format}'", "compressedDepth as PNG")
-    pixels = decode_bounded(data[_HEADER.itemsize :] if deep else data, source, cv2.IMREAD_UNCHANGED)
+    pixels = decode_bounded((data[_HEADER.itemsize :] if deep else data).tobytes(), source, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
         found = "nothing that OpenCV can decode" if pixels is None else f"{pixels.dtype} of shape {list(pixels.shape)}"
         raise InvalidInputError(source, f"{found} in format '{message.format}'", "depth in 16 bits, as PNG")
