@@ -5,82 +5,137 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from omnibind_core.errors import InvalidInputError
 
 MOST_PIXELS = 1 << 26
-"""Of a compressed picture, 8192 x 8192: more than cameras of robots have, and decoded in about a second."""
-MOST_SCANNED = 1 << 29
-"""Pixels of a progressive JPEG times its scans, each of which goes over all of them: 8 scans of the largest picture."""
-FREE_PIXELS = 1 << 23
-"""Of a picture in a message, 3840 x 2160 and a little more, however few its bytes: a black one has hardly any."""
-PIXELS_A_BYTE = 64
-"""Of a larger one: cameras' pictures have a tenth of it. So no message of less than 1 MB takes long."""
+"""Of a compressed picture, 8192 x 8192: more than cameras of robots have."""
+MOST_BYTES = 6 * MOST_PIXELS
+"""Of its pixels when decoded: the largest picture in three colours of 16 bits."""
+FREE_BYTES = 144 << 20
+"""Of the pixels that any picture may hold, however few bytes it comes in: 50 million of three colours of 8 bits."""
+MOST_RATIO = 80
+"""Bytes of pixels for each compressed byte, beyond :data:`FREE_BYTES`: 1 MB is decoded in about a second."""
+MOST_SCANNED = 10 * MOST_PIXELS
+"""Pixels of a progressive JPEG times its scans, each of which goes over all of them: usual encoders write 10."""
+FREE_LIVE = 3 << 23
+"""What :data:`FREE_BYTES` is of a message: 4K and a little more, and the next one does not wait for long."""
 FREE_SCANNED = 1 << 25
-"""The same of a progressive JPEG's pixels times its scans."""
-SCANNED_A_BYTE = 4 * PIXELS_A_BYTE
-"""And of more of them."""
+"""Pixels of a progressive JPEG in a message times its scans, however few bytes it comes in."""
+SCANNED_A_BYTE = 256
+"""The same for each of its bytes."""
 
-Size = tuple[int, int]  # width, height
+_SLOWNESS = {"AVIF": 3, "HEIF": 3, "JPEG2000": 5}  # how often the time of other kinds decoding takes
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # those that begin a segment, and the picture's start and end
 _JPEG_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers SOF0 to SOF15
+_SEQUENTIAL = (0xC0, 0xC1)  # of these, those whose one scan may hold all
+_PNG_CHANNELS = {4: 4, 6: 4}  # by kind of colour, where they are not three
 _TIFF_SIDES = ((256, 322), (257, 323))  # tags of the picture's and the tiles' width and height
+_TIFF_BITS, _TIFF_CHANNELS = 258, 277
 _TIFF_VALUES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
-_PNM = re.compile(rb"P[1-6]\s(?:\s|#[^\n]*\n)*(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
-_PAM = re.compile(rb"P7\s.{0,256}?WIDTH\s+(\d{1,9})\s.{0,256}?HEIGHT\s+(\d{1,9})\s", re.DOTALL)
+_GAP = rb"(?:\s|#[^\n]*\n)"
+_PNM = re.compile(rb"P[1-6]\s%b*(\d{1,9})%b+(\d{1,9})\s(?:%b*(\d{1,9})\s)?" % (_GAP, _GAP, _GAP))
+_PAM = re.compile(rb"^\s*(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})\s", re.MULTILINE)
+_NESTED = (b"meta", b"iprp", b"ipco")  # boxes in which those with the sizes of an AVIF or HEIF lie
 
 
-def check_size(data: bytes, source: str, most: int = MOST_PIXELS, dense: bool = False) -> bool:
+class Claim(NamedTuple):
+    """What the header of a picture claims.
+
+    Attributes:
+        width: Pixels.
+        height: Pixels.
+        depth: Bytes of a pixel when decoded; grey becomes three colours.
+        kind: Name of the format.
+    """
+
+    width: int
+    height: int
+    depth: int
+    kind: str
+
+    @property
+    def pixels(self) -> int:
+        """Of all rows."""
+        return self.width * self.height
+
+
+def check_size(data: bytes, source: str, most: int = MOST_PIXELS, live: bool = False) -> bool:
     """Checks what the header of a picture claims, before anything is allocated for it.
 
     Args:
         data: The bytes of the file.
         source: Sensor name or file path, for the error message.
         most: Pixels that it may have.
-        dense: Whether it has to be as large as what it claims takes at least: somebody waits for what comes after it.
+        live: Whether it is of a message: somebody waits for what comes after it.
 
     Returns:
         Whether the header could be read. Nothing else should decode a picture of which this is not known.
 
     Raises:
-        InvalidInputError: More than that, or than :data:`MOST_SCANNED`; or, where it has to be dense, than
-            :data:`PIXELS_A_BYTE` and :data:`SCANNED_A_BYTE` allow.
+        InvalidInputError: More than ``most``, :data:`MOST_BYTES` or :data:`MOST_SCANNED`; more than
+            :data:`FREE_BYTES` in so few bytes; of a message more than :data:`FREE_LIVE` or :data:`FREE_SCANNED` are.
     """
-    found = size_of(data)
-    if found is None:
+    claim = size_of(data)
+    if claim is None:
         return False
-    check_pixels(*found, source, most)
-    scans = sum(marker == 0xDA for marker, _ in _segments(data)) if data[:2] == b"\xff\xd8" else 1
-    pixels = found[0] * found[1]
-    scanned = min(MOST_SCANNED, max(FREE_SCANNED, SCANNED_A_BYTE * len(data))) if dense else MOST_SCANNED
-    if scans > 1 and pixels * scans > scanned:
-        value = f"a JPEG of {found[0]} x {found[1]} pixels in {scans} scans"
+    check_claim(claim, len(data), source, most, FREE_LIVE if live else FREE_BYTES)
+    scans, scanned = _scans(data), MOST_SCANNED
+    if live:
+        scanned = min(MOST_SCANNED, max(FREE_SCANNED, SCANNED_A_BYTE * len(data)))
+    if scans > 1 and claim.pixels * scans > scanned:
+        value = f"a JPEG of {claim.width} x {claim.height} pixels in {scans} scans"
         raise InvalidInputError(source, value, f"at most {scanned} pixels in all its scans")
-    if dense and pixels > max(FREE_PIXELS, PIXELS_A_BYTE * len(data)):
-        value = f"a picture of {found[0]} x {found[1]} pixels in {len(data)} bytes"
-        raise InvalidInputError(source, value, f"at most {FREE_PIXELS} pixels, or {PIXELS_A_BYTE} for each byte")
     return True
 
 
-def check_pixels(width: int, height: int, source: str, most: int = MOST_PIXELS) -> None:
-    """Refuses a picture of more pixels.
+def check_claim(claim: Claim, size: int, source: str, most: int = MOST_PIXELS, free: int = FREE_BYTES) -> None:
+    """Refuses a picture that claims too much.
+
+    Args:
+        claim: What it claims.
+        size: Bytes that it came in.
+        source: Sensor name or file path, for the error message.
+        most: Pixels that it may have.
+        free: Bytes of pixels that it may hold, however few bytes it came in.
 
     Raises:
-        InvalidInputError: It is larger.
+        InvalidInputError: It does.
     """
-    if width * height > most:
-        raise InvalidInputError(source, f"a picture of {width} x {height} pixels", f"at most {most} pixels")
+    found = f"a {claim.kind} picture of {claim.width} x {claim.height} pixels"
+    if claim.pixels > most:
+        raise InvalidInputError(source, found, f"at most {most} pixels")
+    held = claim.pixels * claim.depth
+    if held > MOST_BYTES:
+        raise InvalidInputError(source, f"{found} of {claim.depth} bytes", f"at most {MOST_BYTES} bytes")
+    fair = (free + MOST_RATIO * size) // _SLOWNESS.get(claim.kind, 1)
+    if held > fair:
+        expected = f"at most {fair} bytes in a {claim.kind} picture of so few"
+        raise InvalidInputError(source, f"{found}, {held} bytes in {size}", expected)
 
 
-def size_of(data: bytes) -> Size | None:
-    """Width and height that a picture claims, if it is of a kind that can be decoded."""
-    for begins, read in _READERS:
-        if data.startswith(begins):
+def size_of(data: bytes) -> Claim | None:
+    """What a picture claims, if it is of a kind that can be decoded."""
+    for begins, kind, read in _READERS:
+        if data.startswith(begins) if begins else data[4:8] == b"ftyp":
             try:
-                return read(data)
-            except struct.error:
+                found = read(data)
+            except (struct.error, OverflowError):  # the latter for places beyond any memory
                 return None
-    return _boxes(data) if data[4:8] == b"ftyp" else None
+            return Claim(*found, kind) if found else None
+    return None
+
+
+def is_cut_jpeg(data: bytes) -> bool:
+    """Whether a picture is a JPEG without its end.
+
+    Older OpenCV fills the missing rows of one with grey and reports nothing, so it is to be asked before.
+    """
+    if data[:2] != b"\xff\xd8":
+        return False
+    scan = next((at for marker, at in _segments(data) if marker == 0xDA), None)  # a thumbnail has its own end
+    return scan is None or data.rfind(b"\xff\xd9") < scan
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -94,49 +149,71 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         at += 2 if data[at + 1] == 0xD8 else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def _jpeg(data: bytes) -> Size | None:
+def _scans(data: bytes) -> int:
+    """Times that decoding a picture goes over all pixels: of a JPEG's scans, if one alone does not hold all."""
+    if data[:2] != b"\xff\xd8":
+        return 1
+    scans, frame = 0, b""
+    for marker, at in _segments(data):
+        if marker in _JPEG_FRAME:
+            frame = data[at : at + 10]
+        scans += marker == 0xDA
+        if marker == 0xDA and frame and frame[1] in _SEQUENTIAL and data[at + 4 : at + 5] == frame[9:]:
+            return 1
+    return scans
+
+
+_Found = tuple[int, int, int]  # width, height, bytes of a pixel
+
+
+def _jpeg(data: bytes) -> _Found | None:
     at = next((at for marker, at in _segments(data) if marker in _JPEG_FRAME), None)
     if at is None:
         return None
-    height, width = struct.unpack_from(">HH", data, at + 5)
-    return width, height
+    height, width, channels = struct.unpack_from(">HHB", data, at + 5)
+    return width, height, max(channels, 3)
 
 
-def _png(data: bytes) -> Size | None:
+def _png(data: bytes) -> _Found | None:
     at = 8
     while data[at + 4 : at + 8] not in (b"IEND", b""):  # the decoder makes room for what a chunk claims to hold
         at += 12 + int.from_bytes(data[at : at + 4], "big")
     if at > len(data):
         return None
-    width, height = struct.unpack_from(">II", data, 16)
-    return width, height
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    transparent = data.find(b"tRNS", 33, max(data.find(b"IDAT", 33), 33)) != -1
+    return width, height, (4 if transparent else _PNG_CHANNELS.get(colour, 3)) * (2 if bits == 16 else 1)
 
 
-def _gif(data: bytes) -> Size:
+def _gif(data: bytes) -> _Found:
     width, height = struct.unpack_from("<HH", data, 6)
-    return width, height
+    return width, height, 4
 
 
-def _bmp(data: bytes) -> Size:
+def _bmp(data: bytes) -> _Found:
     (header,) = struct.unpack_from("<I", data, 14)
-    width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
-    return abs(width), abs(height)
+    if header == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
+        return width, height, 3
+    width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+    return abs(width), abs(height), 4 if bits == 32 else 3
 
 
-def _webp(data: bytes) -> Size | None:
+def _webp(data: bytes) -> _Found | None:
     if data[8:12] != b"WEBP":
         return None
     if data[12:16] == b"VP8X":
+        (flags,) = struct.unpack_from("<B", data, 20)
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
-        return width, height
+        return width, height, 4 if flags & 0x10 else 3
     if data[12:16] == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), 4 if bits & 1 << 28 else 3
     width, height = struct.unpack_from("<HH", data, 26)
-    return width & 0x3FFF, height & 0x3FFF
+    return width & 0x3FFF, height & 0x3FFF, 3
 
 
-def _tiff(data: bytes) -> Size | None:
+def _tiff(data: bytes) -> _Found | None:
     order = "<" if data[:1] == b"I" else ">"
     big = 43 in data[2:4]
     (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
@@ -144,44 +221,80 @@ def _tiff(data: bytes) -> Size | None:
     first, length, value = (start + 8, 20, 12) if big else (start + 2, 12, 8)
     tags: dict[int, int] = {}
     for at in range(first, min(first + count * length, len(data)), length):
-        tag, kind = struct.unpack_from(f"{order}HH", data, at)
+        tag, kind, values = struct.unpack_from(f"{order}HH{'Q' if big else 'I'}", data, at)
         if kind in _TIFF_VALUES:
-            (number,) = struct.unpack_from(f"{order}{_TIFF_VALUES[kind]}", data, at + value)
+            place = at + value
+            if tag == _TIFF_BITS and values * struct.calcsize(_TIFF_VALUES[kind]) > length - value:
+                (place,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, place)  # one of each channel
+            (number,) = struct.unpack_from(f"{order}{_TIFF_VALUES[kind]}", data, place)
             tags[tag] = max(number, tags.get(tag, 0))
     width, height = (max(tags.get(tag, 0) for tag in side) for side in _TIFF_SIDES)
-    return (width, height) if width and height else None
+    depth = max(tags.get(_TIFF_CHANNELS, 1), 3) * max(-(-tags.get(_TIFF_BITS, 1) // 8), 1)
+    return (width, height, depth) if width and height else None
 
 
-def _pnm(data: bytes) -> Size | None:
-    found = _PNM.match(data[:4096]) or _PAM.match(data[:4096])
-    return (int(found[1]), int(found[2])) if found else None
+def _pnm(data: bytes) -> _Found | None:
+    start = data[:4096]
+    if start[1:2] == b"7":
+        told: dict[bytes, int] = {}
+        for name, number in _PAM.findall(start.partition(b"ENDHDR")[0]):
+            told[name] = max(int(number), told.get(name, 0))
+        if b"WIDTH" not in told or b"HEIGHT" not in told:
+            return None
+        width, height, channels = told[b"WIDTH"], told[b"HEIGHT"], told.get(b"DEPTH", 1)
+        most = told.get(b"MAXVAL", 255)
+    elif found := _PNM.match(start):
+        width, height, channels, most = int(found[1]), int(found[2]), 3, int(found[3] or 0)
+    else:
+        return None
+    return width, height, max(channels, 3) * (2 if most > 255 else 1)
 
 
-def _jpeg_2000(data: bytes) -> Size | None:
-    at = data.find(b"\xff\x4f\xff\x51")  # the code stream, whatever the boxes around it say
-    if at == -1:
+def _jpeg_2000(data: bytes) -> _Found | None:
+    """What the code stream says, whatever the boxes around it do."""
+    places = (start for name, start, _ in _boxes(data, 0, len(data)) if name == b"jp2c")
+    at = 0 if data[:1] == b"\xff" else next(places, None)
+    if at is None or data[at : at + 4] != b"\xff\x4f\xff\x51":
         return None
     width, height, left, top = struct.unpack_from(">IIII", data, at + 8)
-    return width - left, height - top
+    channels, bits = struct.unpack_from(">HB", data, at + 40)
+    return width - left, height - top, max(channels, 3) * (1 if bits & 0x7F < 8 else 2)
 
 
-def _boxes(data: bytes) -> Size | None:
+def _avif(data: bytes) -> _Found | None:
     """The largest of the sizes in an AVIF or HEIF: of the picture, its tiles and its preview."""
-    sizes: list[Size] = []
-    at = -1
-    while (at := data.find(b"ispe", at + 1)) != -1 and at + 16 <= len(data):
-        width, height = struct.unpack_from(">II", data, at + 8)
-        sizes.append((width, height))
-    return max(sizes, key=lambda size: size[0] * size[1], default=None)
+    sizes = [
+        struct.unpack_from(">II", data, start + 4)
+        for name, start, _ in _boxes(data, 0, len(data), _NESTED)
+        if name == b"ispe"
+    ]
+    width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    return (width, height, 3) if sizes else None
 
 
-_READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], Size | None]], ...] = (
-    (b"\xff\xd8", _jpeg),
-    (b"\x89PNG\r\n\x1a\n", _png),
-    ((b"GIF87a", b"GIF89a"), _gif),
-    (b"BM", _bmp),
-    (b"RIFF", _webp),
-    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff),
-    (tuple(b"P%d" % kind for kind in range(1, 8)), _pnm),
-    ((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), _jpeg_2000),
+def _boxes(data: bytes, at: int, end: int, nested: tuple[bytes, ...] = ()) -> Iterator[tuple[bytes, int, int]]:
+    """Name, begin and end of what each box of a JPEG 2000, AVIF or HEIF holds; also in ``nested``, one in the other."""
+    while at + 8 <= end:
+        size, name, start = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], at + 8
+        if size == 1:  # it follows in 64 bits
+            size, start = int.from_bytes(data[start : start + 8], "big"), start + 8
+        stop = min(at + size, end) if size else end
+        if stop < start:
+            return
+        yield name, start, stop
+        if name in nested[:1]:
+            yield from _boxes(data, start + (4 if name == b"meta" else 0), stop, nested[1:])
+        at = stop
+
+
+_READERS: tuple[tuple[tuple[bytes, ...], str, Callable[[bytes], _Found | None]], ...] = (
+    ((b"\xff\xd8",), "JPEG", _jpeg),
+    ((b"\x89PNG\r\n\x1a\n",), "PNG", _png),
+    ((b"GIF87a", b"GIF89a"), "GIF", _gif),
+    ((b"BM",), "BMP", _bmp),
+    ((b"RIFF",), "WebP", _webp),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF", _tiff),
+    (tuple(b"P%d" % kind for kind in range(1, 8)), "PNM", _pnm),
+    ((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "JPEG2000", _jpeg_2000),
+    ((), "HEIF", _avif),  # whose name follows their first box's size
 )

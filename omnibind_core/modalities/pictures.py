@@ -18,7 +18,7 @@ from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities import pillow_pictures
 from omnibind_core.modalities.archives import check_array
 from omnibind_core.modalities.base import Corruption, Corruptions, Modality, PicturePreset, PresetT, readable_file
-from omnibind_core.modalities.picture_sizes import MOST_PIXELS, check_size
+from omnibind_core.modalities.picture_sizes import MOST_PIXELS, check_size, is_cut_jpeg
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _ANIMATED = tuple(bytes([flags]) for flags in range(64) if flags & 2)  # flags o
 # OpenCV 4.6, which ROS 2 Jazzy's distribution has, names it in another place.
 _SET_LOG_LEVEL: Callable[[int], int] = getattr(getattr(cv2.utils, "logging", cv2), "setLogLevel")  # noqa: B009
 _SILENT = 0
-_STRIP = 64  # rows of a picture that are computed at once
+_ROWS = 64  # of a picture that are put on white at once
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
 
 
@@ -96,7 +96,7 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
     part of what was measured, and is dropped.
 
     Args:
-        data: ``uint8 [N]``, the bytes of the file.
+        data: The bytes of the file.
         source: Sensor name or file path, for the error message.
         flags: OpenCV's ``IMREAD_*``. The EXIF orientation is applied in any case but ``IMREAD_UNCHANGED``.
 
@@ -105,73 +105,74 @@ def decode_picture(data: NDArray[np.uint8], source: str, flags: int = cv2.IMREAD
 
     Raises:
         InvalidInputError: No picture, a truncated one, or one that is larger than
-            :data:`omnibind_core.modalities.picture_sizes.MOST_PIXELS`.
+            :func:`omnibind_core.modalities.picture_sizes.check_size` allows.
         MissingDependencyError: Pillow or pillow-heif is needed and not installed.
     """
     what = "a complete JPEG, PNG, BMP, WebP, PPM, TIFF, GIF, AVIF, HEIF or JPEG 2000 picture"
     if data.size == 0:
         raise InvalidInputError(source, "0 bytes", what)
-    if is_cut_jpeg(data):
+    content = data.tobytes()
+    if is_cut_jpeg(content):
         raise InvalidInputError(source, f"a JPEG that ends early ({data.size} bytes)", what)
     colour = flags != cv2.IMREAD_UNCHANGED and bool(flags & cv2.IMREAD_COLOR)
     picture = None
-    start = data[:64].tobytes()
+    start = content[:64]
     kind = pillow_pictures.format_of(start)
     if kind and (colour or kind != "TIFF"):
-        picture = pillow_pictures.decode(data.tobytes(), kind, source, what)
+        picture = pillow_pictures.decode(content, kind, source, what)
         if picture is None:  # of more bits than 8, which OpenCV refuses as colour
-            picture = _by_opencv(data, source, AS_STORED, what)
+            picture = _by_opencv(content, source, AS_STORED, what)
     elif _is_animated(start):
         _log.info("[%s] the first of several pictures in the file is used", source)
-    if picture is None and not kind and colour and _may_be_transparent(data):
-        stored = _by_opencv(data, source, cv2.IMREAD_UNCHANGED, what)
+    if picture is None and not kind and colour and _may_be_transparent(content):
+        stored = _by_opencv(content, source, cv2.IMREAD_UNCHANGED, what)
         if stored.ndim == 3 and stored.shape[2] == 4:
-            picture = upright(stored, exif_orientation(data.tobytes()))
+            picture = upright(stored, exif_orientation(content))
     if picture is None:
-        picture = _by_opencv(data, source, flags, what)
+        picture = _by_opencv(content, source, flags, what)
     if not colour:
         drops = picture.ndim == 3 and flags != cv2.IMREAD_UNCHANGED
         return np.ascontiguousarray(picture[:, :, :3]) if drops else picture
     if picture.dtype == np.uint16 and not flags & cv2.IMREAD_ANYDEPTH:
         picture = (picture >> 8).astype(np.uint8)
     if picture.ndim == 2:
-        return np.repeat(picture[:, :, None], 3, axis=2)
+        return cv2.merge([picture] * 3)
     return on_white(picture) if picture.shape[2] == 4 else picture
 
 
-def _by_opencv(data: NDArray[np.uint8], source: str, flags: int, what: str) -> NDArray[Any]:
+def _by_opencv(data: bytes, source: str, flags: int, what: str) -> NDArray[Any]:
     """``[H, W]``, RGB or RGBA."""
     picture = decode_bounded(data, source, flags)
     if picture is None:
-        raise InvalidInputError(source, f"{data.size} bytes that cannot be decoded", what)
+        raise InvalidInputError(source, f"{len(data)} bytes that cannot be decoded", what)
     if picture.ndim == 2:
         return picture
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
 def decode_bounded(
-    data: NDArray[np.uint8], source: str, flags: int, most: int = MOST_PIXELS, dense: bool = False
+    data: bytes, source: str, flags: int, most: int = MOST_PIXELS, live: bool = False
 ) -> NDArray[Any] | None:
     """Decodes a picture by OpenCV if its header says that it is not too large.
 
     Args:
-        data: ``uint8 [N]``, the bytes of the file.
+        data: The bytes of the file.
         source: Sensor name or file path, for the error message.
         flags: OpenCV's ``IMREAD_*``.
         most: Pixels that it may have.
-        dense: See :func:`omnibind_core.modalities.picture_sizes.check_size`.
+        live: Whether it is of a message, see :func:`omnibind_core.modalities.picture_sizes.check_size`.
 
     Returns:
         ``[H, W]`` or ``[H, W, C]``, blue first; None if it cannot be decoded.
 
     Raises:
-        InvalidInputError: It is larger.
+        InvalidInputError: It is larger than :func:`omnibind_core.modalities.picture_sizes.check_size` allows.
     """
-    if not check_size(data.tobytes(), source, most, dense):
+    if not check_size(data, source, most, live):
         return None
     level = _SET_LOG_LEVEL(_SILENT)  # our error says it, in one sentence
     try:
-        return cv2.imdecode(data, flags)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
     finally:
@@ -183,27 +184,28 @@ def _is_animated(start: bytes) -> bool:
     return (start[:4] == b"\x89PNG" and b"acTL" in start) or (start[12:16] == b"VP8X" and start[20:21] in _ANIMATED)
 
 
-def _may_be_transparent(data: NDArray[np.uint8]) -> bool:
+def _may_be_transparent(data: bytes) -> bool:
     """Whether the header of a PNG, WebP or BMP leaves room for transparency; JPEG and PPM have none."""
-    start = data[:64].tobytes()
+    start = data[:64]
     if start[:2] == b"BM":
         return start[28:30] == b"\x20\0"  # bits of a pixel
     if start[:4] == b"\x89PNG":
-        return start[25:26] in (b"\x04", b"\x06") or b"tRNS" in data.tobytes().partition(b"IDAT")[0]
+        return start[25:26] in (b"\x04", b"\x06") or b"tRNS" in data.partition(b"IDAT")[0]
     return start[8:12] == b"WEBP" and start[12:16] in (b"VP8L", b"VP8X")
 
 
 def on_white(picture: NDArray[Any]) -> NDArray[Any]:
     """``uint8`` or ``uint16`` RGBA ``[H, W, 4]`` as RGB ``[H, W, 3]`` on a white ground."""
     white = np.iinfo(picture.dtype).max
-    found = np.ascontiguousarray(picture[:, :, :3])
-    if (picture[:, :, 3] == white).all():
-        return found
-    for top in range(0, len(found), _STRIP):  # in floats the whole of a large picture would take gigabytes
-        strip = picture[top : top + _STRIP].astype(np.float32)
-        share = strip[:, :, 3:] / np.float32(white)
-        found[top : top + _STRIP] = np.rint(white + (strip[:, :, :3] - white) * share)
-    return found
+    alpha = picture[:, :, 3:]
+    if (alpha == white).all():
+        return np.ascontiguousarray(picture[:, :, :3])
+    blended = np.empty((*picture.shape[:2], 3), picture.dtype)
+    for row in range(0, len(picture), _ROWS):  # as floats, a large picture would take four times its bytes
+        part = slice(row, row + _ROWS)
+        share = alpha[part].astype(np.float32) / np.float32(white)
+        blended[part] = np.rint(white + (picture[part, :, :3].astype(np.float32) - white) * share)
+    return blended
 
 
 def exif_orientation(data: bytes) -> int:
@@ -229,30 +231,6 @@ def upright(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return np.ascontiguousarray(picture[::rows, ::columns])
-
-
-def is_cut_jpeg(data: NDArray[np.uint8]) -> bool:
-    """Whether the bytes of a picture file are a JPEG without its end.
-
-    Older OpenCV fills the missing rows of one with grey and reports nothing, so it is to be asked before.
-
-    Args:
-        data: ``uint8 [N]``.
-    """
-    return data[:2].tobytes() == b"\xff\xd8" and not _jpeg_is_complete(data.tobytes())
-
-
-def _jpeg_is_complete(data: bytes) -> bool:
-    """Whether an end-of-image marker follows the first scan of the main picture (an EXIF thumbnail has its own)."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        if data[at + 1] == 0xFF:  # padding before a marker
-            at += 1
-            continue
-        if data[at + 1] == 0xDA:  # start of scan
-            return data.find(b"\xff\xd9", at) != -1
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
 
 
 def read_picture(path: Path, suffixes: tuple[str, ...], what: str, flags: int = cv2.IMREAD_COLOR) -> NDArray[Any]:

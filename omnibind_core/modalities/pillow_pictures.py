@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.picture_sizes import check_pixels, check_size
+from omnibind_core.modalities.picture_sizes import Claim, check_claim, check_size, size_of
 from omnibind_core.optional import require
 
 _log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ _JPEG_2000 = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _AVIF = (b"avif", b"avis")
 _EIGHT_BIT = ("CMYK", "LA", "RGBA")  # modes of a TIFF that OpenCV does not read, or without its transparency
 _BITS = 258  # TIFF's tag
+_MOST_PAGES = 100
+_MOST_DEPTH = 8  # bytes of a pixel, where the header does not say it
 _HEIF = (b"mif1", b"msf1", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
 
@@ -68,14 +70,16 @@ def decode(data: bytes, kind: str, source: str, what: str) -> NDArray[Any] | Non
     if kind == "HEIF":
         require("pillow_heif", f"[{source}] A HEIF picture").register_heif_opener()
     check_size(data, source)
+    claim = size_of(data) or Claim(0, 0, _MOST_DEPTH, kind)
     try:
         with image.open(io.BytesIO(data), formats=[kind]) as opened:
-            width, height = opened.size
-            check_pixels(width, height, source)
+            width, height = opened.size  # which may not be what the header said to us
+            check_claim(claim._replace(width=width, height=height), len(data), source)
             if kind == "TIFF" and max(opened.tag_v2.get(_BITS, (1,))) > 8 and opened.mode not in _EIGHT_BIT:
                 return None
-            count = getattr(opened, "n_frames", 1)
-            pixels = _pixels(ops.exif_transpose(opened))
+            count = _pages(opened) if kind == "TIFF" else getattr(opened, "n_frames", 1)
+            ops.exif_transpose(opened, in_place=True)
+            pixels = _pixels(opened)
     except image.UnidentifiedImageError as error:
         if kind == "TIFF":
             return None
@@ -86,8 +90,22 @@ def decode(data: bytes, kind: str, source: str, what: str) -> NDArray[Any] | Non
         reason = " ".join(str(error).split())
         raise InvalidInputError(source, f"a {kind} picture that cannot be decoded ({reason})", what) from error
     if count > 1:
-        _log.info("[%s] the first of %d pictures in the file is used", source, count)
+        least = "at least " if count == _MOST_PAGES else ""
+        _log.info("[%s] the first of %s%d pictures in the file is used", source, least, count)
     return pixels
+
+
+def _pages(opened: Any) -> int:
+    """Pictures in a TIFF, of which Pillow would read all headers: up to as many as are counted."""
+    count = 1
+    try:
+        while count < _MOST_PAGES:
+            opened.seek(count)
+            count += 1
+    except EOFError:
+        pass
+    opened.seek(0)
+    return count
 
 
 def _pixels(opened: Any) -> NDArray[Any]:
@@ -97,4 +115,4 @@ def _pixels(opened: Any) -> NDArray[Any]:
         return np.asarray(opened.convert("L"))
     if opened.mode[0] in "IF":  # 16 or 32 bits
         return np.asarray(opened)
-    return np.asarray(opened.convert("RGB"))
+    return np.asarray(opened if opened.mode == "RGB" else opened.convert("RGB"))

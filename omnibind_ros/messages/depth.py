@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.picture_sizes import check_pixels
 from omnibind_core.modalities.pictures import decode_bounded
 from omnibind_ros.messages.camera_info import CAMERA_INFO, camera_of
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
@@ -37,7 +36,7 @@ def depth_image(message: Any, modality: str, options: DecodeOptions, source: str
     if message.encoding not in (*_MILLIMETRES, "32FC1"):
         expected = f"for a point cloud a depth picture: {', '.join(_MILLIMETRES)} or 32FC1"
         raise InvalidInputError(source, f"encoding '{message.encoding}'", expected)
-    check_pixels(message.width, message.height, source, options.limits.pixels)
+    options.limits.check("pixels", message.width * message.height, source)
     return _cloud(image_pixels(message, source), options, source)
 
 
@@ -52,8 +51,8 @@ def compressed_depth(message: Any, modality: str, options: DecodeOptions, source
     deep = "compressedDepth" in coding
     if "rvl" in coding.lower() or data.size <= _HEADER.itemsize:
         raise InvalidInputError(source, f"{data.size} bytes of format '{message.format}'", "compressedDepth as PNG")
-    picture, flags = data[_HEADER.itemsize :] if deep else data, cv2.IMREAD_UNCHANGED
-    pixels = decode_bounded(picture, source, flags, options.limits.pixels, dense=True)
+    picture, flags = (data[_HEADER.itemsize :] if deep else data).tobytes(), cv2.IMREAD_UNCHANGED
+    pixels = decode_bounded(picture, source, flags, options.limits.pixels, live=True)
     if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
         found = "nothing that OpenCV can decode" if pixels is None else f"{pixels.dtype} of shape {list(pixels.shape)}"
         raise InvalidInputError(source, f"{found} in format '{message.format}'", "depth in 16 bits, as PNG")

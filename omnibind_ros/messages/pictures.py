@@ -18,8 +18,8 @@ from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.image.plausibility import depth_doubt
 from omnibind_core.modalities.image.processing import to_8_bit
-from omnibind_core.modalities.picture_sizes import check_pixels
-from omnibind_core.modalities.pictures import decode_bounded, is_cut_jpeg
+from omnibind_core.modalities.picture_sizes import is_cut_jpeg
+from omnibind_core.modalities.pictures import decode_bounded
 from omnibind_core.optional import require
 from omnibind_core.runtime.types import Doubted
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes, flat_bytes
@@ -115,7 +115,7 @@ class ImageDecoder:
 
     def __call__(self, message: Any, modality: str, options: DecodeOptions, source: str) -> Any:
         """See the class; doubted where it is a picture of distances, not of light."""
-        check_pixels(message.width, message.height, source, options.limits.pixels)
+        options.limits.check("pixels", message.width * message.height, source)
         encoding = ENCODINGS.get(message.encoding)
         bridge = _bridge(options.image_decoder, known=encoding is not None)
         if bridge is not None:
@@ -180,10 +180,11 @@ class CompressedImageDecoder:
             if ("16UC1" not in kept and "mono16" not in kept) or "rvl" in coding:
                 raise InvalidInputError(source, f"format '{message.format}'", "compressedDepth of 16UC1 as PNG")
             data = data[_DEPTH_HEADER:]
-        if is_cut_jpeg(data):
+        content = data.tobytes()
+        if is_cut_jpeg(content):
             found = f"a JPEG that ends early ({data.size} bytes of format '{message.format}')"
             raise InvalidInputError(source, found, "a complete picture")
-        pixels = decode_bounded(data, source, cv2.IMREAD_UNCHANGED, options.limits.pixels, dense=True)
+        pixels = decode_bounded(content, source, cv2.IMREAD_UNCHANGED, options.limits.pixels, live=True)
         if pixels is None:
             found = f"{data.size} bytes of format '{message.format}' that OpenCV cannot decode"
             raise InvalidInputError(source, found, "a JPEG, PNG, WebP, BMP or TIFF picture")

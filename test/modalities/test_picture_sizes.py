@@ -16,7 +16,19 @@ from PIL import Image
 
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import pictures, pillow_pictures
-from omnibind_core.modalities.picture_sizes import MOST_PIXELS, MOST_SCANNED, PIXELS_A_BYTE, check_size, size_of
+from omnibind_core.modalities.picture_sizes import (
+    FREE_BYTES,
+    FREE_LIVE,
+    MOST_BYTES,
+    MOST_PIXELS,
+    MOST_RATIO,
+    MOST_SCANNED,
+    Claim,
+    check_claim,
+    check_size,
+    is_cut_jpeg,
+    size_of,
+)
 from omnibind_ros.messages import DecodeOptions, decode
 
 SUFFIXES = (".jpg", ".png", ".bmp", ".webp", ".tiff", ".ppm", ".pgm", ".gif", ".jp2", ".avif")
@@ -29,8 +41,22 @@ def encoded(suffix: str, width: int = 37, height: int = 23) -> bytes:
     return buffer.getvalue()
 
 
+def side_of(data: bytes) -> tuple[int, int] | None:
+    claim = size_of(data)
+    return claim and (claim.width, claim.height)
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def box(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(body)) + name + body
+
+
+def sized(side: int) -> bytes:
+    """The box of an AVIF that says how large it is."""
+    return box(b"meta", bytes(4) + box(b"iprp", box(b"ipco", box(b"ispe", struct.pack(">III", 0, side, side)))))
 
 
 def claims() -> dict[str, bytes]:
@@ -52,30 +78,32 @@ def claims() -> dict[str, bytes]:
         "tiff": b"II*\0\x08\0\0\0" + ifd + bytes(4),
         "tiff of large tiles": b"II*\0\x08\0\0\0" + b"\x03" + tiled[1:] + bytes(4),
         "ppm": b"P6 # made up\n30000\n30000 255\n\0\0\0",
-        "jp2": b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 47, 0, side, side, 0, 0),
-        "avif": b"\0\0\0\x14ftypavif\0\0\0\0avif" + b"\0\0\0\x14ispe" + struct.pack(">III", 0, side, side),
+        "jp2": b"\xff\x4f\xff\x51"
+        + struct.pack(">HHIIII", 47, 0, side, side, 0, 0)
+        + struct.pack(">IIIIHB", side, side, 0, 0, 3, 7),
+        "avif": b"\0\0\0\x14ftypavif\0\0\0\0avif" + sized(side),
     }
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_size_is_that_of_the_decoded_picture(suffix: str) -> None:
-    assert size_of(encoded(suffix)) == (37, 23)
+    assert side_of(encoded(suffix)) == (37, 23)
 
 
 def test_sizes_of_webp_without_loss_bmp_of_os2_and_bigtiff() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (37, 23), (1, 2, 3, 4)).save(buffer, "WEBP", lossless=True)
-    assert size_of(buffer.getvalue()) == (37, 23)
-    assert size_of(b"BM" + struct.pack("<IIIIHH", 26, 0, 26, 12, 37, 23)) == (37, 23)
+    assert side_of(buffer.getvalue()) == (37, 23)
+    assert side_of(b"BM" + struct.pack("<IIIIHH", 26, 0, 26, 12, 37, 23)) == (37, 23)
     sides = b"".join(struct.pack(">HHQHHI", tag, 3, 1, side, 0, 0) for tag, side in ((256, 37), (257, 23)))
-    assert size_of(b"MM\0+\0\x08\0\0" + struct.pack(">QQ", 16, 2) + sides) == (37, 23)
+    assert side_of(b"MM\0+\0\x08\0\0" + struct.pack(">QQ", 16, 2) + sides) == (37, 23)
 
 
 def test_what_is_embedded_in_a_jpeg_is_not_its_size() -> None:
     jpeg = encoded(".jpg")
     thumbnail = encoded(".jpg", 16, 8)
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail
-    assert size_of(jpeg[:2] + segment + jpeg[2:]) == (37, 23)
+    assert side_of(jpeg[:2] + segment + jpeg[2:]) == (37, 23)
     assert check_size(jpeg + b"\xff\xda" * MOST_PIXELS.bit_length() * 100_000, "camera")  # a film after the photo
 
 
@@ -88,9 +116,13 @@ def test_a_claim_beyond_the_bound_is_refused_before_anything_is_decoded(
 
     monkeypatch.setattr(cv2, "imdecode", never)
     monkeypatch.setattr(pillow_pictures, "_pixels", never)
-    monkeypatch.setattr(pictures, "_jpeg_is_complete", lambda data: True)
-    data = np.frombuffer(claims()[kind], np.uint8)
+    whole = claims()[kind]
+    data = np.frombuffer(whole, np.uint8)
     message = SimpleNamespace(format="bgr8; png compressed", data=data)
+    with pytest.raises(InvalidInputError):
+        decode("sensor_msgs/msg/CompressedImage", message, "image", DecodeOptions(), "camera")  # imports all it needs
+    with pytest.raises(InvalidInputError):
+        pictures.decode_picture(data, "camera")
     tracemalloc.start()
     try:
         for attempt in (
@@ -112,22 +144,25 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
     assert check_size(data, "camera")
     at, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
     with pytest.raises(InvalidInputError, match=rf"scans, expected at most {MOST_SCANNED} pixels"):
-        check_size(data[:end] + 60 * data[at:end] + data[end:], "camera")
+        check_size(data[:end] + 80 * data[at:end] + data[end:], "camera")
 
 
 def test_a_small_message_cannot_claim_a_large_picture_and_a_file_can() -> None:
     blank = claim(5000, 4000)
     assert check_size(blank, "camera")
-    with pytest.raises(
-        InvalidInputError, match=r"\[camera\] got a picture of 5000 x 4000 pixels in \d+ bytes, expected"
-    ):
-        check_size(blank, "camera", dense=True)
-    assert check_size(blank + bytes(20_000_000 // PIXELS_A_BYTE), "camera", dense=True)
-    assert check_size(claim(3840, 2160), "camera", dense=True)
+    most = FREE_LIVE + MOST_RATIO * len(blank)
+    expected = rf"\[camera\] got a PNG picture of 5000 x 4000 pixels, 60000000 bytes in \d+, expected at most {most}"
+    with pytest.raises(InvalidInputError, match=expected):
+        check_size(blank, "camera", live=True)
+    padding = (60_000_000 - FREE_LIVE) // MOST_RATIO
+    assert check_size(
+        blank[:-12] + struct.pack(">I4s", padding, b"tEXt") + bytes(padding + 4) + blank[-12:], "camera", live=True
+    )
+    assert check_size(claim(3840, 2160), "camera", live=True)
     for form in ("png", "16UC1; compressedDepth png"):
         message = SimpleNamespace(format=form, data=b"x" * 12 * ("Depth" in form) + claim(5000, 4000))
         for modality in ("image", "point_cloud"):
-            with pytest.raises(InvalidInputError, match="pixels, or 64 for each byte"):
+            with pytest.raises(InvalidInputError, match="60000000 bytes in"):
                 decode("sensor_msgs/msg/CompressedImage", message, modality, DecodeOptions(), "camera")
 
 
@@ -141,4 +176,90 @@ def claim(width: int, height: int) -> bytes:
 def test_a_cut_header_is_no_size(suffix: str) -> None:
     data = encoded(suffix)
     for length in range(0, 30):
-        assert size_of(data[:length]) in (None, (37, 23))
+        assert side_of(data[:length]) in (None, (37, 23))
+
+
+def test_a_usual_progressive_jpeg_of_the_largest_size_is_decoded() -> None:
+    assert 10 * MOST_PIXELS <= MOST_SCANNED
+
+
+def png(width: int, height: int, bits: int, colour: int, more: bytes = b"") -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + more + chunk(b"IDAT", b"")
+
+
+@pytest.mark.parametrize(
+    "data, depth",
+    [
+        (png(4, 4, 1, 0), 3),
+        (png(4, 4, 16, 0), 6),
+        (png(4, 4, 8, 6), 4),
+        (png(4, 4, 16, 4), 8),
+        (png(4, 4, 8, 3, chunk(b"tRNS", b"\0")), 4),
+        (encoded(".jpg"), 3),
+        (encoded(".bmp"), 3),
+        (encoded(".gif"), 4),
+        (encoded(".tiff"), 3),
+        (b"P7\nHEIGHT 4\nWIDTH 4\nDEPTH 4\nMAXVAL 65535\nTUPLTYPE RGB_ALPHA\nENDHDR\n", 8),
+        (b"P5 4 4 65535 ", 6),
+        (bytes(cv2.imencode(".tiff", np.zeros((4, 4, 3), np.float64))[1]), 24),
+        (bytes(cv2.imencode(".tiff", np.zeros((4, 4, 4), np.uint16))[1]), 8),
+        (bytes(cv2.imencode(".webp", np.zeros((4, 4, 4), np.uint8))[1]), 4),
+    ],
+)
+def test_the_bytes_of_a_pixel(data: bytes, depth: int) -> None:
+    found = size_of(data)
+    assert found is not None and found.depth == depth
+
+
+@pytest.mark.parametrize(
+    "width, height, depth, size",
+    [
+        (8192, 5464, 3, 1000),  # a camera of 45 million pixels in the dark
+        (8192, 5464, 6, 2 << 20),  # the same of 12 or 16 bits in a file for which there is no camera so good
+        (8192, 8192, 6, 4 << 20),
+        (8192, 8192, 3, 1 << 20),  # a map of few colours
+    ],
+)
+def test_what_cameras_send_is_decoded(width: int, height: int, depth: int, size: int) -> None:
+    check_claim(Claim(width, height, depth, "PNG"), size, "camera")
+
+
+def test_few_bytes_hold_no_more_than_is_decoded_in_a_second() -> None:
+    data = png(8192, 6000, 8, 6)
+    with pytest.raises(InvalidInputError, match=rf"196608000 bytes in {len(data)}, expected at most \d+ bytes"):
+        check_size(data, "camera")
+    assert check_size(data + bytes((196_608_000 - FREE_BYTES) // MOST_RATIO), "camera")
+    with pytest.raises(InvalidInputError, match=f"pixels of 8 bytes, expected at most {MOST_BYTES} bytes"):
+        check_claim(Claim(8192, 8192, 8, "PNG"), 1 << 30, "camera")
+    slow = FREE_BYTES // 5 // 3
+    check_claim(Claim(slow, 1, 3, "JPEG2000"), 0, "camera")
+    with pytest.raises(InvalidInputError, match="JPEG2000"):
+        check_claim(Claim(slow + 1, 1, 3, "JPEG2000"), 0, "camera")
+
+
+def test_a_size_is_found_only_where_decoders_look() -> None:
+    avif = encoded(".avif")
+    assert side_of(avif + box(b"free", b"ispe" + b"\x77" * 36)) == (37, 23)
+    jp2 = encoded(".jp2")
+    at = jp2.index(b"jp2c") - 4
+    fake = box(b"uuid", bytes(16) + b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 47, 0, 1, 1, 0, 0) + bytes(30))
+    assert side_of(jp2[:at] + fake + jp2[at:]) == (37, 23)
+    assert size_of(b"\0\0\0\x18ftypavif" + bytes(12) + (struct.pack(">I", 1000) + b"meta" + bytes(4)) * 50_000) is None
+
+
+@pytest.mark.parametrize("place", [1 << 63, (1 << 64) - 1, (1 << 63) - 1])
+def test_a_place_beyond_any_memory_is_no_size(place: int) -> None:
+    data = b"II+\0\x08\0\0\0" + struct.pack("<Q", place) + bytes(40)
+    assert size_of(data) is None
+    with pytest.raises(InvalidInputError, match="camera"):
+        pictures.decode_picture(np.frombuffer(data, np.uint8), "camera", pictures.AS_STORED)
+
+
+def test_the_end_of_a_jpeg() -> None:
+    jpeg = encoded(".jpg")
+    exif = b"\xff\xe1" + struct.pack(">H", 2 + len(jpeg)) + jpeg
+    assert not is_cut_jpeg(jpeg) and not is_cut_jpeg(jpeg + bytes(500)) and not is_cut_jpeg(encoded(".png"))
+    for cut in (1, 2, 20, len(jpeg) // 2):
+        assert is_cut_jpeg(jpeg[:-cut])
+        assert is_cut_jpeg(jpeg[:2] + exif + jpeg[2:-cut])
