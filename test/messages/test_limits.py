@@ -23,12 +23,12 @@ FEW = Limits(pixels=99, points=9, events=9, sound=0.5, text=9)
 PICTURE = np.full((10, 10, 3), 90, np.uint8)
 EVENTS = Events(*(np.zeros(10, kind) for kind in (np.uint16, np.uint16, np.int64, np.uint8)), 8, 6)
 HELD = [
-    ("image", messages.IMAGE, messages.image_fields(PICTURE, "rgb8"), "10 x 10 pixels", "99 pixels"),
+    ("image", messages.IMAGE, messages.image_fields(PICTURE, "rgb8"), "100 pixels", "99 pixels"),
     (
         "touch",
         messages.COMPRESSED_IMAGE,
         {"format": "png", "data": cv2.imencode(".png", PICTURE)[1].reshape(-1)},
-        "10 x 10 pixels",
+        "100 pixels",
         "99 pixels",
     ),
     ("point_cloud", messages.POINT_CLOUD, messages.point_cloud_fields(np.ones((10, 3))), "10 points", "limits.points"),
