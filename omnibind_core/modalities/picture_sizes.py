@@ -13,6 +13,11 @@ MOST_PIXELS = 1 << 26
 MOST_SCANNED = 1 << 29
 """Pixels of a progressive JPEG times its scans, each of which goes over all of them: 8 scans of the largest picture."""
 
+MOST_PACKED = 1 << 24
+"""Pixels of a picture whose file may be of any size. Of a larger one, other than JPEG,"""
+DENSEST = 16
+"""pixels for each byte of its file: a few bytes of a plain colour would take seconds and a gigabyte."""
+
 Size = tuple[int, int]  # width, height
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # those that begin a segment, and the picture's start and end
 _JPEG_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # markers SOF0 to SOF15
@@ -34,12 +39,15 @@ def check_size(data: bytes, source: str, most: int = MOST_PIXELS) -> bool:
         Whether the header could be read. Nothing else should decode a picture of which this is not known.
 
     Raises:
-        InvalidInputError: More than that, or than :data:`MOST_SCANNED`.
+        InvalidInputError: More than that, than :data:`MOST_SCANNED`, or than :data:`DENSEST` says.
     """
     found = size_of(data)
     if found is None:
         return False
     check_pixels(*found, source, most)
+    if data[:2] != b"\xff\xd8" and found[0] * found[1] > max(MOST_PACKED, DENSEST * len(data)):
+        value = f"a picture of {found[0]} x {found[1]} pixels in {len(data)} bytes"
+        raise InvalidInputError(source, value, f"at most {MOST_PACKED} pixels, or {DENSEST} in a byte")
     scans = sum(marker == 0xDA for marker, _ in _segments(data)) if data[:2] == b"\xff\xd8" else 1
     if found[0] * found[1] * scans > MOST_SCANNED:
         value = f"a JPEG of {found[0]} x {found[1]} pixels in {scans} scans"

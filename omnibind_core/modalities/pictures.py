@@ -196,10 +196,14 @@ def on_white(picture: NDArray[Any]) -> NDArray[Any]:
     found = np.ascontiguousarray(picture[:, :, :3])
     if (picture[:, :, 3] == white).all():
         return found
-    for top in range(0, len(found), _STRIP):  # in floats the whole of a large picture would take gigabytes
-        strip = picture[top : top + _STRIP].astype(np.float32)
-        share = strip[:, :, 3:] / np.float32(white)
-        found[top : top + _STRIP] = np.rint(white + (strip[:, :, :3] - white) * share)
+    wide = np.uint16 if picture.dtype == np.uint8 else np.uint32  # which hold the square of white, and half of it more
+    for top in range(0, len(found), _STRIP):  # the whole of a large picture would take gigabytes
+        strip = picture[top : top + _STRIP].astype(wide)
+        alpha = strip[:, :, 3:]
+        if not alpha.any():
+            found[top : top + _STRIP] = white
+            continue
+        found[top : top + _STRIP] = (strip[:, :, :3] * alpha + white * (white - alpha) + white // 2) // white
     return found
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from omnibind_core.errors import InvalidInputError
 from omnibind_core.modalities import pictures, pillow_pictures
-from omnibind_core.modalities.picture_sizes import MOST_PIXELS, MOST_SCANNED, check_size, size_of
+from omnibind_core.modalities.picture_sizes import DENSEST, MOST_PIXELS, MOST_SCANNED, check_size, size_of
 from omnibind_ros.messages import DecodeOptions, decode
 
 SUFFIXES = (".jpg", ".png", ".bmp", ".webp", ".tiff", ".ppm", ".pgm", ".gif", ".jp2", ".avif")
@@ -103,6 +103,29 @@ def test_a_claim_beyond_the_bound_is_refused_before_anything_is_decoded(
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_a_large_picture_in_a_few_bytes_is_refused() -> None:
+    side = 4096
+    fits = encoded(".webp", side, side)
+    assert len(fits) < 50_000 and check_size(fits, "camera")
+    for suffix in (".webp", ".png"):
+        with pytest.raises(InvalidInputError, match=f"{side + 1} x {side} pixels in .* bytes, .* {DENSEST} in a byte"):
+            check_size(encoded(suffix, side + 1, side), "camera")
+    data = encoded(".png", side + 1, side)
+    assert check_size(data + bytes(side * (side + 1) // DENSEST), "camera")
+    assert check_size(encoded(".jpg", side + 1, side), "camera")  # of a covered lens
+
+
+def test_transparent_pictures_stand_on_white() -> None:
+    rng = np.random.default_rng(0)
+    for dtype in (np.uint8, np.uint16):
+        white = np.iinfo(dtype).max
+        picture = rng.integers(0, white, (150, 20, 4), dtype, endpoint=True)
+        picture[:70, :, 3] = 0
+        share = picture[:, :, 3:].astype(np.float64) / white
+        expected = np.rint(picture[:, :, :3] * share + white * (1 - share))
+        assert (pictures.on_white(picture) == expected).all()
 
 
 def test_a_jpeg_of_many_scans_is_refused() -> None:
