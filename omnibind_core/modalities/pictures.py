@@ -197,15 +197,18 @@ def _may_be_transparent(data: bytes) -> bool:
 def on_white(picture: NDArray[Any]) -> NDArray[Any]:
     """``uint8`` or ``uint16`` RGBA ``[H, W, 4]`` as RGB ``[H, W, 3]`` on a white ground."""
     white = np.iinfo(picture.dtype).max
-    alpha = picture[:, :, 3:]
-    if (alpha == white).all():
-        return np.ascontiguousarray(picture[:, :, :3])
-    blended = np.empty((*picture.shape[:2], 3), picture.dtype)
-    for row in range(0, len(picture), _ROWS):  # as floats, a large picture would take four times its bytes
-        part = slice(row, row + _ROWS)
-        share = alpha[part].astype(np.float32) / np.float32(white)
-        blended[part] = np.rint(white + (picture[part, :, :3].astype(np.float32) - white) * share)
-    return blended
+    found = np.ascontiguousarray(picture[:, :, :3])
+    if (picture[:, :, 3] == white).all():
+        return found
+    wide = np.uint16 if picture.dtype == np.uint8 else np.uint32  # which hold the square of white, and half of it more
+    for top in range(0, len(found), _ROWS):  # the whole of a large picture would take gigabytes
+        strip = picture[top : top + _ROWS].astype(wide)
+        alpha = strip[:, :, 3:]
+        if not alpha.any():
+            found[top : top + _ROWS] = white
+            continue
+        found[top : top + _ROWS] = (strip[:, :, :3] * alpha + white * (white - alpha) + white // 2) // white
+    return found
 
 
 def exif_orientation(data: bytes) -> int:

@@ -137,6 +137,17 @@ def test_a_claim_beyond_the_bound_is_refused_before_anything_is_decoded(
         tracemalloc.stop()
 
 
+def test_transparent_pictures_stand_on_white() -> None:
+    rng = np.random.default_rng(0)
+    for dtype in (np.uint8, np.uint16):
+        white = np.iinfo(dtype).max
+        picture = rng.integers(0, white, (150, 20, 4), dtype, endpoint=True)
+        picture[:70, :, 3] = 0
+        share = picture[:, :, 3:].astype(np.float64) / white
+        expected = np.rint(picture[:, :, :3] * share + white * (1 - share))
+        assert (pictures.on_white(picture) == expected).all()
+
+
 def test_a_jpeg_of_many_scans_is_refused() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4096, 2048)).save(buffer, "JPEG", progressive=True)

@@ -96,6 +96,9 @@ def _read_npz(path: Path) -> Events | Columns:
         missing = ", ".join(name for name in "xytp" if name not in names)
         raise InvalidInputError(str(path), f"an archive without {missing}", expected)
     columns = {name: arrays[names[name]] for name in names}
+    shapes = {name: list(column.shape) for name, column in columns.items()}
+    if any(len(shape) != 1 for shape in shapes.values()):
+        raise InvalidInputError(str(path), f"columns of the shapes {shapes}", "x, y, t and p, each [N]")
     return _events(columns, None if size[0] is None or size[1] is None else (size[0].item(), size[1].item()))
 
 
