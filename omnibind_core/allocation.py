@@ -12,8 +12,9 @@ from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt; other C libraries have none
 _LARGE = 1 << 28  # bytes, of what is mapped, and of what is free at the end of the heap and given back
-_MOST_SPARE = 64 << 20  # bytes: more than the blocks of a tick
 _OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+MOST_SPARE = 64 << 20
+"""Bytes that nobody uses and that are kept for the next tick: more than the blocks of one."""
 
 
 def keep_large_blocks() -> None:
@@ -70,7 +71,7 @@ class Spare:
 
     def look(self) -> None:
         """Looks how much there is, and gives back what is too much; call it now and then."""
-        if self._ask is not None and self._unused() > self._usual + _MOST_SPARE:
+        if self._ask is not None and self._unused() > self._usual + MOST_SPARE:
             give_back()
             self._usual = self._unused()
 

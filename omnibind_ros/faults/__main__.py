@@ -85,7 +85,7 @@ class Report:
         checks = {
             f"{self.exceptions} exceptions": self.exceptions > 0,
             **{
-                f"{name} grew from {first:.1f} to {last:.1f}": not is_flat(first, last)
+                f"{name} grew from {first:.1f} to {last:.1f}": not is_flat(name, first, last)
                 for name, (first, last) in self.vitals.items()
             },
             "no vocabulary that was asked for has answered": asked and not self.vocabularies,

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omnibind_core.allocation import MOST_SPARE
+
 WARM_UP = 0.2
 """Share of the time after which nothing should grow any more."""
 MOST_GROWTH = 0.02
 """Share by which the last quarter of the time after that may be above the first."""
-SLACK = 2.0
-"""What it may be above it in any case: a thread or a handle that comes and goes."""
+SLACK = {"memory": MOST_SPARE / 2**20}
+"""What it may be above it in any case: of memory, MiB, what a node keeps though nobody uses it."""
+_SLACK = 2.0  # of the rest: a thread or a handle that comes and goes
 
 
 def of_process(pid: int) -> dict[str, float]:
@@ -69,6 +72,6 @@ def trend(samples: Sequence[Mapping[str, float]], name: str) -> tuple[float, flo
     return statistics.median(settled[:quarter]), statistics.median(settled[-quarter:])
 
 
-def is_flat(first: float, last: float) -> bool:
+def is_flat(name: str, first: float, last: float) -> bool:
     """Whether the last is hardly above the first."""
-    return last <= first + max(MOST_GROWTH * first, SLACK)
+    return last <= first + max(MOST_GROWTH * first, SLACK.get(name, _SLACK))

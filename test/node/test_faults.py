@@ -97,11 +97,12 @@ def quiet(world):
 
 def test_what_grows_is_told_from_what_comes_and_goes():
     def flat(values):
-        return vitals.is_flat(*vitals.trend([{"threads": value} for value in values], "threads"))
+        return vitals.is_flat("threads", *vitals.trend([{"threads": value} for value in values], "threads"))
 
     assert flat([5.0] * 20 + [40.0] * 80) and flat([40.0, 42.0] * 50) and flat([40.0] * 99 + [90.0])
     assert not flat([40.0 + number / 10 for number in range(100)]) and not flat([40.0] * 70 + [43.0] * 30)
     assert flat([900.0 + number / 10 for number in range(100)])  # 2 % of it
+    assert vitals.is_flat("memory", 800.0, 860.0) and not vitals.is_flat("memory", 800.0, 870.0)
     assert vitals.trend([], "threads") == (0.0, 0.0)
     own = vitals.of_process(os.getpid())
     assert own["peak"] >= own["memory"] > 10 and own["threads"] >= 1 and own["handles"] >= 3
