@@ -276,8 +276,10 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
         except OmniBindError as error:
             rclpy.logging.get_logger("omnibind").fatal(str(error))
             return 1
-        # Of parameters and names that are rclpy's, and of what rcl finds only when a node is made.
         except (ParameterException, NameValidationException, rclpy_implementation.RCLError) as error:
+            if not rclpy.ok():  # a signal has shut the context down
+                raise
+            # Of parameters and names that are rclpy's, and of what rcl finds only when a node is made.
             rclpy.logging.get_logger("omnibind").fatal(_in_words(error))
             return 1
         ending.callback(node.destroy_node)
