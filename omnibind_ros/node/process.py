@@ -278,6 +278,8 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
             return 1
         # Of parameters and names that are rclpy's; of what rcl or the middleware finds only when a node is made.
         except (ParameterException, NameValidationException, RuntimeError) as error:
+            if not rclpy.ok():  # a signal has shut the context down
+                raise
             rclpy.logging.get_logger("omnibind").fatal(_in_words(error))
             return 1
         ending.callback(node.destroy_node)

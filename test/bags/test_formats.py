@@ -613,6 +613,21 @@ def test_a_ros_1_bag_that_was_not_closed_says_what_to_do(ros1):
 # --- what inspect shows -----------------------------------------------------------------------------------------------
 
 
+def test_long_names_of_topics_leave_room_for_the_rest_of_their_line(tmp_path, capsys):
+    folder = "/robot/sensing/" + "x" * 70
+    records = [schema(1, IMAGE, "", ""), schema(2, "std_msgs/msg/Bool", "", "")]
+    records += [channel(1, 1, f"{folder}/front"), channel(2, 1, f"{folder}/rear")]
+    records += [channel(n, 2, f"{folder}/{n}") for n in range(3, 60)]
+    records += [message(n, T0 + n, cdr(picture(T0), IMAGE) if n < 3 else bytes(8)) for n in range(1, 60)]
+    assert omnibind("bag", "inspect", mcap_file(tmp_path / "a.mcap", records)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    front, rear, other = [line for line in lines if "xxx/" in line]
+    assert max(map(len, (front, rear, other))) <= 120
+    assert front.startswith("/robot/sensing/xx...xxx") and "x/front  image " in front and "x/rear  image " in rear
+    assert omnibind("bag", "inspect", tmp_path / "a.mcap", "--all") == 0
+    assert f"{folder}/rear" in capsys.readouterr().out
+
+
 def test_a_bag_of_many_topics_fits_a_screen(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("LINES", "24")
     records = [schema(1, IMAGE, "", ""), schema(2, "x/srv/Add_Event", "ros2msg", SERVICE)]

@@ -68,9 +68,16 @@ def sweep(rng, low=(-3, -2, -0.8), high=(4, 3, 1.6), elevations=(-15, 15)):
     return rays(np.stack(flat, axis=-1).reshape(-1, 3), low, high, rng)
 
 
-def view(rng, low=(-1, -3, -0.9), high=(4, 2, 1.6)):
-    """What a depth camera of 87 by 58 degrees sees of a room."""
-    across, up = np.meshgrid(np.linspace(-0.95, 0.95, 64), np.linspace(-0.55, 0.55, 48))
+def sector(rng, low=(-1, -3, -0.9), high=(4, 3, 1.6)):
+    """What a LiDAR of 64 beams that looks 120 degrees around ahead sees of a room."""
+    azimuth, elevation = np.meshgrid(np.radians(np.arange(-60, 60, 1.0)), np.radians(np.linspace(-15, 15, 64)))
+    flat = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    return rays(np.stack(flat, axis=-1).reshape(-1, 3), low, high, rng)
+
+
+def view(rng, low=(-1, -3, -0.9), high=(4, 2, 1.6), wide=0.95, tall=0.55):
+    """What a depth camera, of 87 by 58 degrees if not said otherwise, sees of a room."""
+    across, up = np.meshgrid(np.linspace(-wide, wide, 64), np.linspace(-tall, tall, 48))
     directions = np.stack([np.ones_like(across), across, up], axis=-1).reshape(-1, 3)
     return rays(directions / np.linalg.norm(directions, axis=1, keepdims=True), low, high, rng)
 
@@ -81,8 +88,8 @@ def laser_scan(rng):
     return points
 
 
-def ground(rng):
-    return np.column_stack([rng.uniform(-8, 8, (3000, 2)), rng.normal(0, 0.02, 3000)]).astype(np.float32)
+def ground(rng, half=8.0, rough=0.02):
+    return np.column_stack([rng.uniform(-half, half, (3000, 2)), rng.normal(0, rough, 3000)]).astype(np.float32)
 
 
 def tone(rng, count=32000):
@@ -192,6 +199,16 @@ BAD = {
         (lambda rng: sweep(rng, (-20, -20, -1.5), (30, 12, 5)), False, "something on all sides"),
         (lambda rng: box(rng, 3000, (0, 0, 0), (5, 4, 2.5)), False, "something on all sides"),
         (view, False, "the view of a depth camera"),
+        (
+            lambda rng: view(rng, wide=0.47, tall=0.35),
+            False,
+            "2.* m, as wide as the view of a depth camera",
+        ),  # 50 by 39
+        (lambda rng: view(rng, (-1, -4, -1), (3, 4, 1.6), 1.19, 0.9), False, "view of a depth camera"),  # 100 by 84
+        (sector, False, "the view of a depth camera or LiDAR"),
+        (lambda rng: sector(rng, (-1, -15, -1.5), (30, 20, 5)), False, "the view of a depth camera or LiDAR"),
+        (lambda rng: ground(rng, 1.5, 0.01), False, "a plane that is 1.* % as thick as wide: the ground"),
+        (lambda rng: ground(rng, 2.5, 0.03), False, "a plane that is 2.* % as thick as wide: the ground"),
     ],
 }
 

@@ -594,3 +594,8 @@ def test_no_topic_takes_the_name_of_a_parameter():
         with pytest.raises(ConfigError, match=f"parameter '{taken}.(enabled|type)' is there already"):
             parameters.add(taken, type="image")
         assert parameters._values == before and f"{taken}.enabled" in parameters
+
+
+def test_parameters_that_every_node_has_are_known():
+    parameters = GivenParameters({})
+    assert not parameters.unknown(["use_sim_time", "start_type_description_service", "qos_overrides./clock.depth"])

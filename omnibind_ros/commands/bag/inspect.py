@@ -19,6 +19,7 @@ _FULL = 12  # topics about which all is said
 _SCREEN = 24  # lines of the smallest screen
 _AROUND = 6  # lines of a screen for what stands around the lists
 _WIDEST = 160  # letters of a line
+_LONGEST = 60  # letters of a name in it
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -82,18 +83,26 @@ def _head(summary: BagSummary) -> Iterator[str]:
         yield f"from {start.isoformat(sep=' ', timespec='milliseconds')}"
 
 
+def _short(name: str) -> str:
+    """A name that leaves room for the rest of its line: the begin and the end, which differ, of a long one."""
+    end = 2 * _LONGEST // 3
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - end - 3]}...{name[-end:]}"
+
+
 def _overview(topics: Sequence[TopicSummary]) -> Iterator[str]:
     """A line for each sensor, and one for each type of all others, on one screen."""
     sensors = [topic for topic in topics if topic.modality]
     others = [topic for topic in topics if not topic.modality]
     room = max(shutil.get_terminal_size().lines, _SCREEN) - _AROUND
     shown = sensors[: room if len(sensors) <= room and not others else room // 2]
-    width = max((len(topic.topic) for topic in shown), default=0)
+    width = max((len(_short(topic.topic)) for topic in shown), default=0)
     for topic in shown:
         rate = "" if topic.rate is None else f" at {topic.rate:.1f} Hz"
         what = topic.content or topic.type
         bad = f"; {topic.rejected} unusable: {topic.reason}" if topic.rejected else ""
-        yield f"{topic.topic:{width}}  {topic.modality:11}  {topic.messages} messages{rate}, {what}{bad}"[:_WIDEST]
+        yield f"{_short(topic.topic):{width}}  {topic.modality:11}  {topic.messages} messages{rate}, {what}{bad}"[
+            :_WIDEST
+        ]
     if len(sensors) > len(shown):
         yield f"and {len(sensors) - len(shown)} more that feed a modality"
     groups: dict[tuple[bool, str], list[TopicSummary]] = {}
@@ -104,7 +113,7 @@ def _overview(topics: Sequence[TopicSummary]) -> Iterator[str]:
         yield f"{len(others)} topics feed nothing (--all shows each of them):"
     left = room - len(shown)
     for group in ordered if len(ordered) <= left else ordered[: left - 1]:
-        names = f"{group[0].topic}, ..." if len(group) > 1 else group[0].topic
+        names = f"{_short(group[0].topic)}, ..." if len(group) > 1 else _short(group[0].topic)
         count = f"{sum(topic.messages for topic in group)} messages"
         reason = f"; cannot be read: {group[0].reason}" if group[0].skipped else ""
         yield f"  {len(group):3} {group[0].type or 'without a type'}: {names} ({count}){reason}"[:_WIDEST]
