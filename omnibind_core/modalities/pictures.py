@@ -37,7 +37,7 @@ _ANIMATED = tuple(bytes([flags]) for flags in range(64) if flags & 2)  # flags o
 # OpenCV 4.6, which ROS 2 Jazzy's distribution has, names it in another place.
 _SET_LOG_LEVEL: Callable[[int], int] = getattr(getattr(cv2.utils, "logging", cv2), "setLogLevel")  # noqa: B009
 _SILENT = 0
-_ROWS = 64  # of a picture that are put on white at once
+_ROWS = 64  # of a picture that are put on white at once, in little memory
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
 
 
@@ -191,10 +191,10 @@ def on_white(picture: NDArray[Any]) -> NDArray[Any]:
     if (alpha == white).all():
         return np.ascontiguousarray(picture[:, :, :3])
     blended = np.empty((*picture.shape[:2], 3), picture.dtype)
-    for row in range(0, len(picture), _ROWS):  # as floats, a large picture would take four times its bytes
-        part = slice(row, row + _ROWS)
-        share = alpha[part].astype(np.float32) / np.float32(white)
-        blended[part] = np.rint(white + (picture[part, :, :3].astype(np.float32) - white) * share)
+    for row in range(0, len(picture), _ROWS):
+        rows = picture[row : row + _ROWS]
+        dark = cv2.multiply(~np.ascontiguousarray(rows[:, :, :3]), cv2.merge([rows[:, :, 3]] * 3), scale=1 / white)
+        blended[row : row + _ROWS] = ~dark
     return blended
 
 

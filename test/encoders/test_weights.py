@@ -210,6 +210,15 @@ def test_a_half_precision_file_is_refused_on_a_cpu_unless_a_precision_is_given(c
         encoders.build(config.model_copy(update={"trunks": wrong}), {"image"})
 
 
+def test_weights_that_are_not_a_number_are_refused(clip, tmp_path):
+    name = next(name for name, x in clip.items() if x.is_floating_point() and x.ndim == 2)
+    damaged = {**clip, name: torch.full_like(clip[name], torch.nan)}
+    save_file(damaged, tmp_path / "a.safetensors")
+    config = encoders.load_config("open_clip_tiny").model_copy(update={"weights": str(tmp_path / "a.safetensors")})
+    with pytest.raises(WeightsError, match="not a number"):
+        encoders.create(config)
+
+
 def test_a_bfloat16_file_stays_in_bfloat16(clip, tmp_path):
     save_file({name: tensor.bfloat16() for name, tensor in clip.items()}, tmp_path / "b.safetensors")
     built = encoders.build(with_weights(tmp_path / "b.safetensors"), {"image", "text"})

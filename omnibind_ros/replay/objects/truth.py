@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from omnibind_core.errors import DataError
 from omnibind_core.geometry import Transform
 from omnibind_core.geometry.frames import rpy
+from omnibind_core.labels import clean
 from omnibind_core.objects.regions import Rectangle, Volume
 from omnibind_ros.replay.truth import time_ns
 
@@ -166,7 +167,7 @@ def _begin(mark: Mark) -> tuple[int, str, str]:
 
 
 def _mark(row: Mapping[str, str | None], start_ns: int, where: str) -> Mark:
-    words = {name: (row.get(name) or "").strip() for name in COLUMNS}
+    words = {name: clean(row.get(name) or "") for name in COLUMNS}
     begin, end = (time_ns(words[name], start_ns, where) for name in ("start_s", "end_s"))
     if end <= begin:
         raise DataError(f"{where}: it ends at {words['end_s']} and begins at {words['start_s']}, expected a later end")
