@@ -194,7 +194,7 @@ def on_white(picture: NDArray[Any]) -> NDArray[Any]:
     for row in range(0, len(picture), _ROWS):
         rows = picture[row : row + _ROWS]
         dark = cv2.multiply(~np.ascontiguousarray(rows[:, :, :3]), cv2.merge([rows[:, :, 3]] * 3), scale=1 / white)
-        blended[row : row + _ROWS] = ~dark
+        blended[row : row + _ROWS] = np.invert(dark)
     return blended
 
 
