@@ -20,10 +20,10 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-MOST_VALUES = 1_000_000
+MOST_VALUES = 100_000
 """In a YAML file, with all that aliases stand for."""
 MOST_LEVELS = 100
-"""In a YAML file, one in the other."""
+"""In a YAML file, one in the other, with those that aliases stand for."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is quicker, where it is there
 _FORM_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -103,13 +103,15 @@ def forms_of_yaml(text: str | bytes) -> list[Any]:
 
 def _documents(text: str | bytes, kind: Any) -> list[Any]:
     try:
-        _check_depth(text, kind)
+        _check_form(text, kind)
         loader = kind(text)
         try:
             documents = []
             while loader.check_node():
                 node = loader.get_node()
-                values = _size(node, {})
+                values, levels = _size(node, {})
+                if levels > MOST_LEVELS + 1:
+                    raise ValueError(f"it is nested more than {MOST_LEVELS} levels with what aliases stand for")
                 if values > MOST_VALUES:
                     raise ValueError(f"{values:.3g} values with what aliases stand for, expected at most {MOST_VALUES}")
                 documents.append(loader.construct_document(node))
@@ -122,20 +124,24 @@ def _documents(text: str | bytes, kind: Any) -> list[Any]:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _check_depth(text: str | bytes, kind: Any) -> None:
-    depth = 0
+def _check_form(text: str | bytes, kind: Any) -> None:
+    depth = values = 0
     for event in yaml.parse(text, kind):  # libyaml's loader ends the process where it is too deep
+        values += isinstance(event, yaml.NodeEvent)
+        if values > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES} values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_LEVELS:
             raise ValueError(f"it is nested more than {MOST_LEVELS} levels")
 
 
-def _size(node: Any, known: dict[int, int]) -> int:
-    """How many values a node of YAML stands for."""
+def _size(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values a node of YAML stands for, and in how many levels."""
     if id(node) not in known:
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         pairs = (one for part in parts for one in (part if isinstance(part, tuple) else (part,)))
-        known[id(node)] = 1 + sum(_size(one, known) for one in pairs)
+        sizes = [_size(one, known) for one in pairs]
+        known[id(node)] = 1 + sum(size for size, _ in sizes), 1 + max((levels for _, levels in sizes), default=0)
     return known[id(node)]
 
 

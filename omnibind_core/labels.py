@@ -223,19 +223,22 @@ class LabelBank:
         """The inverse of :meth:`to_dict`; ``descriptions`` may be missing, as in files of older models.
 
         Raises:
-            ConfigError: A key is missing, or the rows do not fit the names.
+            ConfigError: A key is missing, the rows do not fit the names, or these are not different.
         """
         import torch
 
         try:
+            names = tuple(map(clean, data["names"]))
+            if "" in names or len(set(names)) < len(names):
+                raise ConfigError("labels.json has an empty name or one more than once, expected different ones")
             return cls(
-                tuple(data["names"]),
+                names,
                 rows,
                 torch.tensor(data["owner"], dtype=torch.int64, device=rows.device),
                 tuple(data["templates"]),
-                {name: tuple(words) for name, words in data["aliases"].items()},
+                {clean(name): tuple(words) for name, words in data["aliases"].items()},
                 data["reduce"],
-                {name: tuple(texts) for name, texts in data.get("descriptions", {}).items()},
+                {clean(name): tuple(texts) for name, texts in data.get("descriptions", {}).items()},
             )
         except KeyError as error:
             raise ConfigError(f"labels.json has no key {error}") from error
@@ -274,4 +277,4 @@ def check_names(names: Sequence[str]) -> None:
 
 def clean(name: str) -> str:
     """A label as people, terminals, HTML and ROS can show it: one line, without control characters and bidi marks."""
-    return " ".join(name.split()).translate(UNSEEN).strip()
+    return " ".join(" ".join(name.split()).translate(UNSEEN).split())  # what is left between two may be two spaces

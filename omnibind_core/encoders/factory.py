@@ -27,6 +27,7 @@ from omnibind_core.errors import ConfigError, WeightsError
 from omnibind_core.modalities import get as modality_of
 
 _logger = logging.getLogger(__name__)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _TOLD = 8  # problems that an error message names
 _IMAGENET_CLASSES = resources.path("encoders/lite/imagenet_classes.txt")
 
@@ -211,6 +212,7 @@ def _fill(trunk: Trunk | TextTower, state: Mapping[str, Tensor], trunk_config: T
     assert isinstance(trunk_config, FileTrunkConfig)
     precision = _precision(trunk_config, state)
     own = {name: tensor.to(precision) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    _check_numbers(own, f"the weights of the trunk '{trunk_config.type}'")
     trunk.load_state_dict(own, assign=True)
     trunk.packaged, trunk.fingerprint = True, fingerprint(state)
 
@@ -224,8 +226,16 @@ def _load_head(config: c.ModelConfig, modality: str, head: nn.Module, checkpoint
     state = head_state(trunk, checkpoint, modality)
     if state:
         _check_fit(head.state_dict(), state, f"{checkpoint.path} does not fit the head of '{modality}'")
+        _check_numbers(state, str(checkpoint.path))
         head.load_state_dict(state)
         _logger.info("%s: linear head taken from %s", modality, checkpoint.path)
+
+
+def _check_numbers(state: Mapping[str, Tensor], where: str) -> None:
+    """Refuses weights that are not a number; infinite ones are masks of texts."""
+    bad = next((name for name, x in state.items() if x.dtype in _FLOATS and x.isnan().any()), None)
+    if bad is not None:
+        raise WeightsError(f"{where}: '{bad}' has values that are not a number, expected weights that were trained")
 
 
 def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], message: str) -> None:

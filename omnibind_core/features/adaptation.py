@@ -111,7 +111,7 @@ def read_homes(folder: Path) -> dict[str, Home]:
     """What :func:`save_homes` wrote, by modality; nothing if the folder has no such file.
 
     Raises:
-        WeightsError: The file is damaged.
+        WeightsError: The file is damaged, lacks something or holds what are no numbers.
     """
     if not (folder / HOME).is_file():
         return {}
@@ -120,6 +120,12 @@ def read_homes(folder: Path) -> dict[str, Home]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{folder / HOME}: not a whole safetensors file: {error}") from error
     names = [name.removesuffix(".centres") for name in tensors if name.endswith(".centres")]
+    for name in names:
+        centres, scale = tensors[f"{name}.centres"], tensors.get(f"{name}.scale")
+        if scale is None or scale.shape != (2,) or centres.ndim != 2:
+            raise WeightsError(f"{folder / FILE}: '{name}' has no centres [H, F] with a scale of two numbers")
+        if not (centres.isfinite().all() and scale.isfinite().all()):
+            raise WeightsError(f"{folder / FILE}: '{name}' has values that are not finite, expected numbers")
     return {
         name: Home(F.normalize(tensors[f"{name}.centres"].float(), dim=1), *tensors[f"{name}.scale"].tolist())
         for name in names

@@ -80,4 +80,4 @@ def _claimed(file: IO[bytes]) -> int:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    return math.prod(shape) * dtype.itemsize
+    return 0 if dtype.hasobject else math.prod(shape) * dtype.itemsize  # NumPy unpickles none, and says so if asked

@@ -38,7 +38,7 @@ _ANIMATED = tuple(bytes([flags]) for flags in range(64) if flags & 2)  # flags o
 # OpenCV 4.6, which ROS 2 Jazzy's distribution has, names it in another place.
 _SET_LOG_LEVEL: Callable[[int], int] = getattr(getattr(cv2.utils, "logging", cv2), "setLogLevel")  # noqa: B009
 _SILENT = 0
-_ROWS = 64  # of a picture that are put on white at once
+_ROWS = 64  # of a picture that are put on white at once, in little memory
 _GREY_WEIGHTS = np.array([[0.299, 0.587, 0.114]], np.float32)  # ITU-R BT.601 luma
 
 

@@ -18,6 +18,8 @@ SUFFIXES = (".mcap", ".db3", ".bag", ".mcap.zstd", ".db3.zstd")
 """Of files that are recordings."""
 MOST_UNPACKED = 1 << 28
 """Bytes that a compressed chunk or message of a recording may hold; recorders begin a new chunk after some MB."""
+MOST_RATIO = 100
+"""Bytes that a recording compressed as a whole may hold for each compressed one, beyond :data:`MOST_UNPACKED`."""
 _PIECE = 1 << 24  # bytes of a compressed file that are unpacked at once
 _TRANSIENT_LOCAL = ("transient_local", "1")  # as a name since Jazzy, as DDS's number before
 
@@ -178,7 +180,7 @@ def uncompressed_file(path: Path) -> tuple[Path, bool]:
 
     Raises:
         OSError: It cannot be read, or there is no room for what is in it.
-        UnreadableError: Nothing of it can be decompressed.
+        UnreadableError: Nothing of it can be decompressed, or it holds more than it may.
     """
     if path.suffix != ".zstd":
         return path, False
@@ -194,18 +196,22 @@ def _decompress(path: Path, modified_ns: int, size: int) -> tuple[tempfile.Tempo
     folder = tempfile.TemporaryDirectory(prefix="omnibind-bag-")
     target, frame = Path(folder.name, path.stem), module.ZstdDecompressor()
     damaged = False
+    left = MOST_UNPACKED + MOST_RATIO * size
     with path.open("rb") as source, target.open("wb") as sink:
         while not damaged and (block := source.read(1 << 16)):
             while block:
                 if frame.eof:
                     frame = module.ZstdDecompressor()
                 try:
-                    sink.write(frame.decompress(block, _PIECE))
-                    while not (frame.eof or frame.needs_input):
-                        sink.write(frame.decompress(b"", _PIECE))
+                    left -= sink.write(frame.decompress(block, _PIECE))
+                    while left >= 0 and not (frame.eof or frame.needs_input):
+                        left -= sink.write(frame.decompress(b"", _PIECE))
                 except module.ZstdError:
                     damaged = True
                     break
+                if left < 0:
+                    most = MOST_UNPACKED + MOST_RATIO * size
+                    raise UnreadableError(f"{path.name}: {size} bytes that unpack to more than {most}")
                 block = frame.unused_data
     cut = damaged or not frame.eof
     if cut and not target.stat().st_size:

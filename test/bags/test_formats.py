@@ -258,6 +258,11 @@ def test_a_chunk_that_unpacks_to_more_than_it_may_is_lost_and_takes_no_memory(cl
     assert found == STAMPS[:5] + STAMPS[10:]
 
 
+def test_a_large_chunk_that_is_not_compressed_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(mcap, "MOST_UNPACKED", 10)
+    assert held(mcap_file(tmp_path / "a.mcap", [*DEFINITIONS, *chunks("")])) == STAMPS
+
+
 def test_what_unpacks_to_more_than_the_bound_is_refused(monkeypatch):
     assert storage.unpacked(zstd.compress(b"one") + zstd.compress(b"two"), 6) == b"onetwo"
     with pytest.raises(storage.UnreadableError, match=r"more than 5, expected at most these"):
@@ -474,6 +479,17 @@ def test_files_that_are_compressed_as_a_whole(suffix, database, tmp_path):
     assert 5 <= held_until_error(packed) < 20
     with pytest.raises(DataError, match=r"cut off|damaged"):
         list(read.messages(packed))
+
+
+def test_a_compressed_file_of_more_than_the_bound_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "b.mcap.zstd"
+    path.write_bytes(zstd.compress(bytes(3_000_000)))
+    monkeypatch.setattr(storage, "MOST_UNPACKED", 2_000_000)
+    with pytest.raises(DataError, match=r"b\.mcap\.zstd: \d+ bytes that unpack to more than 20\d{5}"):
+        list(read.messages(path, ["/t"]))
+    monkeypatch.setattr(storage, "_PIECE", 1 << 16)
+    with pytest.raises(DataError, match="unpack to more than"):
+        list(read.messages(path, ["/t"]))
 
 
 @pytest.mark.parametrize("mode", ["FILE", "MESSAGE"])

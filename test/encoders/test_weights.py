@@ -210,6 +210,13 @@ def test_a_half_precision_file_is_refused_on_a_cpu_unless_a_precision_is_given(c
         encoders.build(config.model_copy(update={"trunks": wrong}), {"image"})
 
 
+def test_weights_that_are_not_a_number_are_refused(clip, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({**clip, "visual.proj": torch.full_like(clip["visual.proj"], torch.nan)}, path)
+    with pytest.raises(WeightsError, match=r"open_clip.*proj' has values that are not a number"):
+        encoders.build(with_weights(path), {"image"})
+
+
 def test_a_bfloat16_file_stays_in_bfloat16(clip, tmp_path):
     save_file({name: tensor.bfloat16() for name, tensor in clip.items()}, tmp_path / "b.safetensors")
     built = encoders.build(with_weights(tmp_path / "b.safetensors"), {"image", "text"})

@@ -18,7 +18,7 @@ from PIL import ImageOps
 from omnibind_core import modalities
 from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.modalities.picture_sizes import MOST_PIXELS
-from omnibind_core.modalities.pictures import decode_picture, exif_orientation, upright
+from omnibind_core.modalities.pictures import decode_picture, exif_orientation, on_white, upright
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("pillow_heif").register_heif_opener()
@@ -120,6 +120,16 @@ def test_the_first_of_several_is_used_and_said(name: str, tmp_path: Path, caplog
         looks(IMAGE.load(tmp_path / name), RED, RED, GREEN, BLUE)
     many = "several" if name in ("a.png", "a.webp") else "2"
     assert f"{name}] the first of {many} pictures" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_each_value_on_white_is_rounded_rightly(dtype: Any) -> None:
+    most = np.iinfo(dtype).max
+    levels = np.linspace(0, most, 256).round()
+    value, alpha = np.meshgrid(levels, levels)
+    picture = np.dstack([value, value, most - value, alpha]).astype(dtype)
+    expected = most + (picture[:, :, :3].astype(np.float64) - most) * (alpha[:, :, None] / most)
+    assert np.abs(on_white(picture) - expected).max() < 0.51  # a float beside half a step
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.gif", "a.avif", "a.heic", "a.jp2"])

@@ -333,10 +333,23 @@ def test_an_off_file_that_ends_in_its_surfaces_is_refused(tmp_path: Path) -> Non
     trimesh = pytest.importorskip("trimesh")
     whole = trimesh.creation.icosphere().export(file_type="off").encode()
     (tmp_path / "a.off").write_bytes(whole[: 9 * len(whole) // 10])
-    with pytest.raises(InvalidInputError, match="a header of at least 7046 numbers above"):
+    with pytest.raises(InvalidInputError, match="a header of 1922 lines above 1603"):
         CLOUD.load(tmp_path / "a.off")
     (tmp_path / "b.off").write_bytes(whole.replace(b"OFF\n", b"OFF # a sphere\n"))
     assert CLOUD.load(tmp_path / "b.off").shape == (16384, 3)
+
+
+_CORNERS = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
+
+
+@pytest.mark.parametrize("header", ["OFF\n4 1\n", "OFF\n4 1 0\n", "OFF4 1 0\n", "OFF 4 1 0\n", "# one\nOFF\n\n4 1 6\n"])
+def test_headers_of_off_files(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.off"
+    path.write_text(header + _CORNERS + "3 0 1 2\n")
+    assert CLOUD.load(path).shape == (16384, 3)
+    path.write_text(header + _CORNERS)
+    with pytest.raises(InvalidInputError, match=r"a header of 5 lines above 4, expected a complete OFF file"):
+        CLOUD.load(path)
 
 
 def test_an_stl_that_claims_more_triangles_than_it_has_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from time import process_time
@@ -19,7 +20,7 @@ import torch
 
 from omnibind_core import cli, modalities
 from omnibind_core.commands.train import _figures
-from omnibind_core.config import from_json, from_yaml, read_mapping
+from omnibind_core.config import MOST_VALUES, from_json, from_yaml, read_mapping
 from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.folder import FolderSource
@@ -27,7 +28,9 @@ from omnibind_core.data.sources.imagenet import _wnids
 from omnibind_core.encoders.checkpoints import open_checkpoint
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError, OmniBindError, WeightsError
 from omnibind_core.evaluation.report import document, plots
-from omnibind_core.labels import LabelBank, Prompts
+from omnibind_core.features.adaptation import read_homes
+from omnibind_core.labels import LabelBank, Prompts, clean
+from omnibind_core.modalities.archives import check_archive
 from omnibind_core.training.logs import Table
 from omnibind_ros.bags import scene_bag
 from omnibind_ros.messages.fields import DecodeOptions
@@ -64,6 +67,30 @@ def test_depth_is_bounded_and_usual_texts_are_read(read: Callable[[str], Any]) -
     assert read("[" * 90 + "]" * 90) is not None
     with pytest.raises(ValueError, match="nested"):
         read(DEEP)
+
+
+def test_many_values_and_aliases_of_aliases_are_bounded() -> None:
+    with pytest.raises(ValueError, match=f"more than {MOST_VALUES} values"):
+        from_yaml("[" + "1," * MOST_VALUES + "]")
+    chain = ["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 1300))]
+    assert len(from_yaml("\n".join(chain[:90]))) == 90
+    with pytest.raises(ValueError, match="nested more than 100 levels with all that aliases stand for"):
+        from_yaml("\n".join(chain))
+
+
+@pytest.mark.parametrize("values", ["centres", "scale", None])
+def test_a_home_that_is_none(tmp_path: Path, values: str | None) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"image.centres": torch.ones(2, 4), "image.scale": torch.ones(2)}
+    if values is None:
+        del tensors["image.scale"]
+    else:
+        tensors[f"image.{values}"][0] = torch.nan
+    save_file(tensors, tmp_path / "home.safetensors")
+    with pytest.raises(WeightsError, match=r"home\.safetensors: 'image' has"):
+        read_homes(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +131,33 @@ def test_a_pytorch_file_with_any_byte_changed(tmp_path: Path) -> None:
     assert refused > 10
 
 
+def test_a_pytorch_file_without_check_sums_is_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import torch
+
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        sums = {entry.CRC for entry in archive.infolist() if entry.file_size}
+    whole = path.read_bytes()
+    for checked in sums:  # as torch.serialization.set_crc32_options(False) writes it
+        whole = whole.replace(struct.pack("<I", checked), bytes(4))
+    path.write_bytes(whole)
+    assert open_checkpoint(path, verify=True)["a"].tolist() == [1, 1, 1, 1]
+    assert f"{path} was saved without check sums" in caplog.text
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"names": 3}, {"owner": ["a"]}, {"owner": [2**70]}, {"aliases": []}, {"templates": None}, {"descriptions": 3}],
+    [
+        {"names": 3},
+        {"names": ["\x00"]},
+        {"names": ["a", "a"], "owner": [0, 1]},
+        {"owner": ["a"]},
+        {"owner": [2**70]},
+        {"aliases": []},
+        {"templates": None},
+        {"descriptions": 3},
+    ],
 )
 def test_labels_of_a_model_that_are_none(change: dict[str, Any]) -> None:
     import torch
@@ -114,7 +165,27 @@ def test_labels_of_a_model_that_are_none(change: dict[str, Any]) -> None:
     told = {"names": ["cat"], "templates": ["{}"], "aliases": {}, "reduce": "mean", "owner": [0]}
     LabelBank.from_dict(told, torch.ones(1, 2))
     with pytest.raises(OmniBindError, match="labels"):
-        LabelBank.from_dict({**told, **change}, torch.ones(1, 2))
+        LabelBank.from_dict({**told, **change}, torch.ones(len(change.get("owner", [0])), 2))
+
+
+def test_labels_of_a_model_are_cleaned_as_others() -> None:
+    import torch
+
+    told = {
+        "names": ["a\x1b[31m b"],
+        "templates": ["{}"],
+        "aliases": {"a\x1b[31m b": ["c"]},
+        "reduce": "mean",
+        "owner": [0],
+    }
+    bank = LabelBank.from_dict(told, torch.ones(1, 2))
+    assert bank.names == ("a[31m b",) and bank.aliases == {"a[31m b": ("c",)}
+
+
+@pytest.mark.parametrize("name", ["a \x00 b", "\u200e a\u200e \x00", "a\x00\n\x00b", "\x85 \xa0x"])
+def test_a_label_that_was_cleaned_is_clean(name: str) -> None:
+    assert clean(clean(name)) == clean(name)
+    assert "  " not in clean(name)
 
 
 @pytest.mark.parametrize("path", [".", "./", "a\0b", "..", "/etc/passwd"])
@@ -179,6 +250,13 @@ def test_an_archive_of_arrays_that_cannot_be_read(tmp_path: Path, modality: str,
     path.write_bytes(content)
     with pytest.raises(InvalidInputError, match=r"item\.npz"):
         modalities.load(modality, path)
+
+
+def test_objects_in_an_archive_that_nobody_reads(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", points=points, names=np.array(["a" * 50, {}], dtype=object))
+    check_archive(tmp_path / "a.npz", "an archive")
+    modalities.load("point_cloud", tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("modality", ["thermal", "point_cloud", "event"])

@@ -208,7 +208,7 @@ def _records_of(data: mmap.mmap, place: int) -> list[tuple[int, bytes]]:
     decompress = _decompressors().get(compression)
     if decompress is None:
         raise UnreadableError(f"a chunk compressed with '{compression}'")
-    if size > MOST_UNPACKED:
+    if compression and size > MOST_UNPACKED:
         raise UnreadableError(f"a chunk of {size} bytes unpacked, expected at most {MOST_UNPACKED}")
     try:
         raw = decompress(packed, size)
