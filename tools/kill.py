@@ -564,16 +564,18 @@ def _read_by_rosbags(bag: Path) -> list[int] | None:
 # --- all of it --------------------------------------------------------------------------------------------------------
 
 
-def prepare(place: Place) -> None:
-    """Data, and a result of each command to be replaced."""
+def prepare(place: Place, names: Sequence[str]) -> None:
+    """Data, models where they are needed, and a result of each command to be replaced."""
     place.shared.mkdir(parents=True)
     write_data(place.shared)
     old = Place(place.shared, place.own)
     place.own.mkdir()
+    if {*names} <= {RECORD}:
+        return
     for name in ("train align", "train fuse"):
         _done(name, old)
     shutil.copytree(place.own / "out", place.shared / "old" / "out")
-    for name in ("data build", "eval", "export"):
+    for name in {"data build", "eval", "export"} & {*names}:
         _done(name, old)
         shutil.copytree(place.own / COMMANDS[name].result, place.shared / "old" / COMMANDS[name].result)
 
@@ -610,7 +612,7 @@ def run(names: Sequence[str], kills: int, seed: int, folder: Path) -> dict[str, 
         folder: To work in.
     """
     place = Place(folder / "shared", folder / "own")
-    prepare(place)
+    prepare(place, names)
     counts: dict[str, Count] = {}
     for index, name in enumerate(names):
         wanted = kills * (index + 1) // len(names) - kills * index // len(names)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omnibind_core.errors import DataError
-from omnibind_core.files import cache_folder
+from omnibind_core.files import cache_folder, write_folder_atomically
 
 _TIMEOUT = 600.0
 
@@ -43,18 +43,12 @@ def fetch_package(name: str, cache_dir: Path | None = None) -> Path:
             )
     if _run(["dpkg-query", "-W", "-f", "${db:Status-Status}", name]).stdout.strip() == "installed":
         return Path("/")
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache_dir) as work:
-        archive = _download(name, Path(work))
-        tree = Path(work) / "tree"
-        unpacked = _run(["dpkg-deb", "-x", str(archive), str(tree)])
+    with write_folder_atomically(target, ("*",)) as tree:  # a half-unpacked package is never seen under its name
+        with tempfile.TemporaryDirectory(dir=tree) as work:
+            archive = _download(name, Path(work))
+            unpacked = _run(["dpkg-deb", "-x", str(archive), str(tree)])
         if unpacked.returncode != 0:
             raise DataError(f"cannot unpack {archive.name}: {_last_line(unpacked.stderr)}")
-        try:
-            tree.rename(target)  # atomic: a half-unpacked package is never seen under its name
-        except OSError:
-            if not target.is_dir():  # else another process was faster, and its copy is as good
-                raise
     return target
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from omnibind_core import modalities
 from omnibind_core.data.modality_free.dataset import MODALITY_SET, ModalityFree
+from omnibind_core.files import write_atomically
 from omnibind_core.optional import require
 
 _MOST_SETS, _MOST_CONCEPTS = 15, 30
@@ -132,8 +133,8 @@ def plot(stats: Stats, path: Path) -> None:
         _draw_modalities(middle, stats, colours)
         _draw_modality_sets(right, stats, colours)
         _draw_concepts(bottom.subplots(), stats, colours)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None)
+        with write_atomically(path) as temporary:
+            figure.savefig(temporary, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None)
 
 
 def _draw_sizes(axes: Any, stats: Stats, colours: dict[int, Any]) -> None:

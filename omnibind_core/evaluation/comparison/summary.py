@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from omnibind_core.evaluation.report.document import neutral
+from omnibind_core.files import write_atomically
 
 CONFIDENCE = 0.95
 ERROR, CONFIDENCE_OF, UNKNOWN = "ECE", "confidence", "unknown things"
@@ -139,13 +140,15 @@ def write(
         "summary": rows,
         "measurements": [asdict(one) for one in measurements],
     }
-    (folder / f"{name}.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+    with write_atomically(folder / f"{name}.json") as path:
+        path.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    with write_atomically(folder / f"{name}.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(Summary.__dataclass_fields__))
         writer.writeheader()
         writer.writerows({key: neutral(value) for key, value in row.items()} for row in rows)
     text = markdown(summaries) + "".join(f"* {note}\n" for note in notes)
-    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    with write_atomically(folder / f"{name}.md") as path:
+        path.write_text(text, encoding="utf-8")
     return text
 
 
