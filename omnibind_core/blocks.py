@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import math
@@ -116,7 +117,7 @@ class Blocks:
             if out is None:
                 shape = (len(addresses), *rows.shape[1:])
                 try:
-                    with tempfile.TemporaryFile(dir=self.folder) as file:
+                    with self._nameless() as file:
                         if hasattr(os, "posix_fallocate"):  # else a full disk kills the process; macOS lacks it
                             os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
                         out = np.memmap(file, np.float32, "r+", shape=shape)
@@ -127,6 +128,15 @@ class Blocks:
         assert out is not None
         out.flags.writeable = False
         return out
+
+    def _nameless(self) -> Any:
+        """A file that goes with this process: in the folder, or where files may be if that is another user's."""
+        try:
+            return tempfile.TemporaryFile(dir=self.folder)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return tempfile.TemporaryFile()
 
     def _full(self, error: Exception) -> DataError:
         return DataError(f"cannot write the cache {self.folder} (OMNIBIND_CACHE names another place): {error}")

@@ -6,13 +6,17 @@ Those that concern ROS are in ``omnibind_ros.commands``, and are there where tha
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import importlib
 import importlib.util
 import logging
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from omnibind_core import __version__
 from omnibind_core.allocation import keep_large_blocks
@@ -49,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # On a busy machine MKL would take fewer threads, which changes the last digits of every training run.
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     try:
+        _have_a_home()
         args = parser().parse_args(argv)  # asks the registered modalities for their options
         verbose = args.verbose
         if args.command != "train":  # that has the processor for itself; others share it, see omnibind_ros.node.threads
@@ -66,9 +71,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of our output (head, less) is gone: not an error.
         code = 0
-    except OSError as error:
-        if verbose or error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+    except OSError as error:  # of what the user named, or of the cache
+        if verbose:
             raise
-        print(f"omnibind: there is no room to write: {error}", file=sys.stderr)
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        told = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+        print(f"omnibind: {'there is no room to write: ' if full else ''}{told}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _have_a_home() -> None:
+    """Gives who has no home, such as a user id without a name, one that goes with this process.
+
+    Some libraries cannot be imported without one.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        home = tempfile.mkdtemp(prefix="omnibind-home-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        os.environ["HOME"] = home
+        if not (os.environ.get("OMNIBIND_CACHE") or os.environ.get("XDG_CACHE_HOME")):
+            told = "omnibind: this user has no home folder to cache in, so nothing is kept; OMNIBIND_CACHE may name one"
+            print(told, file=sys.stderr)

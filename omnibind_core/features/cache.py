@@ -69,7 +69,6 @@ def features(
     if other is not None:
         raise DataError(f"sample '{other.id}' is of modality {other.modality}, expected {modality}")
     folder = cache_folder() / "features" if folder is None else folder
-    folder.mkdir(parents=True, exist_ok=True)
     blocks = Blocks(folder / f"{modality}-{address(json.dumps([modality, key, augmentations, seed]))}")
     addresses = [_address(source, sample) for sample in samples]
     missing = blocks.missing(addresses)

@@ -1,5 +1,7 @@
 """Folders that are written as one, whatever happens meanwhile. What is killed is a child process."""
 
+import atexit
+import ctypes
 import os
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from omnibind_core import files
+from omnibind_core import cli, files
 from omnibind_core.errors import DataError
 from omnibind_core.files import write_atomically, write_folder_atomically
 
@@ -155,6 +157,32 @@ while True:
         break
     step += 1
 assert seen == {"old", "new"} and step > 8, (seen, step)
+"""
+
+# Runs as one who may write only what the modes of files allow, root or not.
+AS_ANYBODY = """
+import sys
+from pathlib import Path
+import numpy as np
+from omnibind_core import cli
+from omnibind_core.blocks import Blocks
+from omnibind_core.files import write_atomically
+
+root = Path(sys.argv[1])
+rows = np.ones((2, 3), np.float32)
+known = Blocks(root / "cache")
+known.add(["00" * 16, "11" * 16], rows)
+known.flush()
+(root / "cache").chmod(0o500)
+assert (Blocks(root / "cache").gather(["11" * 16]) == 1).all()  # of another user, but all is known
+(root / "data").chmod(0o500)
+for out in (root / "data" / "built", root / "file" / "built"):
+    try:
+        cli.main(["data", "build", "--config", "mini", "--root", str(root), "--out", str(out)])
+    except SystemExit as end:
+        print("status", end.code, file=sys.stderr)
+with write_atomically(root / "data" / "labels.csv"):
+    pass
 """
 
 # Holds a folder until it is killed.
@@ -449,3 +477,50 @@ def test_the_folder_that_is_worked_in_stays_the_same(tmp_path, monkeypatch):
             fill(fresh, str(number))
         assert (path / "a").read_text() == str(number)
         assert Path.cwd() == tmp_path / "work" / "deep" and names(Path()) == ["a", "b1"]
+
+
+def _without_root() -> None:
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP of CAP_DAC_OVERRIDE
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the capabilities of Linux")
+def test_where_one_may_not_write_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "samples.csv").write_text("id,modality,source,path,label,split,group\n1,image,s,a.png,dog,train,\n")
+    command = [sys.executable, "-c", AS_ANYBODY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=_without_root)
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith(("omnibind:", "status", "Traceback"))] == [
+        f"omnibind: {tmp_path / 'data' / 'built'}: Permission denied",
+        "status 2",
+        f"omnibind: {tmp_path / 'file'}: File exists",
+        "status 2",
+        "Traceback (most recent call last):",  # this is not through the command line
+        "Traceback (most recent call last):",
+    ], done.stderr
+    assert lines[-1] == f"PermissionError: [Errno 13] Permission denied: '{tmp_path / 'data' / 'labels.csv'}'"
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_user_without_name_and_home_gets_one_for_the_time(monkeypatch, capsys):
+    for name in ("HOME", "OMNIBIND_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    kept = []
+    monkeypatch.setattr(atexit, "register", lambda *call, **named: kept.append((call, named)))
+    with pytest.raises(OSError, match="no home folder"):
+        files.cache_folder()
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert files.cache_folder().is_relative_to(os.environ["HOME"]) and os.access(os.environ["HOME"], os.W_OK)
+    assert capsys.readouterr().err.startswith("omnibind: this user has no home folder")
+    ((remove, home), named) = kept.pop()
+    remove(home, **named)
+    assert not Path(os.environ["HOME"]).exists()
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("OMNIBIND_CACHE", "/somewhere")
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert not capsys.readouterr().err
+    kept[0][0][0](kept[0][0][1])
