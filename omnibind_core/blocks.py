@@ -35,6 +35,11 @@ def address(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
+def unwritable(folder: Path, error: Exception) -> DataError:
+    """Says where nothing can be kept, and why."""
+    return DataError(f"cannot write the cache {folder} (OMNIBIND_CACHE names another place): {error}")
+
+
 class Blocks:
     """The rows in a folder, all of one shape.
 
@@ -87,7 +92,7 @@ class Blocks:
             with write_atomically(path) as temporary:
                 save_file({"addresses": packed, "rows": rows}, temporary, {"crc32": _checksum(packed, rows)})
         except (SafetensorError, OSError) as error:
-            raise self._full(error) from error
+            raise unwritable(self.folder, error) from error
         self._note(path, packed)
         self._whole.add(path)
         self._new.clear()
@@ -122,7 +127,7 @@ class Blocks:
                             os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
                         out = np.memmap(file, np.float32, "r+", shape=shape)
                 except OSError as error:
-                    raise self._full(error) from error
+                    raise unwritable(self.folder, error) from error
             places, chosen = zip(*pairs, strict=True)
             out[list(places)] = rows[list(chosen)]
         assert out is not None
@@ -137,9 +142,6 @@ class Blocks:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             return tempfile.TemporaryFile()
-
-    def _full(self, error: Exception) -> DataError:
-        return DataError(f"cannot write the cache {self.folder} (OMNIBIND_CACHE names another place): {error}")
 
     def _note(self, path: Path, packed: NDArray[Any]) -> None:
         for row, one in enumerate(packed):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core import modalities
-from omnibind_core.blocks import Blocks, address
+from omnibind_core.blocks import Blocks, address, unwritable
 from omnibind_core.data.samples import Loads, Sample
 from omnibind_core.errors import DataError
 from omnibind_core.files import cache_folder
@@ -60,7 +60,7 @@ def features(
         Read-only ``float32 [len(samples), 1 + augmentations, F]``.
 
     Raises:
-        DataError: No samples, one of another modality, or a file is gone.
+        DataError: No samples, one of another modality, a file is gone, or the cache cannot be written.
         InvalidInputError: A file cannot be read.
     """
     if not samples:
@@ -69,6 +69,10 @@ def features(
     if other is not None:
         raise DataError(f"sample '{other.id}' is of modality {other.modality}, expected {modality}")
     folder = cache_folder() / "features" if folder is None else folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     blocks = Blocks(folder / f"{modality}-{address(json.dumps([modality, key, augmentations, seed]))}")
     addresses = [_address(source, sample) for sample in samples]
     missing = blocks.missing(addresses)
