@@ -27,11 +27,14 @@ DOCS := out/docs
 # make soak MINUTES=5 torments the fusion node for five minutes.
 MINUTES ?= 30
 
+# make kill KILLS=40 SEED=2 kills commands 40 times, at other moments.
+KILLS ?= 200
+
 # make mutation SAMPLE=20 tries 20 changes of each module; without it, all of them.
 SAMPLE ?=
 SEED ?= 1
 
-.PHONY: help setup demo test test-slow test-gpu soak ros-tools bench bench-backbones bench-gpu docs mutation lint format train clean distclean
+.PHONY: help setup demo test test-slow test-gpu soak kill ros-tools bench bench-backbones bench-gpu docs mutation lint format train clean distclean
 
 help:  ## lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +57,9 @@ test-gpu: setup  ## runs the tests that need a CUDA device
 
 soak: setup  ## torments the running fusion node with random faults for half an hour and prints a report [MINUTES=30]
 	@$(RUN) python -m omnibind_ros.faults --minutes "$(MINUTES)"
+
+kill: setup  ## ends commands with kill -9 while they write, looks at what is left and prints counts [KILLS=200 SEED=1]
+	@$(RUN) python tools/kill.py --kills "$(KILLS)" --seed "$(SEED)"
 
 ros-tools: setup  ## drives the node with the real ros2 launch, lifecycle, param, topic, ... that are installed here
 	@$(RUN) python tools/ros2_tools.py

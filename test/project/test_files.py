@@ -187,13 +187,18 @@ with write_atomically(root / "data" / "labels.csv"):
 
 # Holds a folder until it is killed.
 HOLDS = """
-import sys, time
+import contextlib, sys, time
 from pathlib import Path
 from omnibind_core import files
 
 path = Path(sys.argv[2])
-held = files.only_one(path) if sys.argv[1] == "only_one" else files.write_folder_atomically(path, ("a", "b*"))
-with held as fresh:
+with contextlib.ExitStack() as stack:
+    if sys.argv[1] == "only_one":
+        stack.enter_context(files.only_one(path))
+    else:
+        fresh = stack.enter_context(files.write_folder_atomically(path, ("a", "b*")))
+    if sys.argv[1] == "nested":
+        stack.enter_context(files.write_folder_atomically(fresh, ("a",), keep=True))
     print("held", flush=True)
     time.sleep(60)
 """
@@ -452,7 +457,7 @@ def test_files_that_another_process_writes_are_no_left_overs(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "slow" and names(tmp_path) == [".omnibind-a.txt-notours1", "a.txt"]
 
 
-@pytest.mark.parametrize("how", ["only_one", "alone"])
+@pytest.mark.parametrize("how", ["only_one", "alone", "nested"])
 def test_a_folder_that_a_process_holds_is_refused_until_it_ends(tmp_path, how):
     path = tmp_path / "out"
 
