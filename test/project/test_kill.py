@@ -68,9 +68,10 @@ def test_broken_promises_are_seen(command, broken, kill, tmp_path, monkeypatch):
     toy = kill.Command(lambda place, seed: [str(place.own / "out"), str(seed)], "out", lambda folder: None)
     monkeypatch.setitem(kill.COMMANDS, "toy", toy)
     trials = kill.Trials("toy", place, random.Random(1))
-    for _ in range(40):
-        trials.kill()
-    assert trials.count.kills > 5
+    for _ in range(40):  # some are done before their moment comes
+        if trials.count.kills < 8:
+            trials.kill()
+    assert trials.count.kills == 8
     assert bool(trials.count.broken) == bool(broken)
     if broken:
         assert any(broken in sentence for sentence in trials.count.broken)
