@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from omnibind_core.errors import DataError
-from omnibind_core.files import write_folder_atomically
+from omnibind_core.files import recover, write_folder_atomically
 from omnibind_core.optional import require
 from omnibind_ros.bags.storage import zstd
 from omnibind_ros.bags.types import typestore
@@ -37,6 +37,7 @@ class BagWriter:
 
     def __init__(self, path: Path) -> None:
         require("rosbags.rosbag2", "Writing a bag")
+        recover(path)
         _refuse_existing(path)
         self._path = path
         self._folder = path

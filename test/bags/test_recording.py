@@ -341,6 +341,14 @@ def test_a_changed_byte_of_a_bag_is_noticed(tmp_path: Path) -> None:
             list(read.messages(file))
 
 
+def test_left_overs_go_where_a_bag_is_already(tmp_path: Path) -> None:
+    (tmp_path / "bag").mkdir()
+    (tmp_path / ".omnibind-bag-abcdefgh" / "new" / "bag").mkdir(parents=True)
+    with pytest.raises(DataError, match="exists already"):
+        write.BagWriter(tmp_path / "bag")
+    assert [path.name for path in tmp_path.iterdir()] == ["bag"]
+
+
 def test_a_bag_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KeyError), write.BagWriter(tmp_path / "bag") as writer:
         writer.write_raw("/a", "std_msgs/msg/String", 1, b"\0\1\0\0\1\0\0\0\0")
