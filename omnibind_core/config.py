@@ -111,9 +111,11 @@ def _documents(text: str | bytes, kind: Any) -> list[Any]:
                 node = loader.get_node()
                 values, levels = _size(node, {})
                 if levels > MOST_LEVELS + 1:
-                    raise ValueError(f"it is nested more than {MOST_LEVELS} levels with what aliases stand for")
+                    raise ValueError(f"it is nested more than {MOST_LEVELS} levels with all that aliases stand for")
                 if values > MOST_VALUES:
-                    raise ValueError(f"{values:.3g} values with what aliases stand for, expected at most {MOST_VALUES}")
+                    raise ValueError(
+                        f"{values:.3g} values with all that aliases stand for, expected at most {MOST_VALUES}"
+                    )
                 documents.append(loader.construct_document(node))
             return documents
         finally:

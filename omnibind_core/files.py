@@ -8,6 +8,7 @@ has a plan, its files were being put in place one by one, which is finished; oth
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
 import json
 import logging
@@ -106,13 +107,14 @@ def check_replaceable(path: Path, ours: Collection[str]) -> None:
         ours: Names, with ``*`` for anything, of files that may be replaced.
 
     Raises:
-        DataError: ``path`` is a file, a folder that also holds something else, or this user may not write there.
+        DataError: ``path`` is a file, or a folder that also holds something else.
+        PermissionError: This user may not write there.
     """
     if path.exists() and not path.is_dir():
         raise DataError(f"{path} is a file: expected an empty folder, or none")
     there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise DataError(f"{there} may not be written by this user, expected a folder that may")
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     foreign = [name for name in _names(path) if not _matches(name, ours)]
     if foreign:
         raise DataError(
@@ -219,7 +221,10 @@ def _temporary(path: Path) -> Iterator[Path]:
     inside = path.is_dir() and (os.path.ismount(path) or not os.access(path.parent, os.W_OK | os.X_OK))
     parent, name = (path, "") if inside else (path.parent, path.name)
     while True:
-        place = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-", dir=parent))
+        try:
+            place = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-", dir=parent))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # what was asked for
         with suppress(BlockingIOError, FileNotFoundError):  # taken for a left-over before it was locked
             lock, _ = _locked(place / _LOCK)
             break

@@ -123,9 +123,9 @@ def read_homes(folder: Path) -> dict[str, Home]:
     for name in names:
         centres, scale = tensors[f"{name}.centres"], tensors.get(f"{name}.scale")
         if scale is None or scale.shape != (2,) or centres.ndim != 2:
-            raise WeightsError(f"{folder / FILE}: '{name}' has no centres [H, F] with a scale of two numbers")
+            raise WeightsError(f"{folder / HOME}: '{name}' has no centres [H, F] with a scale of two numbers")
         if not (centres.isfinite().all() and scale.isfinite().all()):
-            raise WeightsError(f"{folder / FILE}: '{name}' has values that are not finite, expected numbers")
+            raise WeightsError(f"{folder / HOME}: '{name}' has values that are not finite, expected numbers")
     return {
         name: Home(F.normalize(tensors[f"{name}.centres"].float(), dim=1), *tensors[f"{name}.scale"].tolist())
         for name in names

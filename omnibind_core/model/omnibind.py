@@ -235,7 +235,7 @@ class OmniBind(AnsweringModel, nn.Module):
         a training wrote beside that goes with it, if its weights are others; what else the folder holds stays there.
 
         Raises:
-            DataError: It is a file, or this user may not write there.
+            DataError: It is a file.
             OSError: It cannot be written.
             WeightsError: A tensor has values that are not finite, and that its module does not name.
         """

@@ -413,7 +413,7 @@ def test_a_folder_is_replaced_though_nothing_may_be_written_beside_it(tmp_path, 
         assert names(tmp_path) == ["model"] and fresh.is_relative_to(path)
         (fresh / "a").write_text("new")
     assert (path / "a").read_text() == "new" and names(path) == ["a"] and path.stat().st_ino == inode
-    with pytest.raises(DataError, match="may not be written by this user"):
+    with pytest.raises(PermissionError, match="another"):
         files.check_replaceable(tmp_path / "another", OURS)
 
 
