@@ -228,11 +228,8 @@ class LabelBank:
         import torch
 
         try:
-            names = tuple(map(clean, data["names"]))
-            if "" in names or len(set(names)) < len(names):
-                raise ConfigError("labels.json has an empty name or one more than once, expected different ones")
             return cls(
-                names,
+                tuple(map(clean, data["names"])),
                 rows,
                 torch.tensor(data["owner"], dtype=torch.int64, device=rows.device),
                 tuple(data["templates"]),

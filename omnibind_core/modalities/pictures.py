@@ -200,7 +200,7 @@ def on_white(picture: NDArray[Any]) -> NDArray[Any]:
     found = np.ascontiguousarray(picture[:, :, :3])
     if (picture[:, :, 3] == white).all():
         return found
-    wide = np.uint16 if picture.dtype == np.uint8 else np.uint32  # which hold the square of white, and half of it more
+    wide: Any = np.uint16 if picture.dtype == np.uint8 else np.uint32  # which hold the square of white, and half of it more
     for top in range(0, len(found), _ROWS):  # the whole of a large picture would take gigabytes
         strip = picture[top : top + _ROWS].astype(wide)
         alpha = strip[:, :, 3:]
