@@ -149,7 +149,7 @@ def size_of(message: Any) -> int:
         return len(message) * message.itemsize
     if isinstance(message, list | tuple):  # of messages, which are all of one type
         return len(message) * (_OBJECT + size_of(message[0])) if message else 0
-    names: Iterable[str] = getattr(message, "__dataclass_fields__", None) or getattr(message, "__slots__", ())
+    names: Iterable[str] = getattr(message, "__dataclass_fields__", getattr(message, "__slots__", ()))
     sizes: list[int] = [size_of(getattr(message, name, None)) for name in names if name[:2] != "__"]
     return sum(sizes)
 
