@@ -10,6 +10,8 @@ the bound of docs/messages.md, or, of less than 1 MB, takes longer than a second
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import mmap
 import os
 import select
@@ -29,6 +31,7 @@ os.environ.update(OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="1", OPENBLAS_NUM_THREAD
 from tools.fuzzing import worker  # noqa: E402
 from tools.fuzzing.targets import TARGETS  # noqa: E402
 
+_IMPORTED = ("open3d", "trimesh", "laspy", "h5py", "soundfile", "av", "aedat", "scipy.signal")  # once for all processes
 _STUCK = 8.0  # s of one core after which an input is given up
 _WAITING = 240.0  # s after which it is, even if it computes nothing
 
@@ -152,6 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import cv2
     import torch
 
+    for module in _IMPORTED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     begin = time.monotonic()

@@ -196,13 +196,13 @@ def _may_be_transparent(data: bytes) -> bool:
 
 def on_white(picture: NDArray[Any]) -> NDArray[Any]:
     """``uint8`` or ``uint16`` RGBA ``[H, W, 4]`` as RGB ``[H, W, 3]`` on a white ground."""
-    white = np.iinfo(picture.dtype).max
+    white = int(np.iinfo(picture.dtype).max)
     found = np.ascontiguousarray(picture[:, :, :3])
     if (picture[:, :, 3] == white).all():
         return found
-    wide: Any = np.uint16 if picture.dtype == np.uint8 else np.uint32  # which hold the square of white, and half of it more
+    wide = np.uint16 if picture.dtype == np.uint8 else np.uint32  # which hold the square of white, and half of it more
     for top in range(0, len(found), _ROWS):  # the whole of a large picture would take gigabytes
-        strip = picture[top : top + _ROWS].astype(wide)
+        strip: NDArray[Any] = picture[top : top + _ROWS].astype(wide)
         alpha = strip[:, :, 3:]
         if not alpha.any():
             found[top : top + _ROWS] = white

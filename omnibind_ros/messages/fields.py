@@ -149,8 +149,9 @@ def size_of(message: Any) -> int:
         return len(message) * message.itemsize
     if isinstance(message, list | tuple):  # of messages, which are all of one type
         return len(message) * (_OBJECT + size_of(message[0])) if message else 0
-    fields: Iterable[str] = getattr(message, "__dataclass_fields__", getattr(message, "__slots__", ()))
-    return sum(size_of(getattr(message, name, None)) for name in fields if name[:2] != "__")
+    names: Iterable[str] = getattr(message, "__dataclass_fields__", getattr(message, "__slots__", ()))
+    sizes: list[int] = [size_of(getattr(message, name, None)) for name in names if name[:2] != "__"]
+    return sum(sizes)
 
 
 _OBJECT = 200  # bytes of a message within a list, beside its arrays
