@@ -261,7 +261,9 @@ class _Torment:
         seen = observer.predictions[first:]
         report.predictions = len(seen)
         report.combinations = len({prediction.sensors for prediction in seen})
-        ticks = [begin_ns, *sorted(prediction.tick_ns for prediction in seen), time.time_ns()]
+        end_ns = time.time_ns()  # a tick is told by the stamp of a message, which the hostile ones may leave at zero
+        told = sorted(prediction.tick_ns for prediction in seen if begin_ns < prediction.tick_ns < end_ns)
+        ticks = [begin_ns, *told, end_ns]
         report.longest_gap, report.longest_gap_while_sent = longest_gap(ticks, self._fleet, _TIMEOUT)
         for begin, end in self._embedding:
             inside = [begin, *(tick for tick in ticks if begin < tick < (end or ticks[-1])), end or ticks[-1]]
