@@ -27,7 +27,7 @@ from omnibind_ros.faults.vitals import is_flat
 _TIMEOUT, _RATE = 0.6, 5.0
 _SPARED = 20.0  # s for which one sensor is left in peace, then another
 _VOCABULARY = 6  # of these times from one change of the vocabulary to the next
-_SETTLE = 2.0  # s for which every sensor is heard in each QoS at the start: subscriptions are kept
+_SETTLE = 5.0  # s for which every sensor is heard in each QoS at the start: subscriptions are kept
 _PATIENCE = 60.0  # s that the first vocabulary is waited for
 _GRAPH = 5.0  # s between looks at the graph
 _LINE = 30.0  # s between lines
