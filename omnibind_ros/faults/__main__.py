@@ -27,7 +27,7 @@ from omnibind_ros.faults.vitals import is_flat
 _TIMEOUT, _RATE = 0.6, 5.0
 _SPARED = 20.0  # s for which one sensor is left in peace, then another
 _VOCABULARY = 6  # of these times from one change of the vocabulary to the next
-_SETTLE = 2.0  # s for which every sensor is heard in each QoS at the start: subscriptions are kept
+_SETTLE = 5.0  # s for which every sensor is heard in each QoS at the start: subscriptions are kept
 _PATIENCE = 60.0  # s that the first vocabulary is waited for
 _GRAPH = 5.0  # s between looks at the graph
 _LINE = 30.0  # s between lines
@@ -261,7 +261,9 @@ class _Torment:
         seen = observer.predictions[first:]
         report.predictions = len(seen)
         report.combinations = len({prediction.sensors for prediction in seen})
-        ticks = [begin_ns, *sorted(prediction.tick_ns for prediction in seen), time.time_ns()]
+        end_ns = time.time_ns()  # a tick is told by the stamp of a message, which the hostile ones may leave at zero
+        told = sorted(prediction.tick_ns for prediction in seen if begin_ns < prediction.tick_ns < end_ns)
+        ticks = [begin_ns, *told, end_ns]
         report.longest_gap, report.longest_gap_while_sent = longest_gap(ticks, self._fleet, _TIMEOUT)
         for begin, end in self._embedding:
             inside = [begin, *(tick for tick in ticks if begin < tick < (end or ticks[-1])), end or ticks[-1]]
