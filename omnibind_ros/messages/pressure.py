@@ -59,7 +59,7 @@ def _doubt(scaled: NDArray[np.float64], fractions: bool, options: DecodeOptions)
     unscaled = options.scale == 1 and options.offset == 0
     if beyond > (0 if unscaled else _CUT):
         wanted = "expected 0 to 255: scale is 255 / (highest - lowest value of the sensor), offset -lowest * scale"
-        return Doubt(f"pressures {found}, {beyond:.0%} of them beyond the full scale, {wanted}", excludes=False)
+        return Doubt(f"pressures {found}, {100 * beyond:.0f} % of them beyond the full scale, {wanted}", excludes=False)
     if fractions and unscaled and 0 <= low < high <= 1:
         return Doubt(f"no contact, pressures {found}; where 1 is the full scale, set scale: 255", empty=True)
     return None

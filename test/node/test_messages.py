@@ -1301,10 +1301,10 @@ def test_arrays_of_pressure_that_fit_no_skin_are_refused(sizes, rows, values, co
     ("kind", "values", "options", "told"),
     [
         ("Float32", [0.0, 0.9, 0.5, 0.0], {}, "nothing to say: no contact, .* 0 to 0.9 .*set scale: 255"),
-        ("UInt16", [200, 3900, 1800, 4095], {}, "pressures 200 to 4095 by scale 1 and offset 0, 75% of them beyond"),
-        ("UInt16", [0, 700, 10, 0], {}, "0 to 700 .* 25% of them beyond .*expected 0 to 255: scale is 255 / "),
-        ("Float64", [101325.0, 101425.0, 101300.0, 101310.0], {}, "1.013e.05 to 1.014e.05 .* 100% of them beyond"),
-        ("Int16", [-900, -500, -800, 3], {"scale": 0.5}, "-450 to 1.5 by scale 0.5 and offset 0, 75% of them beyond"),
+        ("UInt16", [200, 3900, 1800, 4095], {}, "pressures 200 to 4095 by scale 1 and offset 0, 75 % of them beyond"),
+        ("UInt16", [0, 700, 10, 0], {}, "0 to 700 .* 25 % of them beyond .*expected 0 to 255: scale is 255 / "),
+        ("Float64", [101325.0, 101425.0, 101300.0, 101310.0], {}, "1.013e.05 to 1.014e.05 .* 100 % of them beyond"),
+        ("Int16", [-900, -500, -800, 3], {"scale": 0.5}, "-450 to 1.5 by scale 0.5 and offset 0, 75 % of them beyond"),
         ("UInt16", [0, 700, 10, 0], {"scale": 0.5}, None),  # pressed harder than it can measure
         ("Float32", [0.0, 12.0, 0.5, 255.0], {}, None),
         ("Float32", [0.0, 0.9, 0.5, 0.0], {"scale": 255.0}, None),

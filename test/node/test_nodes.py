@@ -1400,7 +1400,7 @@ def test_whatever_is_wrong_at_the_start_is_one_line_and_status_1(tmp_path):
             ["-r", "__ns:=/robot/"],
             "'-r __ns:=/robot/', expected names of letters, .*; '/robot' would do",
         ),
-        ("fusion_node", ["-p", "rate:="], "'-p rate:=' .*expected one behind every name"),
+        ("fusion_node", ["-p", "rate:="], "'-p rate:='.*expected one behind every name"),
         ("fusion_node", ["--params-file", f"{blank}"], "blank.yaml'.*No value at line 3, expected one behind every"),
         ("sensor_node", ["--params-file", f"{named}"], "parameter 'sensor' has 'front-camera', .*'front_camera'"),
     ]
