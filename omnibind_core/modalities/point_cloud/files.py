@@ -214,7 +214,7 @@ def _check_off(path: Path) -> None:
     """Refuses one whose surfaces end before their number in the header: the library takes those that are there."""
     lines = (line.partition(b"#")[0] for line in path.read_bytes().splitlines())
     words = b" ".join(lines).split()
-    found = [int(word) for word in words[1:4] if words[0].endswith(b"OFF") and word.isdigit()]
+    found = [int(word) for word in words[1:4] if words[0].endswith(b"OFF") and word.isdigit() and len(word) < 20]
     if len(found) == 3 and (held := len(words) - 4) < (least := 3 * found[0] + 4 * found[1]):  # triangles at least
         raise InvalidInputError(str(path), f"a header of at least {least} numbers above {held}", "a complete OFF file")
 
