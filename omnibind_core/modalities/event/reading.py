@@ -81,7 +81,8 @@ def _read_npz(path: Path) -> Events | Columns:
     check_archive(path, expected)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive}
+            held = {name: archive[name] for name in archive}
+            arrays = {name: array for name, array in held.items() if isinstance(array, np.ndarray)}  # else bytes
     except Exception as error:  # a damaged file makes NumPy and zipfile raise almost anything
         raise InvalidInputError(str(path), f"a file that NumPy cannot read ({_first(error)})", expected) from error
     if "frame" in arrays:

@@ -215,7 +215,8 @@ def _check_off(path: Path) -> None:
     lines = (line.partition(b"#")[0] for line in path.read_bytes().splitlines())
     _, _, content = b"\n".join(lines).partition(b"OFF")
     rows = [row for row in content.splitlines() if row.strip()]
-    counts = [int(word) for word in rows[0].split() if word.isdigit()] if rows else []  # those of edges may be missing
+    first = rows[0].split() if rows else []
+    counts = [int(word) for word in first if word.isdigit() and len(word) < 20]  # that of edges may be missing
     if len(counts) >= 2 and (held := len(rows) - 1) < (least := counts[0] + counts[1]):
         raise InvalidInputError(str(path), f"a header of {least} lines above {held}", "a complete OFF file")
 
