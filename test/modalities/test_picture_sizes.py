@@ -196,7 +196,7 @@ def test_a_usual_progressive_jpeg_of_the_largest_size_is_decoded() -> None:
 
 def png(width: int, height: int, bits: int, colour: int, more: bytes = b"") -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + more + chunk(b"IDAT", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + more + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
