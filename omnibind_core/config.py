@@ -51,7 +51,7 @@ def parse(
     values = dict(data)
     if presets is not None:
         name = values.pop("preset", next(iter(presets)))
-        if name not in presets:
+        if not isinstance(name, str) or name not in presets:
             raise ConfigError(f"{where}.preset is {name!r}, expected one of {', '.join(presets)}")
         values = {**presets[name], **values}
     try:

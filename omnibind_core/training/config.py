@@ -307,7 +307,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
 
 def former_names(keys: Iterable[str]) -> str:
     """What those of some dotted keys that have another name now are called, in words; empty if there are none."""
-    found = [key for key in RENAMED if any(key == one or one.startswith(f"{key}.") for one in keys)]
+    found = [key for key in RENAMED if any(key == one or str(one).startswith(f"{key}.") for one in keys)]
     return ", ".join(f"'{key}' is now '{RENAMED[key]}'" for key in found)
 
 
