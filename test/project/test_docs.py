@@ -303,3 +303,13 @@ def test_the_launch_file_takes_a_parameter_file_with_the_tags_of_launch(repo, mo
     text = "/**:\n  ros__parameters:\n    sensors: !!python/tuple [camera, lidar]\n    model: 2024-13-45\n"
     path.write_text(text, encoding="utf-8")
     assert len(nodes_of(params_file=str(path), processes="per_sensor")) == 3
+
+
+def test_the_tests_that_hold_promises_are_there(repo):
+    text = (repo / "docs" / "reliability.md").read_text(encoding="utf-8")
+    names = re.findall(r"`(?:([\w/]+\.py))?::(test_\w+)`", text)
+    assert len(names) > 40
+    file = ""
+    for given, name in names:
+        file = given or file  # `::test_x` is of the file before
+        assert re.search(rf"^def {name}\(", (repo / "test" / file).read_text(encoding="utf-8"), re.MULTILINE), (file, name)
