@@ -312,4 +312,5 @@ def test_the_tests_that_hold_promises_are_there(repo):
     file = ""
     for given, name in names:
         file = given or file  # `::test_x` is of the file before
-        assert re.search(rf"^def {name}\(", (repo / "test" / file).read_text(encoding="utf-8"), re.MULTILINE), (file, name)
+        source = (repo / "test" / file).read_text(encoding="utf-8")
+        assert re.search(rf"^def {name}\(", source, re.MULTILINE), (file, name)
