@@ -13,6 +13,7 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt; other C libraries have none
 _LARGE = 1 << 28  # bytes, of what is mapped, and of what is free at the end of the heap and given back
 _OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+_MOST_PATIENCE = 64  # looks
 MOST_SPARE = 64 << 20
 """Bytes that nobody uses and that are kept for the next tick: more than the blocks of one."""
 
@@ -68,12 +69,23 @@ class Spare:
         if self._ask is not None:
             self._ask.restype = _Info
         self._usual = self._unused()
+        self._over, self._patience = 0, 1  # looks in a row with too much, and how many of them before it is given back
 
     def look(self) -> None:
-        """Looks how much there is, and gives back what is too much; call it now and then."""
-        if self._ask is not None and self._unused() > self._usual + MOST_SPARE:
+        """Looks how much there is, and gives back what is too much; call it now and then.
+
+        Where ticks take so much each time, it is given back less and less often: they would have to get it anew.
+        """
+        if self._ask is None:
+            return
+        if self._unused() <= self._usual + MOST_SPARE:
+            self._over, self._patience = 0, 1
+            return
+        self._over += 1
+        if self._over >= self._patience:
             give_back()
             self._usual = self._unused()
+            self._over, self._patience = 0, min(2 * self._patience, _MOST_PATIENCE)
 
     def _unused(self) -> int:
         """Bytes that are not malloc's, and those that it holds and nobody uses."""

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
         told = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
-        print(f"omnibind: {'there is no room to write: ' if full else ''}{told}", file=sys.stderr)
+        print(f"omnibind: there is no room to write: {told}" if full else f"omnibind: {told}", file=sys.stderr)
         code = 2
     sys.exit(code)
 

@@ -267,7 +267,7 @@ def check_names(names: Sequence[str]) -> None:
     """
     for name in names:
         if not isinstance(name, str) or not name or clean(name) != name:
-            raise ConfigError(f"label {name!r}: expected one line without control characters and bidi marks")
+            raise ConfigError(f"labels have {name!r}, expected one line without control characters and bidi marks")
     if len({*names}) < len(names):
         raise ConfigError(f"{len(names) - len({*names})} labels stand there twice, expected different ones")
 

@@ -143,7 +143,7 @@ class FrameTree:
                 raise InvalidInputError("tf", f"a loop: {loop}", "a tree, where no frame is its own ancestor")
             if len(way) > MOST_LEVELS:
                 raise InvalidInputError("tf", f"a frame below {len(way)} others", f"at most {MOST_LEVELS}")
-            if child not in self._edges and len(self._edges) >= MOST_FRAMES:
+            if child not in self._edges and len(self._edges) >= MOST_FRAMES and not self._make_room():
                 raise InvalidInputError("tf", f"a frame beside {len(self._edges)} others", f"at most {MOST_FRAMES}")
             edge = self._edges.get(child)
             if edge is None or edge.parent != parent:  # it was hung up elsewhere: tf2 forgets, too
@@ -162,6 +162,14 @@ class FrameTree:
             old = bisect.bisect_left(edge.stamps, edge.stamps[-1] - self._keep)
             old = max(old, len(edge.stamps) - MOST_TIMES)
             del edge.stamps[:old], edge.transforms[:old]
+
+    def _make_room(self) -> bool:
+        """Forgets frames that nobody has told for as long as transforms are kept: of things that are gone."""
+        newest = max((edge.stamps[-1] for edge in self._edges.values() if not edge.static), default=0)
+        self._edges = {
+            child: edge for child, edge in self._edges.items() if edge.static or edge.stamps[-1] >= newest - self._keep
+        }
+        return len(self._edges) < MOST_FRAMES
 
     def clear(self) -> None:
         """Forgets what moves, because time went backwards; what stands still stays."""

@@ -19,12 +19,6 @@ MOST_RATIO = 80
 """Bytes of pixels for each compressed byte, beyond :data:`FREE_BYTES`: 1 MB is decoded in about a second."""
 MOST_SCANNED = 10 * MOST_PIXELS
 """Pixels of a progressive JPEG times its scans, each of which goes over all of them: usual encoders write 10."""
-FREE_LIVE = 3 << 23
-"""What :data:`FREE_BYTES` is of a message: 4K and a little more, and the next one does not wait for long."""
-FREE_SCANNED = 1 << 25
-"""Pixels of a progressive JPEG in a message times its scans, however few bytes it comes in."""
-SCANNED_A_BYTE = 256
-"""The same for each of its bytes."""
 
 _SLOWNESS = {"AVIF": 3, "HEIF": 3, "JPEG2000": 5}  # how often the time of other kinds decoding takes
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # those that begin a segment, and the picture's start and end
@@ -61,57 +55,50 @@ class Claim(NamedTuple):
         return self.width * self.height
 
 
-def check_size(data: bytes, source: str, most: int = MOST_PIXELS, live: bool = False) -> bool:
+def check_size(data: bytes, source: str) -> bool:
     """Checks what the header of a picture claims, before anything is allocated for it.
 
     Args:
         data: The bytes of the file.
         source: Sensor name or file path, for the error message.
-        most: Pixels that it may have.
-        live: Whether it is of a message: somebody waits for what comes after it.
 
     Returns:
         Whether the header could be read. Nothing else should decode a picture of which this is not known.
 
     Raises:
-        InvalidInputError: More than ``most``, :data:`MOST_BYTES` or :data:`MOST_SCANNED`; more than
-            :data:`FREE_BYTES` in so few bytes; of a message more than :data:`FREE_LIVE` or :data:`FREE_SCANNED` are.
+        InvalidInputError: More than :data:`MOST_PIXELS`, :data:`MOST_BYTES` or :data:`MOST_SCANNED`; more than
+            :data:`FREE_BYTES` in so few bytes.
     """
     claim = size_of(data)
     if claim is None:
         return False
-    check_claim(claim, len(data), source, most, FREE_LIVE if live else FREE_BYTES)
-    scans, scanned = _scans(data), MOST_SCANNED
-    if live:
-        scanned = min(MOST_SCANNED, max(FREE_SCANNED, SCANNED_A_BYTE * len(data)))
-    if scans > 1 and claim.pixels * scans > scanned:
+    check_claim(claim, len(data), source)
+    if claim.pixels * (scans := _scans(data)) > MOST_SCANNED:
         value = f"a JPEG of {claim.width} x {claim.height} pixels in {scans} scans"
-        raise InvalidInputError(source, value, f"at most {scanned} pixels in all its scans")
+        raise InvalidInputError(source, value, f"at most {MOST_SCANNED} pixels in all its scans")
     return True
 
 
-def check_claim(claim: Claim, size: int, source: str, most: int = MOST_PIXELS, free: int = FREE_BYTES) -> None:
+def check_claim(claim: Claim, size: int, source: str) -> None:
     """Refuses a picture that claims too much.
 
     Args:
         claim: What it claims.
         size: Bytes that it came in.
         source: Sensor name or file path, for the error message.
-        most: Pixels that it may have.
-        free: Bytes of pixels that it may hold, however few bytes it came in.
 
     Raises:
         InvalidInputError: It does.
     """
     found = f"a {claim.kind} picture of {claim.width} x {claim.height} pixels"
-    if claim.pixels > most:
-        raise InvalidInputError(source, found, f"at most {most} pixels")
+    if claim.pixels > MOST_PIXELS:
+        raise InvalidInputError(source, found, f"at most {MOST_PIXELS} pixels")
     held = claim.pixels * claim.depth
     if held > MOST_BYTES:
         raise InvalidInputError(source, f"{found} of {claim.depth} bytes", f"at most {MOST_BYTES} bytes")
-    fair = (free + MOST_RATIO * size) // _SLOWNESS.get(claim.kind, 1)
-    if held > fair:
-        expected = f"at most {fair} bytes in a {claim.kind} picture of so few"
+    most = (FREE_BYTES + MOST_RATIO * size) // _SLOWNESS.get(claim.kind, 1)
+    if held > most:
+        expected = f"at most {most} bytes in a {claim.kind} picture of so few"
         raise InvalidInputError(source, f"{found}, {held} bytes in {size}", expected)
 
 

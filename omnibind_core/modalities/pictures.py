@@ -18,7 +18,7 @@ from omnibind_core.errors import ConfigError, InvalidInputError
 from omnibind_core.modalities import pillow_pictures
 from omnibind_core.modalities.archives import check_array
 from omnibind_core.modalities.base import Corruption, Corruptions, Modality, PicturePreset, PresetT, readable_file
-from omnibind_core.modalities.picture_sizes import MOST_PIXELS, check_size, is_cut_jpeg
+from omnibind_core.modalities.picture_sizes import check_size, is_cut_jpeg
 
 _log = logging.getLogger(__name__)
 
@@ -150,17 +150,13 @@ def _by_opencv(data: bytes, source: str, flags: int, what: str) -> NDArray[Any]:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if picture.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
-def decode_bounded(
-    data: bytes, source: str, flags: int, most: int = MOST_PIXELS, live: bool = False
-) -> NDArray[Any] | None:
+def decode_bounded(data: bytes, source: str, flags: int) -> NDArray[Any] | None:
     """Decodes a picture by OpenCV if its header says that it is not too large.
 
     Args:
         data: The bytes of the file.
         source: Sensor name or file path, for the error message.
         flags: OpenCV's ``IMREAD_*``.
-        most: Pixels that it may have.
-        live: Whether it is of a message, see :func:`omnibind_core.modalities.picture_sizes.check_size`.
 
     Returns:
         ``[H, W]`` or ``[H, W, C]``, blue first; None if it cannot be decoded.
@@ -168,7 +164,7 @@ def decode_bounded(
     Raises:
         InvalidInputError: It is larger than :func:`omnibind_core.modalities.picture_sizes.check_size` allows.
     """
-    if not check_size(data, source, most, live):
+    if not check_size(data, source):
         return None
     level = _SET_LOG_LEVEL(_SILENT)  # our error says it, in one sentence
     try:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from omnibind_core.errors import ConfigError, OmniBindError
+from omnibind_core.labels import clean
 from omnibind_core.modalities.text.modality import MOST_CHARACTERS
 from omnibind_core.runtime.worker import LatestWorker
 
@@ -30,7 +31,7 @@ def check_labels(labels: Sequence[str]) -> None:
     """Says at once, without the model, whether labels can be a vocabulary; none at all stand for the model's own.
 
     Raises:
-        ConfigError: One is blank, too long, or given twice but for white space, there is one alone, or there are more
+        ConfigError: One is blank, too long, or given twice as they are shown, there is one alone, or there are more
             than :data:`MOST_LABELS`.
     """
     if len(labels) > MOST_LABELS:
@@ -38,7 +39,7 @@ def check_labels(labels: Sequence[str]) -> None:
     longest = max(map(len, labels), default=0)
     if longest > MOST_CHARACTERS:
         raise ConfigError(f"parameter 'labels' has one of {longest} characters, expected at most {MOST_CHARACTERS}")
-    names = [" ".join(label.split()) for label in labels]
+    names = [clean(label) for label in labels]
     if "" in names:
         raise ConfigError(f"parameter 'labels' has a blank one at place {names.index('') + 1}, expected names")
     twice = [name for name, count in Counter(names).items() if count > 1]

@@ -174,7 +174,7 @@ def policy(parameters: Parameters, source: str, namespace: str = "/", processes:
         processes: ``one``, or ``per_sensor``.
     """
     root = ElementTree.Element("policy", version="0.2.0")
-    head = _HEAD.format(source=source.replace("--", "-"), processes=processes)
+    head = _HEAD.format(source=re.sub("-+", "-", source), processes=processes)
     root.append(ElementTree.Comment(head + (_DISCOVERING if parameters["discover"] else "")))
     enclaves = ElementTree.SubElement(root, "enclaves")
     for one in profiles(parameters, namespace, processes):

@@ -190,6 +190,8 @@ _NO_SKIN = words_of(
     "cmd command commands setpoint goal target desired color colour hist histogram tire tires tyre tyres wheel "
     "barometer barometric air fluid water oil hydraulic pneumatic tank brake fuel altitude screen pad touchpad panel"
 )
+_MICROPHONE = words_of("mic mics microphone microphones capture input")  # what is called so is one, whatever else
+_SKIN = words_of("tactile taxel taxels gelsight digit finger fingers fingertip fingertips")
 _PROCESSING = words_of(
     "rviz rqt viz visualizer visualization debug renderer rendering apriltag aruco yolo detector detection "
     "segmentation segmenter costmap octomap voxel slam rtabmap mapping mapper annotator overlay classifier"
@@ -230,7 +232,8 @@ def judge(offer: Offer, known: Collection[str], others: Mapping[str, Offer], nam
     if ros_type in _PICTURES:
         return _picture(offer, fitting, claims, others, named)
     words = words_of(offer.topic)
-    foreign = () if named else words & (_NO_SKIN if ros_type in messages.MULTI_ARRAYS else _NO_MICROPHONE)
+    objections, sure = (_NO_SKIN, _SKIN) if ros_type in messages.MULTI_ARRAYS else (_NO_MICROPHONE, _MICROPHONE)
+    foreign = () if named or words & sure else words & objections
     if foreign and (ros_type in messages.MULTI_ARRAYS or fitting == ["audio"]):
         kind = "skin" if ros_type in messages.MULTI_ARRAYS else "microphone"
         return Judgement(offer, "", 0.0, f"no {kind}'s, by its name ('{min(foreign)}')")

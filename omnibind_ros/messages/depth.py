@@ -6,15 +6,13 @@ import functools
 import math
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError
-from omnibind_core.modalities.pictures import decode_bounded
 from omnibind_ros.messages.camera_info import CAMERA_INFO, camera_of
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
-from omnibind_ros.messages.pictures import COMPRESSED_IMAGE, IMAGE, image_pixels
+from omnibind_ros.messages.pictures import COMPRESSED_IMAGE, IMAGE, image_pixels, unpack
 from omnibind_ros.messages.registry import decodes
 
 _MILLIMETRES = ("16UC1", "mono16")  # REP 118; drivers without it send mono16
@@ -51,8 +49,7 @@ def compressed_depth(message: Any, modality: str, options: DecodeOptions, source
     deep = "compressedDepth" in coding
     if "rvl" in coding.lower() or data.size <= _HEADER.itemsize:
         raise InvalidInputError(source, f"{data.size} bytes of format '{message.format}'", "compressedDepth as PNG")
-    picture, flags = (data[_HEADER.itemsize :] if deep else data).tobytes(), cv2.IMREAD_UNCHANGED
-    pixels = decode_bounded(picture, source, flags, options.limits.pixels, live=True)
+    pixels = unpack((data[_HEADER.itemsize :] if deep else data).tobytes(), options, source)
     if pixels is None or pixels.ndim != 2 or pixels.dtype != np.uint16:
         found = "nothing that OpenCV can decode" if pixels is None else f"{pixels.dtype} of shape {list(pixels.shape)}"
         raise InvalidInputError(source, f"{found} in format '{message.format}'", "depth in 16 bits, as PNG")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.modalities import Events
-from omnibind_core.modalities.event.evt3 import Evt3Decoder, Evt3Filter, Triggers
+from omnibind_core.modalities.event.evt3 import Evt3Decoder, Evt3Filter, Triggers, most_events
 from omnibind_core.optional import require
 from omnibind_ros.messages.fields import DecodeOptions, as_bytes
 from omnibind_ros.messages.registry import decodes
@@ -70,7 +70,10 @@ class PacketDecoder:
 
     def __call__(self, message: Any, modality: str, options: DecodeOptions, source: str) -> Events:
         """Events of the next packet."""
-        options.limits.check("events", len(message.events) / (8 if message.encoding in ENCODINGS[1:] else 2), source)
+        data = as_bytes(message.events)
+        word = 8 if message.encoding in ENCODINGS[1:] else 2  # bytes
+        number = most_events(data) if message.encoding == "evt3" else data.size / word
+        options.limits.check("events", number, source)
         return self.decode(message, source)[0]
 
     def decode(self, message: Any, source: str) -> tuple[Events, Triggers]:

@@ -51,7 +51,7 @@ class Limits:
         most = getattr(self, limit)
         if found > most:
             what = {"sound": "s of sound", "text": "characters"}.get(limit, limit)
-            raise InvalidInputError(source, f"{found:g} {what}", f"at most {most:g} {what} (limits.{limit})")
+            raise InvalidInputError(source, f"{found:.10g} {what}", f"at most {most:.10g} {what} (limits.{limit})")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from omnibind_core.errors import InvalidInputError, MissingDependencyError
 from omnibind_core.modalities import Doubt
 from omnibind_core.modalities.image.plausibility import depth_doubt
 from omnibind_core.modalities.image.processing import to_8_bit
-from omnibind_core.modalities.picture_sizes import is_cut_jpeg
+from omnibind_core.modalities.picture_sizes import is_cut_jpeg, size_of
 from omnibind_core.modalities.pictures import decode_bounded
 from omnibind_core.optional import require
 from omnibind_core.runtime.types import Doubted
@@ -165,6 +165,18 @@ def image_pixels(message: Any, source: str) -> NDArray[Any]:
     return pixels
 
 
+def unpack(content: bytes, options: DecodeOptions, source: str) -> NDArray[Any] | None:
+    """Pixels of a compressed picture, ``[H, W]`` or ``[H, W, C]``, blue first; None if OpenCV cannot decode it.
+
+    Raises:
+        InvalidInputError: It is too large, by its header.
+    """
+    claim = size_of(content)
+    if claim is not None:
+        options.limits.check("pixels", claim.pixels, source)
+    return decode_bounded(content, source, cv2.IMREAD_UNCHANGED)
+
+
 @decodes(COMPRESSED_IMAGE, "image", "thermal", "touch")
 class CompressedImageDecoder:
     """``sensor_msgs/CompressedImage``, as image_transport's compressed and (16 bit) compressedDepth plug-ins send."""
@@ -184,7 +196,7 @@ class CompressedImageDecoder:
         if is_cut_jpeg(content):
             found = f"a JPEG that ends early ({data.size} bytes of format '{message.format}')"
             raise InvalidInputError(source, found, "a complete picture")
-        pixels = decode_bounded(content, source, cv2.IMREAD_UNCHANGED, options.limits.pixels, live=True)
+        pixels = unpack(content, options, source)
         if pixels is None:
             found = f"{data.size} bytes of format '{message.format}' that OpenCV cannot decode"
             raise InvalidInputError(source, found, "a JPEG, PNG, WebP, BMP or TIFF picture")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from omnibind_ros.node.lifecycle import PerceptionNode
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_WAITING = ("wait_for_ready_callbacks", "_wait_for_ready_callbacks")  # of rclpy's executors
 _DEADLINE = 2.0  # s from the first signal to the end, whatever the process is doing
 
 
@@ -244,11 +245,16 @@ def unused_file(path: str, node: str) -> str | None:
     return f"parameter file {path} has parameters of {found}, none for {node}: it runs without them"
 
 
+def _without_places(error: Exception) -> str:
+    """An error's text in one line, without the source files of ROS."""
+    return re.sub(r", at /\S+?:\d+", "", " ".join(str(error).split()))
+
+
 def _in_words(error: Exception) -> str:
     """What ROS says of arguments that it cannot use, without its own source files."""
-    text = re.sub(r", at /\S+?:\d+", "", " ".join(str(error).split()))
+    text = _without_places(error)
     text = re.sub(r"Error: (error not set|No value\b.*)", r"\g<0>, expected one behind every name, [] for none", text)
-    namespace = next((given[6:] for given in reversed(sys.argv) if given.startswith("__ns:=")), "")
+    namespace = next((given.partition("__ns:=")[2] for given in reversed(sys.argv) if "__ns:=" in given), "")
     if "node namespace" in text:
         from omnibind_ros.node.parameters import good_name
 
@@ -267,6 +273,7 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
     import rclpy
     from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.executors import SingleThreadedExecutor
+    from rclpy.impl.implementation_singleton import rclpy_implementation
 
     from omnibind_core.errors import OmniBindError
 
@@ -277,7 +284,7 @@ def _spin(make: Callable[[], PerceptionNode]) -> int:
             rclpy.logging.get_logger("omnibind").fatal(str(error))
             return 1
         # Of parameters and names that are rclpy's; of what rcl or the middleware finds only when a node is made.
-        except (ParameterException, NameValidationException, RuntimeError) as error:
+        except (ParameterException, NameValidationException, rclpy_implementation.RCLError) as error:
             if not rclpy.ok():  # a signal has shut the context down
                 raise
             rclpy.logging.get_logger("omnibind").fatal(_in_words(error))
@@ -302,12 +309,14 @@ def _spin_on(spin: Callable[[], None], log: Any) -> None:
     """Spins on after a callback has raised: rclpy's own services do so for requests that no client of theirs sends.
 
     Whoever may call them could end the node by one message. What was raised is told once for each place that it comes
-    from, with its traceback where our code is on the way there; the one who asked gets no answer.
+    from, with its traceback where our code is on the way there; the one who asked gets no answer. What the waiting
+    itself raises ends the node, as does anything after the context was shut down.
 
     Args:
         spin: Spins until the context is shut down; an exception of a callback comes out of it.
         log: Logger of the node.
     """
+    import rclpy
     from rclpy.executors import ExternalShutdownException
 
     told: set[tuple[str, str, int | None]] = set()
@@ -318,11 +327,13 @@ def _spin_on(spin: Callable[[], None], log: Any) -> None:
             raise
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
+            if not rclpy.ok() or frames[-1].name in _WAITING:  # shut down; or no callback's fault, and for ever
+                raise
             place = type(error).__name__, frames[-1].filename, frames[-1].lineno
             if place in told:
                 continue
             told.add(place)
-            log.error(f"a callback failed, the node goes on: {place[0]}: {' '.join(str(error).split())}")
+            log.error(f"a callback failed, the node goes on: {place[0]}: {_without_places(error)}")
             if any("omnibind_" in frame.filename for frame in frames[1:]):  # the first is this one
                 log.error("its traceback: " + traceback.format_exc())
 

@@ -459,7 +459,8 @@ def test_a_trigger_sensor_makes_the_ticks(quiet_bag, tiny_model):
 
 def test_a_clock_of_its_own_is_replayed_by_the_time_of_recording(quiet_bag, tiny_model, monkeypatch):
     stamp_ns = messages.stamp_ns
-    since_boot = SimpleNamespace(stamp_ns=lambda message: stamp_ns(message) % (100 * S), Decoder=messages.Decoder)
+    of_boot = {"stamp_ns": lambda message: stamp_ns(message) % (100 * S)}
+    since_boot = SimpleNamespace(**of_boot, Decoder=messages.Decoder, size_of=messages.size_of)
     _, expected = steps_of(quiet_bag, tiny_model, max_wait=0.0)
     monkeypatch.setattr(sys.modules[Replay.__module__], "messages", since_boot)
     _, lost = steps_of(quiet_bag, tiny_model, max_wait=0.0)

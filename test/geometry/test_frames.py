@@ -201,6 +201,15 @@ def test_a_tree_is_bounded_whatever_messages_name() -> None:
         tree.lookup("level 0", "nobody", 0)
 
 
+def test_frames_of_things_that_are_gone_make_room() -> None:
+    tree, here = FrameTree(), Transform.identity()
+    tree.add("base", "camera", here)
+    for second in range(1, MOST_FRAMES + 1000):
+        tree.add("base", f"track {second}", here, second * SECOND)
+    tree.add("base", "lidar", here)
+    assert "camera" in tree and "lidar" in tree and f"track {MOST_FRAMES + 999}" in tree and "track 1" not in tree
+
+
 def test_transforms_of_a_frame_are_bounded_however_many_come_in_a_second() -> None:
     tree = FrameTree()
     for stamp in range(MOST_TIMES + 10):

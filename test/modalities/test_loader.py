@@ -201,7 +201,7 @@ def test_a_header_that_claims_more_than_memory_holds_is_refused(tmp_path: Any) -
     with (tmp_path / "a.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**15, 3)})
     for name in ("point_cloud", "touch", "thermal"):
-        with pytest.raises(InvalidInputError, match="NumPy cannot read"):
+        with pytest.raises(InvalidInputError, match="got an array of 12000000000000000 bytes in a file of"):
             load(name, tmp_path / "a.npy")
 
 
@@ -210,7 +210,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Any) -> None:
     data = bytearray((tmp_path / "a.npz").read_bytes())
     data[200:400] = b"\xff" * 200
     (tmp_path / "a.npz").write_bytes(data)
-    with pytest.raises(InvalidInputError, match="NumPy cannot read"):
+    with pytest.raises(InvalidInputError, match="got an array of 12000000000000000 bytes in a file of"):
         load("point_cloud", tmp_path / "a.npz")
 
 

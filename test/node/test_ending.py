@@ -17,11 +17,13 @@ from domains import any_domain
 pytest.importorskip("rclpy")
 pytest.importorskip("omnibind_ros.msg")
 
+import rclpy
+
 from omnibind_ros.node.process import _file_problem, _spin_on, unused_file
 
 pytestmark = pytest.mark.ros
 
-SOON = 6.0  # s; three without load. What goes on when the signal comes would take a minute
+SOON = 10.0  # s; three without load. What goes on when the signal comes would take a minute
 
 SLOW = """
 import hashlib, json, os, signal, sys, tempfile, time
@@ -164,7 +166,7 @@ def test_a_parameter_file_without_the_node_is_told(tmp_path, file, node, used):
         assert f"has parameters of {', '.join(f'/{key}' for key in file)}, none for {node}" in told
 
 
-def test_a_callback_that_raises_is_told_once_for_each_place_and_spinning_goes_on():
+def test_a_callback_that_raises_is_told_once_for_each_place_and_spinning_goes_on(monkeypatch):
     told, turns = [], iter((ValueError, ValueError, KeyError, None))
 
     def spin():
@@ -173,10 +175,26 @@ def test_a_callback_that_raises_is_told_once_for_each_place_and_spinning_goes_on
         elif kind is not None:
             raise kind("ours")
 
+    monkeypatch.setattr(rclpy, "ok", lambda: True)
     _spin_on(spin, SimpleNamespace(error=told.append))
     assert next(turns, "done") == "done"
     assert [line.partition(":")[0] for line in told] == ["a callback failed, the node goes on"] * 2
     assert "JSONDecodeError: Expecting value" in told[0] and "KeyError: 'ours'" in told[1]
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_what_waiting_raises_or_a_context_that_was_shut_down_ends_the_node(monkeypatch, ok):
+    def wait_for_ready_callbacks():
+        raise RuntimeError("the wait set is broken")
+
+    def callback():
+        raise RuntimeError("the publisher's context is invalid")
+
+    told = []
+    monkeypatch.setattr(rclpy, "ok", lambda: ok)
+    with pytest.raises(RuntimeError, match="wait set" if ok else "context"):
+        _spin_on(wait_for_ready_callbacks if ok else callback, SimpleNamespace(error=told.append))
+    assert not told
 
 
 @pytest.mark.parametrize("value", ["!!python/tuple\n    - cup\n    - dog", "2024-13-45", "[=, a]", "!cup a", "a\n---"])

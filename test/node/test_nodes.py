@@ -370,7 +370,7 @@ def test_words_that_cannot_be_used_are_counted_and_the_camera_goes_on(rig):
     rig.wait(words.get_subscription_count, "the subscription")
     empty = "[text] got an empty text, expected at least one word"
     for count, (data, reason) in enumerate(
-        [(" ", empty), ("x" * 10**6, "[text] got a text of 1000000 characters, expected at most 2000"), ("", empty)], 1
+        [(" ", empty), ("x" * 10**6, "[text] got 1000000 characters, expected at most 2000 characters"), ("", empty)], 1
     ):
         words.publish(String(data=data))
         rig.wait(lambda count=count: rig.sensor("text").rejected == count, f"rejection {count}")

@@ -206,12 +206,16 @@ def test_a_topic_that_the_policy_denies_is_told_and_tried_again(monkeypatch):
 
 
 @pytest.mark.ros
-def test_a_node_that_the_middleware_refuses_ends_with_a_sentence(capfd):
-    pytest.importorskip("rclpy")
+def test_a_node_that_the_middleware_refuses_ends_with_a_sentence(capfd, monkeypatch):
+    rclpy = pytest.importorskip("rclpy")
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
     from omnibind_ros.node import process
 
+    monkeypatch.setattr(rclpy, "ok", lambda: True)
+
     def refuse():
-        raise RuntimeError("error creating node: no security libraries, at /src/participant.cpp:364")
+        raise rclpy_implementation.RCLError("error creating node: no security libraries, at /src/participant.cpp:364")
 
     assert process._spin(refuse) == 1
     assert "cannot start: error creating node: no security libraries" in capfd.readouterr().err

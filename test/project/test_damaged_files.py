@@ -417,7 +417,7 @@ def test_labels_of_all_tables_are_one_line_that_can_be_shown(tmp_path: Path) -> 
 @pytest.mark.parametrize("names", [["a", "a"], ["a", " a"], [""], ["\x1b"], [3]])
 def test_labels_of_a_model_that_cannot_be_shown_or_told_apart(names: list[Any]) -> None:
     said = {"names": names, "owner": [0, 1][: len(names)], "templates": ["{}"], "aliases": {}, "reduce": "mean"}
-    with pytest.raises(ConfigError, match=r"label .* expected one line|twice|other types"):
+    with pytest.raises(ConfigError, match=r"labels have .* expected one line|twice|other types"):
         LabelBank.from_dict(said, torch.eye(4)[: len(names)])
 
 

@@ -63,6 +63,12 @@ class Triggers:
         return int(self.t.shape[0])
 
 
+def most_events(data: NDArray[np.uint8]) -> int:
+    """How many events a packet ``uint8 [2 * words]`` may hold: of a vector as many as it has columns."""
+    kinds = data[1::2] >> 4
+    return kinds.size + 11 * int((kinds == _VECTOR_12).sum()) + 7 * int((kinds == _VECTOR_8).sum())
+
+
 class Evt3Decoder:
     """Decodes one stream, packet by packet, in order.
 
