@@ -431,6 +431,12 @@ def leads_out(name: str) -> str:
     return ""
 
 
+def allowed(path: Path) -> bool:
+    """Whether a path lies in a folder that ``$OMNIBIND_LINKS`` names, links followed."""
+    folders = (expanded(one) for one in os.environ.get(LINKS_VARIABLE, "").split(os.pathsep) if one)
+    return any(Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)) for folder in folders)
+
+
 def inside(folder: Path, name: str, where: str) -> Path:
     """The file in a folder that data name: a row of a table, metadata of a recording, a manifest.
 
@@ -450,9 +456,7 @@ def inside(folder: Path, name: str, where: str) -> Path:
         path, steps = folder / name, len(PurePosixPath(name).parts)
         if not any(os.path.islink(step) for step in (path, *path.parents)[:steps]):  # noqa: PTH114  # twice as fast
             return path
-        real = Path(os.path.realpath(path))
-        allowed = [folder, *(expanded(one) for one in os.environ.get(LINKS_VARIABLE, "").split(os.pathsep) if one)]
-        if any(real.is_relative_to(os.path.realpath(one)) for one in allowed):
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)) or allowed(path):
             return path
         problem = f"path {name!r} is a link out of {folder}, expected one inside, or into a folder of ${LINKS_VARIABLE}"
     raise DataError(f"{where}: {problem}")

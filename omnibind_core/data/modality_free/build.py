@@ -33,7 +33,6 @@ from omnibind_core.data.modality_free.dataset import (
     SAMPLES_PER_GROUP,
     as_sample,
     sensors,
-    source_folder,
 )
 from omnibind_core.data.modality_free.descriptions import write_descriptions
 from omnibind_core.data.modality_free.match_groups import MatchGroups, MatchingConfig, Towers, make_match_groups
@@ -124,9 +123,7 @@ def build(config: BuildConfig, root: Path, out: Path, towers: Towers) -> None:
     """
     with write_folder_atomically(out, REPLACED, alone=True) as folder:
         collections = [
-            Collection(
-                sources.create(asked.source, source_folder(root, asked.root, asked.source), asked.options), asked.prefix
-            )
+            Collection(sources.create(asked.source, root / asked.root, asked.options), asked.prefix)
             for asked in config.sources
         ]
         table = collect(collections, tuple(config.splits))

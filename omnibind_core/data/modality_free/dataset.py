@@ -34,7 +34,7 @@ from omnibind_core.data.concepts import Concepts
 from omnibind_core.data.samples import Sample
 from omnibind_core.data.sources.base import SPLITS
 from omnibind_core.errors import ConfigError, DataError, InvalidInputError
-from omnibind_core.files import inside, leads_out
+from omnibind_core.files import LINKS_VARIABLE, allowed, inside, leads_out
 from omnibind_core.optional import require
 
 LABELS, SAMPLES, INDEX, BUILD = "labels.csv", "samples.parquet", "index.parquet", "build.yaml"
@@ -292,7 +292,7 @@ def as_sample(row: Mapping[str, Any]) -> Sample:
 
 
 def source_folder(root: Path, name: str, where: str) -> Path:
-    """The folder of a source in that of all sources, which it may be itself; it may be a link to anywhere.
+    """The folder of a source in that of all sources, or in one of ``$OMNIBIND_LINKS``; it may be a link to anywhere.
 
     Args:
         root: Where the sources are.
@@ -302,8 +302,9 @@ def source_folder(root: Path, name: str, where: str) -> Path:
     Raises:
         DataError: It is a folder elsewhere.
     """
-    if name != "." and (problem := leads_out(name)):
-        raise DataError(f"{where}: root: {problem} of all sources, {root}")
+    if name not in ("", ".") and (problem := leads_out(name)) and not allowed(root / name):
+        expected = f"expected one in it, or in a folder of ${LINKS_VARIABLE}"
+        raise DataError(f"{where}: root: {problem} of all sources, {root}, {expected}")
     return root / name
 
 
