@@ -210,7 +210,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Any) -> None:
     data = bytearray((tmp_path / "a.npz").read_bytes())
     data[200:400] = b"\xff" * 200
     (tmp_path / "a.npz").write_bytes(data)
-    with pytest.raises(InvalidInputError, match="got an array of 12000000000000000 bytes in a file of"):
+    with pytest.raises(InvalidInputError, match="NumPy cannot read"):
         load("point_cloud", tmp_path / "a.npz")
 
 
