@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -45,7 +46,9 @@ def _message(ros_type: str, fields: Any) -> Any:
     return types.message(ros_type, fields, None if ros_type == messages.STRING else 1)
 
 
-@pytest.mark.parametrize(("modality", "ros_type", "fields", "value", "limit"), HELD, ids=[one[0] for one in HELD])
+@pytest.mark.parametrize(
+    ("modality", "ros_type", "fields", "value", "limit"), HELD, ids=[one[1].rpartition("/")[2] for one in HELD]
+)
 def test_a_message_that_holds_more_is_rejected(
     modality: str, ros_type: str, fields: Any, value: str, limit: str
 ) -> None:
@@ -53,6 +56,13 @@ def test_a_message_that_holds_more_is_rejected(
     decode(ros_type, message, modality, DecodeOptions(), "sensor")
     with pytest.raises(InvalidInputError, match=rf"\[sensor\].*{value}.*at most.*{limit}"):
         decode(ros_type, message, modality, DecodeOptions(limits=FEW), "sensor")
+
+
+def test_vectors_of_events_count_as_what_they_may_hold() -> None:
+    words = np.array([0x4FFF], "<u2").view(np.uint8)  # twelve columns of EVT3
+    packet = SimpleNamespace(encoding="evt3", width=640, height=480, seq=0, events=words)
+    with pytest.raises(InvalidInputError, match=r"12 events, expected at most 9 events \(limits\.events\)"):
+        messages.PacketDecoder()(packet, "event", DecodeOptions(limits=FEW), "sensor")
 
 
 def test_what_waits_is_bounded_by_its_bytes() -> None:

@@ -402,8 +402,10 @@ DRIVERS = {
             offer("/yolo/bbox_image", IMAGE, "bgr8"),
             offer("/ouster/amb_image", IMAGE, "mono16"),
             offer("/velodyne/range_img", IMAGE, "mono16"),
+            offer("/gripper/tactile_pad", FLOATS),
+            offer("/conference_speaker/microphone/audio", messages.AUDIO_DATA),
         ],
-        {"/mic/audio": "audio"},
+        {"/mic/audio": "audio", "/gripper/tactile_pad": "touch", "/conference_speaker/microphone/audio": "audio"},
         {
             "/tts/audio": "no microphone's, by its name ('tts')",
             "/audio_out": "no microphone's, by its name ('out')",

@@ -230,7 +230,7 @@ def test_the_policy_in_config_is_that_of_the_parameters_in_config(repo, capsys):
 
 
 def test_a_policy_is_made_for_a_parameter_file(tmp_path):
-    file, out = tmp_path / "robot -- mine.yaml", tmp_path / "policy.xml"
+    file, out = tmp_path / "robot --- mine.yaml", tmp_path / "policy.xml"
     file.write_text(
         "/**: {ros__parameters: {sensors: [a, b], a: {type: camera, topic: '~/{node}/x'}, b: {type: lidar},"
         " objects.enabled: true, objects.detections: [/boxes a]}}"

@@ -120,6 +120,8 @@ def test_the_end_does_not_wait_for_the_rest(model):
         (["cup", " "], "'labels' has a blank one at place 2"),
         (["cup", "dog", "cup"], "'labels' has one twice: cup"),
         (["tea  cup", "dog", "tea cup "], "'labels' has one twice: tea cup"),
+        (["cup", "cup\u200e"], "'labels' has one twice: cup"),
+        (["cup", "\u202e"], "'labels' has a blank one at place 2"),
         (["dog"], "'labels' has one, 'dog', expected two or more"),
         (["cup", "dog" * 1000], "'labels' has one of 3000 characters, expected at most 2000"),
         (["cup", "dog"] * 30_000, "'labels' has 60000, expected at most 50000"),
