@@ -138,7 +138,8 @@ class OmniBind(AnsweringModel, nn.Module):
         if saved.strangers:
             raise WeightsError(
                 f"{folder}: {', '.join(saved.strangers)}: not what was saved with the rest, expected the files of one "
-                "model: save it there again, or copy the whole folder"
+                f"model: save it there again, or copy the whole folder; if they were changed by hand, remove {DIGEST}: "
+                "without it they are taken as they are"
             )
         model = cls(config, encoder_set, fusion_module, labels, calibration, saved.digest).to(device)
         if precision is not None or engine is not None or providers:
@@ -504,18 +505,39 @@ class _Saved:
 
 
 def _read(folder: Path) -> _Saved:
-    """Reads a saved model, anew as long as others put files there meanwhile."""
-    for number in range(_TRIES):
-        digests = kept_digests(folder)
-        with suppress(OmniBindError, OSError):
+    """Reads a saved model, anew as long as others put files there meanwhile; what cannot be read twice is refused."""
+    found: list[_Saved | OmniBindError | OSError] = []
+    before = None
+    for _ in range(_TRIES):
+        stamps = _stamps(folder)
+        try:
             saved = _read_once(folder)
             if not saved.strangers:
                 return saved
+            found.append(saved)
+        except (OmniBindError, OSError) as error:
+            found.append(error)
+        busy = False
         with suppress(OSError):
-            recover(folder)  # who put them there may have been killed
-        if number and kept_digests(folder) == digests:
+            busy = recover(folder)  # who put them there may have been killed
+        if not busy and before == stamps == _stamps(folder):
             break
-    return _read_once(folder)
+        before = stamps
+    if isinstance(found[0], _Saved):
+        return found[0]
+    raise found[0]
+
+
+def _stamps(folder: Path) -> list[tuple[int, int, int] | None]:
+    """What of the files of a model changes when one is replaced or written."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for name in (*FILES, HOME):
+        try:
+            told = (folder / name).stat()
+            stamps.append((told.st_ino, told.st_size, told.st_mtime_ns))
+        except OSError:
+            stamps.append(None)
+    return stamps
 
 
 def _read_once(folder: Path) -> _Saved:

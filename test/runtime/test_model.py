@@ -375,6 +375,31 @@ def test_a_model_that_is_replaced_while_it_is_read_is_one_of_both(tmp_path, monk
         OmniBind.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (
+            "calibration.json",
+            '{"threshold": 0.5}',
+            r"calibration\.json: not what was saved.*remove digest\.json: without it",
+        ),
+        ("labels.json", "{", r"labels\.json"),
+        ("digest.json", "{", r"digest\.json"),
+    ],
+)
+def test_a_refused_model_is_read_no_more_than_twice(tmp_path, monkeypatch, file, text, message):
+    fresh().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(text)
+    read, reads = omnibind._read_once, []
+    monkeypatch.setattr(omnibind, "_read_once", lambda folder: reads.append(folder) or read(folder))
+    with pytest.raises(OmniBindError, match=message):
+        OmniBind.from_pretrained(tmp_path)
+    assert len(reads) == 2
+    (tmp_path / "digest.json").unlink()
+    if file == "calibration.json":
+        assert OmniBind.from_pretrained(tmp_path).threshold == 0.5
+
+
 def test_a_saved_model_extends_no_other_file(tmp_path):
     fresh().save_pretrained(tmp_path)
     config = tmp_path / "config.json"
