@@ -247,7 +247,7 @@ class OmniBind(AnsweringModel, nn.Module):
         folder, state = Path(folder), self._state()
         recover(folder)  # before it is compared with
         outdated = self._outdated(folder, state)
-        with write_folder_atomically(folder, (*FILES, *{HOME: None, **dict.fromkeys(outdated)}), keep=True) as fresh:
+        with write_folder_atomically(folder, (*FILES, HOME, *outdated), keep=True) as fresh:
             if HOME not in outdated and (folder / HOME).is_file():
                 shutil.copyfile(folder / HOME, fresh / HOME)
             self._write(fresh, state)
