@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import glob
+import hashlib
 import json
 import logging
 import os
@@ -25,7 +26,9 @@ from omnibind_core.errors import DataError
 
 _logger = logging.getLogger(__name__)
 
-_PREFIX, _RANDOM = ".omnibind-", 9  # of a temporary folder: then the name of what it is for, a hyphen and 8 characters
+_PREFIX = ".omnibind-"  # of a temporary folder: then the name of what it is for, a hyphen and 8 characters
+_LONGEST = 236  # bytes of such a name, so that all of it are no more than file systems allow: 255
+_MANY = 300  # files, from which on one call for all that the file system has to write is faster than one for each
 _NEW, _PLAN, _LOCK = "new", "plan", "used"  # in a temporary folder: what is written, how it gets in place, the lock
 _HELD = f"{_PREFIX}lock"  # in a folder that one process has for itself
 _WEEK = 7 * 86400.0  # s, after which what cannot be locked is a left-over
@@ -156,9 +159,7 @@ def write_folder_atomically(
         fresh = temporary / _NEW
         yield fresh
         written = sorted(fresh.rglob("*"))
-        for file in (*written, fresh):  # so that a name never stands for less than was written
-            if not file.is_symlink():
-                _to_disk(file)
+        _all_to_disk(fresh, written)  # so that a name never stands for less than was written
         names = [file.relative_to(fresh).as_posix() for file in written]
         if not _exchanged(fresh, path, ours):
             _plan(temporary, path, names, ours)
@@ -192,7 +193,7 @@ def clear(folder: Path, name: str | None = None) -> bool:
         OSError: Files could not be put in place.
     """
     busy = False
-    for place in folder.glob(f"{_PREFIX}{'*' if name is None else glob.escape(name)}-????????"):
+    for place in folder.glob(f"{_PREFIX}{'*' if name is None else glob.escape(_short(name))}-????????"):
         try:
             if place.lstat().st_uid != os.geteuid() or not {*_names(place)} <= {_NEW, _PLAN, _LOCK}:
                 continue
@@ -222,7 +223,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     parent, name = (path, "") if inside else (path.parent, path.name)
     while True:
         try:
-            place = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-", dir=parent))
+            place = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_short(name)}-", dir=parent))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error  # what was asked for
         with suppress(BlockingIOError, FileNotFoundError):  # taken for a left-over before it was locked
@@ -238,6 +239,17 @@ def _temporary(path: Path) -> Iterator[Path]:
             os.close(lock)
 
 
+def _short(name: str) -> str:
+    """A name, or of one that is too long for that of a temporary folder its beginning and a hash."""
+    data = os.fsencode(name)
+    if len(data) <= _LONGEST:
+        return name
+    end = f"-{hashlib.sha256(data).hexdigest()[:16]}"
+    while len(os.fsencode(name + end)) > _LONGEST:
+        name = name[:-1]
+    return name + end
+
+
 def _settle(place: Path) -> None:
     """Does what is planned in a temporary folder, and removes it; without a plan, what is there is of no use."""
     try:
@@ -245,7 +257,7 @@ def _settle(place: Path) -> None:
     except (OSError, ValueError):  # none, or not whole, so nothing of it was done
         plan = None
     if plan is not None:
-        target = place.parent / place.name[len(_PREFIX) : -_RANDOM]
+        target = place.parent / plan["at"]
         target.mkdir(exist_ok=True)
         for name in plan["drop"]:
             _remove(target / name)
@@ -273,7 +285,8 @@ def _plan(place: Path, path: Path, names: Collection[str], ours: Collection[str]
     there = {file.relative_to(path).as_posix(): file for top in mine for file in (top, *top.rglob("*"))}
     kept = {name for name in names if name in there and _is_folder(there[name]) == _is_folder(place / _NEW / name)}
     with (place / _PLAN).open("w", encoding="utf-8") as file:
-        json.dump({"drop": sorted(there.keys() - kept), "put": sorted(names, key=rank)}, file)
+        at = path.relative_to(place.parent).as_posix()
+        json.dump({"at": at, "drop": sorted(there.keys() - kept), "put": sorted(names, key=rank)}, file)
     _to_disk(place / _PLAN)
     _to_disk(place)
 
@@ -398,6 +411,37 @@ def _to_disk(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _all_to_disk(folder: Path, entries: Collection[Path]) -> None:
+    """The same for a folder and what it holds; many entries by one call for all that their file system has to write."""
+    if len(entries) < _MANY or not _system_to_disk(folder):
+        for path in (*entries, folder):
+            if not path.is_symlink():
+                _to_disk(path)
+
+
+def _system_to_disk(path: Path) -> bool:
+    """Writes all that waits of the file system that a path is on; False where the system has no such call.
+
+    Raises:
+        OSError: Something could not be written.
+    """
+    try:
+        sync = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError, TypeError):
+        if not hasattr(os, "sync"):
+            return False
+        os.sync()
+        return True
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if sync(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(handle)
+    return True
 
 
 def _is_folder(path: Path) -> bool:

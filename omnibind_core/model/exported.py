@@ -20,7 +20,7 @@ from omnibind_core.encoders.inference.engines import ENGINES, Arrays, Run, candi
 from omnibind_core.encoders.inference.parts import MANIFEST, open_part, read_manifest
 from omnibind_core.encoders.lite.tokenisers import Tokens, tokeniser
 from omnibind_core.errors import ConfigError, WeightsError
-from omnibind_core.labels import Prompts, check_names
+from omnibind_core.labels import Prompts, check_names, clean
 from omnibind_core.modalities import Doubt
 from omnibind_core.model.answering import NEAR, AnsweringModel, Recognition, on_host
 
@@ -280,15 +280,17 @@ def _bank(told: Mapping[str, Any], rows: NDArray[np.float32]) -> ExportedLabels:
 
     Raises:
         KeyError: Something is missing.
+        ConfigError: The names are not different.
         ValueError: There are not as many embeddings as names.
     """
-    check_names(told["names"])
-    if len(rows) != len(told["names"]):
-        raise ValueError(f"{len(rows)} embeddings of {len(told['names'])} labels")
+    names = tuple(map(clean, told["names"]))
+    check_names(names)
+    if len(rows) != len(names):
+        raise ValueError(f"{len(rows)} embeddings of {len(names)} labels")
     aliases, told_of = (
-        {name: tuple(words) for name, words in told[key].items()} for key in ("aliases", "descriptions")
+        {clean(name): tuple(words) for name, words in told[key].items()} for key in ("aliases", "descriptions")
     )
-    return ExportedLabels(tuple(told["names"]), rows, tuple(told["templates"]), aliases, told_of, told["reduce"])
+    return ExportedLabels(names, rows, tuple(told["templates"]), aliases, told_of, told["reduce"])
 
 
 def _means(features: NDArray[np.float32], counts: Sequence[int]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ from omnibind_core.model.folders import (
     DIGEST,
     EXPORTED,
     FILES,
+    HOME,
     LABELS,
     MODEL,
     TRAINED,
@@ -48,6 +50,7 @@ from omnibind_core.model.recogniser import DYNAMIC, OUTPUTS, Recogniser, samples
 from omnibind_core.model.recorded import RecordedRecogniser
 
 _TRIES = 10  # to read a model that others replace meanwhile
+_ROWS = "labels.rows"  # the tensor of the labels, beside those of the encoders and of the fusion
 
 
 class OmniBind(AnsweringModel, nn.Module):
@@ -121,7 +124,7 @@ class OmniBind(AnsweringModel, nn.Module):
         encoder_set = encoders.build(config, wanted, device)
         fusion_module = fusion.build(config.embed_dim, config.fusion, tuple(config.modalities))
         state = _select(state, encoder_set, wanted)
-        rows = state.pop("labels.rows", None)
+        rows = state.pop(_ROWS, None)
         encoders.load_own_state(encoder_set, {k[9:]: v for k, v in state.items() if k.startswith("encoders.")})
         _load_strict(fusion_module, {k[7:]: v for k, v in state.items() if k.startswith("fusion.")}, folder)
         if rows is None:
@@ -129,13 +132,14 @@ class OmniBind(AnsweringModel, nn.Module):
                 f"{folder / 'model.safetensors'}: no tensor 'labels.rows', expected the label embeddings"
             )
         parts = nn.ModuleDict({"encoders": encoder_set, "fusion": fusion_module})
-        _check_finite({**state, "labels.rows": rows}, parts, str(folder / MODEL))
+        _check_finite({**state, _ROWS: rows}, parts, str(folder / MODEL))
         labels = LabelBank.from_dict(saved.labels, rows)
         calibration = parse(Calibration, saved.calibration, "calibration")
         if saved.strangers:
             raise WeightsError(
                 f"{folder}: {', '.join(saved.strangers)}: not what was saved with the rest, expected the files of one "
-                "model: save it there again, or copy the whole folder"
+                f"model: save it there again, or copy the whole folder; if they were changed by hand, remove {DIGEST}: "
+                "without it they are taken as they are"
             )
         model = cls(config, encoder_set, fusion_module, labels, calibration, saved.digest).to(device)
         if precision is not None or engine is not None or providers:
@@ -232,18 +236,40 @@ class OmniBind(AnsweringModel, nn.Module):
 
         Weights that come from packages (see the model card) are not written again. The files are replaced as one
         (:func:`~omnibind_core.files.write_folder_atomically`): when this fails, the model that was there still is. What
-        a training wrote beside that goes with it, if its weights are others; what else the folder holds stays there.
+        a training wrote beside that goes with it, if its architecture or weights are others, labels aside;
+        :data:`~omnibind_core.model.folders.HOME` only if the encoders are. What else the folder holds stays there.
 
         Raises:
             DataError: It is a file.
             OSError: It cannot be written.
             WeightsError: A tensor has values that are not finite, and that its module does not name.
         """
-        folder, contents = Path(folder), self._contents()
-        there = (folder / name for name in (CONFIG, MODEL))
-        same = all(file.is_file() and file.read_bytes() == contents[file.name] for file in there)
-        with write_folder_atomically(folder, FILES if same else (*FILES, *TRAINED), keep=True) as fresh:
-            self._write(fresh, contents)
+        folder, state = Path(folder), self._state()
+        recover(folder)  # before it is compared with
+        outdated = self._outdated(folder, state)
+        with write_folder_atomically(folder, (*FILES, HOME, *outdated), keep=True) as fresh:
+            if HOME not in outdated and (folder / HOME).is_file():
+                shutil.copyfile(folder / HOME, fresh / HOME)
+            self._write(fresh, state)
+
+    def _outdated(self, folder: Path, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """What of :data:`TRAINED` is of a model that a folder holds, and not of this one, whose tensors are given.
+
+        Without a model there they are files of the user. Of one that cannot be read nothing is known to fit.
+        """
+        if not all((folder / name).is_file() for name in (CONFIG, MODEL)):
+            return ()
+        try:
+            config, old = load_config(folder / CONFIG, whole=True), load_file(folder / MODEL)
+        except (OmniBindError, SafetensorError, OSError):
+            return TRAINED
+        shared = {key for key in state.keys() & old.keys() if save({"": state[key]}) == save({"": old[key]})}
+        others = (state.keys() | old.keys()) - shared - {_ROWS}
+        if config == self.config and not others:
+            return ()
+        encode = (config.trunks, config.modalities) == (self.config.trunks, self.config.modalities)
+        fits = encode and not any(key.startswith("encoders.") for key in others)
+        return tuple(name for name in TRAINED if name != HOME or not fits)
 
     def write_files(self, folder: Path) -> None:
         """Writes the same to a folder that is being written as one, after :data:`~omnibind_core.model.folders.HOME`.
@@ -252,26 +278,27 @@ class OmniBind(AnsweringModel, nn.Module):
             OSError: It cannot be written.
             WeightsError: As of :meth:`save_pretrained`.
         """
-        self._write(folder, self._contents())
+        self._write(folder, self._state())
 
-    def _write(self, folder: Path, contents: Mapping[str, bytes]) -> None:
-        for name, data in contents.items():
-            (folder / name).write_bytes(data)
+    def _write(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        (folder / CONFIG).write_bytes(_json(self.config.model_dump()))
+        (folder / MODEL).write_bytes(save({**state}))
+        (folder / LABELS).write_bytes(_json(self.labels.to_dict()))
+        (folder / CALIBRATION).write_bytes(_json(self.calibration.model_dump()))
         (folder / DIGEST).write_bytes(_json(content_digests(folder)))
         self.digest = embedding_digest(folder)
 
-    def _contents(self) -> dict[str, bytes]:
-        """The files of a saved model, without their digests."""
+    def _state(self) -> dict[str, Tensor]:
+        """The tensors that are saved, on the CPU.
+
+        Raises:
+            WeightsError: As of :meth:`save_pretrained`.
+        """
         state = {f"encoders.{key}": value for key, value in encoders.own_state(self.encoders).items()}
         state |= {f"fusion.{key}": value for key, value in self.fusion.state_dict().items()}
-        state["labels.rows"] = self.labels.rows
+        state[_ROWS] = self.labels.rows
         _check_finite(state, self, self.name)
-        return {
-            CONFIG: _json(self.config.model_dump()),
-            MODEL: save({key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}),
-            LABELS: _json(self.labels.to_dict()),
-            CALIBRATION: _json(self.calibration.model_dump()),
-        }
+        return {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
 
     @property
     def name(self) -> str:
@@ -478,18 +505,39 @@ class _Saved:
 
 
 def _read(folder: Path) -> _Saved:
-    """Reads a saved model, anew as long as others put files there meanwhile."""
-    for number in range(_TRIES):
-        digests = kept_digests(folder)
-        with suppress(OmniBindError, OSError):
+    """Reads a saved model, anew as long as others put files there meanwhile; what cannot be read twice is refused."""
+    found: list[_Saved | OmniBindError | OSError] = []
+    before = None
+    for _ in range(_TRIES):
+        stamps = _stamps(folder)
+        try:
             saved = _read_once(folder)
             if not saved.strangers:
                 return saved
+            found.append(saved)
+        except (OmniBindError, OSError) as error:
+            found.append(error)
+        busy = False
         with suppress(OSError):
-            recover(folder)  # who put them there may have been killed
-        if number and kept_digests(folder) == digests:
+            busy = recover(folder)  # who put them there may have been killed
+        if not busy and before == stamps == _stamps(folder):
             break
-    return _read_once(folder)
+        before = stamps
+    if isinstance(found[0], _Saved):
+        return found[0]
+    raise found[0]
+
+
+def _stamps(folder: Path) -> list[tuple[int, int, int] | None]:
+    """What of the files of a model changes when one is replaced or written."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for name in (*FILES, HOME):
+        try:
+            told = (folder / name).stat()
+            stamps.append((told.st_ino, told.st_size, told.st_mtime_ns))
+        except OSError:
+            stamps.append(None)
+    return stamps
 
 
 def _read_once(folder: Path) -> _Saved:

@@ -445,6 +445,58 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert done == [("a.txt", "new", False), (tmp_path.name, "", True)]
 
 
+@pytest.mark.parametrize("how", ["syncfs", "sync", "neither"])
+def test_many_files_are_on_the_disk_by_one_call(tmp_path, monkeypatch, how):
+    done, to_disk, sync = [], files._to_disk, os.sync
+    monkeypatch.setattr(files, "_to_disk", lambda place: done.append(place.name) or to_disk(place))
+    monkeypatch.setattr(files.os, "sync", lambda: done.append("sync") or sync())
+    if how != "syncfs":
+        monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: object())
+    if how == "neither":
+        monkeypatch.delattr(files.os, "sync")
+    with write_folder_atomically(tmp_path / "many", ["*"]) as fresh:
+        for number in range(files._MANY):
+            (fresh / f"{number}.txt").write_text("x")
+    assert len(names(tmp_path / "many")) == files._MANY and done.count("sync") == (how == "sync")
+    assert ("7.txt" in done) == (how == "neither")
+
+
+def test_what_syncfs_cannot_write_fails(tmp_path, monkeypatch):
+    class Full:
+        @staticmethod
+        def syncfs(handle):
+            ctypes.set_errno(28)
+            return -1
+
+    monkeypatch.setattr(files, "_MANY", 1)
+    monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: Full)
+    with pytest.raises(OSError, match="No space left"), write_folder_atomically(tmp_path / "model", OURS) as fresh:
+        fill(fresh, "new")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["m" * 237, "m" * 255, "ü" * 127], ids=["237", "255", "wide"])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path, monkeypatch, name):
+    """What a killed one left of it is found, and finished at that name."""
+    path, twin = tmp_path / name, tmp_path / (name[:-1] + "x")
+    with write_atomically(path) as temporary:
+        temporary.write_text("a file")
+    path.unlink()
+    twin.mkdir()
+    fill(twin, "twin")
+    with write_folder_atomically(path, OURS) as fresh:
+        fill(fresh, "old")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(files, "_exchange", lambda one, other: False)
+        patch.setattr(Path, "replace", lambda self, to: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with write_folder_atomically(path, OURS) as fresh:
+            fill(fresh, "new")
+    assert len(names(tmp_path)) == 3 and not files.clear(tmp_path, twin.name) and len(names(tmp_path)) == 3
+    assert not files.recover(path)
+    assert names(tmp_path) == sorted([path.name, twin.name]) and (path / "a").read_text() == "new"
+    assert (twin / "a").read_text() == "twin"
+
+
 def test_files_that_another_process_writes_are_no_left_overs(tmp_path):
     (tmp_path / ".omnibind-a.txt-notours1").mkdir()
     (tmp_path / ".omnibind-a.txt-notours1" / "mine").touch()

@@ -227,6 +227,18 @@ def test_what_is_not_right_is_never_used(tiny_model, folder, tmp_path, caplog, h
     assert isinstance(loading.load_model(saved, modalities=["audio"], engine=ENGINE), ExportedModel)
 
 
+def test_labels_of_an_export_are_shown_as_those_of_a_model(folder):
+    manifest = json.loads((folder / parts.MANIFEST).read_text())
+    told = manifest["answers"]["labels"]
+    names = told["names"][:]
+    told["names"] = [f" {names[0]}\u202e", *names[1:]]
+    told["aliases"], told["descriptions"] = {f"{names[0]}\n": ["mug"]}, {f"\u200e{names[1]} ": ["it barks"]}
+    (folder / parts.MANIFEST).write_text(json.dumps(manifest))
+    labels = ExportedModel(folder, ENGINE, ["audio"]).labels
+    assert labels.names == tuple(names)
+    assert labels.aliases == {names[0]: ("mug",)} and labels.descriptions == {names[1]: ("it barks",)}
+
+
 @pytest.fixture
 def anew(monkeypatch) -> list[OmniBind]:
     """Models that were to be exported anew; none is, since that takes seconds."""

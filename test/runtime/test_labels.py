@@ -96,3 +96,20 @@ def test_an_empty_vocabulary_is_refused(names):
 def test_a_template_without_a_place_for_the_label_is_refused():
     with pytest.raises(ConfigError, match=r"no '\{\}'"):
         LabelBank.from_names(["cup"], embed, ("a photo",))
+
+
+def test_what_belongs_to_a_label_is_found_however_its_name_is_written():
+    wanted = LabelBank.from_names(["tea cup", "dog"], embed, aliases={"tea cup": ["mug"]})
+    bank = LabelBank.from_names(["tea  cup", "dog"], embed, aliases={"cat": ["puss"], " tea cup\n": ["mug"]})
+    assert bank.aliases == wanted.aliases == {"tea cup": ("mug",)}
+    torch.testing.assert_close(bank.rows, wanted.rows)
+
+
+def test_labels_that_stand_there_twice_are_named():
+    names = [f"label {number // 2}" for number in range(20)]
+    with pytest.raises(ConfigError, match=r"twice.*: label 0, label 1, label 2, label 3, label 4 and 5 more$"):
+        LabelBank(tuple(names), embed(names), torch.arange(20))
+    with pytest.raises(ConfigError, match=r"twice.*: dog$"):
+        LabelBank.from_dict(
+            {**LabelBank.from_names(["dog", "cup"], embed).to_dict(), "names": ["dog", " dog"]}, embed("ab")
+        )

@@ -375,6 +375,31 @@ def test_a_model_that_is_replaced_while_it_is_read_is_one_of_both(tmp_path, monk
         OmniBind.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (
+            "calibration.json",
+            '{"threshold": 0.5}',
+            r"calibration\.json: not what was saved.*remove digest\.json: without it",
+        ),
+        ("labels.json", "{", r"labels\.json"),
+        ("digest.json", "{", r"digest\.json"),
+    ],
+)
+def test_a_refused_model_is_read_no_more_than_twice(tmp_path, monkeypatch, file, text, message):
+    fresh().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(text)
+    read, reads = omnibind._read_once, []
+    monkeypatch.setattr(omnibind, "_read_once", lambda folder: reads.append(folder) or read(folder))
+    with pytest.raises(OmniBindError, match=message):
+        OmniBind.from_pretrained(tmp_path)
+    assert len(reads) == 2
+    (tmp_path / "digest.json").unlink()
+    if file == "calibration.json":
+        assert OmniBind.from_pretrained(tmp_path).threshold == 0.5
+
+
 def test_a_saved_model_extends_no_other_file(tmp_path):
     fresh().save_pretrained(tmp_path)
     config = tmp_path / "config.json"
@@ -424,6 +449,44 @@ def test_what_a_training_wrote_beside_a_model_goes_with_it(tmp_path):
     assert all((tmp_path / name).exists() for name in TRAINED), "the weights are the same"
     another().save_pretrained(str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "notes.txt"])
+
+
+def test_without_a_model_such_files_are_those_of_the_user(tmp_path):
+    mine = {"labels.csv", "train.yaml", "figures.json", "notes.txt"}
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    fresh().save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, *mine}
+    assert all((tmp_path / name).read_text() == "mine" for name in mine)
+
+
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [("labels", TRAINED), ("key", TRAINED), ("fusion", ("home.safetensors",)), ("encoders", ()), ("damage", ())],
+)
+def test_what_a_training_wrote_stays_as_far_as_it_is_of_the_model(tmp_path, change, left):
+    model = fresh()
+    (tmp_path / "home.safetensors").write_bytes(b"of the encoders")
+    model.write_files(tmp_path)
+    for name in TRAINED[1:]:
+        (tmp_path / name).write_bytes(b"of the training")
+    model = OmniBind.from_pretrained(tmp_path)
+    if change == "labels":
+        model.set_labels(["red fox", "grey wolf", "hare"])
+    elif change == "key":  # one that has a default, and that an older version did not write
+        told = json.loads((tmp_path / "config.json").read_text())
+        del told["seed"]
+        (tmp_path / "config.json").write_text(json.dumps(told))
+    elif change == "damage":
+        (tmp_path / "config.json").write_text("{}")
+    else:
+        with torch.no_grad():
+            for parameter in getattr(model, change).parameters():
+                parameter += 0.1
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, *left}
+    assert ("home.safetensors" in kept_digests(tmp_path)) == ("home.safetensors" in left)
+    assert OmniBind.from_pretrained(tmp_path).labels.names == model.labels.names
 
 
 def test_how_the_json_files_are_laid_out_does_not_matter(tmp_path):
