@@ -78,16 +78,20 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def from_yaml(text: str | bytes) -> Any:
-    """What a YAML text holds, of no more than :data:`MOST_VALUES` values.
+def from_yaml(text: str | bytes, most: int = MOST_VALUES) -> Any:
+    """What a YAML text holds, of a bounded number of values.
 
     An alias counts as all that it stands for: a few hundred bytes can stand for more than any memory holds, which shows
     only when somebody goes through it.
 
+    Args:
+        text: The text.
+        most: Values that it may hold.
+
     Raises:
         ValueError: It is no YAML, a value in it is impossible, it holds more, nests too deeply or holds itself.
     """
-    documents = _documents(text, _LOADER)
+    documents = _documents(text, _LOADER, most)
     if len(documents) > 1:
         raise ValueError(f"{len(documents)} documents, expected one")
     return documents[0] if documents else None
@@ -98,12 +102,12 @@ def forms_of_yaml(text: str | bytes) -> list[Any]:
 
     For what another program reads, which knows other tags and values. Bounds and errors are those of :func:`from_yaml`.
     """
-    return _documents(text, _FORM_LOADER)
+    return _documents(text, _FORM_LOADER, MOST_VALUES)
 
 
-def _documents(text: str | bytes, kind: Any) -> list[Any]:
+def _documents(text: str | bytes, kind: Any, most: int) -> list[Any]:
     try:
-        _check_form(text, kind)
+        _check_form(text, kind, most)
         loader = kind(text)
         try:
             documents = []
@@ -112,10 +116,8 @@ def _documents(text: str | bytes, kind: Any) -> list[Any]:
                 values, levels = _size(node, {})
                 if levels > MOST_LEVELS + 1:
                     raise ValueError(f"it is nested more than {MOST_LEVELS} levels with all that aliases stand for")
-                if values > MOST_VALUES:
-                    raise ValueError(
-                        f"{values:.3g} values with all that aliases stand for, expected at most {MOST_VALUES}"
-                    )
+                if values > most:
+                    raise ValueError(f"{values:.3g} values with all that aliases stand for, expected at most {most}")
                 documents.append(loader.construct_document(node))
             return documents
         finally:
@@ -126,12 +128,12 @@ def _documents(text: str | bytes, kind: Any) -> list[Any]:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _check_form(text: str | bytes, kind: Any) -> None:
+def _check_form(text: str | bytes, kind: Any, most: int) -> None:
     depth = values = 0
     for event in yaml.parse(text, kind):  # libyaml's loader ends the process where it is too deep
         values += isinstance(event, yaml.NodeEvent)
-        if values > MOST_VALUES:
-            raise ValueError(f"it has more than {MOST_VALUES} values")
+        if values > most:
+            raise ValueError(f"it has more than {most} values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_LEVELS:
             raise ValueError(f"it is nested more than {MOST_LEVELS} levels")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 from omnibind_core.errors import InvalidInputError
 
@@ -16,9 +17,14 @@ MOST_BYTES = 6 * MOST_PIXELS
 FREE_BYTES = 144 << 20
 """Of the pixels that any picture may hold, however few bytes it comes in: 50 million of three colours of 8 bits."""
 MOST_RATIO = 80
-"""Bytes of pixels for each compressed byte, beyond :data:`FREE_BYTES`: 1 MB is decoded in about a second."""
+"""Bytes of pixels for each compressed byte, beyond :data:`FREE_BYTES`: 1 MB is decoded in about a second. Of AVIF and
+HEIF a third, of JPEG 2000 a fifth: as they take as many times as long."""
 MOST_SCANNED = 10 * MOST_PIXELS
 """Pixels of a progressive JPEG times its scans, each of which goes over all of them: usual encoders write 10."""
+MOST_SEGMENTS = 4096
+"""Of a JPEG, and entries of a TIFF: real ones have some hundreds."""
+MOST_CHUNKS = 1 << 16
+"""Of a PNG, and boxes of an AVIF, HEIF or JPEG 2000: real ones have some thousands."""
 
 _SLOWNESS = {"AVIF": 3, "HEIF": 3, "JPEG2000": 5}  # how often the time of other kinds decoding takes
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # those that begin a segment, and the picture's start and end
@@ -73,7 +79,11 @@ def check_size(data: bytes, source: str) -> bool:
     if claim is None:
         return False
     check_claim(claim, len(data), source)
-    if claim.pixels * (scans := _scans(data)) > MOST_SCANNED:
+    try:
+        scans = _scans(data)
+    except OverflowError:
+        return False
+    if claim.pixels * scans > MOST_SCANNED:
         value = f"a JPEG of {claim.width} x {claim.height} pixels in {scans} scans"
         raise InvalidInputError(source, value, f"at most {MOST_SCANNED} pixels in all its scans")
     return True
@@ -96,7 +106,7 @@ def check_claim(claim: Claim, size: int, source: str) -> None:
     held = claim.pixels * claim.depth
     if held > MOST_BYTES:
         raise InvalidInputError(source, f"{found} of {claim.depth} bytes", f"at most {MOST_BYTES} bytes")
-    most = (FREE_BYTES + MOST_RATIO * size) // _SLOWNESS.get(claim.kind, 1)
+    most = FREE_BYTES + MOST_RATIO * size // _SLOWNESS.get(claim.kind, 1)
     if held > most:
         expected = f"at most {most} bytes in a {claim.kind} picture of so few"
         raise InvalidInputError(source, f"{found}, {held} bytes in {size}", expected)
@@ -108,25 +118,50 @@ def size_of(data: bytes) -> Claim | None:
         if data.startswith(begins) if begins else data[4:8] == b"ftyp":
             try:
                 found = read(data)
-            except (struct.error, OverflowError):  # the latter for places beyond any memory
+            except (struct.error, OverflowError):  # the latter for too many parts, and places beyond any memory
                 return None
             return Claim(*found, kind) if found else None
     return None
 
 
 def is_cut_jpeg(data: bytes) -> bool:
-    """Whether a picture is a JPEG without its end.
+    """Whether a picture is a JPEG without its end, as far as it is one that :func:`check_size` does not refuse.
 
     Older OpenCV fills the missing rows of one with grey and reports nothing, so it is to be asked before.
     """
     if data[:2] != b"\xff\xd8":
         return False
-    scan = next((at for marker, at in _segments(data) if marker == 0xDA), None)  # a thumbnail has its own end
+    try:
+        scan = next((at for marker, at in _segments(data) if marker == 0xDA), None)  # a thumbnail has its own end
+    except OverflowError:
+        return False
     return scan is None or data.rfind(b"\xff\xd9") < scan
 
 
+_PartT = TypeVar("_PartT")
+
+
+def _bounded(parts: Iterator[_PartT], most: int) -> Iterator[_PartT]:
+    """The parts of a picture, each of which may be a few bytes long.
+
+    Raises:
+        OverflowError: There are more.
+    """
+    yield from islice(parts, most)
+    if next(parts, None) is not None:
+        raise OverflowError
+
+
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and place of each segment of a JPEG's first picture, without those in what is embedded in it."""
+    """Marker and place of each segment of a JPEG's first picture, without those in what is embedded in it.
+
+    Raises:
+        OverflowError: There are more than :data:`MOST_SEGMENTS`.
+    """
+    return _bounded(_all_segments(data), MOST_SEGMENTS)
+
+
+def _all_segments(data: bytes) -> Iterator[tuple[int, int]]:
     at = 2
     while found := _MARKER.search(data, at):
         at = found.start()
@@ -162,11 +197,12 @@ def _jpeg(data: bytes) -> _Found | None:
 
 
 def _png(data: bytes) -> _Found | None:
-    at = 8
+    at, chunks = 8, 0
     while data[at + 4 : at + 8] not in (b"IEND", b""):  # the decoder makes room for what a chunk claims to hold
         at += 12 + int.from_bytes(data[at : at + 4], "big")
-    if at > len(data):
-        return None
+        chunks += 1
+        if at > len(data) or chunks > MOST_CHUNKS:
+            return None
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     transparent = data.find(b"tRNS", 33, max(data.find(b"IDAT", 33), 33)) != -1
     return width, height, (4 if transparent else _PNG_CHANNELS.get(colour, 3)) * (2 if bits == 16 else 1)
@@ -205,6 +241,8 @@ def _tiff(data: bytes) -> _Found | None:
     big = 43 in data[2:4]
     (start,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
     (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, start)
+    if count > MOST_SEGMENTS:
+        return None
     first, length, value = (start + 8, 20, 12) if big else (start + 2, 12, 8)
     tags: dict[int, int] = {}
     for at in range(first, min(first + count * length, len(data)), length):
@@ -239,7 +277,7 @@ def _pnm(data: bytes) -> _Found | None:
 
 def _jpeg_2000(data: bytes) -> _Found | None:
     """What the code stream says, whatever the boxes around it do."""
-    places = (start for name, start, _ in _boxes(data, 0, len(data)) if name == b"jp2c")
+    places = (start for name, start, _ in _boxes_of(data) if name == b"jp2c")
     at = 0 if data[:1] == b"\xff" else next(places, None)
     if at is None or data[at : at + 4] != b"\xff\x4f\xff\x51":
         return None
@@ -251,15 +289,22 @@ def _jpeg_2000(data: bytes) -> _Found | None:
 def _avif(data: bytes) -> _Found | None:
     """The largest of the sizes in an AVIF or HEIF: of the picture, its tiles and its preview."""
     sizes = [
-        struct.unpack_from(">II", data, start + 4)
-        for name, start, _ in _boxes(data, 0, len(data), _NESTED)
-        if name == b"ispe"
+        struct.unpack_from(">II", data, start + 4) for name, start, _ in _boxes_of(data, _NESTED) if name == b"ispe"
     ]
     width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
     return (width, height, 3) if sizes else None
 
 
-def _boxes(data: bytes, at: int, end: int, nested: tuple[bytes, ...] = ()) -> Iterator[tuple[bytes, int, int]]:
+def _boxes_of(data: bytes, nested: tuple[bytes, ...] = ()) -> Iterator[tuple[bytes, int, int]]:
+    """See :func:`_boxes`.
+
+    Raises:
+        OverflowError: There are more than :data:`MOST_CHUNKS`.
+    """
+    return _bounded(_boxes(data, 0, len(data), nested), MOST_CHUNKS)
+
+
+def _boxes(data: bytes, at: int, end: int, nested: tuple[bytes, ...]) -> Iterator[tuple[bytes, int, int]]:
     """Name, begin and end of what each box of a JPEG 2000, AVIF or HEIF holds; also in ``nested``, one in the other."""
     while at + 8 <= end:
         size, name, start = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], at + 8

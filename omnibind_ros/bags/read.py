@@ -13,13 +13,16 @@ from typing import Any, NamedTuple
 
 from omnibind_core.config import from_yaml
 from omnibind_core.errors import DataError, PartlyReadError
-from omnibind_core.files import inside, leads_out
+from omnibind_core.files import inside
 from omnibind_ros.bags import storage
 from omnibind_ros.bags.formats.mcap import McapFile
 from omnibind_ros.bags.formats.ros1 import Ros1File
 from omnibind_ros.bags.formats.sqlite import SqliteFile
 from omnibind_ros.bags.storage import Losses, Storage, UnreadableError
 from omnibind_ros.bags.types import ROS1, RecordedMessage, changed, store_of, to_cdr, unreadable
+
+MOST_METADATA = 1_000_000
+"""Values in the metadata of a bag: 14 of each file, and more of each topic."""
 
 
 class Skipped(NamedTuple):
@@ -232,12 +235,12 @@ def _files(path: Path) -> list[Path]:
         hint = f"restore it by: ros2 bag reindex {path}, or name its .mcap or .db3 file"
         raise UnreadableError(f"it has no metadata.yaml; {hint}")
     try:
-        content = from_yaml(metadata.read_bytes())
+        content = from_yaml(metadata.read_bytes(), MOST_METADATA)
         names = [str(name) for name in content["rosbag2_bagfile_information"]["relative_file_paths"]]
     except (ValueError, TypeError, KeyError) as error:
         text = " ".join(str(error).split())
         raise UnreadableError(f"its metadata.yaml names no files ({type(error).__name__}: {text})") from error
-    for problem in filter(None, map(leads_out, names)):
-        raise UnreadableError(f"its metadata.yaml: {problem}")
-    # Older ones name the folder, too.
-    return [inside(path, PurePath(name).name, str(metadata)) for name in names]
+    try:
+        return [inside(path, PurePath(name).name, metadata.name) for name in names]  # older ones name the folder, too
+    except DataError as error:
+        raise UnreadableError(f"its {error}") from error

@@ -20,10 +20,12 @@ PACKAGE = "omnibind_ros"
 ROS1 = "ros1"
 """Encoding of messages as ROS 1 sends them."""
 _RULE = "=" * 80 + "\n"  # stands between the definitions of a type and of the types in it
-_INCLUDE = re.compile(r"^\s*#.*$", re.MULTILINE)  # the parser knows no preprocessor; what is meant stands beside
+_INCLUDE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)  # the parser knows no preprocessor; what is meant stands beside
 _BASE, _ARRAY = 1, 3  # rosbags' numbers of a single value and of an array of a fixed length
 _SERVICE = re.compile(r"^---$", re.MULTILINE)  # stands between what is asked and what is answered
-_COMMENT = re.compile(r"^[ \t]*#.*\n", re.MULTILINE)
+# Neither is looked for in a text.
+_COMMENT = re.compile(r"^[ \t]*#.*\n|^(?![ \t]*w?string[^=#\n]*=)([^#'\"\n]+)#.*$", re.MULTILINE)
+_IDL_COMMENT = re.compile(r"""("(?:[^"\\]|\\.)*"?|'(?:\\.|[^'\\])')|//[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
 _MOST_WORDS = 200  # letters of a parser's complaint
 MOST_LETTERS = 1 << 15
 """Of a definition without its comments: it takes half a second to parse as many."""
@@ -226,7 +228,7 @@ def parsed_definition(ros_type: str, kind: str, text: str) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     if kind and text:
         try:
-            text = _COMMENT.sub("", text) if kind != "idl" else _INCLUDE.sub("", text)
+            text = _without_comments(text, kind)
             if len(text) > MOST_LETTERS:
                 raise ValueError(f"it has {len(text)} letters, expected at most {MOST_LETTERS}")
             if kind == "idl":
@@ -247,6 +249,12 @@ def parsed_definition(ros_type: str, kind: str, text: str) -> Mapping[str, Any]:
     for name in _needed(ros_type, texts):
         found.update(typesys.get_types_from_msg(texts[name], name))
     return found
+
+
+def _without_comments(text: str, kind: str) -> str:
+    if kind == "idl":
+        return _IDL_COMMENT.sub(lambda found: found[1] or " ", _INCLUDE.sub("", text))
+    return _COMMENT.sub(lambda found: found[1] or "", text)
 
 
 def _check_parts(found: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -173,7 +174,7 @@ class SplitBagWriter:
     def write_raw(self, topic: str, ros_type: str, time_ns: int, data: bytes) -> None:
         """Appends one message in CDR; see :meth:`BagWriter.write_raw`."""
         if not self._parts or (self._size and self._written >= self._size):
-            self._begin()
+            self._begin(time_ns)
         self._parts[-1].write(topic, ros_type, time_ns, data)
         self._written += len(data)
 
@@ -182,7 +183,7 @@ class SplitBagWriter:
         if self._parts and self._parts[-1].flush():
             self._describe()
 
-    def _begin(self) -> None:
+    def _begin(self, time_ns: int) -> None:
         if self._parts:
             self._close()
         else:
@@ -191,7 +192,7 @@ class SplitBagWriter:
             except FileExistsError:
                 _refuse_existing(self._path)
                 raise
-        self._parts.append(_Part(self._path, f"{self._path.name}_{len(self._parts)}"))
+        self._parts.append(_Part(self._path, f"{self._path.name}_{len(self._parts)}", time_ns))
         self._written = 0
         self._describe()
 
@@ -201,19 +202,36 @@ class SplitBagWriter:
 
     def _describe(self) -> None:
         temporary = self._path / "metadata.yaml.tmp"
-        temporary.write_text(_as_yaml({"rosbag2_bagfile_information": _metadata(self._parts)}), encoding="utf-8")
-        temporary.replace(self._path / "metadata.yaml")
+        about = _metadata(self._parts)
+        del about["relative_file_paths"], about["files"]  # as text, of which all but the last part's is known
+        paths, files = zip(*(part.described() for part in self._parts), strict=True)
+        text = _as_yaml({"rosbag2_bagfile_information": about})
+        try:
+            temporary.write_text(
+                f"{text}  relative_file_paths:\n{''.join(paths)}  files:\n{''.join(files)}", encoding="utf-8"
+            )
+            temporary.replace(self._path / "metadata.yaml")
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 class _Part:
     """A file of a bag.
+
+    Args:
+        folder: Of the bag.
+        name: Of the file, without its ending.
+        time_ns: Of the message for which it is begun.
 
     Attributes:
         name: Of the file.
         of: What rosbags knows of it.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, time_ns: int) -> None:
+        self._time_ns = time_ns
+        self._described: tuple[str, str] | None = None
         self.of = _new(folder / name)
         self.of.open()
         self.name = f"{name}.mcap"
@@ -249,6 +267,29 @@ class _Part:
     def close(self) -> None:
         """Ends the file with an index."""
         self._storage.close(_VERSION, _as_yaml(_metadata([self])))
+        self._described = self.described()
+
+    def span_ns(self) -> tuple[int, int]:
+        """Times of the first and the last message."""
+        if not any(self.of.counts.values()):
+            return self._time_ns, self._time_ns
+        return self.of.min_timestamp, self.of.max_timestamp
+
+    def row(self) -> dict[str, Any]:
+        """What ``metadata.yaml`` says of it."""
+        start, end = self.span_ns()
+        return {
+            "path": self.name,
+            "starting_time": {"nanoseconds_since_epoch": start},
+            "duration": {"nanoseconds": max(0, end - start)},
+            "message_count": sum(self.of.counts.values()),
+        }
+
+    def described(self) -> tuple[str, str]:
+        """Items of ``relative_file_paths`` and ``files`` in ``metadata.yaml``."""
+        if self._described is not None:
+            return self._described
+        return _item(self.name), _item(self.row())
 
     def give_up(self) -> None:
         """Leaves of the file what is whole."""
@@ -262,19 +303,8 @@ class _Part:
 
 def _metadata(parts: list[_Part]) -> dict[str, Any]:
     """What ``metadata.yaml`` says of a bag."""
-    files: list[dict[str, Any]] = []
     topics: dict[str, dict[str, Any]] = {}
     for part in parts:
-        count = sum(part.of.counts.values())
-        start, end = part.of.min_timestamp, part.of.max_timestamp
-        files.append(
-            {
-                "path": part.name,
-                "starting_time": {"nanoseconds_since_epoch": start},
-                "duration": {"nanoseconds": max(0, end - start)},
-                "message_count": count,
-            }
-        )
         for one in part.of.connections:
             about = {
                 "name": one.topic,
@@ -285,13 +315,14 @@ def _metadata(parts: list[_Part]) -> dict[str, Any]:
             }
             row = topics.setdefault(one.topic, {"topic_metadata": about, "message_count": 0})
             row["message_count"] += part.of.counts[one.id]
-    start = min(part.of.min_timestamp for part in parts)
+    files = [part.row() for part in parts]
+    starts, ends = zip(*(part.span_ns() for part in parts), strict=True)
     return {
         "version": _VERSION,
         "storage_identifier": "mcap",
         "relative_file_paths": [part.name for part in parts],
-        "duration": {"nanoseconds": max(0, max(part.of.max_timestamp for part in parts) - start)},
-        "starting_time": {"nanoseconds_since_epoch": start},
+        "duration": {"nanoseconds": max(ends) - min(starts)},
+        "starting_time": {"nanoseconds_since_epoch": min(starts)},
         "message_count": sum(file["message_count"] for file in files),
         "topics_with_message_count": list(topics.values()),
         "compression_format": "",
@@ -302,7 +333,12 @@ def _metadata(parts: list[_Part]) -> dict[str, Any]:
     }
 
 
-def _as_yaml(content: dict[str, Any]) -> str:
+def _item(content: Any) -> str:
+    """Of a list in ``metadata.yaml``."""
+    return textwrap.indent(_as_yaml([content]), "  ")
+
+
+def _as_yaml(content: Any) -> str:
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # many times as fast
     text: str = yaml.dump(content, Dumper=dumper, sort_keys=False)
     return text

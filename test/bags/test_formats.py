@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
 import struct
 import sys
+import time
 import tracemalloc
 import zlib
 from types import SimpleNamespace
@@ -522,7 +524,9 @@ def test_files_that_metadata_name_elsewhere_are_refused(name, database, tmp_path
     shutil.copyfile(database, tmp_path / "secret.db3")
     (folder / "link.db3").symlink_to(tmp_path / "secret.db3")
     change(folder, f"- {database.name}", f"- '{name}'")
-    with pytest.raises(DataError, match=r"metadata\.yaml: path .* (leads out of the folder|is a link out of)"):
+    with pytest.raises(
+        DataError, match=r"(metadata\.yaml: path .* leads out of the folder|is a link out of|there is no secret)"
+    ):
         read.topics(folder)
 
 
@@ -686,6 +690,57 @@ def test_what_a_bag_says_of_a_topic_may_be_anything(profiles, definition, reason
     assert "/other" not in read.latched(path)
     assert (reason in read.skipped(path)["/other"].reason) if reason else "/other" in read.topics(path)
     assert held(path)
+
+
+def test_comments_of_a_definition_do_not_count():
+    fields = "".join(f"uint8 field_{number}\t# [m/s] what it's for: {'words ' * 10}\n" for number in range(600))
+    text = f"string NAME=a # b\nstring OTHER='#' # one\n{fields}string<=3 last \"#\" # said"
+    constants, parsed = types.parsed_definition("px4_msgs/msg/Status", "msg", text)["px4_msgs/msg/Status"]
+    assert [name for name, _ in parsed] == [f"field_{number}" for number in range(600)] + ["last"]
+    assert [value for *_, value in constants] == ["a # b", "#"]
+    members = "".join(f"/* it's {'wide ' * 8}*/ uint8 field_{number}; // {'words ' * 9}\n" for number in range(600))
+    text = f'module px4_msgs {{ module msg {{ struct Status {{ @verbatim(text="http://a /* b") {members} }}; }}; }};'
+    _, parsed = types.parsed_definition("px4_msgs/msg/Status", "idl", text)["px4_msgs/msg/Status"]
+    assert len(parsed) == 600
+
+
+@pytest.mark.parametrize("text", ["/*", '\\"', "\n", " ", "#", "string ", "'", "//"])
+@pytest.mark.parametrize("kind", ["msg", "idl"])
+def test_comments_without_end_take_no_time(kind, text):
+    begin = time.process_time()
+    with contextlib.suppress(Exception):
+        types.parsed_definition("other/msg/Kind", kind, text * 500_000 + "x" * types.MOST_LETTERS)
+    assert time.process_time() - begin < 1
+
+
+def test_metadata_may_hold_more_than_other_yaml_and_name_whole_paths(database, monkeypatch):
+    change(database.parent, f"- {database.name}", f"- /home/robot/bags/{database.name}")
+    assert read.topics(database.parent) == {CAMERA: IMAGE}
+    assert read.MOST_METADATA >= 14 * 50_000
+    monkeypatch.setattr(read, "MOST_METADATA", 5)
+    with pytest.raises(DataError, match="it has more than 5 values"):
+        read.topics(database.parent)
+
+
+def test_pages_of_a_database_are_looked_at_when_all_topics_are_read(tmp_path):
+    with rosbag2.Writer(tmp_path / "bag", version=9) as writer:
+        for topic in ("/small", CAMERA):
+            to = writer.add_connection(topic, IMAGE, typestore=types.typestore())
+            for stamp in STAMPS:
+                writer.write(to, stamp, cdr(picture(stamp, (50, 50)), IMAGE))
+    (path,) = (tmp_path / "bag").glob("*.db3")
+    content, stamp = path.read_bytes(), STAMPS[7].to_bytes(8, "big")
+    place = content.rindex(stamp)
+    path.write_bytes(content[: place + 7] + bytes([content[place + 7] ^ 1]) + content[place + 8 :])
+    assert len(list(read.messages(path, ["/small"]))) == 20
+    for only in (None, ["/small", CAMERA]):
+        with pytest.raises(PartlyReadError, match="an unknown number of messages are lost"):
+            list(read.messages(path, only))
+
+
+def test_a_ros_1_bag_of_bz2_needs_no_lz4(ros1, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lz4.frame", None)
+    assert len(list(read.messages(ros1, [CAMERA]))) == 20
 
 
 def test_the_files_of_a_bag_may_have_any_name(tmp_path):

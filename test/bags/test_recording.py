@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from omnibind_core.data.rendering import camera, demo_objects, events, meshes, thermal, touch
 from omnibind_core.errors import DataError
@@ -326,6 +327,48 @@ def test_what_was_recorded_is_whole_for_anyone(tmp_path: Path, size: int, limit:
         assert [time_ns for _, time_ns, _ in reader.messages()] == expected
         assert reader.message_count == len(expected) and reader.start_time == 10**9
     assert sorted(path.iterdir()) == sorted([*path.glob("*.mcap"), path / "metadata.yaml"])
+
+
+def test_metadata_of_a_bag_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bag"
+    begun = []
+    describe = write.SplitBagWriter._describe
+
+    def look(self: write.SplitBagWriter) -> None:
+        describe(self)
+        begun.append(yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"])
+
+    monkeypatch.setattr(write.SplitBagWriter, "_describe", look)
+    with write.SplitBagWriter(path, 20) as writer:
+        for number in range(6):
+            writer.write_raw("/a", "std_msgs/msg/String", 100 + number, b"\0\1\0\0\7\0\0\0abcdef\0")
+            writer.flush()
+    for about in begun:
+        names = about["relative_file_paths"]
+        assert (
+            names == [f"bag_{number}.mcap" for number in range(len(names))] == [row["path"] for row in about["files"]]
+        )
+        starts = [row["starting_time"]["nanoseconds_since_epoch"] for row in about["files"]]
+        assert starts == [100 + 2 * number for number in range(len(names))]  # also of one in which nothing is yet
+        assert about["starting_time"] == {"nanoseconds_since_epoch": 100}
+        assert about["message_count"] == sum(row["message_count"] for row in about["files"])
+    assert begun[0]["message_count"] == 0 and begun[-1]["message_count"] == 6
+    assert begun[-1]["duration"] == {"nanoseconds": 5} and begun[-1]["files"][0]["duration"] == {"nanoseconds": 1}
+    of_text = []
+    monkeypatch.setattr(write, "_item", lambda content: of_text.append(content) or "")
+    writer._describe()
+    assert not of_text  # those of finished files are kept
+
+
+def test_metadata_for_which_there_is_no_room_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, text: str, **_: Any) -> None:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"), write.SplitBagWriter(tmp_path / "bag") as writer:
+        writer.write_raw("/a", "std_msgs/msg/String", 1, b"\0\1\0\0\1\0\0\0\0")
+    assert [path.name for path in (tmp_path / "bag").iterdir()] == ["bag_0.mcap"]
 
 
 def test_a_changed_byte_of_a_bag_is_noticed(tmp_path: Path) -> None:

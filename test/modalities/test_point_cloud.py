@@ -339,6 +339,23 @@ def test_an_off_file_that_ends_in_its_surfaces_is_refused(tmp_path: Path) -> Non
     assert CLOUD.load(tmp_path / "b.off").shape == (16384, 3)
 
 
+@pytest.mark.parametrize("cut", [3, 6, 8])
+def test_an_off_file_that_ends_in_its_last_line_is_refused(cut: int, tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    whole = trimesh.creation.icosphere().export(file_type="off").encode().rstrip()
+    (tmp_path / "a.off").write_bytes(whole[:-cut])
+    with pytest.raises(InvalidInputError, match=r"a last surface '3( \d+){1,2}', expected its number"):
+        CLOUD.load(tmp_path / "a.off")
+
+
+def test_an_off_file_of_points_that_ends_in_its_last_line_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("trimesh")
+    path = tmp_path / "a.off"
+    path.write_text("OFF\n4 0 0\n0 0 0\n1 0 0\n0 1 0\n0 0")
+    with pytest.raises(InvalidInputError, match="a last corner of 2 numbers, expected a complete OFF file"):
+        CLOUD.load(path)
+
+
 _CORNERS = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
 
 

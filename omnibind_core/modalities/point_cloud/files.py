@@ -217,8 +217,16 @@ def _check_off(path: Path) -> None:
     rows = [row for row in content.splitlines() if row.strip()]
     first = rows[0].split() if rows else []
     counts = [int(word) for word in first if word.isdigit() and len(word) < 20]  # that of edges may be missing
-    if len(counts) >= 2 and (held := len(rows) - 1) < (least := counts[0] + counts[1]):
+    if len(counts) < 2:
+        return
+    if (held := len(rows) - 1) < (least := counts[0] + counts[1]):
         raise InvalidInputError(str(path), f"a header of {least} lines above {held}", "a complete OFF file")
+    vertex, surface = rows[counts[0]].split(), rows[least].split()
+    if counts[0] and len(vertex) < 3:
+        raise InvalidInputError(str(path), f"a last corner of {len(vertex)} numbers", "a complete OFF file")
+    if counts[1] and (not surface[0].isdigit() or len(surface[0]) > 9 or len(surface) <= int(surface[0])):
+        words = b" ".join(surface)[:40].decode("latin-1")
+        raise InvalidInputError(str(path), f"a last surface '{words}'", "its number of corners, and these")
 
 
 @contextmanager

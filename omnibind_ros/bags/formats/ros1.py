@@ -107,5 +107,8 @@ class Ros1File:
 
 def _unpacked(data: bytes, most: int, by_lz4: bool) -> bytes:
     """What is in a chunk, of no more bytes than that."""
-    lz4 = require("lz4.frame", "Reading compressed bags")
-    return unpacked(data, most, lz4.LZ4FrameDecompressor if by_lz4 else bz2.BZ2Decompressor)
+    return unpacked(
+        data,
+        most,
+        require("lz4.frame", "Reading compressed bags").LZ4FrameDecompressor if by_lz4 else bz2.BZ2Decompressor,
+    )
