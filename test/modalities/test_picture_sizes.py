@@ -130,7 +130,7 @@ def test_a_claim_beyond_the_bound_is_refused_before_anything_is_decoded(
             lambda: pictures.decode_picture(data, "camera", pictures.AS_STORED),
             lambda: decode("sensor_msgs/msg/CompressedImage", message, "image", DecodeOptions(), "camera"),
         ):
-            with pytest.raises(InvalidInputError, match=rf"\d+ x \d+ pixels, expected at most {MOST_PIXELS} pixels"):
+            with pytest.raises(InvalidInputError, match=rf"\d pixels, expected at most {MOST_PIXELS} pixels"):
                 attempt()
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
