@@ -289,8 +289,8 @@ def test_few_bytes_hold_no_more_than_is_decoded_in_a_second() -> None:
     assert check_size(data + bytes((196_608_000 - FREE_BYTES) // MOST_RATIO), "camera")
     with pytest.raises(InvalidInputError, match=f"pixels of 8 bytes, expected at most {MOST_BYTES} bytes"):
         check_claim(Claim(8192, 8192, 8, "PNG"), 1 << 30, "camera")
-    for kind, slowness in (("AVIF", 3), ("HEIF", 3), ("JPEG2000", 5)):
-        most = (FREE_BYTES + MOST_RATIO * 600_000 // slowness) // 3
+    for kind, free, slowness in (("AVIF", 1, 3), ("HEIF", 1, 3), ("JPEG2000", 2, 5)):
+        most = (FREE_BYTES // free + MOST_RATIO * 600_000 // slowness) // 3
         check_claim(Claim(most, 1, 3, kind), 600_000, "camera")
         with pytest.raises(InvalidInputError, match=kind):
             check_claim(Claim(most + 1, 1, 3, kind), 600_000, "camera")
