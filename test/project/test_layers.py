@@ -28,7 +28,7 @@ CORE: dict[str, set[str]] = {
     "data": {"modalities", "geometry", "labels"},
     "encoders": {"modalities"},
     "model": {"modalities", "encoders", "fusion", "labels", "calibration"},
-    "runtime": {"modalities"},
+    "runtime": {"labels", "modalities"},
     "geometry": set(),
     "objects": {"modalities", "runtime", "geometry"},
     "features": {"modalities", "encoders", "fusion", "labels", "calibration", "data", "model"},
